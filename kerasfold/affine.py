@@ -1,0 +1,319 @@
+"""The affine program: what lift rules write and the planner reads.
+
+A `Signal` stands for a tensor of images while a rule runs; its methods apply affine steps
+and record them as `Node` values of a `Program`. A node is a root (a tensor the affine part
+reads), an operator applied to one node, a weighted sum, or a concatenation of channels.
+Weights are recorded as functions, so that nothing is read before a plan needs it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from kerasfold.conv import Axis, Geometry, Operator, Pair, Refused
+from kerasfold.graph import as_array
+
+Sizes = tuple[int | None, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Node:
+    """One value of an affine program.
+
+    Attributes:
+        index: position in the program; operands come first.
+        form: what the node is.
+        operands: nodes it reads.
+        sizes: samples along each spatial axis, None where unknown.
+        channels: number of channels.
+        geometry: of the operator, for form 'operator'.
+        load: reads the operator's weights, for form 'operator'.
+        factors: one weight per operand, for form 'sum'.
+        weightless: an operator without multiplications by weights (padding, a pool).
+    """
+
+    index: int
+    form: Literal["root", "operator", "sum", "concatenate"]
+    operands: tuple[int, ...]
+    sizes: Sizes
+    channels: int
+    geometry: Geometry | None = None
+    load: Callable[[], Operator] | None = None
+    factors: tuple[float, ...] = ()
+    weightless: bool = False
+
+
+@dataclass(slots=True)
+class Program:
+    """Nodes in topological order."""
+
+    nodes: list[Node] = field(default_factory=list)
+
+    def root(self, sizes: Sizes, channels: int, layout: str) -> Signal:
+        """A new tensor that the affine part reads."""
+        return self._append("root", (), sizes, channels, layout)
+
+    def _append(
+        self, form: Any, operands: tuple[int, ...], sizes: Sizes, channels: int, layout: str, **rest: Any
+    ) -> Signal:
+        node = Node(len(self.nodes), form, operands, sizes, channels, **rest)
+        self.nodes.append(node)
+        return Signal(self, node, layout)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """An array of known shape whose values are read when they are needed."""
+
+    shape: tuple[int, ...]
+    read: Callable[[], np.ndarray]
+
+    def reshape(self, *shape: int) -> Weights:
+        """The same values in another shape."""
+        return Weights(shape, lambda: self.read().reshape(shape))
+
+
+def weights(value: Any) -> Weights:
+    """`Weights` of a Keras variable, an array, or `Weights` themselves."""
+    if isinstance(value, Weights):
+        return value
+    return Weights(tuple(map(int, value.shape)), lambda: as_array(value))
+
+
+def _per_axis(value: Any, rank: int) -> tuple[int, ...]:
+    return (int(value),) * rank if np.isscalar(value) else tuple(int(v) for v in value)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Signal:
+    """A batch of images while a lift rule runs: what layers are described on.
+
+    Attributes:
+        program: where steps are recorded.
+        node: the node this signal is.
+        layout: 'channels_last' or 'channels_first', of the Keras tensor behind it.
+    """
+
+    program: Program
+    node: Node
+    layout: str
+
+    @property
+    def sizes(self) -> Sizes:
+        """Samples along each spatial axis, None where unknown."""
+        return self.node.sizes
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return self.node.channels
+
+    @property
+    def rank(self) -> int:
+        """Number of spatial axes; 0 for a batch of vectors."""
+        return len(self.node.sizes)
+
+    @property
+    def channel_axis(self) -> int:
+        """Axis of the channels in the Keras tensor, batch included."""
+        return 1 if self.layout == "channels_first" else self.rank + 1
+
+    def apply(self, geometry: Geometry, load: Callable[[], Operator], weightless: bool = False) -> Signal:
+        """The signal after an operator, whose weights `load` reads."""
+        return self.program._append(
+            "operator", (self.node.index,), geometry.sizes, geometry.channels[1], self.layout,
+            geometry=geometry, load=load, weightless=weightless,
+        )
+
+    def convolve(
+        self,
+        kernel: Any,
+        bias: Any = None,
+        *,
+        strides: Any = 1,
+        padding: str | Sequence[Pair] = "valid",
+        dilation: Any = 1,
+        groups: int = 1,
+        weightless: bool = False,
+    ) -> Signal:
+        """Cross-correlate with a kernel, then add a bias: `keras.ops.conv`.
+
+        Args:
+            kernel: (*taps, channels / groups, outputs): a variable, an array or `Weights`.
+            bias: (outputs,), or None.
+            strides: per axis or one for all.
+            padding: 'valid', 'same', 'causal' (one axis), or zeros (low, high) per axis.
+            dilation: `dilation_rate`, per axis or one for all.
+            groups: `feature_group_count`.
+            weightless: whether the kernel is constant and costs no multiplications.
+
+        Raises:
+            Refused: an image smaller than the kernel.
+        """
+        kernel = weights(kernel)
+        *taps, _, outputs = kernel.shape
+        rank = self.rank
+        axes = tuple(
+            _padded(Axis(n, k, s, r), padding if isinstance(padding, str) else padding[d])
+            for d, (n, k, s, r) in enumerate(
+                zip(self.sizes, taps, _per_axis(strides, rank), _per_axis(dilation, rank), strict=True)
+            )
+        )
+        offset = None if bias is None else as_array(bias)
+        biased = offset is not None and bool(np.any(offset))
+        geometry = Geometry(axes, (self.channels, outputs), groups, biased)
+        if geometry.kernel_shape != kernel.shape:
+            raise ValueError(
+                f"a kernel of shape {kernel.shape} does not fit {self.channels} channels in "
+                f"{groups} group(s): expected {geometry.kernel_shape}"
+            )
+
+        def load() -> Operator:
+            return Operator(geometry, kernel.read(), np.zeros(outputs) if offset is None else offset)
+
+        return self.apply(geometry, load, weightless)
+
+    def scale(self, gain: Any = 1.0, shift: Any = 0.0) -> Signal:
+        """Multiply each channel by `gain`, then add `shift`: numbers, or (channels,) each."""
+        gain = np.broadcast_to(np.asarray(gain, dtype="float64"), (self.channels,))
+        shift = np.broadcast_to(np.asarray(shift, dtype="float64"), (self.channels,))
+        if not (np.all(np.isfinite(gain)) and np.all(np.isfinite(shift))):
+            raise Refused("its scale or its shift is not finite")
+        kernel = gain.reshape((1,) * self.rank + (1, self.channels))
+        return self.convolve(kernel, shift, groups=self.channels)
+
+    def average(self, pool: Any, *, strides: Any, padding: str = "valid") -> Signal:
+        """Mean over windows of `pool` samples: `keras.ops.average_pool`."""
+        pool = _per_axis(pool, self.rank)
+        if padding == "same":
+            windows = zip(self.sizes, pool, _per_axis(strides, self.rank), strict=True)
+            if any(_reaches_out(n, k, s) for n, k, s in windows):
+                raise Refused(
+                    "average pooling 'same' divides by the pixels really there, so its weights "
+                    "change at the border"
+                )
+        shape = (*pool, 1, self.channels)
+        uniform = Weights(shape, lambda: np.full(shape, 1 / math.prod(pool)))
+        return self.convolve(
+            uniform, strides=strides, padding=padding, groups=self.channels, weightless=True
+        )
+
+    def pad(self, padding: Sequence[Pair]) -> Signal:
+        """Add zeros (low, high) along each axis."""
+        return self._resize([Axis(n, pad=(lo, hi)) for n, (lo, hi) in self._along(padding)])
+
+    def crop(self, cropping: Sequence[Pair]) -> Signal:
+        """Drop samples (low, high) along each axis."""
+        return self._resize([Axis(n, crop=(lo, hi)) for n, (lo, hi) in self._along(cropping)])
+
+    def _along(self, pairs: Sequence[Pair]) -> list[tuple[int | None, Pair]]:
+        return list(zip(self.sizes, pairs, strict=True))
+
+    def _resize(self, axes: Sequence[Axis]) -> Signal:
+        geometry = Geometry(tuple(axes), (self.channels, self.channels), self.channels)
+        kernel = np.ones(geometry.kernel_shape)
+        return self.apply(
+            geometry, lambda: Operator(geometry, kernel, np.zeros(self.channels)), weightless=True
+        )
+
+    def __add__(self, other: Any) -> Signal:
+        if isinstance(other, Signal):
+            return weighted_sum([self, other])
+        return self.scale(shift=other)
+
+    __radd__ = __add__
+
+    def __neg__(self) -> Signal:
+        return self.scale(-1.0)
+
+    def __sub__(self, other: Any) -> Signal:
+        if isinstance(other, Signal):
+            return weighted_sum([self, other], [1.0, -1.0])
+        return self.scale(shift=-np.asarray(other))
+
+    def __rsub__(self, other: Any) -> Signal:
+        return self.scale(-1.0, other)
+
+    def __mul__(self, other: Any) -> Signal:
+        if isinstance(other, Signal):
+            raise Refused("a product of two tensors is not linear")
+        return self.scale(other)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Any) -> Signal:
+        if isinstance(other, Signal):
+            raise Refused("a quotient of two tensors is not linear")
+        with np.errstate(divide="ignore"):
+            return self.scale(1.0 / np.asarray(other, dtype="float64"))
+
+
+def _padded(axis: Axis, padding: str | Pair) -> Axis:
+    """`axis` with a Keras padding, in normal form."""
+    n, s, span = axis.size, axis.stride, axis.span
+    if padding == "same":
+        if n is None and s > 1:
+            return axis if span == 1 and s == 1 else _same(axis)
+        total = span - 1 if n is None else max((math.ceil(n / s) - 1) * s + span - n, 0)
+        pad = (total // 2, total - total // 2)
+    elif padding == "causal":
+        pad = (span - 1, 0)
+    elif padding == "valid":
+        pad = (0, 0)
+    else:
+        assert not isinstance(padding, str)
+        pad = padding
+    axis = Axis(n, axis.taps, s, axis.dilation, pad=pad)
+    if axis.out is not None and axis.out < 1:
+        raise Refused(f"an image of {n} samples is smaller than the kernel ({span})")
+    return axis.tight()
+
+
+def _same(axis: Axis) -> Axis:
+    return Axis(axis.size, axis.taps, axis.stride, axis.dilation, same=True)
+
+
+def _reaches_out(n: int | None, taps: int, stride: int) -> bool:
+    """Whether a 'same' window reads beyond the image, or might, at an unknown size."""
+    if n is None:
+        return taps > 1
+    return (math.ceil(n / stride) - 1) * stride + taps > n
+
+
+def weighted_sum(terms: Sequence[Signal], factors: Sequence[float] | None = None) -> Signal:
+    """Sum of signals of one shape, each times a number."""
+    first = terms[0]
+    factors = tuple(factors) if factors is not None else (1.0,) * len(terms)
+    _same_program(terms)
+    for term in terms[1:]:
+        if (term.sizes, term.channels) != (first.sizes, first.channels):
+            raise Refused(
+                f"a sum that broadcasts: {term.sizes} x {term.channels} channels against "
+                f"{first.sizes} x {first.channels}"
+            )
+    return first.program._append(
+        "sum", tuple(t.node.index for t in terms), first.sizes, first.channels, first.layout,
+        factors=factors,
+    )
+
+
+def concatenate(parts: Sequence[Signal]) -> Signal:
+    """Signals of one size, stacked along the channels."""
+    _same_program(parts)
+    first = parts[0]
+    if any(p.sizes != first.sizes for p in parts):
+        raise Refused(f"a concatenation of images of sizes {[p.sizes for p in parts]}")
+    return first.program._append(
+        "concatenate", tuple(p.node.index for p in parts), first.sizes,
+        sum(p.channels for p in parts), first.layout,
+    )
+
+
+def _same_program(signals: Sequence[Signal]) -> None:
+    if any(not isinstance(s, Signal) for s in signals):
+        raise Refused("an operand that is not a tensor of the model")

@@ -1,0 +1,683 @@
+"""The affine operator: geometry (sizes only), weights, and their algebra. NumPy only.
+
+Every affine layer of a Keras CNN is one value of one type, a general dilated convolution
+plus a bias. Along each spatial axis, with ``n`` input samples,
+
+    y[p, o] = bias[o] + sum_{t, i} kernel[t, i, o] * x^[p*s + t*r - lo, i]
+                      + sum_t      ones[t, o]      * 1^[p*s + t*r - lo]
+
+where ``x^`` is ``x`` cropped, then spread by ``L - 1`` zeros between samples, and zero
+outside; ``1^`` is the same for an image of ones (the homogeneous coordinate: a bias that a
+later zero padding must not see). ``s`` is the stride, ``r`` the dilation of the taps, ``L``
+the upsampling factor. Such operators are closed under composition, sum and concatenation;
+the exceptions raise `Refused`, with the reason.
+
+Planning composes `Geometry` values, which hold sizes alone; emission composes `Operator`
+values, which also hold the weights, in float64.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+
+import numpy as np
+
+Array = np.ndarray
+Pair = tuple[int, int]
+
+
+class Refused(Exception):
+    """An exact step that does not exist; `reason` goes to the report."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+# --------------------------------------------------------------------------- geometry
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """Geometry along one spatial axis.
+
+    Attributes:
+        size: input samples, or None where the image size is unknown.
+        taps: kernel size `k`.
+        stride: `s`, in samples of the upsampled, padded input.
+        dilation: `r`, spacing of the taps (Keras `dilation_rate`).
+        upsampling: `L`, XLA's `lhs_dilation`: one input sample every `L` positions.
+        crop: samples of the input made unreal, at either end, before anything else.
+        pad: zeros added after cropping and upsampling; a negative number trims.
+        same: the padding is Keras 'same' of an unknown size, and `pad` says nothing.
+    """
+
+    size: int | None
+    taps: int = 1
+    stride: int = 1
+    dilation: int = 1
+    upsampling: int = 1
+    crop: Pair = (0, 0)
+    pad: Pair = (0, 0)
+    same: bool = False
+
+    @property
+    def span(self) -> int:
+        """Positions from the first tap to the last."""
+        return self.dilation * (self.taps - 1) + 1
+
+    @property
+    def extent(self) -> int | None:
+        """Positions of the cropped and upsampled input."""
+        if self.size is None:
+            return None
+        return self.upsampling * (self.size - sum(self.crop) - 1) + 1
+
+    @property
+    def out(self) -> int | None:
+        """Output samples; None where the input size is unknown."""
+        if self.extent is None:
+            return None
+        return (self.extent + sum(self.pad) - self.span) // self.stride + 1
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether each output reads the input sample at its own position, and nothing else."""
+        return self.stride == self.taps == self.upsampling == 1 and not (
+            any(self.crop) or any(self.pad) or self.same
+        )
+
+    def tight(self) -> Axis:
+        """The same map in normal form: nothing padded or kept that no window reads.
+
+        With a known size the last window ends where the padding ends, and samples beyond
+        it count as cropped: they are unread, so making them unreal changes nothing, and a
+        later layer that pads then sees nothing there (AveragePooling2D(2) on 5 pixels).
+        """
+        if self.same:
+            return self
+        (crop_lo, crop_hi), (pad_lo, pad_hi) = self.crop, self.pad
+        if self.size is not None and self.stride > 1:
+            assert self.extent is not None and self.out is not None
+            pad_hi = self.stride * (self.out - 1) + self.span - self.extent - pad_lo
+        if pad_lo < 0:
+            crop_lo, pad_lo = crop_lo + -pad_lo // self.upsampling, -(-pad_lo % self.upsampling)
+        if pad_hi < 0:
+            crop_hi, pad_hi = crop_hi + -pad_hi // self.upsampling, -(-pad_hi % self.upsampling)
+        dilation = self.dilation if self.taps > 1 else 1
+        if (crop_lo, crop_hi) == self.crop and (pad_lo, pad_hi) == self.pad:
+            return self if dilation == self.dilation else replace(self, dilation=1)
+        return replace(self, crop=(crop_lo, crop_hi), pad=(pad_lo, pad_hi), dilation=dilation)
+
+    def cropped(self, crop: Pair) -> Axis:
+        """This axis with `crop` outputs dropped at either end."""
+        if not any(crop):
+            return self
+        if self.same:
+            raise Refused("a crop of a strided 'same' layer depends on the unknown image size")
+        lo, hi = (p - self.stride * c for p, c in zip(self.pad, crop, strict=True))
+        if self.size is not None:
+            assert self.extent is not None and self.out is not None
+            out = self.out - sum(crop)
+            hi = self.stride * (out - 1) + self.span - self.extent - lo
+        return replace(self, pad=(lo, hi)).tight()
+
+    def slack(self, side: int) -> int:
+        """How far the first window past the end at `side` (0 low, 1 high) is from the input.
+
+        Negative: that window still sees so many real positions. Exact for a known size; for
+        an unknown one, the worst remainder of the division by the stride.
+        """
+        step = 1 if side == 1 and self.size is None else self.stride
+        return self.pad[side] - self.span + step
+
+    def indicator(self, sides: Iterable[int]) -> int | None:
+        """First of `L` consecutive taps that see one real sample exactly at real outputs.
+
+        A constant can then be carried by an image of ones instead of by the bias: it is
+        there at every output of this axis and zero beyond the ends named in `sides`.
+        None where no such taps exist.
+        """
+        if self.upsampling > 1 and self.dilation > 1:
+            return None
+        ell, unknown = self.upsampling, self.size is None and self.stride > 1
+        end = self.span - 1 - sum(self.pad)
+        lowest, highest = 1 - ell, end  # real outputs see a sample
+        for side in sides:
+            if side == 0:
+                highest = min(highest, self.stride - ell)
+            else:
+                lowest = max(lowest, end + 1 - (1 if unknown else self.stride))
+        for tap in range(self.taps - ell + 1):
+            if lowest <= tap * self.dilation - self.pad[0] <= highest:
+                return tap
+        return None
+
+
+def _gcd(values: Iterable[int]) -> int:
+    return reduce(math.gcd, values, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Placement:
+    """Where the taps of two factors land in the kernel of their composition."""
+
+    axis: Axis
+    step: Pair  # spacing of A's taps and of B's, in taps of the full kernel
+    full: int  # taps of the full kernel
+    keep: slice  # those left once stride and upsampling are divided by their common factor
+
+
+def _compose_axis(b: Axis, a: Axis) -> _Placement:
+    """One axis of `B o A`."""
+    if b.same and not a.is_pointwise or a.same and not b.is_pointwise:
+        raise Refused(
+            "a strided padding='same' depends on the image size, which is unknown here: "
+            "give the model's Input a fixed size"
+        )
+    if a.same or b.same:
+        return _Placement(b if b.same else a, (1, 1), max(a.taps, b.taps), slice(None))
+    if math.gcd(a.stride, b.upsampling) > 1:
+        raise Refused(
+            f"a stride of {a.stride} meets an upsampling by {b.upsampling}: "
+            "the result varies periodically from pixel to pixel"
+        )
+    a = a.cropped(b.crop)
+    for side in (0, 1):
+        if b.pad[side] >= b.upsampling and a.slack(side) < 0:
+            raise Refused(
+                "zero padding between two layers: at the border the collapsed kernel would "
+                f"read {-a.slack(side)} position(s) that are zeros in the original"
+            )
+    spread, stretch = b.upsampling, a.stride
+    spacing = [axis * r for axis, r, k in
+               ((spread, a.dilation, a.taps), (stretch, b.dilation, b.taps)) if k > 1]
+    dilation = _gcd(spacing) or 1
+    step = (spread * a.dilation // dilation or 1, stretch * b.dilation // dilation or 1)
+    full = (a.taps - 1) * step[0] * (a.taps > 1) + (b.taps - 1) * step[1] * (b.taps > 1) + 1
+    lo, hi = (spread * pa + stretch * pb for pa, pb in zip(a.pad, b.pad, strict=True))
+    axis = Axis(a.size, full, a.stride * b.stride, dilation, a.upsampling * b.upsampling,
+                a.crop, (lo, hi))
+    if a.size is not None:
+        inner = replace(b, size=a.out, crop=(0, 0))
+        assert axis.extent is not None and inner.out is not None
+        hi = axis.stride * (inner.out - 1) + axis.span - axis.extent - lo
+        axis = replace(axis, pad=(lo, hi))
+    elif a.stride > 1 and b.upsampling > 1:
+        raise Refused("a stride before an upsampling, at an unknown image size")
+    axis, keep = _reduced(axis)
+    return _Placement(axis.tight(), step, full, keep)
+
+
+def _reduced(axis: Axis) -> tuple[Axis, slice]:
+    """Divide stride and upsampling by their common factor; keep the taps of that phase."""
+    g = math.gcd(axis.stride, axis.upsampling)
+    if g == 1:
+        return axis, slice(None)
+    every = g // math.gcd(g, axis.dilation)
+    first = next((t for t in range(min(every, axis.taps))
+                  if (t * axis.dilation - axis.pad[0]) % g == 0), None)
+    if first is None:  # every window falls between two samples: nothing but zeros
+        raise Refused("every window falls between two upsampled samples")
+    taps = len(range(first, axis.taps, every))
+    lo = -((first * axis.dilation - axis.pad[0]) // g)
+    dilation = axis.dilation * every // g
+    total = (sum(axis.pad) - axis.span + 1) // g  # floor((L(n-1) + c) / s) is unchanged
+    hi = total + dilation * (taps - 1) - lo
+    return (
+        Axis(axis.size, taps, axis.stride // g, dilation, axis.upsampling // g, axis.crop, (lo, hi)),
+        slice(first, None, every),
+    )
+
+
+def _align(axes: Sequence[Axis]) -> tuple[Axis, list[Pair]]:
+    """One axis that holds the windows of all `axes`, and each one's (first tap, step)."""
+    first = axes[0]
+    if all(axis == first for axis in axes[1:]):
+        return first, [(0, 1)] * len(axes)
+    for axis in axes:
+        if axis.same:
+            raise Refused("branches whose strided padding='same' depends on an unknown image size")
+        if (axis.stride, axis.upsampling, axis.size) != (first.stride, first.upsampling, first.size):
+            raise Refused(
+                f"branches of different stride or upsampling: {axis.stride}/{axis.upsampling} "
+                f"and {first.stride}/{first.upsampling}"
+            )
+    crop: list[int] = []
+    for side in (0, 1):
+        # A crop is part of the map only where the window reads beyond it.
+        fixed = {axis.crop[side] for axis in axes if axis.pad[side] > 0}
+        least = min(axis.crop[side] for axis in axes)
+        if len(fixed) > 1 or fixed and fixed != {least}:
+            raise Refused("branches that crop the image differently before padding it")
+        crop.append(least)
+    ell = first.upsampling
+    # Position of each first tap, relative to the commonly cropped input.
+    starts = [ell * (axis.crop[0] - crop[0]) - axis.pad[0] for axis in axes]
+    ends = [start + axis.span - 1 for start, axis in zip(starts, axes, strict=True)]
+    start = min(starts)
+    dilation = _gcd([axis.dilation for axis in axes if axis.taps > 1] + [s - start for s in starts]) or 1
+    taps = (max(ends) - start) // dilation + 1
+    tails = {
+        axis.pad[1] - ell * (axis.crop[1] - crop[1]) - end
+        for axis, end in zip(axes, ends, strict=True)
+    }
+    if first.size is None:
+        if len(tails) > 1:
+            raise Refused("branches of different output sizes")
+        hi = tails.pop() + max(ends)
+    else:
+        outs = {axis.out for axis in axes}
+        if len(outs) > 1:
+            raise Refused(f"branches of different output sizes {sorted(map(str, outs))}")
+        out = outs.pop()
+        assert out is not None
+        extent = ell * (first.size - sum(crop) - 1) + 1
+        hi = first.stride * (out - 1) + dilation * (taps - 1) + 1 - extent + start
+    axis = Axis(first.size, taps, first.stride, dilation, ell, (crop[0], crop[1]), (-start, hi))
+    places = [
+        ((s - start) // dilation, a.dilation // dilation if a.taps > 1 else 1)
+        for s, a in zip(starts, axes, strict=True)
+    ]
+    return axis.tight(), places
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """All of an operator but its weights: what planning looks at.
+
+    Attributes:
+        axes: one `Axis` per spatial axis, outermost first; none for a plain matrix.
+        channels: (input, output) channels.
+        groups: `feature_group_count`; the channels split into so many independent blocks.
+        biased: whether a bias that is not zero is added.
+        ones: whether it reads an image of ones beside its input.
+        steady: whether it maps a constant image to a constant image in spite of the zeros
+            it inserts or pads with (nearest upsampling does; a transposed convolution of
+            arbitrary weights does not).
+    """
+
+    axes: tuple[Axis, ...]
+    channels: Pair
+    groups: int = 1
+    biased: bool = False
+    ones: bool = False
+    steady: bool = False
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether a constant image becomes a constant image, border included."""
+        return self.steady or not any(
+            axis.same or max(axis.pad) > 0 or axis.upsampling > 1 for axis in self.axes
+        )
+
+    @property
+    def sizes(self) -> tuple[int | None, ...]:
+        """Output samples along each axis."""
+        return tuple(axis.out for axis in self.axes)
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """Kernel size along each axis."""
+        return tuple(axis.taps for axis in self.axes)
+
+    @property
+    def kernel_shape(self) -> tuple[int, ...]:
+        """Shape of the kernel: taps, input channels per group, output channels."""
+        return (*self.taps, self.channels[0] // self.groups, self.channels[1])
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether every output pixel reads the one input pixel at its own position."""
+        return all(axis.is_pointwise for axis in self.axes)
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether every output channel reads one input channel."""
+        return self.groups == self.channels[0]
+
+    @property
+    def params(self) -> int:
+        """Weights, the bias included."""
+        weights = math.prod(self.kernel_shape)
+        extra = math.prod(self.taps) * self.channels[1] if self.ones else 0
+        return weights + extra + (self.channels[1] if self.biased else 0)
+
+
+def identity_geometry(sizes: Sequence[int | None], channels: int) -> Geometry:
+    """Geometry of the identity on images of `sizes` with `channels` channels."""
+    return Geometry(tuple(map(Axis, sizes)), (channels, channels), channels)
+
+
+def _join_groups(*groups: int) -> int:
+    return _gcd(groups)
+
+
+def _compose_geometry(b: Geometry, a: Geometry) -> tuple[Geometry, list[_Placement], tuple[int, ...] | None]:
+    """`B o A`, where each tap lands, and the taps of A that carry its bias, if any must."""
+    if a.channels[1] != b.channels[0] or len(a.axes) != len(b.axes):
+        raise ValueError(
+            f"operators do not fit: {a.channels[1]} channels over {len(a.axes)} axes, "
+            f"then {b.channels[0]} over {len(b.axes)}"
+        )
+    placements = [
+        _compose_axis(axis_b, axis_a) for axis_b, axis_a in zip(b.axes, a.axes, strict=True)
+    ]
+    indicator = None
+    if b.ones or a.biased and not b.is_steady:
+        indicator = _indicator(b, a)
+    return (
+        Geometry(
+            tuple(p.axis for p in placements),
+            (a.channels[0], b.channels[1]),
+            _join_groups(a.groups, b.groups),
+            b.biased or a.biased and indicator is None,
+            a.ones or b.ones or indicator is not None,
+            a.is_steady and b.is_steady,
+        ),
+        placements,
+        indicator,
+    )
+
+
+def _indicator(b: Geometry, a: Geometry) -> tuple[int, ...]:
+    taps = []
+    for axis_b, axis_a in zip(b.axes, a.axes, strict=True):
+        padded = [side for side in (0, 1) if axis_b.pad[side] >= axis_b.upsampling]
+        tap = axis_a.cropped(axis_b.crop).indicator(padded)
+        if tap is None:
+            raise Refused(
+                "a bias before zero padding: no tap of the layer before it tells its real "
+                "outputs from the padding"
+            )
+        taps.append(tap)
+    return tuple(taps)
+
+
+def compose_geometry(b: Geometry, a: Geometry) -> Geometry:
+    """Geometry of `B o A`, A applied first. Raises `Refused` where none is exact."""
+    return _compose_geometry(b, a)[0]
+
+
+def add_geometry(terms: Sequence[Geometry]) -> Geometry:
+    """Geometry of a sum of operators on one input. Raises `Refused`."""
+    first = terms[0]
+    if any(t.channels != first.channels for t in terms):
+        raise Refused("a sum that broadcasts over channels")
+    axes = tuple(_align([t.axes[d] for t in terms])[0] for d in range(len(first.axes)))
+    return Geometry(axes, first.channels, _join_groups(*(t.groups for t in terms)),
+                    any(t.biased for t in terms), any(t.ones for t in terms),
+                    all(t.is_steady for t in terms))
+
+
+def concatenate_geometry(parts: Sequence[Geometry]) -> Geometry:
+    """Geometry of operators on one input, stacked along the output channels."""
+    if len(parts) == 1:
+        return parts[0]
+    first = parts[0]
+    axes = tuple(_align([p.axes[d] for p in parts])[0] for d in range(len(first.axes)))
+    channels = (first.channels[0], sum(p.channels[1] for p in parts))
+    return Geometry(axes, channels, 1, any(p.biased for p in parts), any(p.ones for p in parts),
+                    all(p.is_steady for p in parts))
+
+
+# ---------------------------------------------------------------------------- weights
+
+
+def _frozen(array: Array) -> Array:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Operator:
+    """A geometry and its weights.
+
+    Attributes:
+        geometry: the sizes.
+        kernel: (*taps, input channels / groups, output channels), float64.
+        bias: (output channels,), float64.
+        ones: (*taps, output channels), float64, or None.
+
+    Raises:
+        ValueError: an array whose shape the geometry does not give.
+    """
+
+    geometry: Geometry
+    kernel: Array
+    bias: Array
+    ones: Array | None = None
+
+    def __post_init__(self) -> None:
+        g = self.geometry
+        if self.kernel.shape != g.kernel_shape or self.bias.shape != g.channels[1:]:
+            raise ValueError(
+                f"kernel {self.kernel.shape} and bias {self.bias.shape} do not fit the geometry: "
+                f"expected {g.kernel_shape} and {g.channels[1:]}"
+            )
+        if (self.ones is not None) != g.ones or (
+            self.ones is not None and self.ones.shape != (*g.taps, g.channels[1])
+        ):
+            raise ValueError(f"ones kernel does not fit the geometry {g}")
+        for name in ("kernel", "bias", "ones"):
+            array = getattr(self, name)
+            if array is not None:
+                object.__setattr__(self, name, _frozen(array))
+
+    def __matmul__(self, other: Operator) -> Operator:
+        """`self @ other`: `other` first, then `self`."""
+        return compose(self, other)
+
+    def __add__(self, other: Operator) -> Operator:
+        return add([self, other])
+
+    def scaled(self, factor: float) -> Operator:
+        """The operator times a number."""
+        ones = None if self.ones is None else self.ones * factor
+        return Operator(self.geometry, self.kernel * factor, self.bias * factor, ones)
+
+
+def identity(sizes: Sequence[int | None], channels: int) -> Operator:
+    """The identity on images of `sizes` with `channels` channels."""
+    kernel = np.ones((1,) * len(sizes) + (1, channels))
+    return Operator(identity_geometry(sizes, channels), kernel, np.zeros(channels))
+
+
+def regroup(kernel: Array, groups: int, fewer: int) -> Array:
+    """A grouped kernel written with `fewer` groups, a divisor of `groups`."""
+    if groups == fewer:
+        return kernel
+    *taps, width, outputs = kernel.shape
+    merged = groups // fewer
+    blocks = kernel.reshape(*taps, width, fewer, merged, outputs // groups)
+    full = np.zeros((*taps, merged, width, fewer, merged, outputs // groups), kernel.dtype)
+    for j in range(merged):
+        full[..., j, :, :, j, :] = blocks[..., j, :]
+    return full.reshape(*taps, merged * width, outputs)
+
+
+def _channel_product(a: Array, groups_a: int, groups_b: int):
+    """A function from one tap of B, (c1/groups_b, c2), to that tap times every tap of `a`.
+
+    One of the group counts divides the other; the finer structure is never densified.
+    """
+    ka, ci, c1 = a.shape
+    if groups_a % groups_b == 0:
+        cm, per = c1 // groups_a, groups_a // groups_b
+        left = a.reshape(ka, ci, groups_a, cm).transpose(0, 2, 1, 3)
+
+        def times(b: Array) -> Array:
+            c2 = b.shape[-1]
+            co = c2 // groups_b
+            right = b.reshape(per, cm, groups_b, co).transpose(2, 0, 1, 3).reshape(groups_a, cm, co)
+            if cm == 1 and ci == 1:
+                product = left * right
+            elif cm == 1:
+                if co == 1 and per == 1:  # a scale per channel: no transposition at all
+                    return a * right.reshape(groups_a)
+                product = left * right
+            else:
+                product = left @ right
+            return (
+                product.reshape(ka, groups_b, per * ci, co)
+                .transpose(0, 2, 1, 3)
+                .reshape(ka, per * ci, c2)
+            )
+    else:
+        cm = c1 // groups_b
+        left = a.reshape(ka, ci, groups_b, cm).transpose(0, 2, 1, 3)
+
+        def times(b: Array) -> Array:
+            c2 = b.shape[-1]
+            if cm == 1 and c2 == groups_b:
+                return a * b.reshape(groups_b)
+            right = b.reshape(cm, groups_b, c2 // groups_b).transpose(1, 0, 2)
+            return (left @ right).transpose(0, 2, 1, 3).reshape(ka, ci, c2)
+
+    return times
+
+
+def _convolve(b: Array, a: Array, groups: Pair, placements: Sequence[_Placement]) -> Array:
+    """Kernel of the composition: every pair of taps once, one product per tap of B."""
+    groups_b, groups_a = groups
+    joined = _join_groups(groups_a, groups_b)
+    if groups_a % groups_b and groups_b % groups_a:
+        b, groups_b = regroup(b, groups_b, joined), joined
+    rank = len(placements)
+    taps_a, taps_b = a.shape[:rank], b.shape[:rank]
+    times = _channel_product(a.reshape(-1, *a.shape[rank:]), groups_a, groups_b)
+    shape = (a.shape[-1] and groups_a * a.shape[-2] // joined, b.shape[-1])
+    if math.prod(taps_b) == 1 and all(p.full == k for p, k in zip(placements, taps_a, strict=True)):
+        full = times(b.reshape(b.shape[rank:])).reshape(*taps_a, *shape)
+    else:
+        full = np.zeros((*(p.full for p in placements), *shape))
+        for tap in np.ndindex(*taps_b):
+            where = tuple(
+                slice(t * p.step[1], t * p.step[1] + (k - 1) * p.step[0] + 1, p.step[0])
+                for t, p, k in zip(tap, placements, taps_a, strict=True)
+            )
+            full[where] += times(b[tap]).reshape(*taps_a, *shape)
+    return full[tuple(p.keep for p in placements)]
+
+
+def compose(b: Operator, a: Operator) -> Operator:
+    """`B o A`, A applied first. Raises `Refused` where no exact composition exists."""
+    geometry, placements, indicator = _compose_geometry(b.geometry, a.geometry)
+    groups = (b.geometry.groups, a.geometry.groups)
+    kernel = _convolve(b.kernel, a.kernel, groups, placements)
+    rank = len(placements)
+    phases = math.prod(axis.upsampling for axis in b.geometry.axes)
+    bias = b.bias
+    carried = a.ones
+    if a.geometry.biased:
+        if indicator is None:
+            total = b.kernel.sum(axis=tuple(range(rank))) if rank else b.kernel
+            bias = bias + _channels(total, a.bias, groups[0]) / phases
+        else:
+            carried = _carry(a.bias[None, :], indicator, a.geometry) + (0 if carried is None else carried)
+    ones = None
+    if geometry.ones:
+        ones = np.zeros((*geometry.taps, geometry.channels[1]))
+        if carried is not None:
+            dense = carried[..., None, :]
+            ones = ones + _convolve(b.kernel, dense, (groups[0], 1), placements)[..., 0, :]
+        if b.ones is not None:
+            assert indicator is not None
+            select = _carry(np.ones((1, 1)), indicator, a.geometry)[..., None, :]
+            ones = ones + _convolve(b.ones[..., None, :], select, (1, 1), placements)[..., 0, :]
+    return Operator(geometry, kernel, bias, ones)
+
+
+def _carry(values: Array, first: tuple[int, ...], a: Geometry) -> Array:
+    """An image-of-ones kernel on A's taps that gives `values` at A's real outputs."""
+    kernel = np.zeros((*a.taps, values.shape[-1]))
+    run = tuple(slice(t, t + axis.upsampling) for t, axis in zip(first, a.axes, strict=True))
+    kernel[run] = values
+    return kernel
+
+
+def _channels(matrix: Array, vector: Array, groups: int) -> Array:
+    """A grouped matrix (c/groups, outputs) times a vector (c,)."""
+    width, outputs = matrix.shape
+    blocks = matrix.reshape(width, groups, outputs // groups)
+    return np.einsum("igo,gi->go", blocks, vector.reshape(groups, width)).reshape(outputs)
+
+
+def _embed(kernel: Array, places: Sequence[Pair], taps: tuple[int, ...]) -> Array:
+    """`kernel` (*taps, ...) placed in a window of `taps` taps."""
+    rank = len(taps)
+    if kernel.shape[:rank] == taps:
+        return kernel
+    full = np.zeros((*taps, *kernel.shape[rank:]))
+    where = tuple(
+        slice(first, first + (k - 1) * step + 1, step)
+        for (first, step), k in zip(places, kernel.shape[:rank], strict=True)
+    )
+    full[where] = kernel
+    return full
+
+
+def _aligned(operators: Sequence[Operator], geometry: Geometry) -> list[tuple[Array, Array | None]]:
+    """Kernel and ones kernel of each operator, in the common window of `geometry`."""
+    axes = zip(*(op.geometry.axes for op in operators), strict=True)
+    places = list(zip(*(_align(list(column))[1] for column in axes), strict=True)) or [()] * len(operators)
+    return [
+        (_embed(op.kernel, place, geometry.taps),
+         None if op.ones is None else _embed(op.ones, place, geometry.taps))
+        for op, place in zip(operators, places, strict=True)
+    ]
+
+
+def add(operators: Sequence[Operator]) -> Operator:
+    """Sum of operators on one input. Raises `Refused`."""
+    if len(operators) == 1:
+        return operators[0]
+    geometry = add_geometry([op.geometry for op in operators])
+    placed = _aligned(operators, geometry)
+    kernel = sum(
+        regroup(kernel, op.geometry.groups, geometry.groups)
+        for op, (kernel, _) in zip(operators, placed, strict=True)
+    )
+    ones = sum(o for _, o in placed if o is not None) if geometry.ones else None
+    return Operator(geometry, np.asarray(kernel), np.sum([op.bias for op in operators], axis=0), ones)
+
+
+def concatenate(operators: Sequence[Operator]) -> Operator:
+    """Operators on one input, stacked along the output channels. Raises `Refused`."""
+    if len(operators) == 1:
+        return operators[0]
+    geometry = concatenate_geometry([op.geometry for op in operators])
+    placed = _aligned(operators, geometry)
+    kernel = np.concatenate(
+        [regroup(kernel, op.geometry.groups, 1)
+         for op, (kernel, _) in zip(operators, placed, strict=True)], axis=-1
+    )
+    ones = None
+    if geometry.ones:
+        ones = np.concatenate(
+            [np.zeros((*geometry.taps, op.geometry.channels[1])) if o is None else o
+             for op, (_, o) in zip(operators, placed, strict=True)], axis=-1
+        )
+    return Operator(geometry, kernel, np.concatenate([op.bias for op in operators]), ones)
+
+
+def chain(operators: Sequence[Operator]) -> Operator:
+    """`operators[-1] o ... o operators[0]`, associated greedily by the cheapest product."""
+    links = list(operators)
+    while len(links) > 1:
+        costs = [_product_cost(b.geometry, a.geometry) for a, b in itertools.pairwise(links)]
+        i = costs.index(min(costs))
+        links[i : i + 2] = [compose(links[i + 1], links[i])]
+    return links[0]
+
+
+def _product_cost(b: Geometry, a: Geometry) -> int:
+    """Multiplications of one composition."""
+    pairs = math.prod(a.taps) * math.prod(b.taps)
+    fine = max(a.groups, b.groups)
+    return pairs * a.channels[0] * a.channels[1] * b.channels[1] // (fine * min(a.groups, b.groups))

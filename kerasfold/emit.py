@@ -1,0 +1,402 @@
+"""Plan -> a new Keras model, of stock layers and `keras.ops` only.
+
+Layers are always fresh: calling a layer of the source model again would add a node to it.
+A tensor that the plan materialises keeps the name of the call that made it.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from kerasfold.conv import Geometry, Operator, regroup
+from kerasfold.graph import Call, Graph, Tensor, copy_operation, copy_state
+from kerasfold.plan import Plan, Segment, keras_padding
+from kerasfold.region import Lifted, Regions
+
+Composed = Mapping[int, Mapping[Any, Operator | None]]
+
+
+def emit(regions: Regions, plan: Plan, composed: Composed, dtype: str | None = None) -> keras.Model:
+    """Build the planned model.
+
+    Args:
+        regions: the lifted model.
+        plan: what to materialise, and how.
+        composed: for each segment that is not kept, its operators by the node they read
+            (for a 'separable' one, by 'depthwise' and 'pointwise').
+        dtype: dtype policy for every layer and input, or None for the original's own.
+
+    Returns:
+        An uncompiled functional model.
+
+    Raises:
+        UnsupportedModelError: a layer that its config does not rebuild.
+    """
+    return _Emitter(regions, plan, composed, dtype).run()
+
+
+class _Emitter:
+    def __init__(self, regions: Regions, plan: Plan, composed: Composed, dtype: str | None) -> None:
+        self.regions, self.plan, self.composed, self.dtype = regions, plan, composed, dtype
+        self.graph = regions.graph
+        self.values: dict[int, Any] = {}  # KerasTensor by graph tensor
+        self.nodes: dict[int, Any] = {}  # KerasTensor by program node
+        self.copies: dict[int, keras.Operation] = {}  # by id of the original
+        self.made: dict[Any, keras.Layer] = {}  # emitted layers that several calls share
+        self.names: set[str] = {layer.name for layer in self.graph.input_layers}
+        self.calls_of = Counter(id(call.operation) for call in self.graph.calls)
+        self.owner = {i: lifted for lifted in regions.lifted.values() for i in lifted.added}
+        self.renamed = self._output_names()
+
+    def run(self) -> keras.Model:
+        graph = self.graph
+        for layer, tensor in zip(graph.input_layers, tree.flatten(graph.inputs), strict=True):
+            self.values[tensor.index] = self._input(layer)
+        steps: dict[int, Lifted] = {
+            lifted.call.index: lifted for lifted in self.regions.lifted.values()
+        }
+        for call in graph.calls:
+            if call.index in self.regions.barriers:
+                self._keep(call)
+            elif call.index in steps and steps[call.index].node in self.plan.segments:
+                self._segment(steps[call.index], self.plan.segments[steps[call.index].node])
+        outputs = [
+            self._named_output(tensor, name)
+            for tensor, name in zip(tree.flatten(graph.outputs), graph.output_names, strict=True)
+        ]
+        inputs = tree.map_structure(lambda t: self.values[t.index], graph.inputs)
+        with warnings.catch_warnings():
+            # The original's own mismatch of dict keys and input names was reported there.
+            warnings.filterwarnings("ignore", message="When providing `inputs` as a dict")
+            model = keras.Model(inputs, tree.pack_sequence_as(graph.outputs, outputs), name=graph.name)
+        if model.output_names != list(graph.output_names):
+            model.output_names = list(graph.output_names)
+        return model
+
+    # ------------------------------------------------------------------------ tensors
+
+    def _input(self, layer: keras.layers.InputLayer) -> Any:
+        dtype = layer.dtype
+        if self.dtype is not None and keras.backend.is_float_dtype(dtype):
+            dtype = self.dtype
+        return keras.Input(
+            batch_shape=layer.batch_shape, dtype=dtype, name=layer.name, sparse=layer.sparse,
+            optional=layer.optional,
+        )
+
+    def _tensor(self, tensor: Tensor) -> Any:
+        if tensor.index in self.values:
+            return self.values[tensor.index]
+        return self._node(self.regions.tensors[tensor.index])
+
+    def _node(self, node: int) -> Any:
+        if node in self.nodes:
+            return self.nodes[node]
+        return self._tensor(self.regions.roots[node])
+
+    # -------------------------------------------------------------------------- names
+
+    def _name(self, wanted: str) -> str:
+        name, count = wanted, 0
+        while name in self.names:
+            count += 1
+            name = f"{wanted}_{count}"
+        self.names.add(name)
+        return name
+
+    def _output_names(self) -> dict[int, str]:
+        """Calls that take an output's name: of a nested model, or of a vanished identity."""
+        maker = {t.index: call for call in self.graph.calls for t in call.outputs}
+        own = {
+            maker[t.index].index for t in tree.flatten(self.graph.outputs) if t.index in maker
+        }
+        renamed: dict[int, str] = {}
+        for tensor, name in zip(tree.flatten(self.graph.outputs), self.graph.output_names, strict=True):
+            call = maker.get(tensor.index)
+            if call is None:
+                continue
+            node = self.regions.tensors.get(tensor.index)
+            if node is not None and (node not in self.owner or self.owner[node].call is not call):
+                # An identity: the call before it, unless that is an output itself.
+                if node not in self.owner or self.owner[node].call.index in own:
+                    continue
+                call = self.owner[node].call
+            taken = name in renamed.values() or call.index in renamed
+            if not taken and call.name != name and self.calls_of[id(call.operation)] == 1:
+                renamed[call.index] = name
+        return renamed
+
+    def _call_name(self, call: Call) -> str:
+        return self._name(self.renamed.get(call.index, call.name))
+
+    def _named_output(self, tensor: Tensor, name: str) -> Any:
+        """An output; behind an Identity layer where the layer that gave its name is gone."""
+        value = self._tensor(tensor)
+        made_by = value._keras_history.operation
+        identity = any(tensor is lifted.call.outputs[0] for lifted in self.regions.identities)
+        if made_by.name != name and identity and name not in self.names:
+            return keras.layers.Identity(name=self._name(name), dtype=value.dtype)(value)
+        return value
+
+    # ------------------------------------------------------------------ kept as they are
+
+    def _keep(self, call: Call) -> Any:
+        """The original call, on a copy of its layer; one copy for all calls of a layer."""
+        operation = call.operation
+        args, kwargs = tree.map_structure(
+            lambda x: self._tensor(x) if isinstance(x, Tensor) else x, (call.args, call.kwargs)
+        )
+        fresh = id(operation) not in self.copies
+        if fresh:
+            self.copies[id(operation)] = copy_operation(operation, self._call_name(call), self.dtype)
+        copied = self.copies[id(operation)]
+        result = copied(*args, **kwargs)
+        if fresh:
+            copy_state(operation, copied)
+        for tensor, value in zip(call.outputs, tree.flatten(result), strict=True):
+            self.values[tensor.index] = value
+        return result
+
+    # ------------------------------------------------------------------------ segments
+
+    def _segment(self, lifted: Lifted, segment: Segment) -> None:
+        call = lifted.call
+        if segment.form == "keep":
+            self.nodes[segment.node] = self._keep(call)
+            return
+        name, key = self._call_name(call), self._sharing_key(segment)
+        style = _Style(self, segment, key)
+        activation = lifted.activation
+        if segment.form == "separable":
+            (root,) = segment.terms
+            weights = self.composed[segment.node]
+            value = style.separable(
+                self._node(root), weights["depthwise"], weights["pointwise"], name, activation
+            )
+        else:
+            terms = self.composed[segment.node]
+            single = len(terms) == 1
+            parts = [
+                self._node(root) if operator is None
+                else style.convolution(
+                    self._node(root), operator, name if single else self._name(f"{name}_{i}"),
+                    activation if single else None, i,
+                )
+                for i, (root, operator) in enumerate(terms.items())
+            ]
+            value = parts[0]
+            if not single:
+                added = name if activation is None else self._name(f"{name}_sum")
+                value = style.layer(keras.layers.Add, "sum", name=added)(parts)
+                if activation is not None:
+                    value = style.layer(
+                        keras.layers.Activation, "activation", name=name, activation=activation
+                    )(value)
+        self.nodes[segment.node] = value
+        self.values[call.outputs[0].index] = value
+
+    def _sharing_key(self, segment: Segment) -> Any:
+        """Equal for segments that are the same layers over again, so that they share weights."""
+        owners = [self.owner[i] for i in segment.visited]
+        if min(self.calls_of[id(o.call.operation)] for o in owners) == 1:
+            return object()
+        place = {node: i for i, node in enumerate(segment.visited)}
+        roots: dict[int, int] = {}
+        steps = []
+        for node, owner in zip(segment.visited, owners, strict=True):
+            reads = tuple(
+                ("inside", place[o]) if o in place else ("root", roots.setdefault(o, len(roots)))
+                for o in self.regions.program.nodes[node].operands
+            )
+            steps.append((id(owner.call.operation), node - owner.start, reads))
+        return tuple(steps), tuple(segment.terms.values()), segment.form
+
+
+class _Style:
+    """The layers of one segment: their dtype policy, layout, and sharing."""
+
+    def __init__(self, emitter: _Emitter, segment: Segment, key: Any) -> None:
+        self.emitter, self.key = emitter, key
+        layers = [
+            emitter.owner[i].call.operation
+            for i in segment.visited
+            if isinstance(emitter.owner[i].call.operation, keras.Layer)
+        ]
+        weighty = [layer for layer in layers if layer.weights]
+        self.policy = emitter.dtype or (
+            (weighty or layers)[-1].dtype_policy if layers
+            else emitter.owner[segment.node].call.outputs[0].dtype
+        )
+        self.trainable = any(layer.trainable for layer in weighty) if weighty else True
+        self.layout = emitter.graph.layout
+
+    def layer(self, kind: Any, role: Any, **config: Any) -> keras.Layer:
+        """A layer of this segment; the same one wherever the segment is repeated."""
+        key = (self.key, role)
+        if key not in self.emitter.made:
+            self.emitter.made[key] = kind(dtype=self.policy, trainable=self.trainable, **config)
+        return self.emitter.made[key]
+
+    def convolution(self, x: Any, operator: Operator, name: str, activation: Any, role: Any) -> Any:
+        """One convolution, with the padding it needs."""
+        geometry, kernel = operator.geometry, operator.kernel
+        rank = len(geometry.axes)
+        common: dict[str, Any] = {"name": name, "activation": activation, "use_bias": geometry.biased}
+        if operator.ones is not None:
+            x = self._with_ones(x, geometry, name)
+            operator = _homogeneous(operator)
+            geometry, kernel = operator.geometry, operator.kernel
+        if rank == 0:
+            return self._weighted(
+                keras.layers.Dense, role, x, {"kernel": kernel, "bias": operator.bias},
+                units=geometry.channels[1], **common,
+            )
+        x, padding = self._padded(x, geometry, name)
+        kernel, geometry = _without_strided_dilation(kernel, geometry)
+        common |= self._window(geometry, padding)
+        if geometry.is_depthwise and geometry.groups > 1 and rank < 3 and len(set(common["strides"])) == 1:
+            shape = (*geometry.taps, geometry.channels[0], -1)
+            kernel = kernel.reshape(shape)
+            kind = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)[rank - 1]
+            return self._weighted(
+                kind, role, x, {"kernel": kernel, "bias": operator.bias},
+                initializers={"kernel": "depthwise_initializer"},
+                depth_multiplier=kernel.shape[-1], **common,
+            )
+        kind = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)[rank - 1]
+        return self._weighted(
+            kind, role, x, {"kernel": kernel, "bias": operator.bias},
+            filters=geometry.channels[1], groups=geometry.groups, **common,
+        )
+
+    def separable(
+        self, x: Any, first: Operator | None, last: Operator | None, name: str, activation: Any
+    ) -> Any:
+        """A SeparableConv layer."""
+        assert first is not None and last is not None
+        geometry = first.geometry
+        x, padding = self._padded(x, geometry, name)
+        depthwise = first.kernel.reshape(*geometry.taps, geometry.channels[0], -1)
+        kind = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)[len(geometry.axes) - 1]
+        return self._weighted(
+            kind, "separable", x,
+            {"depthwise_kernel": depthwise, "pointwise_kernel": last.kernel, "bias": last.bias},
+            initializers={
+                "depthwise_kernel": "depthwise_initializer",
+                "pointwise_kernel": "pointwise_initializer",
+            },
+            filters=last.geometry.channels[1], depth_multiplier=depthwise.shape[-1],
+            name=name, activation=activation, use_bias=last.geometry.biased,
+            **self._window(geometry, padding),
+        )
+
+    def _window(self, geometry: Geometry, padding: str) -> dict[str, Any]:
+        return {
+            "kernel_size": geometry.taps,
+            "strides": tuple(axis.stride for axis in geometry.axes),
+            "dilation_rate": tuple(axis.dilation for axis in geometry.axes),
+            "padding": padding,
+            "data_format": self.layout,
+        }
+
+    def _weighted(
+        self, kind: Any, role: Any, x: Any, weights: dict[str, np.ndarray],
+        initializers: Mapping[str, str] | None = None, **config: Any,
+    ) -> Any:
+        """Call a layer whose variables start as `weights`, at no second copy."""
+        if (self.key, role) in self.emitter.made:
+            return self.emitter.made[self.key, role](x)
+        layer: Any = self.layer(kind, role, **config)
+        attributes = {
+            name: (initializers or {}).get(name, f"{name}_initializer") for name in weights
+        }
+        usual = {attribute: getattr(layer, attribute) for attribute in attributes.values()}
+        for name, attribute in attributes.items():
+            setattr(layer, attribute, _start_as(weights[name]))
+        value = layer(x)
+        for attribute, initializer in usual.items():
+            setattr(layer, attribute, initializer)
+        return value
+
+    def _padded(self, x: Any, geometry: Geometry, name: str) -> tuple[Any, str]:
+        """`x` with the padding that no `padding=` says, and the one to give the layer."""
+        padding = keras_padding(geometry)
+        if padding is not None:
+            return x, padding
+        rank = len(geometry.axes)
+        crops = [axis.crop for axis in geometry.axes]
+        pads = [axis.pad for axis in geometry.axes]
+        if any(map(any, crops)):
+            kind = (keras.layers.Cropping1D, keras.layers.Cropping2D, keras.layers.Cropping3D)[rank - 1]
+            x = self._resized(kind, "crop", x, f"{name}_crop", cropping=_keras_pairs(crops))
+        if any(map(any, pads)):
+            kind = (
+                keras.layers.ZeroPadding1D, keras.layers.ZeroPadding2D, keras.layers.ZeroPadding3D
+            )[rank - 1]
+            x = self._resized(kind, "pad", x, f"{name}_pad", padding=_keras_pairs(pads))
+        return x, "valid"
+
+    def _resized(self, kind: Any, role: str, x: Any, name: str, **config: Any) -> Any:
+        name = self.emitter._name(name)
+        return self.layer(kind, (role, name), name=name, data_format=self.layout, **config)(x)
+
+    def _with_ones(self, x: Any, geometry: Geometry, name: str) -> Any:
+        """`x` with an image of ones after each group of channels."""
+        axis = 1 if self.layout == "channels_first" else len(geometry.axes) + 1
+        place = [slice(None)] * (len(geometry.axes) + 2)
+        groups, width = geometry.groups, geometry.channels[0] // geometry.groups
+        place[axis] = slice(0, 1)
+        ones = keras.ops.ones_like(x[tuple(place)])
+        parts = []
+        for group in range(groups):
+            place[axis] = slice(group * width, (group + 1) * width)
+            parts += [x[tuple(place)] if groups > 1 else x, ones]
+        return keras.ops.concatenate(parts, axis=axis)
+
+
+def _keras_pairs(pairs: list[tuple[int, int]]) -> Any:
+    return tuple(pairs) if len(pairs) > 1 else pairs[0]
+
+
+def _start_as(values: np.ndarray) -> Any:
+    """An initializer that gives a new variable its values."""
+
+    def initializer(shape: Any, dtype: Any = None) -> Any:
+        assert tuple(shape) == values.shape, f"variable {shape}, weights {values.shape}"
+        return keras.ops.convert_to_tensor(values, dtype=dtype)
+
+    return initializer
+
+
+def _homogeneous(operator: Operator) -> Operator:
+    """The same operator with its image of ones as one more input channel of each group."""
+    geometry = operator.geometry
+    assert operator.ones is not None
+    kernel = np.concatenate([operator.kernel, operator.ones[..., None, :]], axis=-2)
+    inputs, outputs = geometry.channels
+    wider = Geometry(geometry.axes, (inputs + geometry.groups, outputs), geometry.groups, geometry.biased)
+    return Operator(wider, kernel, operator.bias)
+
+
+def _without_strided_dilation(kernel: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, Geometry]:
+    """Keras allows no stride together with dilation: write the zeros into the kernel."""
+    axes = geometry.axes
+    if max(a.stride for a in axes) == 1 or max(a.dilation for a in axes) == 1:
+        return kernel, geometry
+    full = np.zeros((*(a.span for a in axes), *kernel.shape[len(axes):]))
+    full[tuple(slice(None, None, a.dilation) for a in axes)] = kernel
+    dense = tuple(
+        type(a)(a.size, a.span, a.stride, 1, a.upsampling, a.crop, a.pad, a.same) for a in axes
+    )
+    return full, Geometry(dense, geometry.channels, geometry.groups, geometry.biased, geometry.ones)
+
+
+__all__ = ["emit", "Graph", "regroup", "math"]

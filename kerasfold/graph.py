@@ -1,0 +1,379 @@
+"""Keras model -> calls and tensors. The only file that touches Keras internals.
+
+A layer used twice is two calls; nested models are walked through, to any depth, so that
+the calls of a `Graph` are all calls of plain layers and operations, in topological order.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from kerasfold.errors import UnsupportedModelError
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A symbolic tensor of the model; `index` is its identity."""
+
+    index: int
+    shape: tuple[int | None, ...]
+    dtype: str
+    masked: bool = False
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Call:
+    """One call of one layer or operation.
+
+    Attributes:
+        index: position in `Graph.calls`.
+        operation: the `keras.Layer` or `keras.Operation` that is called.
+        name: its name, with the names of the nested models around it in front.
+        args: positional arguments as the model's author passed them, `Tensor` for tensors.
+        kwargs: the same for keyword arguments.
+        outputs: the tensors it makes.
+        training: the `training` flag this call was made with, or None.
+    """
+
+    index: int
+    operation: keras.Operation
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: tuple[Tensor, ...]
+    training: bool | None
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The tensors it reads, in order of appearance."""
+        return tuple(x for x in tree.flatten((self.args, self.kwargs)) if isinstance(x, Tensor))
+
+    @property
+    def kind(self) -> Any:
+        """The key of the lift rules: the exact class of a layer, or the `keras.ops` function."""
+        operation = self.operation
+        if isinstance(operation, keras.Layer):
+            return type(operation)
+        return public_op(type(operation))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Graph:
+    """A model as a list of calls.
+
+    Attributes:
+        name: the model's name.
+        inputs: the model's input structure, with `Tensor` at the leaves.
+        input_layers: the `keras.layers.InputLayer` of each input, in flat order.
+        outputs: the model's output structure, with `Tensor` at the leaves.
+        output_names: the model's name for each output, in flat order.
+        calls: every call, in topological order.
+        layout: 'channels_last' or 'channels_first'.
+        trainable: the model's own `trainable` flag.
+    """
+
+    name: str
+    inputs: Any
+    input_layers: tuple[keras.layers.InputLayer, ...]
+    outputs: Any
+    output_names: tuple[str, ...]
+    calls: tuple[Call, ...]
+    layout: str
+    trainable: bool
+
+
+_OPS: dict[type, Any] = {}
+
+
+def public_op(operation: type) -> Any:
+    """The `keras.ops` function whose calls an operation class records, or None."""
+    if operation not in _OPS:
+        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", operation.__name__).lower()
+        own = operation.__module__.startswith("keras.src.ops.")
+        _OPS[operation] = getattr(keras.ops, name, None) if own else None
+    return _OPS[operation]
+
+
+def _functional_graph(operation: keras.Operation) -> Any:
+    """The functional graph of a model whose `call` is Keras's own, else None."""
+    if isinstance(operation, keras.Sequential):
+        if type(operation).call is not keras.Sequential.call:
+            return None
+        return getattr(operation, "_functional", None)
+    if isinstance(operation, keras.Model) and hasattr(operation, "_nodes_by_depth"):
+        functional = keras.src.models.functional.Functional
+        return operation if type(operation).call is functional.call else None
+    return None
+
+
+def read(model: keras.Model) -> Graph:
+    """Read a built functional or Sequential model.
+
+    Raises:
+        UnsupportedModelError: not a Keras model, a subclassed model, or one not built yet.
+    """
+    if not isinstance(model, keras.Model):
+        raise UnsupportedModelError(
+            f"kerasfold folds a keras.Model. Received: {type(model).__module__}."
+            f"{type(model).__name__}"
+        )
+    functional = _functional_graph(model)
+    if functional is None:
+        if isinstance(model, keras.Sequential) and type(model).call is keras.Sequential.call:
+            raise UnsupportedModelError(
+                f"Sequential model '{model.name}' is not built, so its sizes are unknown: call "
+                "model.build(input_shape) or add a keras.Input first"
+            )
+        raise UnsupportedModelError(
+            f"model '{model.name}' of class {type(model).__name__} is subclassed: its call() is "
+            "Python code, not a graph of layers. Write it as keras.Model(inputs, outputs), or "
+            "fold the functional models inside it"
+        )
+    _refuse_quantised(model)
+    reader = _Reader()
+    inputs = tree.map_structure(reader.tensor, functional._inputs_struct)
+    for source in functional._inputs:
+        reader.known[id(source)] = reader.tensor(source)
+    outputs = reader.walk(functional, prefix="", training=None)
+    calls = tuple(reader.calls)
+    return Graph(
+        name=model.name,
+        inputs=inputs,
+        input_layers=tuple(x._keras_history.operation for x in functional._inputs),
+        outputs=tree.pack_sequence_as(functional._outputs_struct, outputs),
+        output_names=tuple(x._keras_history.operation.name for x in functional._outputs),
+        calls=calls,
+        layout=next(
+            (c.operation.data_format for c in calls if hasattr(c.operation, "data_format")),
+            "channels_last",
+        ),
+        trainable=model.trainable,
+    )
+
+
+def _refuse_quantised(model: keras.Model) -> None:
+    for layer in model._flatten_layers():
+        mode = getattr(layer, "quantization_mode", None)
+        if mode is not None:
+            raise UnsupportedModelError(
+                f"layer '{layer.name}' has quantised ({mode}) weights: its rounding is not "
+                "affine. Fold the float model first, then quantise the result"
+            )
+
+
+def weights_of(operation: keras.Operation) -> Iterator[tuple[str, Any]]:
+    """(path, variable) of every weight of a layer, its sublayers included."""
+    for variable in getattr(operation, "weights", ()):
+        yield variable.path, variable
+
+
+class _Reader:
+    """Walks functional graphs, iteratively within a graph, and numbers what it meets."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, Tensor] = {}
+        self.calls: list[Call] = []
+        self.count = 0
+        self._alive: list[Any] = []  # so that no id() is given out twice
+
+    def tensor(self, source: Any) -> Tensor:
+        """The `Tensor` of a KerasTensor."""
+        if id(source) not in self.known:
+            self._alive.append(source)
+            self.known[id(source)] = self._new(source)
+        return self.known[id(source)]
+
+    def _new(self, source: Any) -> Tensor:
+        self.count += 1
+        masked = getattr(source, "_keras_mask", None) is not None
+        return Tensor(self.count - 1, tuple(source.shape), source.dtype, masked)
+
+    def walk(self, functional: Any, prefix: str, training: bool | None) -> list[Tensor]:
+        """Read every call of a functional graph whose inputs are known; its outputs."""
+        for node in _topological(functional):
+            if node.is_input:
+                continue
+            operation = node.operation
+            args = tree.map_structure(self._argument, node.arguments.args)
+            kwargs = tree.map_structure(self._argument, node.arguments.kwargs)
+            if training is not None and "training" in getattr(operation, "_call_context_args", ()):
+                if "training" in kwargs or getattr(operation, "_call_has_training_arg", False):
+                    kwargs = {**kwargs, "training": training}
+            flag = kwargs.get("training")
+            inner = _functional_graph(operation)
+            if inner is not None and self._walk_nested(inner, operation, node, args, kwargs, prefix):
+                continue
+            outputs = tuple(self.tensor(x) for x in node.outputs)
+            self.calls.append(
+                Call(len(self.calls), operation, prefix + operation.name, args, kwargs, outputs, flag)
+            )
+        return [self.tensor(x) for x in functional._outputs]
+
+    def _argument(self, value: Any) -> Any:
+        return self.tensor(value) if isinstance(value, keras.KerasTensor) else value
+
+    def _walk_nested(
+        self, inner: Any, operation: keras.Operation, node: Any, args: tuple, kwargs: dict, prefix: str
+    ) -> bool:
+        """Read the calls inside a nested model; False if only Keras can run this call."""
+        rest = {k: v for k, v in kwargs.items() if k != "training" and v is not None}
+        if len(args) != 1 or rest or not _same_structure(args[0], inner._inputs_struct):
+            return False
+        given = tree.flatten(args[0])
+        for have, want in zip(given, inner._inputs, strict=True):
+            if (
+                not isinstance(have, Tensor)
+                or have.masked
+                or len(have.shape) != len(want.shape)
+                or have.dtype != want.dtype
+            ):
+                return False
+        outside, self.known = self.known, dict(zip(map(id, inner._inputs), given, strict=True))
+        outputs = self.walk(inner, f"{prefix}{operation.name}_", kwargs.get("training"))
+        self.known = outside
+        for source, tensor in zip(node.outputs, outputs, strict=True):
+            self._alive.append(source)
+            self.known[id(source)] = tensor
+        return True
+
+
+def _same_structure(a: Any, b: Any) -> bool:
+    try:
+        tree.assert_same_structure(tree.lists_to_tuples(a), tree.lists_to_tuples(b))
+    except (ValueError, TypeError):
+        return False
+    return True
+
+
+def _topological(functional: Any) -> list[Any]:
+    """Nodes of a functional graph, producers first, without recursion."""
+    done: set[int] = {id(_node_of(x)) for x in functional._inputs}
+    order: list[Any] = []
+    for output in functional._outputs:
+        stack = [(_node_of(output), False)]
+        while stack:
+            node, expanded = stack.pop()
+            if expanded:
+                order.append(node)
+            elif id(node) not in done:
+                done.add(id(node))
+                stack.append((node, True))
+                stack.extend((_node_of(x), False) for x in reversed(node.input_tensors))
+    return order
+
+
+def _node_of(tensor: Any) -> Any:
+    history = tensor._keras_history
+    return history.operation._inbound_nodes[history.node_index]
+
+
+# ----------------------------------------------------------------- copies of operations
+
+
+def _at_dtype(config: Any, dtype: str) -> Any:
+    """A layer config with every floating dtype in it replaced by `dtype`."""
+    if isinstance(config, dict):
+        return {
+            key: dtype if key == "dtype" and _is_float_policy(value) else _at_dtype(value, dtype)
+            for key, value in config.items()
+        }
+    if isinstance(config, (list, tuple)):
+        return type(config)(_at_dtype(value, dtype) for value in config)
+    return config
+
+
+def _is_float_policy(value: Any) -> bool:
+    if isinstance(value, dict):
+        value = value.get("config", {}).get("name", "")
+    return isinstance(value, str) and "float" in value
+
+
+def copy_operation(operation: keras.Operation, name: str, dtype: str | None) -> keras.Operation:
+    """A fresh, unbuilt copy of a layer or operation, under another name.
+
+    Args:
+        operation: the original; it is not touched.
+        name: name of the copy.
+        dtype: dtype policy of the copy, or None for the original's.
+
+    Raises:
+        UnsupportedModelError: the config does not rebuild the layer.
+    """
+    try:
+        if type(operation) is keras.layers.Lambda:
+            fresh: Any = keras.layers.Lambda(
+                operation.function, operation._output_shape, operation.mask, operation.arguments,
+                dtype=dtype or operation.dtype_policy, trainable=operation.trainable,
+            )
+        else:
+            config = operation.get_config()
+            if dtype is not None:
+                config = _at_dtype(config, dtype)
+            if "name" in config:
+                config = {**config, "name": name}
+            fresh = type(operation).from_config(config)
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"layer '{operation.name}' of class {type(operation).__name__} cannot be rebuilt from "
+            f"its config ({type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}): "
+            "give it a get_config() that returns every argument of its __init__"
+        ) from error
+    fresh.name = name
+    return fresh
+
+
+def copy_state(source: keras.Operation, target: keras.Operation) -> None:
+    """Give a built copy the weights and other state of its original.
+
+    Raises:
+        UnsupportedModelError: the copy's weights differ in number or shape.
+    """
+    if not isinstance(source, keras.Layer):
+        return
+    pairs = list(zip(_layers(source), _layers(target), strict=False))
+    shapes = [[tuple(v.shape) for v in layer.weights] for layer in (source, target)]
+    if shapes[0] != shapes[1] or len(pairs) != len(list(_layers(source))):
+        raise UnsupportedModelError(
+            f"layer '{source.name}' of class {type(source).__name__} cannot be rebuilt from its "
+            f"config: its weights have shapes {shapes[0]}, those of its copy {shapes[1]}"
+        )
+    for old, new in zip(source.variables, target.variables, strict=False):
+        if tuple(old.shape) == tuple(new.shape):
+            new.assign(old.value if old.dtype == new.dtype else as_array(old))
+    for _, new in pairs:
+        finalize = getattr(new, "finalize_state", None)
+        if finalize is not None:
+            finalize()
+
+
+def _layers(layer: keras.Layer) -> Iterator[keras.Layer]:
+    return layer._flatten_layers(include_self=True, recursive=True)
+
+
+def as_array(value: Any) -> np.ndarray:
+    """A Keras variable, tensor or array as NumPy float64, whatever float it is stored in."""
+    array = keras.ops.convert_to_numpy(value)
+    return np.asarray(array, dtype="float64")
+
+
+def stored(value: Any) -> Callable[[], np.ndarray]:
+    """Read a variable later: planning must not wait for weights."""
+    return lambda: as_array(value)
+
+
+def attach_fold(fold: Callable[..., keras.Model]) -> None:
+    """Give every `keras.Model` a `fold` method."""
+    keras.Model.fold = fold  # type: ignore[attr-defined]
+
+
+def same_policy(layer: keras.Layer) -> Any:
+    """A copy of a layer's dtype policy, safe to hand to another layer."""
+    return copy.copy(layer.dtype_policy)

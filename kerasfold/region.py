@@ -1,0 +1,208 @@
+"""Graph -> affine program: every call lifted or kept, and the parts to be planned.
+
+Each call of the graph is either *lifted* (its rule wrote nodes of the program) or a
+*barrier*, kept as it is with a reason. A tensor that a barrier makes, or that has another
+dtype than the layer reading it computes in, is a root.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import tree
+
+from kerasfold.affine import Node, Program, Signal
+from kerasfold.conv import Refused
+from kerasfold.graph import Call, Graph, Tensor
+from kerasfold.rules import RULES
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Lifted:
+    """A call that a rule has written into the program.
+
+    Attributes:
+        call: the call.
+        start: first node of the program that it added.
+        node: the node that its output is, before any activation.
+        activation: its inline activation, or None.
+    """
+
+    call: Call
+    start: int
+    node: int
+    activation: Any
+
+    @property
+    def added(self) -> range:
+        """The nodes this call added; empty for an identity."""
+        return range(self.start, max(self.start, self.node + 1))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Regions:
+    """The affine part of a graph.
+
+    Attributes:
+        graph: what was read.
+        program: all nodes.
+        lifted: the lifted calls by the node they end in (identities are not among them).
+        identities: lifted calls that add no node, with the node they pass on.
+        barriers: reason by index of every call that is kept as a barrier.
+        tensors: for each graph tensor that is no barrier's, the node that it is, if it was
+            not made by an activation.
+        roots: the graph tensor of each root node.
+        sinks: nodes that are needed as tensors: read by a barrier or returned by the model.
+    """
+
+    graph: Graph
+    program: Program
+    lifted: dict[int, Lifted]
+    identities: tuple[Lifted, ...]
+    barriers: dict[int, str]
+    tensors: dict[int, int]
+    roots: dict[int, Tensor]
+    sinks: frozenset[int]
+
+    def components(self) -> Iterator[list[Node]]:
+        """Maximal sets of nodes connected through tensors that may stay unmaterialised."""
+        parent = list(range(len(self.program.nodes)))
+
+        def find(i: int) -> int:
+            while parent[i] != i:
+                parent[i] = parent[parent[i]]
+                i = parent[i]
+            return i
+
+        for node in self.program.nodes:
+            for operand in node.operands:
+                if operand not in self.roots and operand not in self.sinks:
+                    parent[find(operand)] = find(node.index)
+        members: dict[int, list[Node]] = defaultdict(list)
+        for node in self.program.nodes:
+            if node.form != "root":
+                members[find(node.index)].append(node)
+        yield from members.values()
+
+
+def lift(graph: Graph) -> Regions:
+    """Lift every call of a graph that has a rule."""
+    return _Lifter(graph).run()
+
+
+class _Lifter:
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.program = Program()
+        self.signals: dict[int, Signal] = {}  # by tensor
+        self.root_signals: dict[tuple[int, str], Signal] = {}
+        self.roots: dict[int, Tensor] = {}
+        self.lifted: dict[int, Lifted] = {}
+        self.identities: list[Lifted] = []
+        self.barriers: dict[int, str] = {}
+
+    def run(self) -> Regions:
+        for call in self.graph.calls:
+            start = len(self.program.nodes)
+            try:
+                self._lift(call)
+            except Refused as refusal:
+                del self.program.nodes[start:]
+                for key in [k for k, s in self.root_signals.items() if s.node.index >= start]:
+                    self.roots.pop(self.root_signals.pop(key).node.index)
+                self.barriers[call.index] = refusal.reason
+        tensors = {index: signal.node.index for index, signal in self.signals.items()}
+        needed = [x for x in tree.flatten(self.graph.outputs) if isinstance(x, Tensor)]
+        for call in self.graph.calls:
+            if call.index in self.barriers:
+                needed.extend(call.inputs)
+        sinks = {tensors[x.index] for x in needed if x.index in tensors}
+        sinks |= {x.node for x in self.lifted.values() if x.activation is not None}
+        # A tensor read at another dtype is a root of its reader, so it must exist.
+        sinks |= {tensors[x.index] for x in self.roots.values() if x.index in tensors}
+        return Regions(
+            self.graph, self.program, self.lifted, tuple(self.identities), self.barriers,
+            tensors, self.roots, frozenset(sinks - self.roots.keys()),
+        )
+
+    def _lift(self, call: Call) -> None:
+        rule = RULES.get(call.kind)
+        if rule is None:
+            raise Refused(_no_rule(call))
+        if call.training is True:
+            raise Refused("it is called with training=True")
+        if any(x.masked for x in call.inputs):
+            raise Refused("it is called on a masked tensor")
+        if len(call.outputs) != 1:
+            raise Refused("it has several outputs")
+        (output,) = call.outputs
+        dtype = getattr(call.operation, "compute_dtype", output.dtype)
+        if output.dtype != dtype or not keras.backend.is_float_dtype(dtype):
+            raise Refused(f"its output is {output.dtype}, not a float of one kind")
+        args, kwargs = tree.map_structure(
+            lambda x: self._signal(x, dtype) if isinstance(x, Tensor) else x, (call.args, call.kwargs)
+        )
+        kwargs = {k: v for k, v in kwargs.items() if k not in ("training", "mask")}
+        start = len(self.program.nodes)
+        signal = rule(call.operation, *args, **kwargs)
+        _check_shape(call, signal, output)
+        activation = _activation(call.operation)
+        record = Lifted(call, start, signal.node.index, activation)
+        if signal.node.index < start:
+            if activation is not None:
+                raise Refused("an activation on an identity")
+            self.identities.append(record)
+        else:
+            self.lifted[signal.node.index] = record
+        if activation is None:
+            self.signals[output.index] = signal
+
+    def _signal(self, tensor: Tensor, dtype: str) -> Signal:
+        signal = self.signals.get(tensor.index)
+        if signal is not None and tensor.dtype == dtype:
+            return signal
+        key = (tensor.index, dtype)
+        if key not in self.root_signals:
+            if len(tensor.shape) < 2:
+                raise Refused(f"a tensor of shape {tensor.shape} has no channels")
+            if not keras.backend.is_float_dtype(tensor.dtype):
+                raise Refused(f"its input is {tensor.dtype}, not a float")
+            first = self.graph.layout == "channels_first"
+            channels = tensor.shape[1 if first else -1]
+            if channels is None:
+                raise Refused("its number of channels is unknown")
+            sizes = tensor.shape[2:] if first else tensor.shape[1:-1]
+            self.root_signals[key] = self.program.root(sizes, channels, self.graph.layout)
+            self.roots[self.root_signals[key].node.index] = tensor
+        return self.root_signals[key]
+
+
+def _no_rule(call: Call) -> str:
+    kind = type(call.operation).__name__
+    if isinstance(call.operation, keras.Layer):
+        return f"{kind} is not affine, or has no lift rule"
+    return f"the operation {kind} is not affine, or has no lift rule"
+
+
+def _activation(layer: Any) -> Any:
+    activation = getattr(layer, "activation", None)
+    if activation is None or activation is keras.activations.linear:
+        return None
+    return None if isinstance(layer, keras.layers.Activation) else activation
+
+
+def _check_shape(call: Call, signal: Signal, output: Tensor) -> None:
+    """A rule whose sizes are not the layer's own is wrong: say so, never fold with it."""
+    first = signal.layout == "channels_first"
+    spatial = list(signal.sizes)
+    shape = [signal.channels, *spatial] if first else [*spatial, signal.channels]
+    if len(shape) != len(output.shape) - 1 or any(
+        a is not None and b is not None and a != b for a, b in zip(shape, output.shape[1:], strict=True)
+    ):
+        raise Refused(
+            f"its lift rule gives outputs of shape {tuple(shape)}, the layer {output.shape[1:]}"
+        )
