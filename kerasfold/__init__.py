@@ -1,0 +1,36 @@
+"""Fold everything linear in a Keras model: the cheapest model that computes exactly the same.
+
+`import kerasfold` gives every `keras.Model` a `.fold()` method.
+"""
+
+from kerasfold.affine import Signal, concatenate, weighted_sum
+from kerasfold.conv import Refused
+from kerasfold.errors import (
+    EquivalenceError,
+    FoldError,
+    NonlinearLayerError,
+    UnsupportedModelError,
+)
+from kerasfold.fold import explain, fold, require_linear
+from kerasfold.report import FoldReport
+from kerasfold.rules import lifts
+from kerasfold.verify import EquivalenceReport, assert_equivalent, verify
+
+__all__ = [
+    "EquivalenceError",
+    "EquivalenceReport",
+    "FoldError",
+    "FoldReport",
+    "NonlinearLayerError",
+    "Refused",
+    "Signal",
+    "UnsupportedModelError",
+    "assert_equivalent",
+    "concatenate",
+    "explain",
+    "fold",
+    "lifts",
+    "require_linear",
+    "verify",
+    "weighted_sum",
+]

@@ -6,36 +6,44 @@ A tensor that the plan materialises keeps the name of the call that made it.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 from keras import tree
 
-from kerasfold.conv import Geometry, Operator, regroup
-from kerasfold.graph import Call, Graph, Tensor, copy_operation, copy_state
+from kerasfold.conv import Geometry, Operator
+from kerasfold.graph import Call, Tensor, copy_operation, copy_state
 from kerasfold.plan import Plan, Segment, keras_padding
 from kerasfold.region import Lifted, Regions
 
-Composed = Mapping[int, Mapping[Any, Operator | None]]
+Compose = Callable[[Segment], Mapping[Any, Operator | None]]
 
 
-def emit(regions: Regions, plan: Plan, composed: Composed, dtype: str | None = None) -> keras.Model:
+@dataclass(frozen=True, eq=False, slots=True)
+class Emission:
+    """An emitted model, and the symbolic tensor of every graph tensor that it computes."""
+
+    model: keras.Model
+    tensors: Mapping[int, Any]
+
+
+def emit(regions: Regions, plan: Plan, composed: Compose, dtype: str | None = None) -> Emission:
     """Build the planned model.
 
     Args:
         regions: the lifted model.
         plan: what to materialise, and how.
-        composed: for each segment that is not kept, its operators by the node they read
-            (for a 'separable' one, by 'depthwise' and 'pointwise').
+        composed: gives the operators of a segment that is not kept, by the node they read
+            (of a 'separable' one, by 'depthwise' and 'pointwise').
         dtype: dtype policy for every layer and input, or None for the original's own.
 
     Returns:
-        An uncompiled functional model.
+        The uncompiled functional model, and its tensors.
 
     Raises:
         UnsupportedModelError: a layer that its config does not rebuild.
@@ -44,7 +52,7 @@ def emit(regions: Regions, plan: Plan, composed: Composed, dtype: str | None = N
 
 
 class _Emitter:
-    def __init__(self, regions: Regions, plan: Plan, composed: Composed, dtype: str | None) -> None:
+    def __init__(self, regions: Regions, plan: Plan, composed: Compose, dtype: str | None) -> None:
         self.regions, self.plan, self.composed, self.dtype = regions, plan, composed, dtype
         self.graph = regions.graph
         self.values: dict[int, Any] = {}  # KerasTensor by graph tensor
@@ -56,7 +64,7 @@ class _Emitter:
         self.owner = {i: lifted for lifted in regions.lifted.values() for i in lifted.added}
         self.renamed = self._output_names()
 
-    def run(self) -> keras.Model:
+    def run(self) -> Emission:
         graph = self.graph
         for layer, tensor in zip(graph.input_layers, tree.flatten(graph.inputs), strict=True):
             self.values[tensor.index] = self._input(layer)
@@ -79,7 +87,7 @@ class _Emitter:
             model = keras.Model(inputs, tree.pack_sequence_as(graph.outputs, outputs), name=graph.name)
         if model.output_names != list(graph.output_names):
             model.output_names = list(graph.output_names)
-        return model
+        return Emission(model, self.values)
 
     # ------------------------------------------------------------------------ tensors
 
@@ -177,12 +185,12 @@ class _Emitter:
         activation = lifted.activation
         if segment.form == "separable":
             (root,) = segment.terms
-            weights = self.composed[segment.node]
+            weights = self.composed(segment)
             value = style.separable(
                 self._node(root), weights["depthwise"], weights["pointwise"], name, activation
             )
         else:
-            terms = self.composed[segment.node]
+            terms = self.composed(segment)
             single = len(terms) == 1
             parts = [
                 self._node(root) if operator is None
@@ -371,7 +379,7 @@ def _start_as(values: np.ndarray) -> Any:
 
     def initializer(shape: Any, dtype: Any = None) -> Any:
         assert tuple(shape) == values.shape, f"variable {shape}, weights {values.shape}"
-        return keras.ops.convert_to_tensor(values, dtype=dtype)
+        return keras.ops.convert_to_tensor(values.astype(dtype or values.dtype), dtype=dtype)
 
     return initializer
 
@@ -397,6 +405,3 @@ def _without_strided_dilation(kernel: np.ndarray, geometry: Geometry) -> tuple[n
         type(a)(a.size, a.span, a.stride, 1, a.upsampling, a.crop, a.pad, a.same) for a in axes
     )
     return full, Geometry(dense, geometry.channels, geometry.groups, geometry.biased, geometry.ones)
-
-
-__all__ = ["emit", "Graph", "regroup", "math"]

@@ -1,34 +1,158 @@
-"""Lift, plan, compose, emit, verify."""
+"""The pipeline: read, lift, plan, compose, emit, verify. And nothing but."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import keras
+import numpy as np
 
 from kerasfold import graph as graphs
-from kerasfold import plan as plans
-from kerasfold import region
+from kerasfold.conv import Operator
 from kerasfold.emit import emit
+from kerasfold.errors import EquivalenceError, FoldError, NonlinearLayerError
+from kerasfold.plan import Plan, Segment, weights_of
+from kerasfold.plan import plan as make_plan
+from kerasfold.region import Regions, lift
+from kerasfold.report import FoldReport, report
+from kerasfold.verify import verify_fold
 
 
-def compose(regions, plan) -> dict[int, dict[Any, Any]]:
+def fold(
+    model: keras.Model,
+    objective: str = "latency",
+    nonlinear: Literal["keep", "error"] = "keep",
+    verify: bool = True,
+) -> keras.Model:
+    """Merge everything linear in a model, wherever that is exact and pays.
+
+    The model is read, never touched: no weight, config or node of it changes, and training
+    can go on with it afterwards.
+
+    Args:
+        model: a built functional or Sequential model, of any dtype policy.
+        objective: what to minimise: 'latency' (a roofline), 'macs', 'params', or 'layers'
+            (merge all that is exact).
+        nonlinear: 'keep' leaves other layers as they are; 'error' refuses them.
+        verify: whether to compare the result with the original before returning it.
+
+    Returns:
+        A new, uncompiled functional model of stock Keras layers, with the same inputs and
+        outputs (names, order, structure, shapes and dtypes), and a `FoldReport` as its
+        attribute `fold_report`.
+
+    Raises:
+        UnsupportedModelError: a model that cannot be read or rebuilt.
+        NonlinearLayerError: with nonlinear='error', naming every layer that is not linear.
+        EquivalenceError: the result does not compute the same; it is not returned.
+        FoldError: an unknown objective or option.
+    """
+    if nonlinear not in ("keep", "error"):
+        raise FoldError(f"unknown nonlinear={nonlinear!r}: choose 'keep' or 'error'")
+    regions = _lifted(model)
+    if nonlinear == "error":
+        _refuse_nonlinear(model, regions)
+    held: dict[int, str] = {}
+    while True:
+        plan = make_plan(regions, objective, held=held)
+        try:
+            folded = emit(regions, plan, _rounded(regions)).model
+            break
+        except _OutOfRange as overflow:
+            held |= dict.fromkeys(overflow.nodes, "merged, its weights would overflow their dtype")
+    result = report(model, regions, plan, objective, folded, held)
+    if verify:
+        equivalence = verify_fold(regions, plan, _exact(regions), model, folded)
+        if not equivalence.equivalent:
+            raise EquivalenceError(f"the fold of '{model.name}' is not handed out: {equivalence}")
+        result = result.verified(equivalence)
+    folded.fold_report = result
+    return folded
+
+
+def explain(model: keras.Model, objective: str = "latency") -> FoldReport:
+    """The report that `fold(model, objective)` would give, with nothing built.
+
+    Raises:
+        UnsupportedModelError: a model that cannot be read.
+        FoldError: an unknown objective.
+    """
+    regions = _lifted(model)
+    return report(model, regions, make_plan(regions, objective), objective, None, {})
+
+
+def require_linear(model: keras.Model, objective: str = "latency") -> keras.Model:
+    """`fold(model, nonlinear="error")`: a linear model, folded, or an error.
+
+    Raises:
+        NonlinearLayerError: naming every layer that is not linear, and why.
+    """
+    return fold(model, objective, nonlinear="error")
+
+
+def _lifted(model: keras.Model) -> Regions:
+    graph = graphs.read(model)
+    graphs.refuse_nonfinite(model)
+    return lift(graph)
+
+
+def _refuse_nonlinear(model: keras.Model, regions: Regions) -> None:
+    offenders = [
+        f"'{call.name}' ({regions.barriers[call.index]})"
+        for call in regions.graph.calls
+        if call.index in regions.barriers
+    ]
+    offenders += [
+        f"'{lifted.call.name}' (its activation is not linear)"
+        for lifted in regions.lifted.values()
+        if lifted.activation is not None
+    ]
+    if offenders:
+        raise NonlinearLayerError(f"model '{model.name}' is not linear: {', '.join(offenders)}")
+
+
+class _OutOfRange(Exception):
+    """Composed weights that the dtype they will be stored or used in cannot hold."""
+
+    def __init__(self, nodes: set[int]) -> None:
+        self.nodes = nodes
+
+
+def _exact(regions: Regions) -> Any:
+    """Composes segments, in float64."""
+    return lambda segment: weights_of(regions.program.nodes, segment)
+
+
+def _rounded(regions: Regions) -> Any:
+    """Composes segments whose weights are about to be rounded; refuses an overflow."""
     nodes = regions.program.nodes
-    composed = {}
-    for index, segment in plan.segments.items():
-        if segment.form == "operator":
-            composed[index] = plans.operators(nodes, segment.visited)
-        elif segment.form == "separable":
-            first = [i for i in segment.visited if i <= segment.middle]
-            last = [i for i in segment.visited if i > segment.middle]
-            (depthwise,) = plans.operators(nodes, first).values()
-            (pointwise,) = plans.operators(nodes, last).values()
-            composed[index] = {"depthwise": depthwise, "pointwise": pointwise}
-    return composed
+    inner = {lifted.node: lifted.call for lifted in regions.lifted.values()}
+
+    def compose(segment: Segment) -> Mapping[Any, Operator | None]:
+        with np.errstate(over="ignore", invalid="ignore"):
+            operators = weights_of(nodes, segment)
+        limit = graphs.largest(inner[segment.node].outputs[0].dtype)
+        for operator in operators.values():
+            arrays = [] if operator is None else [operator.kernel, operator.bias, operator.ones]
+            if any(a is not None and not np.max(np.abs(a), initial=0.0) <= limit for a in arrays):
+                merged = {i for i in segment.visited if i in inner and i != segment.node}
+                raise _OutOfRange(merged)
+        return operators
+
+    return compose
 
 
-def fold(model: keras.Model, objective: str = "latency", verify: bool = True):
-    g = graphs.read(model)
-    regions = region.lift(g)
-    plan = plans.plan(regions, objective)
-    return emit(regions, plan, compose(regions, plan))
+def _method(
+    self: keras.Model,
+    objective: str = "latency",
+    nonlinear: Literal["keep", "error"] = "keep",
+    verify: bool = True,
+) -> keras.Model:
+    """See `kerasfold.fold`."""
+    return fold(self, objective, nonlinear, verify)
+
+
+graphs.attach_fold(_method)
+
+__all__ = ["Plan", "explain", "fold", "require_linear"]

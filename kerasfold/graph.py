@@ -6,7 +6,6 @@ the calls of a `Graph` are all calls of plain layers and operations, in topologi
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -169,10 +168,30 @@ def _refuse_quantised(model: keras.Model) -> None:
             )
 
 
-def weights_of(operation: keras.Operation) -> Iterator[tuple[str, Any]]:
-    """(path, variable) of every weight of a layer, its sublayers included."""
-    for variable in getattr(operation, "weights", ()):
-        yield variable.path, variable
+def refuse_nonfinite(model: keras.Model) -> None:
+    """Refuse weights that are not finite in the dtype their layer computes in.
+
+    Raises:
+        UnsupportedModelError: naming the weight.
+    """
+    for layer in model._flatten_layers():
+        for variable in layer._trainable_variables + layer._non_trainable_variables:
+            if "float" not in variable.dtype:
+                continue
+            cast = getattr(variable, "_autocast", True)
+            limit = largest(layer.compute_dtype if cast else variable.dtype)
+            values = keras.ops.convert_to_numpy(variable)
+            if not (np.max(values, initial=0.0) <= limit and np.min(values, initial=0.0) >= -limit):
+                raise UnsupportedModelError(
+                    f"weight '{variable.name}' of layer '{layer.name}' holds a value that is not "
+                    f"finite in {layer.compute_dtype}: repair or retrain the model first"
+                )
+
+
+def largest(dtype: str) -> float:
+    """The largest finite value of a Keras float dtype."""
+    # np.finfo knows no bfloat16; its exponent is that of float32, its fraction 7 bits.
+    return 3.3895313892515355e38 if dtype == "bfloat16" else float(np.finfo(dtype).max)
 
 
 class _Reader:
@@ -364,16 +383,6 @@ def as_array(value: Any) -> np.ndarray:
     return np.asarray(array, dtype="float64")
 
 
-def stored(value: Any) -> Callable[[], np.ndarray]:
-    """Read a variable later: planning must not wait for weights."""
-    return lambda: as_array(value)
-
-
 def attach_fold(fold: Callable[..., keras.Model]) -> None:
     """Give every `keras.Model` a `fold` method."""
     keras.Model.fold = fold  # type: ignore[attr-defined]
-
-
-def same_policy(layer: keras.Layer) -> Any:
-    """A copy of a layer's dtype policy, safe to hand to another layer."""
-    return copy.copy(layer.dtype_policy)

@@ -270,17 +270,6 @@ def _apply(node: Node, values: Sequence[dict[int, Any]], nodes: Sequence[Node], 
     }
 
 
-def _visit(nodes: Sequence[Node], target: int, cut: Collection[int]) -> list[int]:
-    """Nodes to evaluate for `target`, in order: those between it and `cut` or the roots."""
-    seen, stack = {target}, [target]
-    while stack:
-        for operand in nodes[stack.pop()].operands:
-            if operand not in seen and operand not in cut and nodes[operand].form != "root":
-                seen.add(operand)
-                stack.append(operand)
-    return sorted(seen)
-
-
 def _evaluate(nodes: Sequence[Node], visited: Sequence[int], domain: Any) -> dict[int, Any]:
     values: dict[int, dict[int, Any]] = {}
     for index in visited:
@@ -289,9 +278,18 @@ def _evaluate(nodes: Sequence[Node], visited: Sequence[int], domain: Any) -> dic
     return values[visited[-1]]
 
 
-def operators(nodes: Sequence[Node], visited: Sequence[int]) -> dict[int, Operator | None]:
-    """The composed weights of a segment, by the node it reads; None is the identity."""
-    return _evaluate(nodes, visited, _Values)
+def weights_of(nodes: Sequence[Node], segment: Segment) -> dict[Any, Operator | None]:
+    """The composed weights of a segment, by the node it reads; None is the identity.
+
+    Of a 'separable' segment, its two operators, by 'depthwise' and 'pointwise'.
+    """
+    if segment.middle is None:
+        return _evaluate(nodes, segment.visited, _Values)
+    before = [i for i in segment.visited if i <= segment.middle]
+    after = [i for i in segment.visited if i > segment.middle]
+    (depthwise,) = _evaluate(nodes, before, _Values).values()
+    (pointwise,) = _evaluate(nodes, after, _Values).values()
+    return {"depthwise": depthwise, "pointwise": pointwise}
 
 
 # ---------------------------------------------------------------------------- search
@@ -341,6 +339,11 @@ def plan(
     return Plan(dict(sorted(segments.items())), reasons, cost, original)
 
 
+def original_plan(regions: Regions) -> Plan:
+    """The plan that keeps every call as it is."""
+    return plan(regions, materialise=[n.index for n in regions.program.nodes])
+
+
 class _Search:
     """One run of the planner: the program, the objective, and costs already worked out."""
 
@@ -348,7 +351,7 @@ class _Search:
         self.regions = regions
         self.nodes = regions.program.nodes
         self.key = key
-        self.held = held
+        self.fixed = regions.sinks | held
         self.calls_of = Counter(id(call.operation) for call in regions.graph.calls)
         self.owner = {i: lifted for lifted in regions.lifted.values() for i in lifted.added}
         self.keep_costs: dict[int, Cost] = {}
@@ -359,8 +362,7 @@ class _Search:
 
     def required(self, component: Sequence[Node]) -> frozenset[int]:
         """Nodes that must be materialised."""
-        fixed = self.regions.sinks | self.held
-        return frozenset(n.index for n in component if n.index in fixed)
+        return frozenset(n.index for n in component if n.index in self.fixed)
 
     def total(self, segments: Mapping[int, Segment]) -> tuple[float, ...]:
         """The objective of a set of segments."""
@@ -376,9 +378,21 @@ class _Search:
             result[index] = segment
         return result
 
+    def visit(self, target: int, cut: Collection[int]) -> list[int]:
+        """Nodes to compose for `target`, in order: those between it and `cut` or the roots."""
+        seen, stack = {target}, [target]
+        while stack:
+            for operand in self.nodes[stack.pop()].operands:
+                if operand in seen or operand in cut or operand in self.fixed:
+                    continue
+                if self.nodes[operand].form != "root":
+                    seen.add(operand)
+                    stack.append(operand)
+        return sorted(seen)
+
     def segment(self, index: int, cut: Collection[int]) -> Segment | Refused:
         """The cheapest form of one node, given what is materialised before it."""
-        visited = _visit(self.nodes, index, cut)
+        visited = self.visit(index, cut)
         forms: list[Segment] = []
         lifted = self.owner[index]
         alone = all(i in lifted.added for i in visited)
@@ -494,7 +508,7 @@ class _Search:
     ) -> dict[int, Segment]:
         best, best_key = start, self.total(start)
         known: dict[tuple[int, frozenset[int]], Segment | Refused] = {}
-        before = {i: frozenset(_visit(self.nodes, i, ())) for i in (*required, *optional)}
+        before = {i: frozenset(self.visit(i, ())) for i in (*required, *optional)}
         for size in range(len(optional) - 1, -1, -1):
             for subset in itertools.combinations(optional, size):
                 cut = required | frozenset(subset)

@@ -1,0 +1,167 @@
+"""One record per call: merged into what, or kept and why."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from io import StringIO
+from typing import Any
+
+import keras
+from rich.console import Console
+from rich.table import Table
+
+from kerasfold.plan import Plan, is_free
+from kerasfold.region import Lifted, Regions
+from kerasfold.verify import EquivalenceReport
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """Calls that became one step.
+
+    Attributes:
+        into: name of the emitted layer.
+        kind: what it is: the operator's kernel, stride and so on, in words.
+        layers: names of the calls merged into it.
+    """
+
+    into: str
+    kind: str
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A call that stays as it is, and why."""
+
+    layer: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FoldReport:
+    """What a fold did.
+
+    Attributes:
+        model: name of the model.
+        objective: what was minimised.
+        merged: calls that became one, several per record.
+        removed: calls that do nothing at inference.
+        kept: calls that stay, each with its reason.
+        macs_before: multiply-accumulates of the affine calls, per image (64 samples are
+            assumed along an axis of unknown size).
+        macs_after: the same after the fold.
+        params_before: weights of the model.
+        params_after: weights of the folded model.
+        layers_before: calls, `keras.ops` included; inputs, padding, cropping,
+            concatenation, reshaping and activations count 0.
+        layers_after: the same after the fold.
+        equivalence: what verification found, or None where it was not asked for.
+    """
+
+    model: str
+    objective: str
+    merged: tuple[Merged, ...]
+    removed: tuple[str, ...]
+    kept: tuple[Kept, ...]
+    macs_before: int
+    macs_after: int
+    params_before: int
+    params_after: int
+    layers_before: int
+    layers_after: int
+    equivalence: EquivalenceReport | None = None
+
+    def verified(self, equivalence: EquivalenceReport) -> FoldReport:
+        """The same report with the result of verification."""
+        return replace(self, equivalence=equivalence)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain values, for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        counts = Table(title=f"{self.model}, objective {self.objective}")
+        counts.add_column("")
+        for side in ("before", "after"):
+            counts.add_column(side, justify="right")
+        for name in ("macs", "params", "layers"):
+            before, after = getattr(self, f"{name}_before"), getattr(self, f"{name}_after")
+            counts.add_row(name, f"{before:,}", f"{after:,}")
+        merged = Table(title="merged")
+        for column in ("into", "as", "from"):
+            merged.add_column(column, overflow="fold")
+        for m in self.merged:
+            merged.add_row(m.into, m.kind, " + ".join(m.layers))
+        kept = Table(title="kept")
+        for column in ("layer", "because"):
+            kept.add_column(column, overflow="fold")
+        for k in self.kept:
+            kept.add_row(k.layer, k.reason)
+        out = StringIO()
+        console = Console(file=out, width=110, color_system=None, markup=False, highlight=False)
+        console.print(counts)
+        for table in (merged, kept):
+            if table.row_count:
+                console.print(table)
+        if self.removed:
+            console.print(f"removed (identities at inference): {', '.join(self.removed)}")
+        if self.equivalence is not None:
+            console.print(str(self.equivalence))
+        return out.getvalue().rstrip()
+
+
+def report(
+    model: keras.Model, regions: Regions, plan: Plan, objective: str,
+    folded: keras.Model | None, held: dict[int, str],
+) -> FoldReport:
+    """The report of a plan; `folded` gives the true parameter count where it is built."""
+    owner = {i: lifted for lifted in regions.lifted.values() for i in lifted.added}
+    merged, kept = [], [
+        Kept(call.name, regions.barriers[call.index])
+        for call in regions.graph.calls if call.index in regions.barriers
+    ]
+    for node, segment in plan.segments.items():
+        lifted = owner[node]
+        if segment.form == "keep":
+            kept.append(Kept(lifted.call.name, held.get(node) or plan.held.get(node) or _why(lifted)))
+        else:
+            names = dict.fromkeys(owner[i].call.name for i in segment.visited)
+            merged.append(Merged(lifted.call.name, _words(segment), tuple(names)))
+    others = sum(
+        0 if is_free(call.operation) else 1
+        for call in regions.graph.calls if call.index in regions.barriers
+    )
+    identities = [lifted.call for lifted in regions.identities]
+    removed = sum(0 if is_free(call.operation) else 1 for call in identities)
+    before = model.count_params()
+    after = before + round(plan.cost.params - plan.original.params)
+    return FoldReport(
+        model.name, objective, tuple(merged), tuple(call.name for call in identities), tuple(kept),
+        round(plan.original.macs), round(plan.cost.macs),
+        before, after if folded is None else folded.count_params(),
+        plan.original.layers + others + removed, plan.cost.layers + others,
+    )
+
+
+def _why(lifted: Lifted) -> str:
+    if lifted.activation is not None:
+        return "its activation is not linear, and nothing before it merges into it"
+    return "nothing before it merges into it"
+
+
+def _words(segment: Any) -> str:
+    parts = []
+    for geometry in segment.terms.values():
+        if geometry is None:
+            parts.append("identity")
+            continue
+        kernel = "x".join(map(str, geometry.taps)) or "matrix"
+        strides = [axis.stride for axis in geometry.axes]
+        text = f"{kernel}{'/' + 'x'.join(map(str, sorted(set(strides)))) if strides else ''}"
+        if geometry.groups > 1:
+            text += f", {geometry.groups} groups"
+        parts.append(text + (", with an image of ones" if geometry.ones else ""))
+    if segment.form == "separable":
+        return f"separable {parts[0]}"
+    return " + ".join(parts)

@@ -1,0 +1,452 @@
+"""Old model against new: the same function, and as accurate as before.
+
+Two questions, because float32 noise and a wrong fold must not be confusable:
+
+1. *Same function?* Both models in float64, on random inputs. A fold still holds its
+   unrounded weights, so both sides agree to 1e-10 of the output scale or the fold is wrong.
+   Two stored models have been rounded; there the bound is a small multiple of the change
+   that rounding noise of half a unit in the last place makes, measured on those models.
+2. *As accurate?* Both models as they are, each against the float64 truth.
+
+Errors are measured against the spread of the outputs over inputs: against their size, the
+softmax of a random network would look right with any kernel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from kerasfold import graph as graphs
+from kerasfold.emit import Emission, emit
+from kerasfold.errors import FoldError
+from kerasfold.plan import Plan, original_plan
+from kerasfold.region import Regions, lift
+
+EXACT = 1e-10  # of the output scale, in float64
+ARITHMETIC = 256.0  # units of float rounding, of the output scale, that any order of sums may make
+NOISE = 8.0  # times the measured effect of rounding noise
+LOSS = 8.0  # times the original's own error in its own dtype
+PROBES = 4  # random inputs per size
+FREE_SIZES = (33, 64, 97, 128, 224, 299)  # tried along unknown axes
+
+Arrays = list[np.ndarray]
+Run = Callable[[Any], Arrays]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputReport:
+    """Agreement of one output.
+
+    Attributes:
+        name: of the output.
+        max_abs_error: largest difference in float64.
+        max_border_error: the same among the outermost pixels of an image.
+        spread: standard deviation of the output over inputs.
+        scale: largest absolute value of the output.
+        bound: what `max_abs_error` may be.
+        original_error: the first model's own error in its own dtype, against float64.
+        folded_error: the second model's.
+        accuracy_bound: what `folded_error` may be.
+    """
+
+    name: str
+    max_abs_error: float
+    max_border_error: float
+    spread: float
+    scale: float
+    bound: float
+    original_error: float = 0.0
+    folded_error: float = 0.0
+    accuracy_bound: float = math.inf
+
+    @property
+    def equivalent(self) -> bool:
+        """Whether both questions are answered with yes."""
+        return self.max_abs_error <= self.bound and self.folded_error <= self.accuracy_bound
+
+
+@dataclass(frozen=True, slots=True)
+class EquivalenceReport:
+    """What `verify` found.
+
+    Attributes:
+        equivalent: whether the models compute the same, as accurately.
+        max_abs_error: largest difference of any output, in `dtype`.
+        max_rel_error: largest difference relative to the output's spread over inputs.
+        dtype: precision of the comparison.
+        device: where the models ran.
+        inputs: number of inputs compared.
+        outputs: one record per output.
+        agreement: for given data and outputs that look like class scores, the share of
+            inputs with the same top class; else None.
+        reason: what failed, or "".
+    """
+
+    equivalent: bool
+    max_abs_error: float
+    max_rel_error: float
+    dtype: str
+    device: str
+    inputs: int
+    outputs: tuple[OutputReport, ...]
+    agreement: float | None = None
+    reason: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain values, for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        verdict = "equivalent" if self.equivalent else f"NOT equivalent: {self.reason}"
+        lines = [
+            f"{verdict} ({self.inputs} inputs, {self.dtype}, {self.device}; largest difference "
+            f"{self.max_abs_error:.2g}, {self.max_rel_error:.2g} of the spread)"
+        ]
+        for out in self.outputs:
+            lines.append(
+                f"  {out.name}: difference {out.max_abs_error:.2g} (at the border "
+                f"{out.max_border_error:.2g}), bound {out.bound:.2g}; own error "
+                f"{out.original_error:.2g} -> {out.folded_error:.2g}, bound {out.accuracy_bound:.2g}"
+            )
+        if self.agreement is not None:
+            lines.append(f"  top class agrees on {100 * self.agreement:.2f} % of the data")
+        return "\n".join(lines)
+
+
+# ------------------------------------------------------------------- public functions
+
+
+def verify(a: keras.Model, b: keras.Model, data: Any = None) -> EquivalenceReport:
+    """Compare two models: the same function, and is `b` as accurate as `a`?
+
+    Never raises on a mere difference.
+
+    Args:
+        a: the reference.
+        b: the model that should compute the same.
+        data: optional inputs in place of random ones: an array (n, ...), a structure of
+            arrays as the model takes it, or an iterable of batches (`tf.data.Dataset`,
+            `keras.utils.PyDataset`), of which `(x, y)` pairs give `x`.
+
+    Returns:
+        An `EquivalenceReport`.
+
+    Raises:
+        FoldError: models whose inputs or outputs differ in number or shape.
+    """
+    _refuse_other_signature(a, b)
+    first, second = _in_float64(a), _in_float64(b)
+    batches = list(_batches(a, data)) if data is not None else _probes(a)
+
+    def bound(truth: Arrays, dtype: str) -> list[float]:
+        changes = [
+            _noise_effect(model, truth_model, batches)
+            for model, truth_model in ((a, first), (b, second))
+        ]
+        return [NOISE * max(pair) for pair in zip(*changes, strict=True)]
+
+    report = _compare(a, b, first, second, batches, bound)
+    return _with_agreement(report, a, b, batches) if data is not None else report
+
+
+def assert_equivalent(a: keras.Model, b: keras.Model, data: Any = None) -> None:
+    """Raise AssertionError, with the report, unless `verify(a, b, data)` holds."""
+    report = verify(a, b, data)
+    if not report.equivalent:
+        raise AssertionError(str(report))
+
+
+def verify_fold(
+    regions: Regions, plan: Plan, composed: Any, original: keras.Model, folded: keras.Model
+) -> EquivalenceReport:
+    """Compare a fold that still holds its unrounded weights with its original."""
+    first = emit(regions, original_plan(regions), {}, dtype="float64")
+    second = emit(regions, plan, composed, dtype="float64")
+    batches = _probes(original)
+
+    def bound(truth: Arrays, dtype: str) -> list[float]:
+        if dtype == "float64":
+            return [EXACT * _spread(t) for t in truth]
+        return [float(np.finfo(dtype).eps) * ARITHMETIC * _spread(t) for t in truth]
+
+    report = _compare(original, folded, first.model, second.model, batches, bound)
+    if not report.equivalent:
+        culprit = _first_difference(first, second, batches[0], regions)
+        report = replace(report, reason=f"{report.reason}; {culprit}")
+    return report
+
+
+# ------------------------------------------------------------------------- comparison
+
+
+def _compare(
+    a: keras.Model, b: keras.Model, a64: keras.Model, b64: keras.Model, batches: list[Any],
+    bound: Callable[[Arrays, str], list[float]],
+) -> EquivalenceReport:
+    with _full_precision():
+        truth, other = _run(a64, batches), _run(b64, batches)
+        own_a, own_b = _run(a, batches), _run(b, batches)
+    dtype = str(truth[0].dtype) if truth[0].dtype.kind == "f" else "float64"
+    bounds = bound(truth, dtype)
+    outputs = []
+    for name, t, o, x, y, limit in zip(
+        a.output_names, truth, other, own_a, own_b, bounds, strict=True
+    ):
+        scale = float(np.max(np.abs(t), initial=0.0, where=np.isfinite(t)))
+        floor = ARITHMETIC * _eps(dtype) * scale
+        own = _error(x, t)
+        outputs.append(
+            OutputReport(
+                name, _error(o, t), _border_error(o, t), _spread(t), scale, limit + floor,
+                own, _error(y, t), LOSS * own + ARITHMETIC * _eps(str(x.dtype)) * scale,
+            )
+        )
+    worst = max(outputs, key=lambda r: r.max_abs_error / (r.spread or r.scale or 1.0))
+    failing = next((r for r in outputs if not r.equivalent), None)
+    reason = ""
+    if failing is not None and not failing.max_abs_error <= failing.bound:
+        reason = (
+            f"output '{failing.name}' differs by {failing.max_abs_error:.3g}, "
+            f"more than {failing.bound:.3g}"
+        )
+    elif failing is not None:
+        reason = (
+            f"output '{failing.name}' is less accurate: error {failing.folded_error:.3g} "
+            f"against {failing.original_error:.3g} before"
+        )
+    return EquivalenceReport(
+        failing is None, max(r.max_abs_error for r in outputs),
+        worst.max_abs_error / (worst.spread or worst.scale or 1.0), dtype, _device(),
+        sum(len(tree.flatten(batch)[0]) for batch in batches), tuple(outputs), reason=reason,
+    )
+
+
+def _eps(dtype: str) -> float:
+    return float(keras.backend.epsilon()) if "float" not in dtype else _FLOAT_EPS.get(dtype, 2.0**-52)
+
+
+_FLOAT_EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+
+
+def _error(value: np.ndarray, truth: np.ndarray) -> float:
+    """Largest difference; infinite where one is finite and the other is not."""
+    value, truth = np.asarray(value, "float64"), np.asarray(truth, "float64")
+    finite = np.isfinite(truth)
+    if not np.array_equal(finite, np.isfinite(value)):
+        return math.inf
+    return float(np.max(np.abs(value - truth), initial=0.0, where=finite))
+
+
+def _border_error(value: np.ndarray, truth: np.ndarray) -> float:
+    if truth.ndim < 3 or any(n < 3 for n in truth.shape[1:-1]):
+        return _error(value, truth)
+    inside = (slice(None), *(slice(1, -1) for _ in truth.shape[1:-1]))
+    value, truth = np.array(value, "float64"), np.array(truth, "float64")
+    value[inside] = truth[inside]
+    return _error(value, truth)
+
+
+def _spread(truth: np.ndarray) -> float:
+    """Standard deviation over inputs; the scale where an output ignores its input."""
+    truth = np.where(np.isfinite(truth), truth, 0.0).astype("float64")
+    spread = float(np.sqrt(np.mean(np.var(truth, axis=0)))) if len(truth) > 1 else 0.0
+    scale = float(np.max(np.abs(truth), initial=0.0))
+    return spread if spread > 1e-12 * scale else scale
+
+
+# ---------------------------------------------------------------------- float64 copies
+
+
+def _in_float64(model: keras.Model) -> keras.Model:
+    """A float64 copy, or the model itself where it cannot be read as a graph."""
+    try:
+        regions = lift(graphs.read(model))
+        return emit(regions, original_plan(regions), {}, dtype="float64").model
+    except FoldError:
+        return model
+
+
+def _noise_effect(model: keras.Model, copy: keras.Model, batches: list[Any]) -> list[float]:
+    """Change of each output of the float64 `copy` when its weights move by half an ulp."""
+    rng = np.random.default_rng(0)
+    before = _run(copy, batches)
+    saved = [(v, keras.ops.convert_to_numpy(v)) for v in copy.weights if "float" in v.dtype]
+    stored = {str(v.dtype) for v in model.weights if "float" in str(v.dtype)}
+    eps = max((_eps(dtype) for dtype in stored), default=2.0**-23)
+    try:
+        for variable, value in saved:
+            noise = 1 + eps * rng.uniform(-0.5, 0.5, value.shape)
+            variable.assign(value * noise)
+        after = _run(copy, batches)
+    finally:
+        for variable, value in saved:
+            variable.assign(value)
+    return [_error(y, x) for x, y in zip(before, after, strict=True)]
+
+
+# ------------------------------------------------------------------------------ inputs
+
+
+def _run(model: keras.Model, batches: Iterable[Any]) -> Arrays:
+    """Outputs in flat order, the batches stacked."""
+    parts = []
+    for batch in batches:
+        typed = tree.map_structure(
+            lambda x, spec: keras.ops.convert_to_tensor(x, dtype=spec.dtype), batch, model.input
+        )
+        parts.append([keras.ops.convert_to_numpy(y) for y in tree.flatten(model(typed, training=False))])
+    same = all(p[i].shape[1:] == parts[0][i].shape[1:] for p in parts for i in range(len(parts[0])))
+    if same:
+        return [np.concatenate(column) for column in zip(*parts, strict=True)]
+    # Images of several sizes: one flat row per input.
+    return [
+        np.concatenate([c.reshape(-1) for c in column])[None] for column in zip(*parts, strict=True)
+    ]
+
+
+def _probes(model: keras.Model) -> list[Any]:
+    """Random inputs; where the image size is free, of a size that the model takes."""
+    error: Exception | None = None
+    for size in FREE_SIZES:
+        batches = _random(model, size)
+        try:
+            _run(model, batches[:1])
+        except Exception as failure:
+            error = failure
+        else:
+            return batches
+        if all(n is not None for x in tree.flatten(model.input) for n in x.shape[1:]):
+            break
+    raise FoldError(
+        f"model '{model.name}' does not run on random inputs "
+        f"({type(error).__name__}: {str(error).strip().splitlines()[0]}): pass verify=False, and "
+        "compare with kerasfold.verify(model, folded, data=...)"
+    ) from error
+
+
+def _random(model: keras.Model, size: int) -> list[Any]:
+    rng = np.random.default_rng(0)
+    fixed = {x.shape[0] for x in tree.flatten(model.input)} - {None}
+    count = 1 if not fixed else -(-PROBES // max(fixed))
+
+    def draw(spec: Any) -> np.ndarray:
+        shape = [PROBES if n is None and i == 0 else size if n is None else n
+                 for i, n in enumerate(spec.shape)]
+        if "float" in spec.dtype:
+            # Rounded as the model would round it, so that both precisions see one input.
+            coarse = rng.normal(size=shape).astype("float16")
+            return coarse.astype("float64")
+        return rng.integers(0, 2, size=shape)
+
+    return [tree.map_structure(draw, model.input) for _ in range(max(count, 1))]
+
+
+def _batches(model: keras.Model, data: Any) -> Iterator[Any]:
+    """Inputs of the model, batch by batch, whatever `data` is."""
+    flat = tree.flatten(data) if isinstance(data, (Mapping, list, tuple, np.ndarray)) else []
+    if flat and all(hasattr(x, "shape") for x in flat):
+        if isinstance(data, Mapping) and not isinstance(model.input, Mapping):
+            missing = [x.name for x in tree.flatten(model.input) if x.name not in data]
+            if missing:
+                raise FoldError(f"data has no array for input(s) {missing}. Received: {sorted(data)}")
+            flat = [data[x.name] for x in tree.flatten(model.input)]
+        if len(flat) != len(tree.flatten(model.input)):
+            raise FoldError(
+                f"data holds {len(flat)} array(s), the model takes {len(tree.flatten(model.input))}"
+            )
+        for start in range(0, len(flat[0]), 32):
+            yield tree.pack_sequence_as(model.input, [x[start : start + 32] for x in flat])
+        return
+    indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__")
+    for item in (data[i] for i in range(len(data))) if indexed else data:
+        x = item[0] if isinstance(item, tuple) else item
+        yield tree.pack_sequence_as(
+            model.input, [keras.ops.convert_to_numpy(v) for v in tree.flatten(x)]
+        )
+
+
+def _with_agreement(
+    report: EquivalenceReport, a: keras.Model, b: keras.Model, batches: list[Any]
+) -> EquivalenceReport:
+    scores = [(x, y) for x, y in zip(_run(a, batches), _run(b, batches), strict=True)
+              if x.ndim == 2 and x.shape[-1] > 1]
+    if not scores:
+        return report
+    same = [np.mean(x.argmax(-1) == y.argmax(-1)) for x, y in scores]
+    return replace(report, agreement=float(min(same)))
+
+
+def _refuse_other_signature(a: keras.Model, b: keras.Model) -> None:
+    for what in ("inputs", "outputs"):
+        shapes = [[tuple(x.shape[1:]) for x in getattr(model, what)] for model in (a, b)]
+        if shapes[0] != shapes[1]:
+            raise FoldError(
+                f"models '{a.name}' and '{b.name}' have {what} of different shapes: "
+                f"{shapes[0]} and {shapes[1]}"
+            )
+
+
+# --------------------------------------------------------------------------- backends
+
+
+@contextlib.contextmanager
+def _full_precision() -> Iterator[None]:
+    """No TF32 and no other shortcut in float32 products while models are compared."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        switch = tf.config.experimental
+        before = switch.tensor_float_32_execution_enabled()
+        switch.enable_tensor_float_32_execution(False)
+        try:
+            yield
+        finally:
+            switch.enable_tensor_float_32_execution(before)
+    elif backend == "jax":
+        import jax
+
+        with jax.default_matmul_precision("highest"):
+            yield
+    elif backend == "torch":
+        import torch
+
+        flags = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        try:
+            yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = flags
+    else:
+        yield
+
+
+def _device() -> str:
+    devices = keras.distribution.list_devices()
+    return f"{keras.backend.backend()} on {devices[0] if devices else 'cpu'}"
+
+
+def _first_difference(first: Emission, second: Emission, batch: Any, regions: Regions) -> str:
+    """The first tensor, in the order of the calls, that both models make and that differs."""
+    shared = [
+        (call, t) for call in regions.graph.calls for t in call.outputs
+        if t.index in first.tensors and t.index in second.tensors
+    ]
+    if not shared:
+        return "no tensor between input and output is common to both models"
+    values = []
+    for emission in (first, second):
+        probe = keras.Model(emission.model.input, [emission.tensors[t.index] for _, t in shared])
+        values.append(_run(probe, [batch]))
+    for (call, _), x, y in zip(shared, *values, strict=True):
+        if x.dtype.kind == "f" and _error(y, x) > 1e-9 * (_spread(x) or 1.0):
+            return f"the first tensor that differs is that of layer '{call.name}'"
+    return "no tensor between input and output differs on its own"
