@@ -2,7 +2,8 @@
 
 A `Signal` stands for a tensor of images while a rule runs; its methods apply affine steps
 and record them as `Node` values of a `Program`. A node is a root (a tensor the affine part
-reads), an operator applied to one node, a weighted sum, or a concatenation of channels.
+reads), an operator applied to one node, a weighted sum, a concatenation of channels, or an
+image flattened into a vector.
 Weights are recorded as functions, so that nothing is read before a plan needs it.
 """
 
@@ -38,7 +39,7 @@ class Node:
     """
 
     index: int
-    form: Literal["root", "operator", "sum", "concatenate"]
+    form: Literal["root", "operator", "sum", "concatenate", "flatten"]
     operands: tuple[int, ...]
     sizes: Sizes
     channels: int
@@ -126,7 +127,8 @@ class Signal:
     def apply(self, geometry: Geometry, load: Callable[[], Operator], weightless: bool = False) -> Signal:
         """The signal after an operator, whose weights `load` reads."""
         return self.program._append(
-            "operator", (self.node.index,), geometry.sizes, geometry.channels[1], self.layout,
+            "operator", (self.node.index,), () if geometry.vector else geometry.sizes,
+            geometry.channels[1], self.layout,
             geometry=geometry, load=load, weightless=weightless,
         )
 
@@ -221,6 +223,101 @@ class Signal:
             geometry, lambda: Operator(geometry, kernel, np.zeros(self.channels)), weightless=True
         )
 
+    def global_average(self, keepdims: bool = False) -> Signal:
+        """Mean over the whole image; a vector, or an image of one pixel."""
+        sizes = self._known("global pooling")
+        shape = (*sizes, 1, self.channels)
+        geometry = Geometry(
+            tuple(Axis(n, taps=n) for n in sizes), (self.channels,) * 2, self.channels,
+            vector=not keepdims,
+        )
+
+        def load() -> Operator:
+            return Operator(geometry, np.full(shape, 1 / math.prod(sizes)), np.zeros(self.channels))
+
+        return self.apply(geometry, load, weightless=True)
+
+    def flatten(self) -> Signal:
+        """The image as one vector, channels fastest."""
+        if not self.sizes:
+            return self
+        sizes = self._known("flattening")
+        return self.program._append(
+            "flatten", (self.node.index,), (), math.prod(sizes) * self.channels, self.layout
+        )
+
+    def upsample(self, factors: Any) -> Signal:
+        """Repeat each pixel: nearest upsampling."""
+        factors = _per_axis(factors, self.rank)
+        axes = tuple(
+            Axis(n, taps=f, upsampling=f, pad=(f - 1, f - 1))
+            for n, f in zip(self.sizes, factors, strict=True)
+        )
+        geometry = Geometry(axes, (self.channels,) * 2, self.channels, steady=True)
+
+        def load() -> Operator:
+            return Operator(geometry, np.ones(geometry.kernel_shape), np.zeros(self.channels))
+
+        return self.apply(geometry, load, weightless=True)
+
+    def convolve_transpose(
+        self,
+        kernel: Any,
+        bias: Any = None,
+        *,
+        strides: Any = 1,
+        padding: str = "valid",
+        output_padding: Any = None,
+        dilation: Any = 1,
+    ) -> Signal:
+        """Transposed convolution: `keras.ops.conv_transpose`.
+
+        Args:
+            kernel: (*taps, outputs, channels).
+            bias: (outputs,), or None.
+            strides: upsampling factors.
+            padding: 'valid' or 'same'.
+            output_padding: None, or samples added at the high end.
+            dilation: spacing of the taps.
+        """
+        kernel = weights(kernel)
+        *taps, outputs, _ = kernel.shape
+        rank = self.rank
+        extra = (None,) * rank if output_padding is None else _per_axis(output_padding, rank)
+        per_axis = zip(
+            self.sizes, taps, _per_axis(strides, rank), _per_axis(dilation, rank), extra, strict=True
+        )
+        axes = tuple(_transposed(n, k, s, r, padding, e) for n, k, s, r, e in per_axis)
+        offset = None if bias is None else as_array(bias)
+        biased = offset is not None and bool(np.any(offset))
+        geometry = Geometry(axes, (self.channels, outputs), 1, biased)
+
+        def load() -> Operator:
+            flipped = np.flip(kernel.read(), axis=tuple(range(rank))).swapaxes(-1, -2)
+            return Operator(geometry, flipped, np.zeros(outputs) if offset is None else offset)
+
+        return self.apply(geometry, load)
+
+    def take(self, channels: slice) -> Signal:
+        """The channels that a slice selects."""
+        chosen = range(self.channels)[channels]
+        if not chosen:
+            raise Refused("a slice without channels")
+        kernel = np.zeros((1,) * self.rank + (self.channels, len(chosen)))
+        kernel[..., list(chosen), range(len(chosen))] = 1.0
+        return self.convolve(kernel, weightless=True)
+
+    def subsample(self, strides: Sequence[int]) -> Signal:
+        """Every so many-th pixel along each axis, the first included."""
+        kernel = np.ones((1,) * self.rank + (1, self.channels))
+        return self.convolve(kernel, strides=strides, groups=self.channels, weightless=True)
+
+    def _known(self, what: str) -> tuple[int, ...]:
+        sizes = tuple(n for n in self.sizes if n is not None)
+        if len(sizes) != self.rank:
+            raise Refused(f"{what} at an unknown image size: give the model's Input a fixed size")
+        return sizes
+
     def __add__(self, other: Any) -> Signal:
         if isinstance(other, Signal):
             return weighted_sum([self, other])
@@ -272,6 +369,28 @@ def _padded(axis: Axis, padding: str | Pair) -> Axis:
     if axis.out is not None and axis.out < 1:
         raise Refused(f"an image of {n} samples is smaller than the kernel ({span})")
     return axis.tight()
+
+
+def _transposed(
+    n: int | None, taps: int, stride: int, dilation: int, padding: str, extra: int | None
+) -> Axis:
+    """One axis of a transposed convolution, aligned as TensorFlow's gradient of a convolution.
+
+    The full result has L(n - 1) + span samples; 'same' drops (span - L) of them, and
+    `output_padding` restates the output size (Keras, `compute_conv_transpose_output_shape`).
+    """
+    span = dilation * (taps - 1) + 1
+    # Output samples are L (n - 1) + `tail`.
+    if padding == "same":
+        tail = stride if extra is None else span - 2 * (span // 2) + extra
+        cut = max(span - tail, 0) // 2
+    else:
+        tail = max(span, stride) if extra is None else span + extra
+        cut = 0
+    lo = span - 1 - cut
+    return Axis(
+        n, taps, dilation=dilation, upsampling=stride, pad=(lo, tail + span - 2 - lo)
+    ).tight()
 
 
 def _same(axis: Axis) -> Axis:

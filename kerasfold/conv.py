@@ -299,6 +299,8 @@ class Geometry:
         steady: whether it maps a constant image to a constant image in spite of the zeros
             it inserts or pads with (nearest upsampling does; a transposed convolution of
             arbitrary weights does not).
+        vector: whether its one output pixel is a vector, as after global pooling; what
+            follows then has no spatial axes.
     """
 
     axes: tuple[Axis, ...]
@@ -307,6 +309,7 @@ class Geometry:
     biased: bool = False
     ones: bool = False
     steady: bool = False
+    vector: bool = False
 
     @property
     def is_steady(self) -> bool:
@@ -348,6 +351,20 @@ class Geometry:
         return weights + extra + (self.channels[1] if self.biased else 0)
 
 
+def flattened_input(matrix: Geometry, sizes: Sequence[int | None], channels: int) -> Geometry:
+    """Geometry of a matrix whose input is a flattened image, as an operator on the image.
+
+    Raises:
+        Refused: a matrix of independent groups, or an image of unknown size.
+    """
+    if matrix.groups > 1:
+        raise Refused("a scale for each pixel of a flattened image is no convolution")
+    if any(n is None for n in sizes):
+        raise Refused("a flattened image of unknown size")
+    axes = tuple(Axis(n, taps=n or 1) for n in sizes)
+    return Geometry(axes, (channels, matrix.channels[1]), 1, matrix.biased, vector=True)
+
+
 def identity_geometry(sizes: Sequence[int | None], channels: int) -> Geometry:
     """Geometry of the identity on images of `sizes` with `channels` channels."""
     return Geometry(tuple(map(Axis, sizes)), (channels, channels), channels)
@@ -359,6 +376,9 @@ def _join_groups(*groups: int) -> int:
 
 def _compose_geometry(b: Geometry, a: Geometry) -> tuple[Geometry, list[_Placement], tuple[int, ...] | None]:
     """`B o A`, where each tap lands, and the taps of A that carry its bias, if any must."""
+    vector = a.vector if not b.axes else b.vector
+    if a.vector:
+        b = replace(b, axes=(Axis(1),) * len(a.axes))
     if a.channels[1] != b.channels[0] or len(a.axes) != len(b.axes):
         raise ValueError(
             f"operators do not fit: {a.channels[1]} channels over {len(a.axes)} axes, "
@@ -378,6 +398,7 @@ def _compose_geometry(b: Geometry, a: Geometry) -> tuple[Geometry, list[_Placeme
             b.biased or a.biased and indicator is None,
             a.ones or b.ones or indicator is not None,
             a.is_steady and b.is_steady,
+            vector,
         ),
         placements,
         indicator,
@@ -411,7 +432,7 @@ def add_geometry(terms: Sequence[Geometry]) -> Geometry:
     axes = tuple(_align([t.axes[d] for t in terms])[0] for d in range(len(first.axes)))
     return Geometry(axes, first.channels, _join_groups(*(t.groups for t in terms)),
                     any(t.biased for t in terms), any(t.ones for t in terms),
-                    all(t.is_steady for t in terms))
+                    all(t.is_steady for t in terms), first.vector)
 
 
 def concatenate_geometry(parts: Sequence[Geometry]) -> Geometry:
@@ -422,7 +443,7 @@ def concatenate_geometry(parts: Sequence[Geometry]) -> Geometry:
     axes = tuple(_align([p.axes[d] for p in parts])[0] for d in range(len(first.axes)))
     channels = (first.channels[0], sum(p.channels[1] for p in parts))
     return Geometry(axes, channels, 1, any(p.biased for p in parts), any(p.ones for p in parts),
-                    all(p.is_steady for p in parts))
+                    all(p.is_steady for p in parts), first.vector)
 
 
 # ---------------------------------------------------------------------------- weights
@@ -486,6 +507,12 @@ def identity(sizes: Sequence[int | None], channels: int) -> Operator:
     """The identity on images of `sizes` with `channels` channels."""
     kernel = np.ones((1,) * len(sizes) + (1, channels))
     return Operator(identity_geometry(sizes, channels), kernel, np.zeros(channels))
+
+
+def flattened_operator(matrix: Operator, sizes: Sequence[int | None], channels: int) -> Operator:
+    """`flattened_input`, with the weights."""
+    geometry = flattened_input(matrix.geometry, sizes, channels)
+    return Operator(geometry, matrix.kernel.reshape(geometry.kernel_shape), matrix.bias)
 
 
 def regroup(kernel: Array, groups: int, fewer: int) -> Array:
@@ -569,14 +596,15 @@ def compose(b: Operator, a: Operator) -> Operator:
     """`B o A`, A applied first. Raises `Refused` where no exact composition exists."""
     geometry, placements, indicator = _compose_geometry(b.geometry, a.geometry)
     groups = (b.geometry.groups, a.geometry.groups)
-    kernel = _convolve(b.kernel, a.kernel, groups, placements)
     rank = len(placements)
+    kernel_b = b.kernel.reshape((1,) * rank + b.kernel.shape) if a.geometry.vector else b.kernel
+    kernel = _convolve(kernel_b, a.kernel, groups, placements)
     phases = math.prod(axis.upsampling for axis in b.geometry.axes)
     bias = b.bias
     carried = a.ones
     if a.geometry.biased:
         if indicator is None:
-            total = b.kernel.sum(axis=tuple(range(rank))) if rank else b.kernel
+            total = kernel_b.sum(axis=tuple(range(rank)))
             bias = bias + _channels(total, a.bias, groups[0]) / phases
         else:
             carried = _carry(a.bias[None, :], indicator, a.geometry) + (0 if carried is None else carried)
@@ -585,7 +613,7 @@ def compose(b: Operator, a: Operator) -> Operator:
         ones = np.zeros((*geometry.taps, geometry.channels[1]))
         if carried is not None:
             dense = carried[..., None, :]
-            ones = ones + _convolve(b.kernel, dense, (groups[0], 1), placements)[..., 0, :]
+            ones = ones + _convolve(kernel_b, dense, (groups[0], 1), placements)[..., 0, :]
         if b.ones is not None:
             assert indicator is not None
             select = _carry(np.ones((1, 1)), indicator, a.geometry)[..., None, :]

@@ -9,14 +9,14 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
 from keras import tree
 
-from kerasfold.conv import Geometry, Operator
+from kerasfold.conv import Axis, Geometry, Operator
 from kerasfold.graph import Call, Tensor, copy_operation, copy_state
 from kerasfold.plan import Plan, Segment, keras_padding
 from kerasfold.region import Lifted, Regions
@@ -258,10 +258,17 @@ class _Style:
         geometry, kernel = operator.geometry, operator.kernel
         rank = len(geometry.axes)
         common: dict[str, Any] = {"name": name, "activation": activation, "use_bias": geometry.biased}
+        if operator.ones is not None and geometry.vector:
+            operator = _constant_ones(operator)
+            geometry, common["use_bias"] = operator.geometry, True
         if operator.ones is not None:
             x = self._with_ones(x, geometry, name)
             operator = _homogeneous(operator)
             geometry, kernel = operator.geometry, operator.kernel
+        if geometry.vector:
+            return self._vector(x, operator, common, role)
+        if any(axis.upsampling > 1 for axis in geometry.axes):
+            return self._transposed(x, operator, common, role)
         if rank == 0:
             return self._weighted(
                 keras.layers.Dense, role, x, {"kernel": kernel, "bias": operator.bias},
@@ -284,6 +291,69 @@ class _Style:
             kind, role, x, {"kernel": kernel, "bias": operator.bias},
             filters=geometry.channels[1], groups=geometry.groups, **common,
         )
+
+    def _vector(self, x: Any, operator: Operator, common: dict[str, Any], role: Any) -> Any:
+        """An operator with one output pixel, as a vector: a Dense layer where it sees all."""
+        geometry, name = operator.geometry, common["name"]
+        kernel = _on_image(operator)
+        if geometry.groups == 1 and kernel is not None:
+            x = self._reshaped(x, name)
+            return self._weighted(
+                keras.layers.Dense, role, x,
+                {"kernel": kernel.reshape(-1, geometry.channels[1]), "bias": operator.bias},
+                units=geometry.channels[1], **common,
+            )
+        inner = self.emitter._name(f"{name}_image")
+        x = self.convolution(
+            x, Operator(replace(geometry, vector=False), operator.kernel, operator.bias), inner,
+            common["activation"], role,
+        )
+        return self.layer(
+            keras.layers.Flatten, (role, "flat"), name=name, data_format=self.layout
+        )(x)
+
+    def _reshaped(self, x: Any, name: str) -> Any:
+        name = self.emitter._name(f"{name}_flat")
+        return self.layer(keras.layers.Flatten, ("flat", name), name=name, data_format=self.layout)(x)
+
+    def _transposed(self, x: Any, operator: Operator, common: dict[str, Any], role: Any) -> Any:
+        """An upsampling operator, as a transposed convolution between paddings and crops."""
+        geometry, name = operator.geometry, common["name"]
+        axes, rank = geometry.axes, len(geometry.axes)
+        kernel = np.zeros((*(a.span for a in axes), *operator.kernel.shape[rank:]))
+        kernel[tuple(slice(None, None, a.dilation) for a in axes)] = operator.kernel
+        kernel = np.flip(kernel, axis=tuple(range(rank))).swapaxes(-1, -2)
+        # The full result, L(n - 1) + span samples, starts span - 1 - lo before ours does.
+        pads = [tuple(_input_padding(a, side) for side in (0, 1)) for a in axes]
+        x = self._pad_and_crop(x, [a.crop for a in axes], pads, name)
+        crops = [
+            tuple(a.span - 1 - a.pad[side] + a.upsampling * pad[side] for side in (0, 1))
+            for a, pad in zip(axes, pads, strict=True)
+        ]
+        cropped = any(map(any, crops))
+        activation = common.pop("activation")
+        kind = (
+            keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose
+        )[rank - 1]
+        common |= {"name": self.emitter._name(f"{name}_full")} if cropped else {}
+        x = self._weighted(
+            kind, role, x, {"kernel": kernel, "bias": operator.bias},
+            filters=geometry.channels[1], kernel_size=kernel.shape[:rank],
+            strides=tuple(a.upsampling for a in axes), padding="valid", data_format=self.layout,
+            output_padding=tuple(0 for _ in axes) if any(a.span < a.upsampling for a in axes) else None,
+            activation=None if cropped else activation, **common,
+        )
+        if not cropped:
+            return x
+        kind = (keras.layers.Cropping1D, keras.layers.Cropping2D, keras.layers.Cropping3D)[rank - 1]
+        last = name if activation is None else self.emitter._name(f"{name}_crop")
+        x = self.layer(kind, (role, "crop"), name=last, cropping=_keras_pairs(crops),
+                       data_format=self.layout)(x)
+        if activation is None:
+            return x
+        return self.layer(
+            keras.layers.Activation, (role, "activation"), name=name, activation=activation
+        )(x)
 
     def separable(
         self, x: Any, first: Operator | None, last: Operator | None, name: str, activation: Any
@@ -339,9 +409,13 @@ class _Style:
         padding = keras_padding(geometry)
         if padding is not None:
             return x, padding
-        rank = len(geometry.axes)
         crops = [axis.crop for axis in geometry.axes]
         pads = [axis.pad for axis in geometry.axes]
+        return self._pad_and_crop(x, crops, pads, name), "valid"
+
+    def _pad_and_crop(self, x: Any, crops: Any, pads: Any, name: str) -> Any:
+        """`x` cropped, then padded with zeros."""
+        rank = len(crops)
         if any(map(any, crops)):
             kind = (keras.layers.Cropping1D, keras.layers.Cropping2D, keras.layers.Cropping3D)[rank - 1]
             x = self._resized(kind, "crop", x, f"{name}_crop", cropping=_keras_pairs(crops))
@@ -350,7 +424,7 @@ class _Style:
                 keras.layers.ZeroPadding1D, keras.layers.ZeroPadding2D, keras.layers.ZeroPadding3D
             )[rank - 1]
             x = self._resized(kind, "pad", x, f"{name}_pad", padding=_keras_pairs(pads))
-        return x, "valid"
+        return x
 
     def _resized(self, kind: Any, role: str, x: Any, name: str, **config: Any) -> Any:
         name = self.emitter._name(name)
@@ -368,6 +442,49 @@ class _Style:
             place[axis] = slice(group * width, (group + 1) * width)
             parts += [x[tuple(place)] if groups > 1 else x, ones]
         return keras.ops.concatenate(parts, axis=axis)
+
+
+def _input_padding(axis: Axis, side: int) -> int:
+    """Samples of zeros to put before a transposed convolution that must give more than it has."""
+    return max(0, -(-(axis.pad[side] - axis.span + 1) // axis.upsampling))
+
+
+def _constant_ones(operator: Operator) -> Operator:
+    """With a single output pixel, what an image of ones contributes is a constant."""
+    assert operator.ones is not None
+    seen = operator.ones
+    for d, axis in enumerate(operator.geometry.axes):
+        seen = np.take(seen, [t for t, j in enumerate(_positions(axis)) if j is not None], axis=d)
+    bias = operator.bias + seen.sum(axis=tuple(range(len(operator.geometry.axes))))
+    return Operator(replace(operator.geometry, ones=False, biased=True), operator.kernel, bias)
+
+
+def _positions(axis: Axis) -> list[int | None]:
+    """The input sample that each tap of the first output reads, None for a zero."""
+    assert axis.size is not None
+    positions: list[int | None] = []
+    for tap in range(axis.taps):
+        j, rest = divmod(tap * axis.dilation - axis.pad[0], axis.upsampling)
+        j += axis.crop[0]
+        real = rest == 0 and axis.crop[0] <= j < axis.size - axis.crop[1]
+        positions.append(j if real else None)
+    return positions
+
+
+def _on_image(operator: Operator) -> np.ndarray | None:
+    """The kernel of a single output pixel as one weight per input sample, if it sees most."""
+    geometry, kernel = operator.geometry, operator.kernel
+    full = tuple(axis.size or 0 for axis in geometry.axes)
+    for d, axis in enumerate(geometry.axes):
+        positions = _positions(axis)
+        taps = [t for t, j in enumerate(positions) if j is not None]
+        if 2 * len(taps) < full[d]:
+            return None
+        placed = np.zeros((*kernel.shape[:d], full[d], *kernel.shape[d + 1 :]))
+        where = [j for j in positions if j is not None]
+        placed[(slice(None),) * d + (where,)] = np.take(kernel, taps, axis=d)
+        kernel = placed
+    return kernel
 
 
 def _keras_pairs(pairs: list[tuple[int, int]]) -> Any:

@@ -379,8 +379,14 @@ def _layers(layer: keras.Layer) -> Iterator[keras.Layer]:
 
 def as_array(value: Any) -> np.ndarray:
     """A Keras variable, tensor or array as NumPy float64, whatever float it is stored in."""
-    array = keras.ops.convert_to_numpy(value)
-    return np.asarray(array, dtype="float64")
+    if isinstance(value, (int, float, list, tuple, np.ndarray, np.generic)):
+        return np.asarray(value, dtype="float64")  # never through the backend's default dtype
+    return np.asarray(keras.ops.convert_to_numpy(value), dtype="float64")
+
+
+def as_constant(value: Any) -> np.ndarray:
+    """A number or list in a layer's config, as Keras reads it: floats are rounded to float32."""
+    return as_array(keras.ops.convert_to_tensor(value))
 
 
 def attach_fold(fold: Callable[..., keras.Model]) -> None:

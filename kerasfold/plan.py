@@ -32,6 +32,8 @@ from kerasfold.conv import (
     compose_geometry,
     concatenate,
     concatenate_geometry,
+    flattened_input,
+    flattened_operator,
     identity,
     identity_geometry,
 )
@@ -96,7 +98,8 @@ def _pixels(sizes: Iterable[int | None]) -> int:
 def macs_of(geometry: Geometry) -> int:
     """Multiply-accumulates of one application of an operator."""
     ones = math.prod(geometry.taps) * geometry.channels[1] if geometry.ones else 0
-    return _pixels(geometry.sizes) * (math.prod(geometry.kernel_shape) + ones)
+    phases = math.prod(axis.upsampling for axis in geometry.axes)
+    return _pixels(geometry.sizes) * (math.prod(geometry.kernel_shape) + ones) // phases
 
 
 def _moved(sizes: Iterable[int | None], channels: int) -> int:
@@ -131,6 +134,8 @@ def fits_keras_padding(geometry: Geometry) -> bool:
 
 
 def _is_valid(axis: Any) -> bool:
+    if axis.upsampling > 1:
+        return False
     if axis.same or axis.crop[0] or any(axis.pad):
         return False
     if axis.size is None:
@@ -139,6 +144,8 @@ def _is_valid(axis: Any) -> bool:
 
 
 def _is_same(axis: Any) -> bool:
+    if axis.upsampling > 1:
+        return False
     if axis.same:
         return True
     if axis.crop[0] or axis.crop[1] and axis.pad[1]:
@@ -200,6 +207,7 @@ class _Sizes:
     add = staticmethod(add_geometry)
     concatenate = staticmethod(concatenate_geometry)
     identity = staticmethod(identity_geometry)
+    unflatten = staticmethod(flattened_input)
 
     @staticmethod
     def load(node: Node) -> Geometry:
@@ -224,6 +232,7 @@ class _Values:
     add = staticmethod(add)
     concatenate = staticmethod(concatenate)
     identity = staticmethod(identity)
+    unflatten = staticmethod(flattened_operator)
 
     @staticmethod
     def load(node: Node) -> Operator:
@@ -239,10 +248,21 @@ class _Values:
         return Operator(_Sizes.linear(value.geometry), value.kernel, 0 * value.bias)
 
 
+@dataclass(frozen=True, slots=True)
+class _Flattened:
+    """A flattened image: no operator itself, but a matrix applied to it is one."""
+
+    value: Any
+    sizes: tuple[int | None, ...]
+    channels: int
+
+
 def _apply(node: Node, values: Sequence[dict[int, Any]], nodes: Sequence[Node], domain: Any) -> dict[int, Any]:
     """A node's operators by root, from those of its operands."""
 
     def solid(root: int, value: Any) -> Any:
+        if isinstance(value, _Flattened):
+            raise Refused("a flattened image is combined with others before a matrix reads it")
         return domain.identity(nodes[root].sizes, nodes[root].channels) if value is None else value
 
     if node.form == "operator":
@@ -250,8 +270,15 @@ def _apply(node: Node, values: Sequence[dict[int, Any]], nodes: Sequence[Node], 
         result = {}
         for position, (root, value) in enumerate(inner.items()):
             step = own if position == 0 else domain.linear(own)
+            if isinstance(value, _Flattened):
+                step, value = domain.unflatten(step, value.sizes, value.channels), value.value
             result[root] = step if value is None else domain.compose(step, value)
         return result
+    if node.form == "flatten":
+        image = nodes[node.operands[0]]
+        return {
+            root: _Flattened(value, image.sizes, image.channels) for root, value in values[0].items()
+        }
     if node.form == "concatenate":
         roots = {root for value in values for root in value}
         if len(roots) > 1:
@@ -322,8 +349,7 @@ def plan(
     original = Cost()
     for component in regions.components():
         everything = search.candidates(component)
-        start = search.segments(component, everything)
-        assert start is not None, "the original calls are always a plan"
+        start = {index: search.kept(index) for index in sorted(everything)}
         original = sum((s.cost for s in start.values()), original)
         if materialise is None:
             chosen = search.cheapest(component, everything, start)
@@ -341,7 +367,10 @@ def plan(
 
 def original_plan(regions: Regions) -> Plan:
     """The plan that keeps every call as it is."""
-    return plan(regions, materialise=[n.index for n in regions.program.nodes])
+    search = _Search(regions, OBJECTIVES["latency"], frozenset())
+    segments = {index: search.kept(index) for index in sorted(regions.lifted)}
+    cost = sum((s.cost for s in segments.values()), Cost())
+    return Plan(segments, {}, cost, cost)
 
 
 class _Search:
@@ -394,13 +423,8 @@ class _Search:
         """The cheapest form of one node, given what is materialised before it."""
         visited = self.visit(index, cut)
         forms: list[Segment] = []
-        lifted = self.owner[index]
-        alone = all(i in lifted.added for i in visited)
-        if alone:
-            reads = {o for i in visited for o in self.nodes[i].operands} - set(visited)
-            forms.append(
-                Segment(index, "keep", dict.fromkeys(reads), tuple(visited), self.keep_cost(lifted))
-            )
+        if all(i in self.owner[index].added for i in visited):
+            forms.append(self.kept(index))
             if len(visited) == 1 and not self._is_pool(index):
                 return forms[0]
         refusal = Refused("")
@@ -416,6 +440,13 @@ class _Search:
         if not forms:
             return refusal
         return min(forms, key=lambda form: self.key(form.cost))  # the first, where equal
+
+    def kept(self, index: int) -> Segment:
+        """The call that ends in a node, as it is."""
+        lifted = self.owner[index]
+        inner = tuple(lifted.added)
+        reads = {o for i in inner for o in self.nodes[i].operands} - set(inner)
+        return Segment(index, "keep", dict.fromkeys(sorted(reads)), inner, self.keep_cost(lifted))
 
     def _is_pool(self, index: int) -> bool:
         geometry = self.nodes[index].geometry
@@ -456,8 +487,10 @@ class _Search:
             return Segment(index, "separable", {root: first}, tuple(visited), cost, middle)
         return None
 
-    def _check_emission(self, terms: Mapping[int, Geometry | None]) -> None:
+    def _check_emission(self, terms: Mapping[int, Any]) -> None:
         for geometry in terms.values():
+            if isinstance(geometry, _Flattened):
+                raise Refused("a flattened image is not a convolution's output")
             if geometry is not None:
                 check_emittable(geometry)
 
@@ -691,6 +724,9 @@ def is_separable(first: Geometry | None, last: Geometry | None) -> bool:
 def check_emittable(geometry: Geometry) -> None:
     """Refuse an operator that no single Keras layer expresses."""
     if any(axis.upsampling > 1 for axis in geometry.axes):
-        raise Refused("an upsampling that no single Keras layer expresses")
+        if any(axis.stride > 1 for axis in geometry.axes):
+            raise Refused("upsampling and stride in one operator, which no Keras layer expresses")
+        if geometry.groups > 1:
+            raise Refused("a transposed convolution in groups, which no Keras layer expresses")
     if not geometry.axes and geometry.groups > 1:
         raise Refused("a scale per channel of a vector, which no Keras layer but itself expresses")

@@ -16,7 +16,7 @@ import numpy as np
 
 from kerasfold.affine import Signal, concatenate, weighted_sum, weights
 from kerasfold.conv import Refused
-from kerasfold.graph import as_array
+from kerasfold.graph import as_array, as_constant
 
 Rule = Callable[..., Signal]
 R = TypeVar("R", bound=Rule)
@@ -99,6 +99,86 @@ def average_pooling(layer: Any, x: Signal) -> Signal:
     return x.average(layer.pool_size, strides=layer.strides, padding=layer.padding)
 
 
+@lifts(
+    keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose
+)
+def conv_transpose(layer: Any, x: Signal) -> Signal:
+    """y = the transpose of a strided convolution, applied to x, plus bias."""
+    _same_layout(layer, x)
+    return x.convolve_transpose(
+        layer.kernel, layer.bias, strides=layer.strides, padding=layer.padding,
+        output_padding=layer.output_padding, dilation=layer.dilation_rate,
+    )
+
+
+@lifts(keras.layers.UpSampling1D, keras.layers.UpSampling2D, keras.layers.UpSampling3D)
+def upsampling(layer: Any, x: Signal) -> Signal:
+    """y[p] = x[floor(p / L)]."""
+    if getattr(layer, "interpolation", "nearest") != "nearest":
+        raise Refused(f"its interpolation '{layer.interpolation}' clamps at the border")
+    if layer_format := getattr(layer, "data_format", None):
+        _require_layout(layer_format, x)
+    return x.upsample(layer.size)
+
+
+@lifts(
+    keras.layers.GlobalAveragePooling1D, keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalAveragePooling3D,
+)
+def global_average_pooling(layer: Any, x: Signal) -> Signal:
+    """y = mean over p of x[p]."""
+    _same_layout(layer, x)
+    return x.global_average(layer.keepdims)
+
+
+@lifts(
+    *(
+        getattr(keras.layers, f"AdaptiveAveragePooling{rank}D")
+        for rank in (1, 2, 3)
+        if hasattr(keras.layers, f"AdaptiveAveragePooling{rank}D")
+    )
+)
+def adaptive_average_pooling(layer: Any, x: Signal) -> Signal:
+    """An average pool of n / outputs samples, where that divides."""
+    _same_layout(layer, x)
+    outputs = layer.output_size
+    outputs = (outputs,) * x.rank if isinstance(outputs, int) else tuple(outputs)
+    if any(n is None or n % m for n, m in zip(x.sizes, outputs, strict=True)):
+        raise Refused(f"images of {x.sizes} do not divide into {outputs} equal windows")
+    pool = tuple((n or 0) // m for n, m in zip(x.sizes, outputs, strict=True))
+    return x.average(pool, strides=pool)
+
+
+# ---------------------------------------------------------------------------- matrices
+
+
+@lifts(keras.layers.Dense)
+def dense(layer: Any, x: Signal) -> Signal:
+    """y[o] = sum_i kernel[i, o] x[i] + bias[o]."""
+    if x.rank:
+        _require_layout("channels_last", x)
+    kernel = weights(layer.kernel)
+    return x.convolve(kernel.reshape(*(1,) * x.rank, *kernel.shape), layer.bias)
+
+
+@lifts(keras.layers.Flatten)
+def flatten(layer: Any, x: Signal) -> Signal:
+    """The pixels one after another, channels fastest."""
+    if x.rank:
+        _same_layout(layer, x)
+    return x.flatten()
+
+
+@lifts(keras.layers.Reshape)
+def reshape(layer: Any, x: Signal) -> Signal:
+    """A reshape to a vector, which is a Flatten."""
+    if len(layer.target_shape) != 1:
+        raise Refused("it changes the shape to other than a vector")
+    if x.rank:
+        _require_layout("channels_last", x)
+    return x.flatten()
+
+
 # ------------------------------------------------------------------ scales and shifts
 
 
@@ -113,6 +193,29 @@ def batch_normalization(layer: Any, x: Signal) -> Signal:
     if layer.beta is not None:
         shift = shift + as_array(layer.beta)
     return x.scale(gain, shift)
+
+
+@lifts(keras.layers.Rescaling)
+def rescaling(layer: Any, x: Signal) -> Signal:
+    """y = scale x + offset."""
+    return x.scale(_operand(as_constant(layer.scale), x), _operand(as_constant(layer.offset), x))
+
+
+@lifts(keras.layers.Normalization)
+def normalization(layer: Any, x: Signal) -> Signal:
+    """y = (x - mean) / max(sqrt(variance), epsilon), or its inverse."""
+    mean = _statistic(layer, layer.input_mean, "adapt_mean", x)
+    variance = _statistic(layer, layer.input_variance, "adapt_variance", x)
+    deviation = np.maximum(np.sqrt(variance), keras.config.epsilon())
+    if layer.invert:
+        return x.scale(deviation, mean)
+    return x.scale(1 / deviation, -mean / deviation)
+
+
+def _statistic(layer: Any, given: Any, adapted: str, x: Signal) -> Any:
+    """A Normalization statistic, as given or adapted, per channel."""
+    value = as_array(getattr(layer, adapted)) if given is None else as_constant(given)
+    return _operand(value if value.size == 1 else value.reshape(layer._broadcast_shape), x)
 
 
 # ---------------------------------------------------------------- padding and cropping
@@ -225,6 +328,52 @@ def negative_op(op: Any, x: Signal) -> Signal:
     return -x
 
 
+@lifts(keras.ops.concatenate)
+def concatenate_op(op: Any, xs: list[Signal]) -> Signal:
+    """The channels of the inputs, one after another."""
+    _on_channels(op.axis, xs[0])
+    return concatenate(xs)
+
+
+@lifts(keras.ops.pad)
+def pad_op(op: Any, x: Signal, constant_values: Any = None) -> Signal:
+    """y[p] = x[p - lo], zero outside."""
+    if op.mode != "constant" or constant_values is not None and np.any(as_array(constant_values)):
+        raise Refused("it pads with other than zeros")
+    pairs = [tuple(p) for p in op.pad_width]
+    pairs = pairs * (x.rank + 2) if len(pairs) == 1 else pairs
+    if any(pairs[0]) or any(pairs[x.channel_axis]):
+        raise Refused("it pads the batch or the channels")
+    return x.pad([p for axis, p in enumerate(pairs) if axis not in (0, x.channel_axis)])
+
+
+@lifts(keras.ops.get_item)
+def get_item(op: Any, x: Signal, key: Any) -> Signal:
+    """y = x[:, a:b, ..., channels]."""
+    keys = list(key) if isinstance(key, tuple) else [key]
+    if Ellipsis in keys:
+        at = keys.index(Ellipsis)
+        keys[at : at + 1] = [slice(None)] * (x.rank + 3 - len(keys))
+    keys += [slice(None)] * (x.rank + 2 - len(keys))
+    if len(keys) != x.rank + 2 or not all(isinstance(k, slice) for k in keys):
+        raise Refused("it indexes with other than slices")
+    if keys[0] != slice(None):
+        raise Refused("it slices the batch")
+    channels = keys.pop(x.channel_axis)
+    crops, strides = [], []
+    for n, cut in zip(x.sizes, keys[1:], strict=True):
+        if cut != slice(None) and n is None:
+            raise Refused("it slices an image of unknown size")
+        start, stop, step = cut.indices(n or 0)
+        if step < 1 or n is not None and stop <= start:
+            raise Refused("it reverses or empties an axis")
+        crops.append((start, 0 if n is None else n - stop))
+        strides.append(step)
+    y = x.crop(crops) if any(map(any, crops)) else x
+    y = y.subsample(strides) if max(strides, default=1) > 1 else y
+    return y if channels == slice(None) else y.take(channels)
+
+
 def _operand(value: Any, other: Any) -> Any:
     """A signal as it is; a constant as one number per channel of the other operand."""
     if isinstance(value, Signal):
@@ -244,8 +393,12 @@ def _operand(value: Any, other: Any) -> Any:
 
 
 def _same_layout(layer: Any, x: Signal) -> None:
-    if layer.data_format != x.layout:
-        raise Refused(f"data_format '{layer.data_format}' in a model that is '{x.layout}'")
+    _require_layout(layer.data_format, x)
+
+
+def _require_layout(data_format: str, x: Signal) -> None:
+    if data_format != x.layout:
+        raise Refused(f"it is '{data_format}' in a model that is '{x.layout}'")
 
 
 def _on_channels(axis: int, x: Signal) -> None:

@@ -168,16 +168,34 @@ def verify_fold(
     regions: Regions, plan: Plan, composed: Any, original: keras.Model, folded: keras.Model
 ) -> EquivalenceReport:
     """Compare a fold that still holds its unrounded weights with its original."""
-    first = emit(regions, original_plan(regions), {}, dtype="float64")
-    second = emit(regions, plan, composed, dtype="float64")
     batches = _probes(original)
+    for dtype in ("float64", "float32"):
+        first = emit(regions, original_plan(regions), composed, dtype=dtype)
+        second = emit(regions, plan, composed, dtype=dtype)
+        try:
+            _run(first.model, batches[:1])
+            break
+        except Exception:  # such as AveragePooling3D, which TensorFlow's CPU has not in float64
+            if dtype == "float32":
+                raise
 
-    def bound(truth: Arrays, dtype: str) -> list[float]:
-        if dtype == "float64":
-            return [EXACT * _spread(t) for t in truth]
-        return [float(np.finfo(dtype).eps) * ARITHMETIC * _spread(t) for t in truth]
+    def exact(truth: Arrays, dtype: str) -> list[float]:
+        if dtype != "float64":
+            return measured(truth, dtype)
+        return [EXACT * _spread(t) for t in truth]
 
-    report = _compare(original, folded, first.model, second.model, batches, bound)
+    def measured(truth: Arrays, dtype: str) -> list[float]:
+        changes = [_noise_effect(m, m, batches) for m in (first.model, second.model)]
+        return [NOISE * max(pair) for pair in zip(*changes, strict=True)]
+
+    report = _compare(original, folded, first.model, second.model, batches, exact)
+    if not report.equivalent and report.dtype == "float64":
+        # Some operations round to float32 whatever they are given (bilinear resizing in
+        # TensorFlow). A perturbation of a few float64 units then moves the output by far more.
+        report = replace(
+            _compare(original, folded, first.model, second.model, batches, measured),
+            dtype="float64, as far as its operations go",
+        )
     if not report.equivalent:
         culprit = _first_difference(first, second, batches[0], regions)
         report = replace(report, reason=f"{report.reason}; {culprit}")

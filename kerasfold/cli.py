@@ -1,0 +1,518 @@
+"""The command line over `fold`, `explain` and `verify`, and a stopwatch for two stored models.
+
+Keras is imported only once the arguments are known to be good. Files are loaded with
+Keras's safe mode on, and no code in them is ever run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import importlib.metadata
+import json
+import logging
+import math
+import os
+import re
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+OBJECTIVES = ("latency", "macs", "params", "layers")
+KERAS, HDF5 = (".keras",), (".h5", ".hdf5")
+WARM_UP = 3  # calls of each model before any is timed; the first one compiles
+FREE_SIZE = 64  # samples along an axis of unknown size, as in the reports
+
+DONE, DIFFERENT, UNUSABLE = 0, 1, 2
+
+
+class _Unusable(Exception):
+    """Arguments or files that nothing can be done with: exit code 2."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise _Unusable(f"{message} (see {self.prog} --help)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: the arguments, without the name of the program; None for those of the process.
+
+    Returns:
+        The exit code. 0: done, or equivalent. 1: not equivalent, also a fold that its
+        verification refused, or with --strict not linear. 2: unusable input or arguments,
+        with one line on stderr.
+    """
+    from kerasfold.errors import EquivalenceError, FoldError, NonlinearLayerError
+
+    path = list(sys.path)
+    try:
+        args = _parser().parse_args(argv)
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
+        return args.run(args)
+    except SystemExit as finished:  # --help and --version
+        return int(finished.code or DONE)
+    except BrokenPipeError:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNUSABLE
+    except (EquivalenceError, NonlinearLayerError) as refusal:
+        return _fail(str(refusal), DIFFERENT)
+    except (_Unusable, FoldError) as problem:
+        return _fail(str(problem), UNUSABLE)
+    except Exception as bug:
+        return _fail(
+            f"unexpected {_words(bug)}: a defect of kerasfold or of a layer in the model; call "
+            "kerasfold from Python to see where",
+            UNUSABLE,
+        )
+    finally:
+        sys.path[:] = path
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"kerasfold: error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _words(error: BaseException) -> str:
+    """The class of an exception and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="kerasfold", description="Fold everything linear in a Keras model, exactly.",
+        epilog="exit codes: 0 done or equivalent; 1 not equivalent, or with --strict not linear; "
+        "2 unusable input or arguments",
+    )
+    parser.add_argument("--version", action="version", version=f"kerasfold {_version()}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    fold = commands.add_parser("fold", help="write the folded model and print what was merged")
+    fold.add_argument("input", metavar="IN", help="model to fold (.keras, .h5, .hdf5)")
+    fold.add_argument(
+        "-o", "--output", metavar="OUT", required=True, help="where to write it (.keras, .h5, .hdf5)"
+    )
+    _add_objective(fold)
+    fold.add_argument("--strict", action="store_true", help="refuse a model that is not linear")
+    fold.add_argument("--no-verify", action="store_true", help="write without comparing first")
+    fold.set_defaults(run=_fold)
+
+    explain = commands.add_parser("explain", help="print what fold would merge; build nothing")
+    explain.add_argument("input", metavar="IN", help="model to read (.keras, .h5, .hdf5)")
+    _add_objective(explain)
+    explain.set_defaults(run=_explain)
+
+    verify = commands.add_parser("verify", help="compare two stored models")
+    _add_pair(verify)
+    verify.add_argument(
+        "--data", metavar="X.npz",
+        help="inputs in place of random ones: one array, or arrays named as the inputs",
+    )
+    verify.set_defaults(run=_verify)
+
+    bench = commands.add_parser("bench", help="time two stored models, in turns")
+    _add_pair(bench)
+    bench.add_argument("--batch", type=_positive, default=1, metavar="N", help="inputs per call (1)")
+    bench.add_argument("--runs", type=_positive, default=30, metavar="N", help="timed pairs (30)")
+    bench.set_defaults(run=_bench)
+
+    for command in (fold, explain, verify, bench):
+        command.add_argument("--json", action="store_true", help="print JSON")
+        command.add_argument(
+            "--import", dest="modules", action="append", default=[], metavar="MODULE",
+            help="module that defines layers of the model, or lift rules; may be repeated",
+        )
+    return parser
+
+
+def _add_objective(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--objective", choices=OBJECTIVES, default=OBJECTIVES[0], help="what to minimise (latency)"
+    )
+
+
+def _add_pair(command: argparse.ArgumentParser) -> None:
+    command.add_argument("a", metavar="A", help="the reference (.keras, .h5, .hdf5)")
+    command.add_argument("b", metavar="B", help="the model to compare with it")
+
+
+def _positive(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdigit() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 up. Received: {text!r}")
+    return number
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("kerasfold")
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def _fold(args: argparse.Namespace) -> int:
+    _check_input(args.input)
+    target = _checked_output(args.output)
+    custom = _start(args.modules)
+    from kerasfold.fold import fold
+
+    model = _load(args.input, custom)
+    folded: Any = fold(
+        model, args.objective, "error" if args.strict else "keep", verify=not args.no_verify
+    )
+    _save(folded, target)
+    _show(folded.fold_report, args.json)
+    return DONE
+
+
+def _explain(args: argparse.Namespace) -> int:
+    _check_input(args.input)
+    custom = _start(args.modules)
+    from kerasfold.fold import explain
+
+    _show(explain(_load(args.input, custom), args.objective), args.json)
+    return DONE
+
+
+def _verify(args: argparse.Namespace) -> int:
+    _check_input(args.a)
+    _check_input(args.b)
+    if args.data is not None:
+        _check_file(args.data, (".npz",))
+    custom = _start(args.modules)
+    from kerasfold.verify import verify
+
+    a, b = _load(args.a, custom), _load(args.b, custom)
+    report = verify(a, b, None if args.data is None else _data(args.data, a))
+    _show(report, args.json)
+    return DONE if report.equivalent else DIFFERENT
+
+
+def _bench(args: argparse.Namespace) -> int:
+    _check_input(args.a)
+    _check_input(args.b)
+    custom = _start(args.modules)
+    a, b = _load(args.a, custom), _load(args.b, custom)
+    shapes = [[tuple(x.shape[1:]) for x in model.inputs] for model in (a, b)]
+    if shapes[0] != shapes[1]:
+        raise _Unusable(
+            f"{args.a} and {args.b} take inputs of different shapes: {shapes[0]} and {shapes[1]}"
+        )
+    first, second = _paired_seconds([_caller(m, args.batch) for m in (a, b)], args.runs)
+    ratio = statistics.median(x / y for x, y in zip(first, second, strict=True))
+    medians = statistics.median(first), statistics.median(second)
+    if args.json:
+        _print_json({
+            "a": args.a, "b": args.b, "batch": args.batch, "runs": args.runs,
+            "a_seconds": medians[0], "b_seconds": medians[1], "ratio": ratio,
+        })
+        return DONE
+    width = max(len(args.a), len(args.b))
+    for name, seconds in zip((args.a, args.b), medians, strict=True):
+        _print(f"{name:<{width}}  {1e3 * seconds:10.3f} ms")
+    _print(f"A takes {ratio:.2f} times as long as B (median of {args.runs} pairs, batch {args.batch})")
+    return DONE
+
+
+def _caller(model: keras.Model, batch: int) -> Callable[[], None]:
+    """A compiled call of a model on one batch of random inputs, waited for."""
+    import keras
+
+    inputs = keras.tree.map_structure(lambda spec: _random_input(spec, batch), model.input)
+    call: Callable[[Any], Any] = model.predict_on_batch
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        # As `predict_on_batch`, less the time it takes to look at its arguments.
+        call = tf.function(lambda x: model(x, training=False))
+        inputs = keras.tree.map_structure(keras.ops.convert_to_tensor, inputs)
+
+    def run() -> None:
+        for output in keras.tree.flatten(call(inputs)):
+            keras.ops.convert_to_numpy(output)
+
+    return run
+
+
+def _random_input(spec: Any, batch: int) -> np.ndarray:
+    import numpy as np
+
+    shape = [n or (FREE_SIZE if axis else batch) for axis, n in enumerate(spec.shape)]
+    rng = np.random.default_rng(0)
+    if "float" in spec.dtype:
+        return rng.normal(size=shape).astype("float32" if spec.dtype == "bfloat16" else spec.dtype)
+    return rng.integers(0, 2, size=shape).astype(spec.dtype)
+
+
+def _paired_seconds(calls: Sequence[Callable[[], None]], runs: int) -> list[list[float]]:
+    """Seconds of each call, `runs` times, in turns; who goes first alternates."""
+    for call in calls:
+        for _ in range(WARM_UP):
+            call()
+    seconds: list[list[float]] = [[] for _ in calls]
+    for run in range(runs):
+        order = range(len(calls)) if run % 2 == 0 else reversed(range(len(calls)))
+        for index in order:
+            start = time.perf_counter()
+            calls[index]()
+            seconds[index].append(time.perf_counter() - start)
+    return seconds
+
+
+def _show(report: Any, as_json: bool) -> None:
+    if as_json:
+        _print_json(report.to_dict())
+    else:
+        _print(str(report))
+
+
+def _print_json(value: Any) -> None:
+    _print(json.dumps(_finite(value), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for infinities and NaN, which JSON has not."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _print(text: str) -> None:
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "replace").decode(encoding), flush=True)
+
+
+def _check_input(name: str) -> None:
+    _check_file(name, KERAS + HDF5)
+
+
+def _check_file(name: str, extensions: Sequence[str]) -> None:
+    path = Path(name)
+    if path.is_dir():
+        raise _Unusable(f"{name} is a directory, not a file")
+    if not path.exists():
+        raise _Unusable(f"{name} does not exist")
+    _check_extension(name, extensions)
+    if not path.stat().st_size:
+        raise _Unusable(f"{name} is empty")
+
+
+def _check_extension(name: str, extensions: Sequence[str]) -> None:
+    if not name.endswith(tuple(extensions)):
+        raise _Unusable(f"{name} has an unknown extension: expected {' or '.join(extensions)}")
+
+
+def _checked_output(name: str) -> Path:
+    """Where the output goes, links followed."""
+    path = Path(name).resolve()
+    if path.is_dir():
+        raise _Unusable(f"output {name} is a directory, not a file")
+    _check_extension(name, KERAS + HDF5)
+    if not path.parent.is_dir():
+        raise _Unusable(f"output folder {path.parent} does not exist")
+    return path
+
+
+def _start(modules: Sequence[str]) -> dict[str, type]:
+    """Import Keras, then the user's modules; their classes of layers, models and operations."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "keras" not in sys.modules:
+        # TensorFlow's first lines are written before it has read that variable.
+        with _muted_stderr():
+            importlib.import_module("keras")
+    import keras
+
+    custom: dict[str, type] = {}
+    for name in modules:
+        try:
+            module = importlib.import_module(name)
+        except (Exception, SystemExit) as error:
+            raise _Unusable(f"cannot import {name} ({_words(error)})") from error
+        for value in vars(module).values():
+            own = isinstance(value, type) and value.__module__.split(".")[0] != "keras"
+            if own and issubclass(value, keras.Operation):
+                custom[value.__name__] = value
+    return custom
+
+
+@contextlib.contextmanager
+def _muted_stderr() -> Iterator[None]:
+    """Send what C++ code writes to stderr nowhere."""
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
+
+
+@contextlib.contextmanager
+def _no_advice() -> Iterator[None]:
+    """Silence what Keras advises on how to write models and which format to save them in."""
+    logger = logging.getLogger("absl")
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = before
+
+
+def _load(name: str, custom: dict[str, type]) -> keras.Model:
+    """Load a model; nothing in its file is run."""
+    import keras
+
+    _refuse_code(name, _config(name))
+    try:
+        with _no_advice():
+            model = keras.saving.load_model(name, custom_objects=custom, compile=False, safe_mode=True)
+    except Exception as error:
+        unknown = _UNKNOWN.search(str(error))
+        if unknown is not None:
+            raise _Unusable(
+                f"{name} uses '{unknown[1]}', which Keras does not know: pass --import MODULE, the "
+                "module that defines it"
+            ) from error
+        raise _Unusable(f"{name} cannot be loaded ({_words(error)})") from error
+    if not isinstance(model, keras.Model):
+        raise _Unusable(f"{name} holds a {type(model).__name__}, not a model")
+    return model
+
+
+# What Keras says of a class or function it does not know: .keras files, HDF5 files, names.
+_UNKNOWN = re.compile(
+    r"(?:Could not locate (?:class|function)|Unknown \w+:|"
+    r"Could not interpret \w+(?: function)? identifier:) '?([^'\s.]+)"
+)
+
+
+def _config(name: str) -> Any:
+    """The configuration in a model file, as plain values."""
+    try:
+        text = _archived_config(name) if name.endswith(KERAS) else _hdf5_config(name)
+        return json.loads(text)
+    except OSError as error:
+        raise _Unusable(f"{name} cannot be read ({_words(error)})") from error
+    except (ValueError, RecursionError) as error:
+        raise _Unusable(f"{name} is damaged: its configuration is not JSON") from error
+
+
+def _archived_config(name: str) -> bytes:
+    if not zipfile.is_zipfile(name):
+        raise _Unusable(f"{name} is damaged, or not a .keras file: it is no zip archive")
+    try:
+        with zipfile.ZipFile(name) as archive:
+            return archive.read("config.json")
+    except KeyError as error:
+        raise _Unusable(f"{name} is no Keras model: the archive has no config.json") from error
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise _Unusable(f"{name} is damaged ({_words(error)})") from error
+
+
+def _hdf5_config(name: str) -> str | bytes:
+    import h5py
+
+    if not h5py.is_hdf5(name):
+        raise _Unusable(f"{name} is damaged, or not an HDF5 file")
+    with h5py.File(name, "r") as file:
+        config = file.attrs.get("model_config")
+    if not isinstance(config, (str, bytes)):
+        raise _Unusable(
+            f"{name} holds no model, only weights or other data: save the whole model with "
+            "model.save()"
+        )
+    return config
+
+
+def _refuse_code(name: str, config: Any) -> None:
+    """Refuse a configuration that holds Python code or leads to a program on disk."""
+    stack = [config]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, list):
+            stack.extend(value)
+        if not isinstance(value, dict):
+            continue
+        stack.extend(value.values())
+        kind, inner = value.get("class_name"), value.get("config")
+        of_layer = inner.get("name") if isinstance(inner, dict) else None
+        code = kind == "Lambda" and isinstance(inner, dict) and isinstance(inner.get("function"), list)
+        if kind in ("__lambda__", "TFSMLayer") or code:
+            what = f"layer '{of_layer}'" if of_layer else "a Lambda layer"
+            raise _Unusable(
+                f"{name} holds code in {what}, which is not run: build the model without it, from "
+                "layers or from functions registered with Keras"
+            )
+
+
+def _data(name: str, model: keras.Model) -> Any:
+    """Arrays of an .npz file, in the structure that the model takes."""
+    import keras
+    import numpy as np
+
+    try:
+        with np.load(name, allow_pickle=False) as file:
+            arrays = dict(file) if hasattr(file, "files") else {}
+    except Exception as error:
+        raise _Unusable(f"{name} cannot be read as an .npz file ({_words(error)})") from error
+    specs = keras.tree.flatten(model.input)
+    names = [spec.name for spec in specs]
+    if len(arrays) == len(specs) == 1:
+        arrays = dict(zip(names, arrays.values(), strict=True))
+    if sorted(arrays) != sorted(names):
+        raise _Unusable(
+            f"{name} holds arrays {sorted(arrays)}: expected one for each input, {sorted(names)}"
+        )
+    counts = {len(array) if array.ndim else 0 for array in arrays.values()}
+    if len(counts) != 1 or 0 in counts:
+        raise _Unusable(f"{name} needs the same number of samples in each array, at least one")
+    for spec in specs:
+        array = arrays[spec.name]
+        if array.dtype.kind not in "fiub" or not _fits(array.shape, spec.shape):
+            raise _Unusable(
+                f"{name}: input '{spec.name}' takes {spec.dtype} of shape {tuple(spec.shape)}. "
+                f"Received: {array.dtype} of shape {array.shape}"
+            )
+    return keras.tree.pack_sequence_as(model.input, [arrays[key] for key in names])
+
+
+def _fits(shape: Sequence[int], wanted: Sequence[int | None]) -> bool:
+    return len(shape) == len(wanted) and all(
+        n is None or n == m for m, n in zip(shape[1:], wanted[1:], strict=True)
+    )
+
+
+def _save(model: keras.Model, target: Path) -> None:
+    """Write a model next to its target, then put it in place at once."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=".kerasfold-", dir=target.parent) as folder:
+            written = Path(folder, target.name)
+            with _no_advice():
+                model.save(written)
+            os.replace(written, target)
+    except Exception as error:
+        raise _Unusable(f"cannot write {target} ({_words(error)})") from error
