@@ -93,7 +93,7 @@ def _fail(message: str, code: int) -> int:
 def _words(error: BaseException) -> str:
     """The class of an exception and the first line of its message."""
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -434,8 +434,7 @@ def _archived_config(name: str) -> bytes:
 
 
 def _hdf5_config(name: str) -> str | bytes:
-    import h5py
-
+    h5py: Any = importlib.import_module("h5py")
     if not h5py.is_hdf5(name):
         raise _Unusable(f"{name} is damaged, or not an HDF5 file")
     with h5py.File(name, "r") as file:

@@ -424,6 +424,84 @@ def compose_geometry(b: Geometry, a: Geometry) -> Geometry:
     return _compose_geometry(b, a)[0]
 
 
+Box = tuple[Pair, ...]  # outputs [first, last) along each axis
+
+
+def restricted(links: Sequence[Geometry], box: Box) -> list[Geometry]:
+    """A chain of operators, first to last, that computes only the outputs in `box`.
+
+    Each operator gives exactly the pixels that the next one reads.
+
+    Raises:
+        Refused: an unknown size, or outputs that read nothing but padding.
+    """
+    result: list[Geometry] = []
+    for geometry in reversed(links):
+        axes, before = [], []
+        for axis, (first, last) in zip(geometry.axes, box, strict=True):
+            if axis.out is None or axis.size is None:
+                raise Refused("the border of an image of unknown size")
+            part = axis.cropped((first, axis.out - last))
+            if axis.size - sum(part.crop) < 1:
+                raise Refused("a border that reads nothing but padding")
+            before.append((part.crop[0], axis.size - part.crop[1]))
+            axes.append(part)
+        if geometry is not links[0]:
+            axes = [replace(a, size=hi - lo, crop=(0, 0)) for a, (lo, hi) in zip(axes, before, strict=True)]
+        result.append(replace(geometry, axes=tuple(axes)))
+        box = tuple(before)
+    return result[::-1]
+
+
+def frame_of(links: Sequence[Geometry]) -> Box:
+    """How many outputs of a chain, at each side, its composition does not give.
+
+    An operator that pads reads, there, what the one before it gives beyond its own image;
+    where that is not zero, its outputs belong to the frame, and the frame only widens.
+
+    Raises:
+        Refused: an unknown size, upsampling, or a frame that leaves no interior.
+    """
+    frame: Box = ((0, 0),) * len(links[0].axes)
+    for a, b in itertools.pairwise(links):
+        widened = []
+        for axis_a, axis_b, (lo, hi) in zip(a.axes, b.axes, frame, strict=True):
+            if axis_a.out is None or axis_b.out is None or axis_a.upsampling > 1 or axis_b.upsampling > 1:
+                raise Refused("the border of an image of unknown size, or of an upsampled one")
+            cropped = axis_a.cropped(axis_b.crop)
+            first, last = 0, axis_b.out - 1
+            origin = axis_b.crop[0] - axis_b.pad[0]  # A's output under the first tap of output 0
+            unclean = [
+                axis_b.pad[side] > 0 and (a.biased or cropped.slack(side) < 0) for side in (0, 1)
+            ]
+            if lo or unclean[0]:
+                first = max(0, -((origin - lo) // axis_b.stride))
+            if hi or unclean[1]:
+                room = axis_a.out - hi - axis_b.span - origin
+                last = min(last, room // axis_b.stride)
+            if last < first:
+                raise Refused("an image too small to have an interior that padding does not reach")
+            widened.append((first, axis_b.out - 1 - last))
+        frame = tuple(widened)
+    return frame
+
+
+def frame_boxes(sizes: Sequence[int], frame: Box) -> tuple[Box, list[tuple[int, int, Box]]]:
+    """The interior, and the strips around it as (axis, side, box).
+
+    The strips of an axis lie within the interior of the axes before it and run along the
+    whole of those after it, so that concatenating axis by axis, last first, gives the image.
+    """
+    interior = tuple((lo, n - hi) for n, (lo, hi) in zip(sizes, frame, strict=True))
+    strips = []
+    for d, (n, (lo, hi)) in enumerate(zip(sizes, frame, strict=True)):
+        rest = tuple((0, m) for m in sizes[d + 1 :])
+        for side, part in ((0, (0, lo)), (1, (n - hi, n))):
+            if part[0] < part[1]:
+                strips.append((d, side, (*interior[:d], part, *rest)))
+    return interior, strips
+
+
 def add_geometry(terms: Sequence[Geometry]) -> Geometry:
     """Geometry of a sum of operators on one input. Raises `Refused`."""
     first = terms[0]

@@ -18,7 +18,7 @@ from keras import tree
 
 from kerasfold.conv import Axis, Geometry, Operator
 from kerasfold.graph import Call, Tensor, copy_operation, copy_state
-from kerasfold.plan import Plan, Segment, keras_padding
+from kerasfold.plan import Plan, Segment, framed_geometries, keras_padding
 from kerasfold.region import Lifted, Regions
 
 Compose = Callable[[Segment], Mapping[Any, Operator | None]]
@@ -189,6 +189,9 @@ class _Emitter:
             value = style.separable(
                 self._node(root), weights["depthwise"], weights["pointwise"], name, activation
             )
+        elif segment.form == "framed":
+            (root,) = segment.terms
+            value = style.framed(self._node(root), self.composed(segment), name, activation)
         else:
             terms = self.composed(segment)
             single = len(terms) == 1
@@ -252,6 +255,54 @@ class _Style:
         if key not in self.emitter.made:
             self.emitter.made[key] = kind(dtype=self.policy, trainable=self.trainable, **config)
         return self.emitter.made[key]
+
+    def framed(
+        self, x: Any, weights: Mapping[Any, Operator | None], name: str, activation: Any
+    ) -> Any:
+        """The interior by one convolution, the border by the stages on thin strips."""
+        stages = [op for role, op in weights.items() if role != "interior" and op is not None]
+        interior = weights["interior"]
+        assert interior is not None
+        _, strips = framed_geometries([stage.geometry for stage in stages])
+        image = self.convolution(x, interior, self.emitter._name(f"{name}_interior"), None, "interior")
+        last = len(strips) - 1
+        for axis in reversed(range(len(interior.geometry.axes))):
+            parts = {1: image}  # low strip, interior, high strip
+            for number, (strip_axis, side, geometries) in enumerate(strips):
+                if strip_axis == axis:
+                    parts[2 * side] = self._strip(x, stages, geometries, f"{name}_border_{number}", name)
+            if len(parts) > 1:
+                done = activation is None and axis == strips[0][0]
+                join = name if done else self.emitter._name(f"{name}_join_{axis}")
+                place = axis + (2 if self.layout == "channels_first" else 1)
+                image = self.layer(keras.layers.Concatenate, ("join", axis), name=join, axis=place)(
+                    [parts[position] for position in sorted(parts)]
+                )
+        if activation is not None or last < 0:
+            image = self.layer(
+                keras.layers.Activation, "activation", name=name, activation=activation or "linear"
+            )(image)
+        return image
+
+    def _strip(
+        self, x: Any, stages: list[Operator], geometries: list[Geometry], name: str, shared: str
+    ) -> Any:
+        """One strip of the border: every stage on the pixels that the next one reads."""
+        for position, (stage, geometry) in enumerate(zip(stages, geometries, strict=True)):
+            x = self._pad_and_crop(
+                x, [a.crop for a in geometry.axes], [a.pad for a in geometry.axes],
+                f"{name}_{position}",
+            )
+            bare = tuple(
+                Axis(None, a.taps, a.stride, a.dilation) for a in geometry.axes
+            )
+            key = (self.key, ("stage", position))
+            label = "" if key in self.emitter.made else self.emitter._name(f"{shared}_stage_{position}")
+            x = self.convolution(
+                x, Operator(replace(geometry, axes=bare), stage.kernel, stage.bias), label, None,
+                ("stage", position),
+            )
+        return x
 
     def convolution(self, x: Any, operator: Operator, name: str, activation: Any, role: Any) -> Any:
         """One convolution, with the padding it needs."""

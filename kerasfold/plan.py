@@ -28,14 +28,18 @@ from kerasfold.conv import (
     Refused,
     add,
     add_geometry,
+    chain,
     compose,
     compose_geometry,
     concatenate,
     concatenate_geometry,
     flattened_input,
     flattened_operator,
+    frame_boxes,
+    frame_of,
     identity,
     identity_geometry,
+    restricted,
 )
 from kerasfold.errors import FoldError
 from kerasfold.region import Lifted, Regions
@@ -168,19 +172,22 @@ class Segment:
     Attributes:
         node: the node.
         form: 'keep', the original call; 'operator', one convolution per term, added up;
-            'separable', a depthwise convolution and a pointwise one in one layer.
+            'separable', a depthwise convolution and a pointwise one in one layer; 'framed',
+            one convolution for the interior, and `stages` on thin strips for the border.
         terms: operator by materialised node or root that is read; None is the identity.
         visited: nodes composed into it, `node` the last.
         cost: its cost.
         middle: for 'separable', the node between its two parts.
+        stages: for 'framed', the nodes of each step that the border takes.
     """
 
     node: int
-    form: Literal["keep", "operator", "separable"]
+    form: Literal["keep", "operator", "separable", "framed"]
     terms: Mapping[int, Geometry | None]
     visited: tuple[int, ...]
     cost: Cost
     middle: int | None = None
+    stages: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -308,8 +315,17 @@ def _evaluate(nodes: Sequence[Node], visited: Sequence[int], domain: Any) -> dic
 def weights_of(nodes: Sequence[Node], segment: Segment) -> dict[Any, Operator | None]:
     """The composed weights of a segment, by the node it reads; None is the identity.
 
-    Of a 'separable' segment, its two operators, by 'depthwise' and 'pointwise'.
+    Of a 'separable' segment, its two operators, by 'depthwise' and 'pointwise'; of a
+    'framed' one, the operator of the interior by 'interior', and its stages by number.
     """
+    if segment.stages:
+        stages = [_single(_evaluate(nodes, stage, _Values)) for stage in segment.stages]
+        inner, _ = framed_geometries([stage.geometry for stage in stages])
+        interior = chain([
+            Operator(geometry, stage.kernel, stage.bias)
+            for geometry, stage in zip(inner, stages, strict=True)
+        ])
+        return {"interior": interior, **dict(enumerate(stages))}
     if segment.middle is None:
         return _evaluate(nodes, segment.visited, _Values)
     before = [i for i in segment.visited if i <= segment.middle]
@@ -317,6 +333,27 @@ def weights_of(nodes: Sequence[Node], segment: Segment) -> dict[Any, Operator | 
     (depthwise,) = _evaluate(nodes, before, _Values).values()
     (pointwise,) = _evaluate(nodes, after, _Values).values()
     return {"depthwise": depthwise, "pointwise": pointwise}
+
+
+def _single(values: Mapping[int, Any]) -> Any:
+    (value,) = values.values()
+    return value
+
+
+def framed_geometries(
+    stages: Sequence[Geometry],
+) -> tuple[list[Geometry], list[tuple[int, int, list[Geometry]]]]:
+    """The stages restricted to the interior, and, as (axis, side, stages), to each strip.
+
+    Raises:
+        Refused: no interior, or a strip that reads nothing but padding.
+    """
+    sizes = [n for n in stages[-1].sizes if n is not None]
+    interior, strips = frame_boxes(sizes, frame_of(stages))
+    return (
+        restricted(stages, interior),
+        [(axis, side, restricted(stages, box)) for axis, side, box in strips],
+    )
 
 
 # ---------------------------------------------------------------------------- search
@@ -434,6 +471,9 @@ class _Search:
             forms.append(self._operator_form(index, terms, visited))
         except Refused as reason:
             refusal = reason
+            framed = self._framed_form(index, visited)
+            if framed is not None:
+                forms.append(framed)
         separable = self._separable_form(index, visited)
         if separable is not None:
             forms.append(separable)
@@ -486,6 +526,55 @@ class _Search:
             cost = replace(one + two, layers=1)
             return Segment(index, "separable", {root: first}, tuple(visited), cost, middle)
         return None
+
+    def _framed_form(self, index: int, visited: Sequence[int]) -> Segment | None:
+        """The interior in one step, the border in as few exact steps as there are."""
+        if any(self.nodes[i].form != "operator" for i in visited):
+            return None
+        if any(o != before for o, before in
+               zip((self.nodes[i].operands[0] for i in visited[1:]), visited, strict=False)):
+            return None
+        stages: list[list[int]] = []
+        steps: list[Geometry] = []
+        for i in visited:
+            geometry = self.nodes[i].geometry
+            assert geometry is not None
+            if steps:
+                try:
+                    joined = compose_geometry(geometry, steps[-1])
+                except Refused:
+                    joined = None
+                if joined is not None and not joined.ones:
+                    stages[-1].append(i)
+                    steps[-1] = joined
+                    continue
+            stages.append([i])
+            steps.append(geometry)
+        try:
+            inner, strips = framed_geometries(steps)
+            whole = inner[0]
+            for geometry in inner[1:]:
+                whole = compose_geometry(geometry, whole)
+            for geometry in (whole, *steps):
+                check_emittable(geometry)
+        except Refused:
+            return None
+        if whole.ones or whole.vector:
+            return None
+        shared = self._shared(visited)
+        cost = _operator_cost(whole, shared)
+        for position, geometry in enumerate(steps):
+            cost += Cost(params=geometry.params / shared)
+            for _, _, strip in strips:
+                cost += replace(_operator_cost(strip[position]), params=0.0)
+        node = self.nodes[index]
+        # Cutting the strips out and joining them with the interior.
+        joins = (len(strips) * len(steps) + 2 * len(strips)) * PER_CALL
+        moved = 2 * len(node.sizes) * _moved(node.sizes, node.channels) / BYTES
+        cost += Cost(seconds=joins + moved)
+        root = self.nodes[visited[0]].operands[0]
+        return Segment(index, "framed", {root: whole}, tuple(visited), cost,
+                       stages=tuple(map(tuple, stages)))
 
     def _check_emission(self, terms: Mapping[int, Any]) -> None:
         for geometry in terms.values():

@@ -164,4 +164,6 @@ def _words(segment: Any) -> str:
         parts.append(text + (", with an image of ones" if geometry.ones else ""))
     if segment.form == "separable":
         return f"separable {parts[0]}"
+    if segment.form == "framed":
+        return f"{parts[0]}, its border in {len(segment.stages)} steps"
     return " + ".join(parts)
