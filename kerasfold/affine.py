@@ -2,8 +2,8 @@
 
 A `Signal` stands for a tensor of images while a rule runs; its methods apply affine steps
 and record them as `Node` values of a `Program`. A node is a root (a tensor the affine part
-reads), an operator applied to one node, a weighted sum, a concatenation of channels, or an
-image flattened into a vector.
+reads), an operator applied to one node, a weighted sum, a concatenation of channels, an
+image flattened into a vector, or an average over the pixels that are really there.
 Weights are recorded as functions, so that nothing is read before a plan needs it.
 """
 
@@ -32,14 +32,14 @@ class Node:
         operands: nodes it reads.
         sizes: samples along each spatial axis, None where unknown.
         channels: number of channels.
-        geometry: of the operator, for form 'operator'.
+        geometry: of the operator, for form 'operator'; of its windows, for form 'pool'.
         load: reads the operator's weights, for form 'operator'.
         factors: one weight per operand, for form 'sum'.
         weightless: an operator without multiplications by weights (padding, a pool).
     """
 
     index: int
-    form: Literal["root", "operator", "sum", "concatenate", "flatten"]
+    form: Literal["root", "operator", "sum", "concatenate", "flatten", "pool"]
     operands: tuple[int, ...]
     sizes: Sizes
     channels: int
@@ -190,15 +190,20 @@ class Signal:
         return self.convolve(kernel, shift, groups=self.channels)
 
     def average(self, pool: Any, *, strides: Any, padding: str = "valid") -> Signal:
-        """Mean over windows of `pool` samples: `keras.ops.average_pool`."""
-        pool = _per_axis(pool, self.rank)
-        if padding == "same":
-            windows = zip(self.sizes, pool, _per_axis(strides, self.rank), strict=True)
-            if any(_reaches_out(n, k, s) for n, k, s in windows):
-                raise Refused(
-                    "average pooling 'same' divides by the pixels really there, so its weights "
-                    "change at the border"
-                )
+        """Mean over windows of `pool` samples: `keras.ops.average_pool`.
+
+        A window of padding='same' that reaches beyond the image averages what is there: a
+        node of its own kind, which commutes with pointwise operators and no others.
+        """
+        pool, strides = _per_axis(pool, self.rank), _per_axis(strides, self.rank)
+        windows = list(zip(self.sizes, pool, strides, strict=True))
+        if padding == "same" and any(_reaches_out(n, k, s) for n, k, s in windows):
+            axes = tuple(_padded(Axis(n, k, s), "same") for n, k, s in windows)
+            geometry = Geometry(axes, (self.channels,) * 2, self.channels)
+            return self.program._append(
+                "pool", (self.node.index,), geometry.sizes, self.channels, self.layout,
+                geometry=geometry, weightless=True,
+            )
         shape = (*pool, 1, self.channels)
         uniform = Weights(shape, lambda: np.full(shape, 1 / math.prod(pool)))
         return self.convolve(

@@ -178,7 +178,7 @@ def _fold(args: argparse.Namespace) -> int:
     folded: Any = fold(
         model, args.objective, "error" if args.strict else "keep", verify=not args.no_verify
     )
-    _save(folded, target)
+    _save(folded, target, custom)
     _show(folded.fold_report, args.json)
     return DONE
 
@@ -505,13 +505,34 @@ def _fits(shape: Sequence[int], wanted: Sequence[int | None]) -> bool:
     )
 
 
-def _save(model: keras.Model, target: Path) -> None:
-    """Write a model next to its target, then put it in place at once."""
+def _save(model: keras.Model, target: Path, custom: dict[str, type]) -> None:
+    """Write a model next to its target, read it back, then put it in place at once."""
     try:
         with tempfile.TemporaryDirectory(prefix=".kerasfold-", dir=target.parent) as folder:
             written = Path(folder, target.name)
             with _no_advice():
                 model.save(written)
+            _check_written(model, written, custom)
             os.replace(written, target)
+    except _Unusable:
+        raise
     except Exception as error:
         raise _Unusable(f"cannot write {target} ({_words(error)})") from error
+
+
+def _check_written(model: keras.Model, written: Path, custom: dict[str, type]) -> None:
+    """Refuse a file that gives another model: HDF5 files cannot hold the calls of `keras.ops`."""
+    import keras
+    import numpy as np
+
+    try:
+        with _no_advice():
+            stored = keras.saving.load_model(written, custom_objects=custom, compile=False)
+    except Exception as error:
+        raise _Unusable(
+            f"the folded model cannot be stored as {written.suffix} ({_words(error)})"
+            + ("" if written.suffix in KERAS else ": write a .keras file instead")
+        ) from error
+    pairs = zip(model.get_weights(), stored.get_weights(), strict=True)
+    if not all(np.array_equal(x, y) for x, y in pairs):
+        raise ValueError("the stored weights are not those of the folded model")

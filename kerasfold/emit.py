@@ -120,6 +120,11 @@ class _Emitter:
         self.names.add(name)
         return name
 
+    def named(self, value: Any, wanted: str) -> Any:
+        """The output of a `keras.ops` call, under a name that no layer of the model has."""
+        value._keras_history.operation.name = self._name(wanted)
+        return value
+
     def _output_names(self) -> dict[int, str]:
         """Calls that take an output's name: of a nested model, or of a vanished identity."""
         maker = {t.index: call for call in self.graph.calls for t in call.outputs}
@@ -189,6 +194,15 @@ class _Emitter:
             value = style.separable(
                 self._node(root), weights["depthwise"], weights["pointwise"], name, activation
             )
+        elif segment.form == "pooled":
+            (root,) = segment.terms
+            operator = self.composed(segment)["operator"]
+            assert operator is not None and segment.middle is not None
+            pool = self.owner[segment.middle].call
+            value = style.pooled(
+                self._node(root), operator, pool.operation, segment.pool_first, name, activation,
+                self._name(pool.name) if pool is not call else self._name(f"{name}_operator"),
+            )
         elif segment.form == "framed":
             (root,) = segment.terms
             value = style.framed(self._node(root), self.composed(segment), name, activation)
@@ -256,6 +270,25 @@ class _Style:
             self.emitter.made[key] = kind(dtype=self.policy, trainable=self.trainable, **config)
         return self.emitter.made[key]
 
+    def pooled(
+        self, x: Any, operator: Operator, pool: Any, pool_first: bool, name: str, activation: Any,
+        other: str,
+    ) -> Any:
+        """An average pool and one convolution, in the cheaper order."""
+
+        def pooling(x: Any, name: str) -> Any:
+            key = (self.key, "pool")
+            if key not in self.emitter.made:
+                self.emitter.made[key] = copy_operation(pool, name, self.emitter.dtype)
+            return self.emitter.made[key](x)
+
+        if pool_first:
+            return self.convolution(pooling(x, other), operator, name, activation, "operator")
+        if activation is None:
+            return pooling(self.convolution(x, operator, other, None, "operator"), name)
+        x = pooling(self.convolution(x, operator, other, None, "operator"), self.emitter._name(f"{name}_pool"))
+        return self.layer(keras.layers.Activation, "activation", name=name, activation=activation)(x)
+
     def framed(
         self, x: Any, weights: Mapping[Any, Operator | None], name: str, activation: Any
     ) -> Any:
@@ -313,8 +346,14 @@ class _Style:
             operator = _constant_ones(operator)
             geometry, common["use_bias"] = operator.geometry, True
         if operator.ones is not None:
-            x = self._with_ones(x, geometry, name)
-            operator = _homogeneous(operator)
+            value = _pad_value(operator)
+            if value is None:
+                x = self._with_ones(x, geometry, name)
+                operator = _homogeneous(operator)
+            else:
+                x = self._padded_with(x, geometry, value, name)
+                operator = _unpadded(operator, value)
+                common["use_bias"] = True
             geometry, kernel = operator.geometry, operator.kernel
         if geometry.vector:
             return self._vector(x, operator, common, role)
@@ -487,12 +526,21 @@ class _Style:
         place = [slice(None)] * (len(geometry.axes) + 2)
         groups, width = geometry.groups, geometry.channels[0] // geometry.groups
         place[axis] = slice(0, 1)
-        ones = keras.ops.ones_like(x[tuple(place)])
+        named = self.emitter.named
+        ones = named(keras.ops.ones_like(named(x[tuple(place)], f"{name}_one")), f"{name}_ones")
         parts = []
         for group in range(groups):
             place[axis] = slice(group * width, (group + 1) * width)
-            parts += [x[tuple(place)] if groups > 1 else x, ones]
-        return keras.ops.concatenate(parts, axis=axis)
+            block = named(x[tuple(place)], f"{name}_group") if groups > 1 else x
+            parts += [block, ones]
+        return named(keras.ops.concatenate(parts, axis=axis), f"{name}_with_ones")
+
+    def _padded_with(self, x: Any, geometry: Geometry, value: float, name: str) -> Any:
+        """`x` cropped, then padded with a value other than zero."""
+        x = self._pad_and_crop(x, [a.crop for a in geometry.axes], [(0, 0)] * len(geometry.axes), name)
+        pads = [a.pad for a in geometry.axes]
+        around = [(0, 0), (0, 0), *pads] if self.layout == "channels_first" else [(0, 0), *pads, (0, 0)]
+        return self.emitter.named(keras.ops.pad(x, around, constant_values=value), f"{name}_pad")
 
 
 def _input_padding(axis: Axis, side: int) -> int:
@@ -550,6 +598,38 @@ def _start_as(values: np.ndarray) -> Any:
         return keras.ops.convert_to_tensor(values.astype(dtype or values.dtype), dtype=dtype)
 
     return initializer
+
+
+def _pad_value(operator: Operator) -> float | None:
+    """The value v that padding the input with does what the image of ones does, if any.
+
+    `kernel * x^ + ones * 1^` with `ones = -v sum_i kernel[:, i]` is `kernel * (x - v)^`: a
+    convolution of the input padded with v.
+    """
+    geometry = operator.geometry
+    assert operator.ones is not None
+    if any(axis.same or axis.upsampling > 1 or min(axis.pad) < 0 for axis in geometry.axes):
+        return None
+    sums = operator.kernel.sum(axis=-2)
+    size = float(np.vdot(sums, sums))
+    if not size:
+        return None
+    value = -float(np.vdot(operator.ones, sums)) / size
+    rest = np.max(np.abs(operator.ones + value * sums))
+    exact = rest <= 64 * np.finfo("float64").eps * np.max(np.abs(operator.ones))
+    return value if exact else None
+
+
+def _unpadded(operator: Operator, value: float) -> Operator:
+    """The operator on an input that is already padded with `value`."""
+    geometry = operator.geometry
+    axes = tuple(
+        Axis(None if a.size is None else a.size - sum(a.crop) + sum(a.pad), a.taps, a.stride, a.dilation)
+        for a in geometry.axes
+    )
+    taps = tuple(range(len(axes)))
+    bias = operator.bias - value * operator.kernel.sum(axis=-2).sum(axis=taps)
+    return Operator(replace(geometry, axes=axes, ones=False, biased=True), operator.kernel, bias)
 
 
 def _homogeneous(operator: Operator) -> Operator:

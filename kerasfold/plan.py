@@ -23,6 +23,7 @@ import keras
 
 from kerasfold.affine import Node
 from kerasfold.conv import (
+    Axis,
     Geometry,
     Operator,
     Refused,
@@ -173,21 +174,24 @@ class Segment:
         node: the node.
         form: 'keep', the original call; 'operator', one convolution per term, added up;
             'separable', a depthwise convolution and a pointwise one in one layer; 'framed',
-            one convolution for the interior, and `stages` on thin strips for the border.
+            one convolution for the interior, and `stages` on thin strips for the border;
+            'pooled', an average pool after or before everything else.
         terms: operator by materialised node or root that is read; None is the identity.
         visited: nodes composed into it, `node` the last.
         cost: its cost.
-        middle: for 'separable', the node between its two parts.
+        middle: for 'separable', the node between its two parts; for 'pooled', the pool.
         stages: for 'framed', the nodes of each step that the border takes.
+        pool_first: for 'pooled', whether the pool comes before the rest.
     """
 
     node: int
-    form: Literal["keep", "operator", "separable", "framed"]
+    form: Literal["keep", "operator", "separable", "framed", "pooled"]
     terms: Mapping[int, Geometry | None]
     visited: tuple[int, ...]
     cost: Cost
     middle: int | None = None
     stages: tuple[tuple[int, ...], ...] = ()
+    pool_first: bool = False
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -281,6 +285,11 @@ def _apply(node: Node, values: Sequence[dict[int, Any]], nodes: Sequence[Node], 
                 step, value = domain.unflatten(step, value.sizes, value.channels), value.value
             result[root] = step if value is None else domain.compose(step, value)
         return result
+    if node.form == "pool":
+        raise Refused(
+            "average pooling 'same' divides by the pixels really there, so its weights change "
+            "at the border"
+        )
     if node.form == "flatten":
         image = nodes[node.operands[0]]
         return {
@@ -326,6 +335,15 @@ def weights_of(nodes: Sequence[Node], segment: Segment) -> dict[Any, Operator | 
             for geometry, stage in zip(inner, stages, strict=True)
         ])
         return {"interior": interior, **dict(enumerate(stages))}
+    if segment.form == "pooled":
+        (target,) = (g for g in segment.terms.values() if g is not None)
+        others = [i for i in segment.visited if i != segment.middle]
+        links = [_at_sizes(_Values.load(nodes[i]), sizes) for i, sizes in
+                 zip(others, _sizes_without(nodes, segment.visited, segment.middle, segment.pool_first),
+                     strict=True)]
+        operator = chain(links)
+        assert operator.geometry == target
+        return {"operator": operator}
     if segment.middle is None:
         return _evaluate(nodes, segment.visited, _Values)
     before = [i for i in segment.visited if i <= segment.middle]
@@ -338,6 +356,26 @@ def weights_of(nodes: Sequence[Node], segment: Segment) -> dict[Any, Operator | 
 def _single(values: Mapping[int, Any]) -> Any:
     (value,) = values.values()
     return value
+
+
+def _sizes_without(
+    nodes: Sequence[Node], visited: Sequence[int], pool: int | None, pool_first: bool
+) -> list[Sequence[int | None] | None]:
+    """Image sizes for the pointwise nodes of a chain that move past its pool, else None."""
+    assert pool is not None
+    before = nodes[nodes[pool].operands[0]].sizes
+    moved = [i < pool if pool_first else i > pool for i in visited if i != pool]
+    return [(nodes[pool].sizes if pool_first else before) if m else None for m in moved]
+
+
+def _at_sizes(value: Any, sizes: Sequence[int | None] | None) -> Any:
+    """A pointwise geometry or operator, on images of other sizes."""
+    if sizes is None:
+        return value
+    axes = tuple(map(Axis, sizes))
+    if isinstance(value, Operator):
+        return Operator(replace(value.geometry, axes=axes), value.kernel, value.bias)
+    return replace(value, axes=axes)
 
 
 def framed_geometries(
@@ -477,6 +515,7 @@ class _Search:
         separable = self._separable_form(index, visited)
         if separable is not None:
             forms.append(separable)
+        forms.extend(self._pooled_forms(index, visited))
         if not forms:
             return refusal
         return min(forms, key=lambda form: self.key(form.cost))  # the first, where equal
@@ -527,12 +566,58 @@ class _Search:
             return Segment(index, "separable", {root: first}, tuple(visited), cost, middle)
         return None
 
+    def _pooled_forms(self, index: int, visited: Sequence[int]) -> list[Segment]:
+        """An average keeps constants, so it commutes with every pointwise operator."""
+        pools = [i for i in visited if self._is_pool(i)]
+        if len(pools) != 1 or len(visited) < 2 or not self._is_path(visited):
+            return []
+        (pool,) = pools
+        geometry = self.nodes[pool].geometry
+        assert geometry is not None
+        plain = self.nodes[pool].form == "pool" or not any(
+            any(axis.pad) or axis.crop[0] or geometry.vector for axis in geometry.axes
+        )
+        if not plain or pool not in self.regions.lifted:
+            return []
+        root = self.nodes[visited[0]].operands[0]
+        forms = []
+        for pool_first in (False, True):
+            sizes = _sizes_without(self.nodes, visited, pool, pool_first)
+            links = []
+            for i, size in zip((i for i in visited if i != pool), sizes, strict=True):
+                link = self.nodes[i].geometry
+                assert link is not None
+                if size is not None and not (link.axes and link.is_pointwise):
+                    break
+                links.append(_at_sizes(link, size))
+            else:
+                try:
+                    whole = links[0]
+                    for link in links[1:]:
+                        whole = compose_geometry(link, whole)
+                    check_emittable(whole)
+                except Refused:
+                    continue
+                if whole.ones or whole.vector:
+                    continue
+                channels = self.nodes[root if pool_first else visited[-1]].channels
+                read = _operator_cost(replace(geometry, channels=(channels,) * 2, groups=channels))
+                pooling = Cost(layers=1, unconvolved=1, macs=read.macs, seconds=read.seconds)
+                cost = _operator_cost(whole, self._shared([i for i in visited if i != pool])) + pooling
+                forms.append(Segment(index, "pooled", {root: whole}, tuple(visited), cost, pool,
+                                     pool_first=pool_first))
+        return forms
+
+    def _is_path(self, visited: Sequence[int]) -> bool:
+        """Whether the nodes are operators or pools, each reading the one before it."""
+        return all(self.nodes[i].form in ("operator", "pool") for i in visited) and all(
+            self.nodes[after].operands[0] == before
+            for before, after in itertools.pairwise(visited)
+        )
+
     def _framed_form(self, index: int, visited: Sequence[int]) -> Segment | None:
         """The interior in one step, the border in as few exact steps as there are."""
-        if any(self.nodes[i].form != "operator" for i in visited):
-            return None
-        if any(o != before for o, before in
-               zip((self.nodes[i].operands[0] for i in visited[1:]), visited, strict=False)):
+        if not self._is_path(visited) or any(self.nodes[i].form == "pool" for i in visited):
             return None
         stages: list[list[int]] = []
         steps: list[Geometry] = []
@@ -596,8 +681,7 @@ class _Search:
         macs, seconds, unconvolved = 0.0, 0.0, 0
         for index in lifted.added:
             node = self.nodes[index]
-            if node.form == "operator":
-                assert node.geometry is not None
+            if node.geometry is not None:
                 step = _operator_cost(node.geometry)
                 pool = self._is_pool(index)
                 if not node.weightless or pool:
