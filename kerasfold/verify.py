@@ -169,15 +169,8 @@ def verify_fold(
 ) -> EquivalenceReport:
     """Compare a fold that still holds its unrounded weights with its original."""
     batches = _probes(original)
-    for dtype in ("float64", "float32"):
-        first = emit(regions, original_plan(regions), composed, dtype=dtype)
-        second = emit(regions, plan, composed, dtype=dtype)
-        try:
-            _run(first.model, batches[:1])
-            break
-        except Exception:  # such as AveragePooling3D, which TensorFlow's CPU has not in float64
-            if dtype == "float32":
-                raise
+    first, dtype = _original(regions, batches[:1])
+    second = emit(regions, plan, composed, dtype=dtype)
 
     def exact(truth: Arrays, dtype: str) -> list[float]:
         if dtype != "float64":
@@ -200,6 +193,33 @@ def verify_fold(
         culprit = _first_difference(first, second, batches[0], regions)
         report = replace(report, reason=f"{report.reason}; {culprit}")
     return report
+
+
+def in_precision(regions: Regions) -> tuple[keras.Model, str]:
+    """The original model in the highest precision that it runs in, and that precision."""
+    inputs = [
+        np.zeros([FREE_SIZES[0] if n is None else n for n in layer.batch_shape[1:]])[None]
+        for layer in regions.graph.input_layers
+    ]
+    emission, dtype = _original(regions, [tree.pack_sequence_as(regions.graph.inputs, inputs)])
+    return emission.model, dtype
+
+
+def _original(regions: Regions, batches: list[Any]) -> tuple[Emission, str]:
+    for dtype in ("float64", "float32"):
+        emission = emit(regions, original_plan(regions), _nothing_composed, dtype=dtype)
+        try:
+            _run(emission.model, batches)
+        except Exception:  # such as AveragePooling3D, which TensorFlow's CPU has not in float64
+            if dtype == "float32":
+                raise
+        else:
+            return emission, dtype
+    raise AssertionError("unreachable")
+
+
+def _nothing_composed(segment: Any) -> Any:
+    raise AssertionError("the original has no composed segment")
 
 
 # ------------------------------------------------------------------------- comparison
@@ -287,7 +307,7 @@ def _in_float64(model: keras.Model) -> keras.Model:
     """A float64 copy, or the model itself where it cannot be read as a graph."""
     try:
         regions = lift(graphs.read(model))
-        return emit(regions, original_plan(regions), {}, dtype="float64").model
+        return emit(regions, original_plan(regions), _nothing_composed, dtype="float64").model
     except FoldError:
         return model
 

@@ -1,0 +1,158 @@
+"""The property test of a lift rule, for anyone who writes one.
+
+`check_lift(layer, input_shape)` runs the rule, evaluates what it wrote with the slow and
+obvious loops below, in float64, and compares with what the layer itself computes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerasfold import graph as graphs
+from kerasfold.affine import Node, Program
+from kerasfold.conv import Axis, Operator
+from kerasfold.region import lift
+from kerasfold.verify import in_precision
+
+__all__ = ["apply", "check_lift", "run"]
+
+
+def check_lift(layer: keras.Layer, input_shape: tuple[int, ...], seed: int = 0) -> None:
+    """Assert that a layer's lift rule computes what the layer computes.
+
+    The weights are drawn at random (variances positive), so that no term hides behind a zero.
+
+    Args:
+        layer: a layer whose class has a rule; its weights are replaced.
+        input_shape: shape of one input, without the batch: (*sizes, channels).
+        seed: of the random weights and inputs.
+
+    Raises:
+        AssertionError: no rule, a refusal, or another result; with the layer, the shapes
+            and the largest difference.
+    """
+    rng = np.random.default_rng(seed)
+    inputs = keras.Input(input_shape)
+    model = keras.Model(inputs, layer(inputs))
+    for variable in layer.weights:
+        if "float" in variable.dtype:
+            values = rng.uniform(0.2, 1.5, variable.shape)
+            positive = "variance" in variable.name
+            variable.assign(values if positive else values * rng.choice([-1.0, 1.0], variable.shape))
+    for sublayer in layer._flatten_layers():
+        if hasattr(sublayer, "finalize_state"):
+            sublayer.finalize_state()
+    regions = lift(graphs.read(model))
+    reasons = [regions.barriers[call.index] for call in regions.graph.calls if call.index in regions.barriers]
+    assert not reasons, f"layer '{layer.name}' of class {type(layer).__name__} is not lifted: {reasons[0]}"
+    exact, dtype = in_precision(regions)
+    x = rng.normal(size=(2, *input_shape))
+    want = keras.ops.convert_to_numpy(exact(keras.ops.convert_to_tensor(x, dtype=dtype)))
+    first = regions.graph.layout == "channels_first"
+    source = np.moveaxis(x, 1, -1) if first else x
+    (record,) = (*regions.lifted.values(), *regions.identities)
+    values = {root: source for root in regions.roots}
+    got = np.stack([run(regions.program, {k: v[i] for k, v in values.items()})[record.node] for i in (0, 1)])
+    if record.activation is not None:
+        got = keras.ops.convert_to_numpy(record.activation(keras.ops.convert_to_tensor(got)))
+    got = np.moveaxis(got, -1, 1) if first and got.ndim > 2 else got
+    assert got.shape == want.shape, (
+        f"layer '{layer.name}' on inputs of shape {input_shape}: its rule gives outputs of shape "
+        f"{got.shape[1:]}, the layer {want.shape[1:]}"
+    )
+    scale = np.max(np.abs(want), initial=0.0)
+    error = np.max(np.abs(got - want), initial=0.0)
+    bound = (1e-10 if dtype == "float64" else 1e-4) * scale
+    assert error <= bound, (
+        f"layer '{layer.name}' on inputs of shape {input_shape}: its rule differs from the layer by "
+        f"{error:.3g}, with outputs up to {scale:.3g}"
+    )
+
+
+def run(program: Program, roots: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+    """Evaluate every node of a program on one image per root, (*sizes, channels)."""
+    values = dict(roots)
+    for node in program.nodes:
+        if node.index not in values:
+            values[node.index] = _evaluate(node, [values[o] for o in node.operands])
+    return values
+
+
+def _evaluate(node: Node, xs: list[np.ndarray]) -> np.ndarray:
+    if node.form == "operator":
+        assert node.load is not None
+        return apply(node.load(), xs[0])
+    if node.form == "sum":
+        return np.sum([factor * x for factor, x in zip(node.factors, xs, strict=True)], axis=0)
+    if node.form == "concatenate":
+        return np.concatenate(xs, axis=-1)
+    if node.form == "flatten":
+        return xs[0].reshape(-1)
+    return _average(node, xs[0])
+
+
+def apply(operator: Operator, x: np.ndarray) -> np.ndarray:
+    """An operator on one image (*sizes, channels): a loop over taps, straight from the formula.
+
+    Returns:
+        The output, (*sizes, channels), or (channels,) where the operator gives a vector.
+    """
+    geometry = operator.geometry
+    axes = [
+        Axis(n, a.taps, a.stride, a.dilation, a.upsampling, a.crop, a.pad)
+        for n, a in zip(x.shape, geometry.axes, strict=False)
+    ]
+    spread = _spread(x, axes)
+    ones = _spread(np.ones((*x.shape[:-1], 1)), axes)[..., 0]
+    sizes = [(n - a.span) // a.stride + 1 for n, a in zip(spread.shape, axes, strict=False)]
+    inputs, outputs = geometry.channels
+    per_in, per_out = inputs // geometry.groups, outputs // geometry.groups
+    y = np.tile(operator.bias, (*sizes, 1))
+    for tap in itertools.product(*(range(a.taps) for a in axes)):
+        window = tuple(
+            slice(t * a.dilation, t * a.dilation + (m - 1) * a.stride + 1, a.stride)
+            for t, a, m in zip(tap, axes, sizes, strict=True)
+        )
+        for group in range(geometry.groups):
+            i, o = slice(group * per_in, (group + 1) * per_in), slice(group * per_out, (group + 1) * per_out)
+            y[..., o] += spread[(*window, i)] @ operator.kernel[tap][:, o]
+        if operator.ones is not None:
+            y += ones[window][..., None] * operator.ones[tap]
+    return y.reshape(outputs) if geometry.vector else y
+
+
+def _spread(x: np.ndarray, axes: list[Axis]) -> np.ndarray:
+    """`x` cropped, with zeros between its samples and around it."""
+    for d, a in enumerate(axes):
+        x = np.moveaxis(x, d, 0)
+        x = x[a.crop[0] : len(x) - a.crop[1]]
+        wide = np.zeros(((len(x) - 1) * a.upsampling + 1, *x.shape[1:]))
+        wide[:: a.upsampling] = x
+        lo, hi = a.pad
+        wide = wide[max(-lo, 0) : len(wide) - max(-hi, 0)]
+        wide = np.pad(wide, [(max(lo, 0), max(hi, 0))] + [(0, 0)] * (x.ndim - 1))
+        x = np.moveaxis(wide, 0, d)
+    return x
+
+
+def _average(node: Node, x: np.ndarray) -> np.ndarray:
+    """Means over the pixels of each window that are really there."""
+    assert node.geometry is not None
+    axes = [
+        Axis(n, a.taps, a.stride, 1, pad=a.pad, crop=a.crop)
+        for n, a in zip(x.shape, node.geometry.axes, strict=False)
+    ]
+    sizes = tuple(a.out or 0 for a in axes)
+    y = np.zeros((*sizes, x.shape[-1]))
+    for place in itertools.product(*map(range, sizes)):
+        window = tuple(
+            slice(max(p * a.stride - a.pad[0], 0), p * a.stride - a.pad[0] + a.taps)
+            for p, a in zip(place, axes, strict=True)
+        )
+        y[place] = x[window].reshape(-1, x.shape[-1]).mean(axis=0)
+    return y
