@@ -60,7 +60,13 @@ class Program:
         return self._append("root", (), sizes, channels, layout)
 
     def _append(
-        self, form: Any, operands: tuple[int, ...], sizes: Sizes, channels: int, layout: str, **rest: Any
+        self,
+        form: Any,
+        operands: tuple[int, ...],
+        sizes: Sizes,
+        channels: int,
+        layout: str,
+        **rest: Any,
     ) -> Signal:
         node = Node(len(self.nodes), form, operands, sizes, channels, **rest)
         self.nodes.append(node)
@@ -87,7 +93,7 @@ def weights(value: Any) -> Weights:
 
 
 def _per_axis(value: Any, rank: int) -> tuple[int, ...]:
-    return (int(value),) * rank if np.isscalar(value) else tuple(int(v) for v in value)
+    return (value,) * rank if isinstance(value, int) else tuple(int(v) for v in value)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -124,12 +130,19 @@ class Signal:
         """Axis of the channels in the Keras tensor, batch included."""
         return 1 if self.layout == "channels_first" else self.rank + 1
 
-    def apply(self, geometry: Geometry, load: Callable[[], Operator], weightless: bool = False) -> Signal:
+    def apply(
+        self, geometry: Geometry, load: Callable[[], Operator], weightless: bool = False
+    ) -> Signal:
         """The signal after an operator, whose weights `load` reads."""
         return self.program._append(
-            "operator", (self.node.index,), () if geometry.vector else geometry.sizes,
-            geometry.channels[1], self.layout,
-            geometry=geometry, load=load, weightless=weightless,
+            "operator",
+            (self.node.index,),
+            () if geometry.vector else geometry.sizes,
+            geometry.channels[1],
+            self.layout,
+            geometry=geometry,
+            load=load,
+            weightless=weightless,
         )
 
     def convolve(
@@ -163,7 +176,13 @@ class Signal:
         axes = tuple(
             _padded(Axis(n, k, s, r), padding if isinstance(padding, str) else padding[d])
             for d, (n, k, s, r) in enumerate(
-                zip(self.sizes, taps, _per_axis(strides, rank), _per_axis(dilation, rank), strict=True)
+                zip(
+                    self.sizes,
+                    taps,
+                    _per_axis(strides, rank),
+                    _per_axis(dilation, rank),
+                    strict=True,
+                )
             )
         )
         offset = None if bias is None else as_array(bias)
@@ -176,7 +195,9 @@ class Signal:
             )
 
         def load() -> Operator:
-            return Operator(geometry, kernel.read(), np.zeros(outputs) if offset is None else offset)
+            return Operator(
+                geometry, kernel.read(), np.zeros(outputs) if offset is None else offset
+            )
 
         return self.apply(geometry, load, weightless)
 
@@ -201,8 +222,13 @@ class Signal:
             axes = tuple(_padded(Axis(n, k, s), "same") for n, k, s in windows)
             geometry = Geometry(axes, (self.channels,) * 2, self.channels)
             return self.program._append(
-                "pool", (self.node.index,), geometry.sizes, self.channels, self.layout,
-                geometry=geometry, weightless=True,
+                "pool",
+                (self.node.index,),
+                geometry.sizes,
+                self.channels,
+                self.layout,
+                geometry=geometry,
+                weightless=True,
             )
         shape = (*pool, 1, self.channels)
         uniform = Weights(shape, lambda: np.full(shape, 1 / math.prod(pool)))
@@ -233,7 +259,9 @@ class Signal:
         sizes = self._known("global pooling")
         shape = (*sizes, 1, self.channels)
         geometry = Geometry(
-            tuple(Axis(n, taps=n) for n in sizes), (self.channels,) * 2, self.channels,
+            tuple(Axis(n, taps=n) for n in sizes),
+            (self.channels,) * 2,
+            self.channels,
             vector=not keepdims,
         )
 
@@ -290,7 +318,12 @@ class Signal:
         rank = self.rank
         extra = (None,) * rank if output_padding is None else _per_axis(output_padding, rank)
         per_axis = zip(
-            self.sizes, taps, _per_axis(strides, rank), _per_axis(dilation, rank), extra, strict=True
+            self.sizes,
+            taps,
+            _per_axis(strides, rank),
+            _per_axis(dilation, rank),
+            extra,
+            strict=True,
         )
         axes = tuple(_transposed(n, k, s, r, padding, e) for n, k, s, r, e in per_axis)
         offset = None if bias is None else as_array(bias)
@@ -421,7 +454,11 @@ def weighted_sum(terms: Sequence[Signal], factors: Sequence[float] | None = None
                 f"{first.sizes} x {first.channels}"
             )
     return first.program._append(
-        "sum", tuple(t.node.index for t in terms), first.sizes, first.channels, first.layout,
+        "sum",
+        tuple(t.node.index for t in terms),
+        first.sizes,
+        first.channels,
+        first.layout,
         factors=factors,
     )
 
@@ -433,8 +470,11 @@ def concatenate(parts: Sequence[Signal]) -> Signal:
     if any(p.sizes != first.sizes for p in parts):
         raise Refused(f"a concatenation of images of sizes {[p.sizes for p in parts]}")
     return first.program._append(
-        "concatenate", tuple(p.node.index for p in parts), first.sizes,
-        sum(p.channels for p in parts), first.layout,
+        "concatenate",
+        tuple(p.node.index for p in parts),
+        first.sizes,
+        sum(p.channels for p in parts),
+        first.layout,
     )
 
 

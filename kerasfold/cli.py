@@ -98,7 +98,8 @@ def _words(error: BaseException) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="kerasfold", description="Fold everything linear in a Keras model, exactly.",
+        prog="kerasfold",
+        description="Fold everything linear in a Keras model, exactly.",
         epilog="exit codes: 0 done or equivalent; 1 not equivalent, or with --strict not linear; "
         "2 unusable input or arguments",
     )
@@ -108,7 +109,11 @@ def _parser() -> argparse.ArgumentParser:
     fold = commands.add_parser("fold", help="write the folded model and print what was merged")
     fold.add_argument("input", metavar="IN", help="model to fold (.keras, .h5, .hdf5)")
     fold.add_argument(
-        "-o", "--output", metavar="OUT", required=True, help="where to write it (.keras, .h5, .hdf5)"
+        "-o",
+        "--output",
+        metavar="OUT",
+        required=True,
+        help="where to write it (.keras, .h5, .hdf5)",
     )
     _add_objective(fold)
     fold.add_argument("--strict", action="store_true", help="refuse a model that is not linear")
@@ -123,21 +128,28 @@ def _parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help="compare two stored models")
     _add_pair(verify)
     verify.add_argument(
-        "--data", metavar="X.npz",
+        "--data",
+        metavar="X.npz",
         help="inputs in place of random ones: one array, or arrays named as the inputs",
     )
     verify.set_defaults(run=_verify)
 
     bench = commands.add_parser("bench", help="time two stored models, in turns")
     _add_pair(bench)
-    bench.add_argument("--batch", type=_positive, default=1, metavar="N", help="inputs per call (1)")
+    bench.add_argument(
+        "--batch", type=_positive, default=1, metavar="N", help="inputs per call (1)"
+    )
     bench.add_argument("--runs", type=_positive, default=30, metavar="N", help="timed pairs (30)")
     bench.set_defaults(run=_bench)
 
     for command in (fold, explain, verify, bench):
         command.add_argument("--json", action="store_true", help="print JSON")
         command.add_argument(
-            "--import", dest="modules", action="append", default=[], metavar="MODULE",
+            "--import",
+            dest="modules",
+            action="append",
+            default=[],
+            metavar="MODULE",
             help="module that defines layers of the model, or lift rules; may be repeated",
         )
     return parser
@@ -220,15 +232,24 @@ def _bench(args: argparse.Namespace) -> int:
     ratio = statistics.median(x / y for x, y in zip(first, second, strict=True))
     medians = statistics.median(first), statistics.median(second)
     if args.json:
-        _print_json({
-            "a": args.a, "b": args.b, "batch": args.batch, "runs": args.runs,
-            "a_seconds": medians[0], "b_seconds": medians[1], "ratio": ratio,
-        })
+        _print_json(
+            {
+                "a": args.a,
+                "b": args.b,
+                "batch": args.batch,
+                "runs": args.runs,
+                "a_seconds": medians[0],
+                "b_seconds": medians[1],
+                "ratio": ratio,
+            }
+        )
         return DONE
     width = max(len(args.a), len(args.b))
     for name, seconds in zip((args.a, args.b), medians, strict=True):
         _print(f"{name:<{width}}  {1e3 * seconds:10.3f} ms")
-    _print(f"A takes {ratio:.2f} times as long as B (median of {args.runs} pairs, batch {args.batch})")
+    _print(
+        f"A takes {ratio:.2f} times as long as B (median of {args.runs} pairs, batch {args.batch})"
+    )
     return DONE
 
 
@@ -389,7 +410,9 @@ def _load(name: str, custom: dict[str, type]) -> keras.Model:
     _refuse_code(name, _config(name))
     try:
         with _no_advice():
-            model = keras.saving.load_model(name, custom_objects=custom, compile=False, safe_mode=True)
+            model = keras.saving.load_model(
+                name, custom_objects=custom, compile=False, safe_mode=True
+            )
     except Exception as error:
         unknown = _UNKNOWN.search(str(error))
         if unknown is not None:
@@ -459,7 +482,9 @@ def _refuse_code(name: str, config: Any) -> None:
         stack.extend(value.values())
         kind, inner = value.get("class_name"), value.get("config")
         of_layer = inner.get("name") if isinstance(inner, dict) else None
-        code = kind == "Lambda" and isinstance(inner, dict) and isinstance(inner.get("function"), list)
+        code = (
+            kind == "Lambda" and isinstance(inner, dict) and isinstance(inner.get("function"), list)
+        )
         if kind in ("__lambda__", "TFSMLayer") or code:
             what = f"layer '{of_layer}'" if of_layer else "a Lambda layer"
             raise _Unusable(

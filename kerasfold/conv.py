@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -102,7 +102,8 @@ class Axis:
             return self
         (crop_lo, crop_hi), (pad_lo, pad_hi) = self.crop, self.pad
         if self.size is not None and self.stride > 1:
-            assert self.extent is not None and self.out is not None
+            assert self.extent is not None
+            assert self.out is not None
             pad_hi = self.stride * (self.out - 1) + self.span - self.extent - pad_lo
         if pad_lo < 0:
             crop_lo, pad_lo = crop_lo + -pad_lo // self.upsampling, -(-pad_lo % self.upsampling)
@@ -121,7 +122,8 @@ class Axis:
             raise Refused("a crop of a strided 'same' layer depends on the unknown image size")
         lo, hi = (p - self.stride * c for p, c in zip(self.pad, crop, strict=True))
         if self.size is not None:
-            assert self.extent is not None and self.out is not None
+            assert self.extent is not None
+            assert self.out is not None
             out = self.out - sum(crop)
             hi = self.stride * (out - 1) + self.span - self.extent - lo
         return replace(self, pad=(lo, hi)).tight()
@@ -174,7 +176,7 @@ class _Placement:
 
 def _compose_axis(b: Axis, a: Axis) -> _Placement:
     """One axis of `B o A`."""
-    if b.same and not a.is_pointwise or a.same and not b.is_pointwise:
+    if (b.same and not a.is_pointwise) or (a.same and not b.is_pointwise):
         raise Refused(
             "a strided padding='same' depends on the image size, which is unknown here: "
             "give the model's Input a fixed size"
@@ -194,17 +196,22 @@ def _compose_axis(b: Axis, a: Axis) -> _Placement:
                 f"read {-a.slack(side)} position(s) that are zeros in the original"
             )
     spread, stretch = b.upsampling, a.stride
-    spacing = [axis * r for axis, r, k in
-               ((spread, a.dilation, a.taps), (stretch, b.dilation, b.taps)) if k > 1]
+    spacing = [
+        axis * r
+        for axis, r, k in ((spread, a.dilation, a.taps), (stretch, b.dilation, b.taps))
+        if k > 1
+    ]
     dilation = _gcd(spacing) or 1
     step = (spread * a.dilation // dilation or 1, stretch * b.dilation // dilation or 1)
     full = (a.taps - 1) * step[0] * (a.taps > 1) + (b.taps - 1) * step[1] * (b.taps > 1) + 1
     lo, hi = (spread * pa + stretch * pb for pa, pb in zip(a.pad, b.pad, strict=True))
-    axis = Axis(a.size, full, a.stride * b.stride, dilation, a.upsampling * b.upsampling,
-                a.crop, (lo, hi))
+    axis = Axis(
+        a.size, full, a.stride * b.stride, dilation, a.upsampling * b.upsampling, a.crop, (lo, hi)
+    )
     if a.size is not None:
         inner = replace(b, size=a.out, crop=(0, 0))
-        assert axis.extent is not None and inner.out is not None
+        assert axis.extent is not None
+        assert inner.out is not None
         hi = axis.stride * (inner.out - 1) + axis.span - axis.extent - lo
         axis = replace(axis, pad=(lo, hi))
     elif a.stride > 1 and b.upsampling > 1:
@@ -219,8 +226,10 @@ def _reduced(axis: Axis) -> tuple[Axis, slice]:
     if g == 1:
         return axis, slice(None)
     every = g // math.gcd(g, axis.dilation)
-    first = next((t for t in range(min(every, axis.taps))
-                  if (t * axis.dilation - axis.pad[0]) % g == 0), None)
+    first = next(
+        (t for t in range(min(every, axis.taps)) if (t * axis.dilation - axis.pad[0]) % g == 0),
+        None,
+    )
     if first is None:  # every window falls between two samples: nothing but zeros
         raise Refused("every window falls between two upsampled samples")
     taps = len(range(first, axis.taps, every))
@@ -229,7 +238,9 @@ def _reduced(axis: Axis) -> tuple[Axis, slice]:
     total = (sum(axis.pad) - axis.span + 1) // g  # floor((L(n-1) + c) / s) is unchanged
     hi = total + dilation * (taps - 1) - lo
     return (
-        Axis(axis.size, taps, axis.stride // g, dilation, axis.upsampling // g, axis.crop, (lo, hi)),
+        Axis(
+            axis.size, taps, axis.stride // g, dilation, axis.upsampling // g, axis.crop, (lo, hi)
+        ),
         slice(first, None, every),
     )
 
@@ -242,7 +253,11 @@ def _align(axes: Sequence[Axis]) -> tuple[Axis, list[Pair]]:
     for axis in axes:
         if axis.same:
             raise Refused("branches whose strided padding='same' depends on an unknown image size")
-        if (axis.stride, axis.upsampling, axis.size) != (first.stride, first.upsampling, first.size):
+        if (axis.stride, axis.upsampling, axis.size) != (
+            first.stride,
+            first.upsampling,
+            first.size,
+        ):
             raise Refused(
                 f"branches of different stride or upsampling: {axis.stride}/{axis.upsampling} "
                 f"and {first.stride}/{first.upsampling}"
@@ -252,7 +267,7 @@ def _align(axes: Sequence[Axis]) -> tuple[Axis, list[Pair]]:
         # A crop is part of the map only where the window reads beyond it.
         fixed = {axis.crop[side] for axis in axes if axis.pad[side] > 0}
         least = min(axis.crop[side] for axis in axes)
-        if len(fixed) > 1 or fixed and fixed != {least}:
+        if len(fixed) > 1 or (fixed and fixed != {least}):
             raise Refused("branches that crop the image differently before padding it")
         crop.append(least)
     ell = first.upsampling
@@ -260,7 +275,9 @@ def _align(axes: Sequence[Axis]) -> tuple[Axis, list[Pair]]:
     starts = [ell * (axis.crop[0] - crop[0]) - axis.pad[0] for axis in axes]
     ends = [start + axis.span - 1 for start, axis in zip(starts, axes, strict=True)]
     start = min(starts)
-    dilation = _gcd([axis.dilation for axis in axes if axis.taps > 1] + [s - start for s in starts]) or 1
+    dilation = (
+        _gcd([axis.dilation for axis in axes if axis.taps > 1] + [s - start for s in starts]) or 1
+    )
     taps = (max(ends) - start) // dilation + 1
     tails = {
         axis.pad[1] - ell * (axis.crop[1] - crop[1]) - end
@@ -374,7 +391,9 @@ def _join_groups(*groups: int) -> int:
     return _gcd(groups)
 
 
-def _compose_geometry(b: Geometry, a: Geometry) -> tuple[Geometry, list[_Placement], tuple[int, ...] | None]:
+def _compose_geometry(
+    b: Geometry, a: Geometry
+) -> tuple[Geometry, list[_Placement], tuple[int, ...] | None]:
     """`B o A`, where each tap lands, and the taps of A that carry its bias, if any must."""
     vector = a.vector if not b.axes else b.vector
     if a.vector:
@@ -388,14 +407,14 @@ def _compose_geometry(b: Geometry, a: Geometry) -> tuple[Geometry, list[_Placeme
         _compose_axis(axis_b, axis_a) for axis_b, axis_a in zip(b.axes, a.axes, strict=True)
     ]
     indicator = None
-    if b.ones or a.biased and not b.is_steady:
+    if b.ones or (a.biased and not b.is_steady):
         indicator = _indicator(b, a)
     return (
         Geometry(
             tuple(p.axis for p in placements),
             (a.channels[0], b.channels[1]),
             _join_groups(a.groups, b.groups),
-            b.biased or a.biased and indicator is None,
+            b.biased or (a.biased and indicator is None),
             a.ones or b.ones or indicator is not None,
             a.is_steady and b.is_steady,
             vector,
@@ -447,7 +466,10 @@ def restricted(links: Sequence[Geometry], box: Box) -> list[Geometry]:
             before.append((part.crop[0], axis.size - part.crop[1]))
             axes.append(part)
         if geometry is not links[0]:
-            axes = [replace(a, size=hi - lo, crop=(0, 0)) for a, (lo, hi) in zip(axes, before, strict=True)]
+            axes = [
+                replace(a, size=hi - lo, crop=(0, 0))
+                for a, (lo, hi) in zip(axes, before, strict=True)
+            ]
         result.append(replace(geometry, axes=tuple(axes)))
         box = tuple(before)
     return result[::-1]
@@ -466,7 +488,12 @@ def frame_of(links: Sequence[Geometry]) -> Box:
     for a, b in itertools.pairwise(links):
         widened = []
         for axis_a, axis_b, (lo, hi) in zip(a.axes, b.axes, frame, strict=True):
-            if axis_a.out is None or axis_b.out is None or axis_a.upsampling > 1 or axis_b.upsampling > 1:
+            if (
+                axis_a.out is None
+                or axis_b.out is None
+                or axis_a.upsampling > 1
+                or axis_b.upsampling > 1
+            ):
                 raise Refused("the border of an image of unknown size, or of an upsampled one")
             cropped = axis_a.cropped(axis_b.crop)
             first, last = 0, axis_b.out - 1
@@ -508,9 +535,15 @@ def add_geometry(terms: Sequence[Geometry]) -> Geometry:
     if any(t.channels != first.channels for t in terms):
         raise Refused("a sum that broadcasts over channels")
     axes = tuple(_align([t.axes[d] for t in terms])[0] for d in range(len(first.axes)))
-    return Geometry(axes, first.channels, _join_groups(*(t.groups for t in terms)),
-                    any(t.biased for t in terms), any(t.ones for t in terms),
-                    all(t.is_steady for t in terms), first.vector)
+    return Geometry(
+        axes,
+        first.channels,
+        _join_groups(*(t.groups for t in terms)),
+        any(t.biased for t in terms),
+        any(t.ones for t in terms),
+        all(t.is_steady for t in terms),
+        first.vector,
+    )
 
 
 def concatenate_geometry(parts: Sequence[Geometry]) -> Geometry:
@@ -520,8 +553,15 @@ def concatenate_geometry(parts: Sequence[Geometry]) -> Geometry:
     first = parts[0]
     axes = tuple(_align([p.axes[d] for p in parts])[0] for d in range(len(first.axes)))
     channels = (first.channels[0], sum(p.channels[1] for p in parts))
-    return Geometry(axes, channels, 1, any(p.biased for p in parts), any(p.ones for p in parts),
-                    all(p.is_steady for p in parts), first.vector)
+    return Geometry(
+        axes,
+        channels,
+        1,
+        any(p.biased for p in parts),
+        any(p.ones for p in parts),
+        all(p.is_steady for p in parts),
+        first.vector,
+    )
 
 
 # ---------------------------------------------------------------------------- weights
@@ -606,7 +646,7 @@ def regroup(kernel: Array, groups: int, fewer: int) -> Array:
     return full.reshape(*taps, merged * width, outputs)
 
 
-def _channel_product(a: Array, groups_a: int, groups_b: int):
+def _channel_product(a: Array, groups_a: int, groups_b: int) -> Callable[[Array], Array]:
     """A function from one tap of B, (c1/groups_b, c2), to that tap times every tap of `a`.
 
     One of the group counts divides the other; the finer structure is never densified.
@@ -685,7 +725,8 @@ def compose(b: Operator, a: Operator) -> Operator:
             total = kernel_b.sum(axis=tuple(range(rank)))
             bias = bias + _channels(total, a.bias, groups[0]) / phases
         else:
-            carried = _carry(a.bias[None, :], indicator, a.geometry) + (0 if carried is None else carried)
+            constant = _carry(a.bias[None, :], indicator, a.geometry)
+            carried = constant if carried is None else carried + constant
     ones = None
     if geometry.ones:
         ones = np.zeros((*geometry.taps, geometry.channels[1]))
@@ -731,10 +772,14 @@ def _embed(kernel: Array, places: Sequence[Pair], taps: tuple[int, ...]) -> Arra
 def _aligned(operators: Sequence[Operator], geometry: Geometry) -> list[tuple[Array, Array | None]]:
     """Kernel and ones kernel of each operator, in the common window of `geometry`."""
     axes = zip(*(op.geometry.axes for op in operators), strict=True)
-    places = list(zip(*(_align(list(column))[1] for column in axes), strict=True)) or [()] * len(operators)
+    places = list(zip(*(_align(list(column))[1] for column in axes), strict=True)) or [()] * len(
+        operators
+    )
     return [
-        (_embed(op.kernel, place, geometry.taps),
-         None if op.ones is None else _embed(op.ones, place, geometry.taps))
+        (
+            _embed(op.kernel, place, geometry.taps),
+            None if op.ones is None else _embed(op.ones, place, geometry.taps),
+        )
         for op, place in zip(operators, places, strict=True)
     ]
 
@@ -749,8 +794,9 @@ def add(operators: Sequence[Operator]) -> Operator:
         regroup(kernel, op.geometry.groups, geometry.groups)
         for op, (kernel, _) in zip(operators, placed, strict=True)
     )
-    ones = sum(o for _, o in placed if o is not None) if geometry.ones else None
-    return Operator(geometry, np.asarray(kernel), np.sum([op.bias for op in operators], axis=0), ones)
+    ones = np.sum([o for _, o in placed if o is not None], axis=0) if geometry.ones else None
+    bias = np.sum([op.bias for op in operators], axis=0)
+    return Operator(geometry, np.asarray(kernel), bias, ones)
 
 
 def concatenate(operators: Sequence[Operator]) -> Operator:
@@ -760,14 +806,20 @@ def concatenate(operators: Sequence[Operator]) -> Operator:
     geometry = concatenate_geometry([op.geometry for op in operators])
     placed = _aligned(operators, geometry)
     kernel = np.concatenate(
-        [regroup(kernel, op.geometry.groups, 1)
-         for op, (kernel, _) in zip(operators, placed, strict=True)], axis=-1
+        [
+            regroup(kernel, op.geometry.groups, 1)
+            for op, (kernel, _) in zip(operators, placed, strict=True)
+        ],
+        axis=-1,
     )
     ones = None
     if geometry.ones:
         ones = np.concatenate(
-            [np.zeros((*geometry.taps, op.geometry.channels[1])) if o is None else o
-             for op, (_, o) in zip(operators, placed, strict=True)], axis=-1
+            [
+                np.zeros((*geometry.taps, op.geometry.channels[1])) if o is None else o
+                for op, (_, o) in zip(operators, placed, strict=True)
+            ],
+            axis=-1,
         )
     return Operator(geometry, kernel, np.concatenate([op.bias for op in operators]), ones)
 

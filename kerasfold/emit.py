@@ -17,9 +17,11 @@ import numpy as np
 from keras import tree
 
 from kerasfold.conv import Axis, Geometry, Operator
+from kerasfold.express import keras_padding
 from kerasfold.graph import Call, Tensor, copy_operation, copy_state
-from kerasfold.plan import Plan, Segment, framed_geometries, keras_padding
+from kerasfold.plan import Plan
 from kerasfold.region import Lifted, Regions
+from kerasfold.segment import Segment, framed_geometries
 
 Compose = Callable[[Segment], Mapping[Any, Operator | None]]
 
@@ -84,7 +86,9 @@ class _Emitter:
         with warnings.catch_warnings():
             # The original's own mismatch of dict keys and input names was reported there.
             warnings.filterwarnings("ignore", message="When providing `inputs` as a dict")
-            model = keras.Model(inputs, tree.pack_sequence_as(graph.outputs, outputs), name=graph.name)
+            model = keras.Model(
+                inputs, tree.pack_sequence_as(graph.outputs, outputs), name=graph.name
+            )
         if model.output_names != list(graph.output_names):
             model.output_names = list(graph.output_names)
         return Emission(model, self.values)
@@ -96,7 +100,10 @@ class _Emitter:
         if self.dtype is not None and keras.backend.is_float_dtype(dtype):
             dtype = self.dtype
         return keras.Input(
-            batch_shape=layer.batch_shape, dtype=dtype, name=layer.name, sparse=layer.sparse,
+            batch_shape=layer.batch_shape,
+            dtype=dtype,
+            name=layer.name,
+            sparse=layer.sparse,
             optional=layer.optional,
         )
 
@@ -128,11 +135,11 @@ class _Emitter:
     def _output_names(self) -> dict[int, str]:
         """Calls that take an output's name: of a nested model, or of a vanished identity."""
         maker = {t.index: call for call in self.graph.calls for t in call.outputs}
-        own = {
-            maker[t.index].index for t in tree.flatten(self.graph.outputs) if t.index in maker
-        }
+        own = {maker[t.index].index for t in tree.flatten(self.graph.outputs) if t.index in maker}
         renamed: dict[int, str] = {}
-        for tensor, name in zip(tree.flatten(self.graph.outputs), self.graph.output_names, strict=True):
+        for tensor, name in zip(
+            tree.flatten(self.graph.outputs), self.graph.output_names, strict=True
+        ):
             call = maker.get(tensor.index)
             if call is None:
                 continue
@@ -169,7 +176,9 @@ class _Emitter:
         )
         fresh = id(operation) not in self.copies
         if fresh:
-            self.copies[id(operation)] = copy_operation(operation, self._call_name(call), self.dtype)
+            self.copies[id(operation)] = copy_operation(
+                operation, self._call_name(call), self.dtype
+            )
         copied = self.copies[id(operation)]
         result = copied(*args, **kwargs)
         if fresh:
@@ -197,10 +206,16 @@ class _Emitter:
         elif segment.form == "pooled":
             (root,) = segment.terms
             operator = self.composed(segment)["operator"]
-            assert operator is not None and segment.middle is not None
+            assert operator is not None
+            assert segment.middle is not None
             pool = self.owner[segment.middle].call
             value = style.pooled(
-                self._node(root), operator, pool.operation, segment.pool_first, name, activation,
+                self._node(root),
+                operator,
+                pool.operation,
+                segment.pool_first,
+                name,
+                activation,
                 self._name(pool.name) if pool is not call else self._name(f"{name}_operator"),
             )
         elif segment.form == "framed":
@@ -210,10 +225,14 @@ class _Emitter:
             terms = self.composed(segment)
             single = len(terms) == 1
             parts = [
-                self._node(root) if operator is None
+                self._node(root)
+                if operator is None
                 else style.convolution(
-                    self._node(root), operator, name if single else self._name(f"{name}_{i}"),
-                    activation if single else None, i,
+                    self._node(root),
+                    operator,
+                    name if single else self._name(f"{name}_{i}"),
+                    activation if single else None,
+                    i,
                 )
                 for i, (root, operator) in enumerate(terms.items())
             ]
@@ -257,7 +276,8 @@ class _Style:
         ]
         weighty = [layer for layer in layers if layer.weights]
         self.policy = emitter.dtype or (
-            (weighty or layers)[-1].dtype_policy if layers
+            (weighty or layers)[-1].dtype_policy
+            if layers
             else emitter.owner[segment.node].call.outputs[0].dtype
         )
         self.trainable = any(layer.trainable for layer in weighty) if weighty else True
@@ -271,7 +291,13 @@ class _Style:
         return self.emitter.made[key]
 
     def pooled(
-        self, x: Any, operator: Operator, pool: Any, pool_first: bool, name: str, activation: Any,
+        self,
+        x: Any,
+        operator: Operator,
+        pool: Any,
+        pool_first: bool,
+        name: str,
+        activation: Any,
         other: str,
     ) -> Any:
         """An average pool and one convolution, in the cheaper order."""
@@ -286,8 +312,13 @@ class _Style:
             return self.convolution(pooling(x, other), operator, name, activation, "operator")
         if activation is None:
             return pooling(self.convolution(x, operator, other, None, "operator"), name)
-        x = pooling(self.convolution(x, operator, other, None, "operator"), self.emitter._name(f"{name}_pool"))
-        return self.layer(keras.layers.Activation, "activation", name=name, activation=activation)(x)
+        x = pooling(
+            self.convolution(x, operator, other, None, "operator"),
+            self.emitter._name(f"{name}_pool"),
+        )
+        return self.layer(keras.layers.Activation, "activation", name=name, activation=activation)(
+            x
+        )
 
     def framed(
         self, x: Any, weights: Mapping[Any, Operator | None], name: str, activation: Any
@@ -297,13 +328,17 @@ class _Style:
         interior = weights["interior"]
         assert interior is not None
         _, strips = framed_geometries([stage.geometry for stage in stages])
-        image = self.convolution(x, interior, self.emitter._name(f"{name}_interior"), None, "interior")
+        image = self.convolution(
+            x, interior, self.emitter._name(f"{name}_interior"), None, "interior"
+        )
         last = len(strips) - 1
         for axis in reversed(range(len(interior.geometry.axes))):
             parts = {1: image}  # low strip, interior, high strip
             for number, (strip_axis, side, geometries) in enumerate(strips):
                 if strip_axis == axis:
-                    parts[2 * side] = self._strip(x, stages, geometries, f"{name}_border_{number}", name)
+                    parts[2 * side] = self._strip(
+                        x, stages, geometries, f"{name}_border_{number}", name
+                    )
             if len(parts) > 1:
                 done = activation is None and axis == strips[0][0]
                 join = name if done else self.emitter._name(f"{name}_join_{axis}")
@@ -323,16 +358,21 @@ class _Style:
         """One strip of the border: every stage on the pixels that the next one reads."""
         for position, (stage, geometry) in enumerate(zip(stages, geometries, strict=True)):
             x = self._pad_and_crop(
-                x, [a.crop for a in geometry.axes], [a.pad for a in geometry.axes],
+                x,
+                [a.crop for a in geometry.axes],
+                [a.pad for a in geometry.axes],
                 f"{name}_{position}",
             )
-            bare = tuple(
-                Axis(None, a.taps, a.stride, a.dilation) for a in geometry.axes
-            )
+            bare = tuple(Axis(None, a.taps, a.stride, a.dilation) for a in geometry.axes)
             key = (self.key, ("stage", position))
-            label = "" if key in self.emitter.made else self.emitter._name(f"{shared}_stage_{position}")
+            label = (
+                "" if key in self.emitter.made else self.emitter._name(f"{shared}_stage_{position}")
+            )
             x = self.convolution(
-                x, Operator(replace(geometry, axes=bare), stage.kernel, stage.bias), label, None,
+                x,
+                Operator(replace(geometry, axes=bare), stage.kernel, stage.bias),
+                label,
+                None,
                 ("stage", position),
             )
         return x
@@ -341,7 +381,11 @@ class _Style:
         """One convolution, with the padding it needs."""
         geometry, kernel = operator.geometry, operator.kernel
         rank = len(geometry.axes)
-        common: dict[str, Any] = {"name": name, "activation": activation, "use_bias": geometry.biased}
+        common: dict[str, Any] = {
+            "name": name,
+            "activation": activation,
+            "use_bias": geometry.biased,
+        }
         if operator.ones is not None and geometry.vector:
             operator = _constant_ones(operator)
             geometry, common["use_bias"] = operator.geometry, True
@@ -361,25 +405,43 @@ class _Style:
             return self._transposed(x, operator, common, role)
         if rank == 0:
             return self._weighted(
-                keras.layers.Dense, role, x, {"kernel": kernel, "bias": operator.bias},
-                units=geometry.channels[1], **common,
+                keras.layers.Dense,
+                role,
+                x,
+                {"kernel": kernel, "bias": operator.bias},
+                units=geometry.channels[1],
+                **common,
             )
         x, padding = self._padded(x, geometry, name)
         kernel, geometry = _without_strided_dilation(kernel, geometry)
         common |= self._window(geometry, padding)
-        if geometry.is_depthwise and geometry.groups > 1 and rank < 3 and len(set(common["strides"])) == 1:
+        if (
+            geometry.is_depthwise
+            and geometry.groups > 1
+            and rank < 3
+            and len(set(common["strides"])) == 1
+        ):
             shape = (*geometry.taps, geometry.channels[0], -1)
             kernel = kernel.reshape(shape)
             kind = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)[rank - 1]
             return self._weighted(
-                kind, role, x, {"kernel": kernel, "bias": operator.bias},
+                kind,
+                role,
+                x,
+                {"kernel": kernel, "bias": operator.bias},
                 initializers={"kernel": "depthwise_initializer"},
-                depth_multiplier=kernel.shape[-1], **common,
+                depth_multiplier=kernel.shape[-1],
+                **common,
             )
         kind = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)[rank - 1]
         return self._weighted(
-            kind, role, x, {"kernel": kernel, "bias": operator.bias},
-            filters=geometry.channels[1], groups=geometry.groups, **common,
+            kind,
+            role,
+            x,
+            {"kernel": kernel, "bias": operator.bias},
+            filters=geometry.channels[1],
+            groups=geometry.groups,
+            **common,
         )
 
     def _vector(self, x: Any, operator: Operator, common: dict[str, Any], role: Any) -> Any:
@@ -389,22 +451,30 @@ class _Style:
         if geometry.groups == 1 and kernel is not None:
             x = self._reshaped(x, name)
             return self._weighted(
-                keras.layers.Dense, role, x,
+                keras.layers.Dense,
+                role,
+                x,
                 {"kernel": kernel.reshape(-1, geometry.channels[1]), "bias": operator.bias},
-                units=geometry.channels[1], **common,
+                units=geometry.channels[1],
+                **common,
             )
         inner = self.emitter._name(f"{name}_image")
         x = self.convolution(
-            x, Operator(replace(geometry, vector=False), operator.kernel, operator.bias), inner,
-            common["activation"], role,
+            x,
+            Operator(replace(geometry, vector=False), operator.kernel, operator.bias),
+            inner,
+            common["activation"],
+            role,
         )
-        return self.layer(
-            keras.layers.Flatten, (role, "flat"), name=name, data_format=self.layout
-        )(x)
+        return self.layer(keras.layers.Flatten, (role, "flat"), name=name, data_format=self.layout)(
+            x
+        )
 
     def _reshaped(self, x: Any, name: str) -> Any:
         name = self.emitter._name(f"{name}_flat")
-        return self.layer(keras.layers.Flatten, ("flat", name), name=name, data_format=self.layout)(x)
+        return self.layer(keras.layers.Flatten, ("flat", name), name=name, data_format=self.layout)(
+            x
+        )
 
     def _transposed(self, x: Any, operator: Operator, common: dict[str, Any], role: Any) -> Any:
         """An upsampling operator, as a transposed convolution between paddings and crops."""
@@ -414,31 +484,46 @@ class _Style:
         kernel[tuple(slice(None, None, a.dilation) for a in axes)] = operator.kernel
         kernel = np.flip(kernel, axis=tuple(range(rank))).swapaxes(-1, -2)
         # The full result, L(n - 1) + span samples, starts span - 1 - lo before ours does.
-        pads = [tuple(_input_padding(a, side) for side in (0, 1)) for a in axes]
+        pads = [(_input_padding(a, 0), _input_padding(a, 1)) for a in axes]
         x = self._pad_and_crop(x, [a.crop for a in axes], pads, name)
         crops = [
-            tuple(a.span - 1 - a.pad[side] + a.upsampling * pad[side] for side in (0, 1))
+            (
+                a.span - 1 - a.pad[0] + a.upsampling * pad[0],
+                a.span - 1 - a.pad[1] + a.upsampling * pad[1],
+            )
             for a, pad in zip(axes, pads, strict=True)
         ]
         cropped = any(map(any, crops))
         activation = common.pop("activation")
         kind = (
-            keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose
+            keras.layers.Conv1DTranspose,
+            keras.layers.Conv2DTranspose,
+            keras.layers.Conv3DTranspose,
         )[rank - 1]
         common |= {"name": self.emitter._name(f"{name}_full")} if cropped else {}
         x = self._weighted(
-            kind, role, x, {"kernel": kernel, "bias": operator.bias},
-            filters=geometry.channels[1], kernel_size=kernel.shape[:rank],
-            strides=tuple(a.upsampling for a in axes), padding="valid", data_format=self.layout,
-            output_padding=tuple(0 for _ in axes) if any(a.span < a.upsampling for a in axes) else None,
-            activation=None if cropped else activation, **common,
+            kind,
+            role,
+            x,
+            {"kernel": kernel, "bias": operator.bias},
+            filters=geometry.channels[1],
+            kernel_size=kernel.shape[:rank],
+            strides=tuple(a.upsampling for a in axes),
+            padding="valid",
+            data_format=self.layout,
+            output_padding=tuple(0 for _ in axes)
+            if any(a.span < a.upsampling for a in axes)
+            else None,
+            activation=None if cropped else activation,
+            **common,
         )
         if not cropped:
             return x
         kind = (keras.layers.Cropping1D, keras.layers.Cropping2D, keras.layers.Cropping3D)[rank - 1]
         last = name if activation is None else self.emitter._name(f"{name}_crop")
-        x = self.layer(kind, (role, "crop"), name=last, cropping=_keras_pairs(crops),
-                       data_format=self.layout)(x)
+        x = self.layer(
+            kind, (role, "crop"), name=last, cropping=_keras_pairs(crops), data_format=self.layout
+        )(x)
         if activation is None:
             return x
         return self.layer(
@@ -449,20 +534,26 @@ class _Style:
         self, x: Any, first: Operator | None, last: Operator | None, name: str, activation: Any
     ) -> Any:
         """A SeparableConv layer."""
-        assert first is not None and last is not None
+        assert first is not None
+        assert last is not None
         geometry = first.geometry
         x, padding = self._padded(x, geometry, name)
         depthwise = first.kernel.reshape(*geometry.taps, geometry.channels[0], -1)
         kind = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)[len(geometry.axes) - 1]
         return self._weighted(
-            kind, "separable", x,
+            kind,
+            "separable",
+            x,
             {"depthwise_kernel": depthwise, "pointwise_kernel": last.kernel, "bias": last.bias},
             initializers={
                 "depthwise_kernel": "depthwise_initializer",
                 "pointwise_kernel": "pointwise_initializer",
             },
-            filters=last.geometry.channels[1], depth_multiplier=depthwise.shape[-1],
-            name=name, activation=activation, use_bias=last.geometry.biased,
+            filters=last.geometry.channels[1],
+            depth_multiplier=depthwise.shape[-1],
+            name=name,
+            activation=activation,
+            use_bias=last.geometry.biased,
             **self._window(geometry, padding),
         )
 
@@ -476,8 +567,13 @@ class _Style:
         }
 
     def _weighted(
-        self, kind: Any, role: Any, x: Any, weights: dict[str, np.ndarray],
-        initializers: Mapping[str, str] | None = None, **config: Any,
+        self,
+        kind: Any,
+        role: Any,
+        x: Any,
+        weights: dict[str, np.ndarray],
+        initializers: Mapping[str, str] | None = None,
+        **config: Any,
     ) -> Any:
         """Call a layer whose variables start as `weights`, at no second copy."""
         if (self.key, role) in self.emitter.made:
@@ -507,11 +603,15 @@ class _Style:
         """`x` cropped, then padded with zeros."""
         rank = len(crops)
         if any(map(any, crops)):
-            kind = (keras.layers.Cropping1D, keras.layers.Cropping2D, keras.layers.Cropping3D)[rank - 1]
+            kind = (keras.layers.Cropping1D, keras.layers.Cropping2D, keras.layers.Cropping3D)[
+                rank - 1
+            ]
             x = self._resized(kind, "crop", x, f"{name}_crop", cropping=_keras_pairs(crops))
         if any(map(any, pads)):
             kind = (
-                keras.layers.ZeroPadding1D, keras.layers.ZeroPadding2D, keras.layers.ZeroPadding3D
+                keras.layers.ZeroPadding1D,
+                keras.layers.ZeroPadding2D,
+                keras.layers.ZeroPadding3D,
             )[rank - 1]
             x = self._resized(kind, "pad", x, f"{name}_pad", padding=_keras_pairs(pads))
         return x
@@ -537,9 +637,13 @@ class _Style:
 
     def _padded_with(self, x: Any, geometry: Geometry, value: float, name: str) -> Any:
         """`x` cropped, then padded with a value other than zero."""
-        x = self._pad_and_crop(x, [a.crop for a in geometry.axes], [(0, 0)] * len(geometry.axes), name)
+        x = self._pad_and_crop(
+            x, [a.crop for a in geometry.axes], [(0, 0)] * len(geometry.axes), name
+        )
         pads = [a.pad for a in geometry.axes]
-        around = [(0, 0), (0, 0), *pads] if self.layout == "channels_first" else [(0, 0), *pads, (0, 0)]
+        around = (
+            [(0, 0), (0, 0), *pads] if self.layout == "channels_first" else [(0, 0), *pads, (0, 0)]
+        )
         return self.emitter.named(keras.ops.pad(x, around, constant_values=value), f"{name}_pad")
 
 
@@ -624,7 +728,12 @@ def _unpadded(operator: Operator, value: float) -> Operator:
     """The operator on an input that is already padded with `value`."""
     geometry = operator.geometry
     axes = tuple(
-        Axis(None if a.size is None else a.size - sum(a.crop) + sum(a.pad), a.taps, a.stride, a.dilation)
+        Axis(
+            None if a.size is None else a.size - sum(a.crop) + sum(a.pad),
+            a.taps,
+            a.stride,
+            a.dilation,
+        )
         for a in geometry.axes
     )
     taps = tuple(range(len(axes)))
@@ -638,16 +747,20 @@ def _homogeneous(operator: Operator) -> Operator:
     assert operator.ones is not None
     kernel = np.concatenate([operator.kernel, operator.ones[..., None, :]], axis=-2)
     inputs, outputs = geometry.channels
-    wider = Geometry(geometry.axes, (inputs + geometry.groups, outputs), geometry.groups, geometry.biased)
+    wider = Geometry(
+        geometry.axes, (inputs + geometry.groups, outputs), geometry.groups, geometry.biased
+    )
     return Operator(wider, kernel, operator.bias)
 
 
-def _without_strided_dilation(kernel: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, Geometry]:
+def _without_strided_dilation(
+    kernel: np.ndarray, geometry: Geometry
+) -> tuple[np.ndarray, Geometry]:
     """Keras allows no stride together with dilation: write the zeros into the kernel."""
     axes = geometry.axes
     if max(a.stride for a in axes) == 1 or max(a.dilation for a in axes) == 1:
         return kernel, geometry
-    full = np.zeros((*(a.span for a in axes), *kernel.shape[len(axes):]))
+    full = np.zeros((*(a.span for a in axes), *kernel.shape[len(axes) :]))
     full[tuple(slice(None, None, a.dilation) for a in axes)] = kernel
     dense = tuple(
         type(a)(a.size, a.span, a.stride, 1, a.upsampling, a.crop, a.pad, a.same) for a in axes

@@ -12,10 +12,11 @@ from kerasfold import graph as graphs
 from kerasfold.conv import Operator
 from kerasfold.emit import emit
 from kerasfold.errors import EquivalenceError, FoldError, NonlinearLayerError
-from kerasfold.plan import Plan, Segment, weights_of
+from kerasfold.plan import Plan
 from kerasfold.plan import plan as make_plan
 from kerasfold.region import Regions, lift
 from kerasfold.report import FoldReport, report
+from kerasfold.segment import Segment, weights_of
 from kerasfold.verify import verify_fold
 
 

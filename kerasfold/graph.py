@@ -223,16 +223,19 @@ class _Reader:
             operation = node.operation
             args = tree.map_structure(self._argument, node.arguments.args)
             kwargs = tree.map_structure(self._argument, node.arguments.kwargs)
-            if training is not None and "training" in getattr(operation, "_call_context_args", ()):
-                if "training" in kwargs or getattr(operation, "_call_has_training_arg", False):
-                    kwargs = {**kwargs, "training": training}
+            if training is not None and getattr(operation, "_call_has_training_arg", False):
+                kwargs = {**kwargs, "training": training}  # Keras: the outer flag wins
             flag = kwargs.get("training")
             inner = _functional_graph(operation)
-            if inner is not None and self._walk_nested(inner, operation, node, args, kwargs, prefix):
+            if inner is not None and self._walk_nested(
+                inner, operation, node, args, kwargs, prefix
+            ):
                 continue
             outputs = tuple(self.tensor(x) for x in node.outputs)
             self.calls.append(
-                Call(len(self.calls), operation, prefix + operation.name, args, kwargs, outputs, flag)
+                Call(
+                    len(self.calls), operation, prefix + operation.name, args, kwargs, outputs, flag
+                )
             )
         return [self.tensor(x) for x in functional._outputs]
 
@@ -240,7 +243,13 @@ class _Reader:
         return self.tensor(value) if isinstance(value, keras.KerasTensor) else value
 
     def _walk_nested(
-        self, inner: Any, operation: keras.Operation, node: Any, args: tuple, kwargs: dict, prefix: str
+        self,
+        inner: Any,
+        operation: keras.Operation,
+        node: Any,
+        args: tuple,
+        kwargs: dict,
+        prefix: str,
     ) -> bool:
         """Read the calls inside a nested model; False if only Keras can run this call."""
         rest = {k: v for k, v in kwargs.items() if k != "training" and v is not None}
@@ -329,8 +338,12 @@ def copy_operation(operation: keras.Operation, name: str, dtype: str | None) -> 
     try:
         if type(operation) is keras.layers.Lambda:
             fresh: Any = keras.layers.Lambda(
-                operation.function, operation._output_shape, operation.mask, operation.arguments,
-                dtype=dtype or operation.dtype_policy, trainable=operation.trainable,
+                operation.function,
+                operation._output_shape,
+                operation.mask,
+                operation.arguments,
+                dtype=dtype or operation.dtype_policy,
+                trainable=operation.trainable,
             )
         else:
             config = operation.get_config()
@@ -342,11 +355,16 @@ def copy_operation(operation: keras.Operation, name: str, dtype: str | None) -> 
     except Exception as error:
         raise UnsupportedModelError(
             f"layer '{operation.name}' of class {type(operation).__name__} cannot be rebuilt from "
-            f"its config ({type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}): "
+            f"its config ({type(error).__name__}: {first_line(error)}): "
             "give it a get_config() that returns every argument of its __init__"
         ) from error
     fresh.name = name
     return fresh
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message."""
+    return (str(error).strip() or "no message").splitlines()[0]
 
 
 def copy_state(source: keras.Operation, target: keras.Operation) -> None:
@@ -391,4 +409,4 @@ def as_constant(value: Any) -> np.ndarray:
 
 def attach_fold(fold: Callable[..., keras.Model]) -> None:
     """Give every `keras.Model` a `fold` method."""
-    keras.Model.fold = fold  # type: ignore[attr-defined]
+    keras.Model.fold = fold

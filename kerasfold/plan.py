@@ -13,185 +13,31 @@ cheapest set under an objective, starting from the original, so it never does wo
 from __future__ import annotations
 
 import itertools
-import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import keras
 
 from kerasfold.affine import Node
-from kerasfold.conv import (
-    Axis,
-    Geometry,
-    Operator,
-    Refused,
-    add,
-    add_geometry,
-    chain,
-    compose,
-    compose_geometry,
-    concatenate,
-    concatenate_geometry,
-    flattened_input,
-    flattened_operator,
-    frame_boxes,
-    frame_of,
-    identity,
-    identity_geometry,
-    restricted,
-)
+from kerasfold.conv import Geometry, Refused, compose_geometry
+from kerasfold.cost import BYTES, OBJECTIVES, PER_CALL, Cost, moved_bytes, operator_cost
 from kerasfold.errors import FoldError
+from kerasfold.express import check_emittable, is_free, is_separable
 from kerasfold.region import Lifted, Regions
+from kerasfold.segment import (
+    Flattened,
+    Segment,
+    Sizes,
+    at_sizes,
+    evaluate,
+    framed_geometries,
+    sizes_without,
+)
 
 EXHAUSTIVE = 9  # tensors up to which every subset is tried
 LOOKBACK = 24  # links of a chain merged at once; merged links may merge again
-NOMINAL_SIZE = 64  # samples assumed along an axis of unknown size
-
-
-# ------------------------------------------------------------------------------ cost
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What a plan costs, per image.
-
-    Attributes:
-        macs: multiply-accumulates.
-        params: weights.
-        layers: emitted calls; padding, cropping, concatenation, reshaping and activations
-            count 0.
-        unconvolved: spatial operators that are not written as convolutions.
-        seconds: roofline of MACs and bytes moved, plus a constant per call.
-    """
-
-    macs: float = 0.0
-    params: float = 0.0
-    layers: int = 0
-    unconvolved: int = 0
-    seconds: float = 0.0
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.macs + other.macs,
-            self.params + other.params,
-            self.layers + other.layers,
-            self.unconvolved + other.unconvolved,
-            self.seconds + other.seconds,
-        )
-
-
-OBJECTIVES: dict[str, Callable[[Cost], tuple[float, ...]]] = {
-    "latency": lambda c: (c.seconds, c.layers),
-    "macs": lambda c: (c.macs, c.seconds),
-    "params": lambda c: (c.params, c.seconds),
-    "layers": lambda c: (c.layers, c.unconvolved, c.seconds),
-}
-
-# Roofline of a small CPU, float32, per second: see benchmarks/roofline.py.
-DENSE_MACS = 6e10
-DEPTHWISE_MACS = 6e9
-BYTES = 8e9
-PER_CALL = 8e-6
-
-
-def _pixels(sizes: Iterable[int | None]) -> int:
-    return math.prod(NOMINAL_SIZE if n is None else n for n in sizes)
-
-
-def macs_of(geometry: Geometry) -> int:
-    """Multiply-accumulates of one application of an operator."""
-    ones = math.prod(geometry.taps) * geometry.channels[1] if geometry.ones else 0
-    phases = math.prod(axis.upsampling for axis in geometry.axes)
-    return _pixels(geometry.sizes) * (math.prod(geometry.kernel_shape) + ones) // phases
-
-
-def _moved(sizes: Iterable[int | None], channels: int) -> int:
-    return 4 * _pixels(sizes) * channels
-
-
-def _read(geometry: Geometry) -> int:
-    return _moved((axis.size for axis in geometry.axes), geometry.channels[0])
-
-
-def _operator_cost(geometry: Geometry, shared: int = 1) -> Cost:
-    """One emitted convolution; `shared` calls share its weights."""
-    macs = macs_of(geometry)
-    rate = DEPTHWISE_MACS if geometry.groups > 1 else DENSE_MACS
-    moved = _read(geometry) + _moved(geometry.sizes, geometry.channels[1]) + 4 * geometry.params
-    seconds = max(macs / rate, moved / BYTES) + PER_CALL
-    if geometry.ones or not fits_keras_padding(geometry):
-        seconds += 2 * _read(geometry) / BYTES + PER_CALL
-    return Cost(macs, geometry.params / shared, 1, 0, seconds)
-
-
-def keras_padding(geometry: Geometry) -> Literal["valid", "same"] | None:
-    """The Keras `padding=` that expresses the geometry, or None where it takes a layer."""
-    if all(_is_valid(axis) for axis in geometry.axes):
-        return "valid"
-    return "same" if all(_is_same(axis) for axis in geometry.axes) else None
-
-
-def fits_keras_padding(geometry: Geometry) -> bool:
-    """Whether no separate padding or cropping layer is needed."""
-    return keras_padding(geometry) is not None
-
-
-def _is_valid(axis: Any) -> bool:
-    if axis.upsampling > 1:
-        return False
-    if axis.same or axis.crop[0] or any(axis.pad):
-        return False
-    if axis.size is None:
-        return not axis.crop[1]
-    return (axis.size - axis.span) // axis.stride + 1 == axis.out
-
-
-def _is_same(axis: Any) -> bool:
-    if axis.upsampling > 1:
-        return False
-    if axis.same:
-        return True
-    if axis.crop[0] or axis.crop[1] and axis.pad[1]:
-        return False
-    if axis.size is None:
-        low = (axis.span - 1) // 2
-        return axis.stride == 1 and not axis.crop[1] and axis.pad == (low, axis.span - 1 - low)
-    out = -(-axis.size // axis.stride)
-    total = max((out - 1) * axis.stride + axis.span - axis.size, 0)
-    return out == axis.out and axis.pad[0] == total // 2
-
-
-# -------------------------------------------------------------------------- segments
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Segment:
-    """How one materialised node is computed.
-
-    Attributes:
-        node: the node.
-        form: 'keep', the original call; 'operator', one convolution per term, added up;
-            'separable', a depthwise convolution and a pointwise one in one layer; 'framed',
-            one convolution for the interior, and `stages` on thin strips for the border;
-            'pooled', an average pool after or before everything else.
-        terms: operator by materialised node or root that is read; None is the identity.
-        visited: nodes composed into it, `node` the last.
-        cost: its cost.
-        middle: for 'separable', the node between its two parts; for 'pooled', the pool.
-        stages: for 'framed', the nodes of each step that the border takes.
-        pool_first: for 'pooled', whether the pool comes before the rest.
-    """
-
-    node: int
-    form: Literal["keep", "operator", "separable", "framed", "pooled"]
-    terms: Mapping[int, Geometry | None]
-    visited: tuple[int, ...]
-    cost: Cost
-    middle: int | None = None
-    stages: tuple[tuple[int, ...], ...] = ()
-    pool_first: bool = False
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -209,192 +55,6 @@ class Plan:
     held: Mapping[int, str]
     cost: Cost
     original: Cost
-
-
-class _Sizes:
-    """Composition of geometries."""
-
-    compose = staticmethod(compose_geometry)
-    add = staticmethod(add_geometry)
-    concatenate = staticmethod(concatenate_geometry)
-    identity = staticmethod(identity_geometry)
-    unflatten = staticmethod(flattened_input)
-
-    @staticmethod
-    def load(node: Node) -> Geometry:
-        assert node.geometry is not None
-        return node.geometry
-
-    @staticmethod
-    def scaled(value: Geometry, factor: float) -> Geometry:
-        return value
-
-    @staticmethod
-    def linear(value: Geometry) -> Geometry:
-        if not (value.biased or value.ones):
-            return value
-        return replace(value, biased=False, ones=False)
-
-
-class _Values:
-    """Composition of operators."""
-
-    compose = staticmethod(compose)
-    add = staticmethod(add)
-    concatenate = staticmethod(concatenate)
-    identity = staticmethod(identity)
-    unflatten = staticmethod(flattened_operator)
-
-    @staticmethod
-    def load(node: Node) -> Operator:
-        assert node.load is not None
-        return node.load()
-
-    @staticmethod
-    def scaled(value: Operator, factor: float) -> Operator:
-        return value.scaled(factor)
-
-    @staticmethod
-    def linear(value: Operator) -> Operator:
-        return Operator(_Sizes.linear(value.geometry), value.kernel, 0 * value.bias)
-
-
-@dataclass(frozen=True, slots=True)
-class _Flattened:
-    """A flattened image: no operator itself, but a matrix applied to it is one."""
-
-    value: Any
-    sizes: tuple[int | None, ...]
-    channels: int
-
-
-def _apply(node: Node, values: Sequence[dict[int, Any]], nodes: Sequence[Node], domain: Any) -> dict[int, Any]:
-    """A node's operators by root, from those of its operands."""
-
-    def solid(root: int, value: Any) -> Any:
-        if isinstance(value, _Flattened):
-            raise Refused("a flattened image is combined with others before a matrix reads it")
-        return domain.identity(nodes[root].sizes, nodes[root].channels) if value is None else value
-
-    if node.form == "operator":
-        own, (inner,) = domain.load(node), values
-        result = {}
-        for position, (root, value) in enumerate(inner.items()):
-            step = own if position == 0 else domain.linear(own)
-            if isinstance(value, _Flattened):
-                step, value = domain.unflatten(step, value.sizes, value.channels), value.value
-            result[root] = step if value is None else domain.compose(step, value)
-        return result
-    if node.form == "pool":
-        raise Refused(
-            "average pooling 'same' divides by the pixels really there, so its weights change "
-            "at the border"
-        )
-    if node.form == "flatten":
-        image = nodes[node.operands[0]]
-        return {
-            root: _Flattened(value, image.sizes, image.channels) for root, value in values[0].items()
-        }
-    if node.form == "concatenate":
-        roots = {root for value in values for root in value}
-        if len(roots) > 1:
-            raise Refused("a concatenation of several sources")
-        (root,) = roots
-        return {root: domain.concatenate([solid(root, value[root]) for value in values])}
-    by_root: dict[int, list[Any]] = {}
-    for value, factor in zip(values, node.factors, strict=True):
-        for root, term in value.items():
-            if factor != 1.0:
-                term = domain.scaled(solid(root, term), factor)
-            by_root.setdefault(root, []).append(term)
-    return {
-        root: terms[0] if len(terms) == 1 else domain.add([solid(root, t) for t in terms])
-        for root, terms in by_root.items()
-    }
-
-
-def _evaluate(nodes: Sequence[Node], visited: Sequence[int], domain: Any) -> dict[int, Any]:
-    values: dict[int, dict[int, Any]] = {}
-    for index in visited:
-        operands = [values.get(o, {o: None}) for o in nodes[index].operands]
-        values[index] = _apply(nodes[index], operands, nodes, domain)
-    return values[visited[-1]]
-
-
-def weights_of(nodes: Sequence[Node], segment: Segment) -> dict[Any, Operator | None]:
-    """The composed weights of a segment, by the node it reads; None is the identity.
-
-    Of a 'separable' segment, its two operators, by 'depthwise' and 'pointwise'; of a
-    'framed' one, the operator of the interior by 'interior', and its stages by number.
-    """
-    if segment.stages:
-        stages = [_single(_evaluate(nodes, stage, _Values)) for stage in segment.stages]
-        inner, _ = framed_geometries([stage.geometry for stage in stages])
-        interior = chain([
-            Operator(geometry, stage.kernel, stage.bias)
-            for geometry, stage in zip(inner, stages, strict=True)
-        ])
-        return {"interior": interior, **dict(enumerate(stages))}
-    if segment.form == "pooled":
-        (target,) = (g for g in segment.terms.values() if g is not None)
-        others = [i for i in segment.visited if i != segment.middle]
-        links = [_at_sizes(_Values.load(nodes[i]), sizes) for i, sizes in
-                 zip(others, _sizes_without(nodes, segment.visited, segment.middle, segment.pool_first),
-                     strict=True)]
-        operator = chain(links)
-        assert operator.geometry == target
-        return {"operator": operator}
-    if segment.middle is None:
-        return _evaluate(nodes, segment.visited, _Values)
-    before = [i for i in segment.visited if i <= segment.middle]
-    after = [i for i in segment.visited if i > segment.middle]
-    (depthwise,) = _evaluate(nodes, before, _Values).values()
-    (pointwise,) = _evaluate(nodes, after, _Values).values()
-    return {"depthwise": depthwise, "pointwise": pointwise}
-
-
-def _single(values: Mapping[int, Any]) -> Any:
-    (value,) = values.values()
-    return value
-
-
-def _sizes_without(
-    nodes: Sequence[Node], visited: Sequence[int], pool: int | None, pool_first: bool
-) -> list[Sequence[int | None] | None]:
-    """Image sizes for the pointwise nodes of a chain that move past its pool, else None."""
-    assert pool is not None
-    before = nodes[nodes[pool].operands[0]].sizes
-    moved = [i < pool if pool_first else i > pool for i in visited if i != pool]
-    return [(nodes[pool].sizes if pool_first else before) if m else None for m in moved]
-
-
-def _at_sizes(value: Any, sizes: Sequence[int | None] | None) -> Any:
-    """A pointwise geometry or operator, on images of other sizes."""
-    if sizes is None:
-        return value
-    axes = tuple(map(Axis, sizes))
-    if isinstance(value, Operator):
-        return Operator(replace(value.geometry, axes=axes), value.kernel, value.bias)
-    return replace(value, axes=axes)
-
-
-def framed_geometries(
-    stages: Sequence[Geometry],
-) -> tuple[list[Geometry], list[tuple[int, int, list[Geometry]]]]:
-    """The stages restricted to the interior, and, as (axis, side, stages), to each strip.
-
-    Raises:
-        Refused: no interior, or a strip that reads nothing but padding.
-    """
-    sizes = [n for n in stages[-1].sizes if n is not None]
-    interior, strips = frame_boxes(sizes, frame_of(stages))
-    return (
-        restricted(stages, interior),
-        [(axis, side, restricted(stages, box)) for axis, side, box in strips],
-    )
-
-
-# ---------------------------------------------------------------------------- search
 
 
 def plan(
@@ -451,7 +111,9 @@ def original_plan(regions: Regions) -> Plan:
 class _Search:
     """One run of the planner: the program, the objective, and costs already worked out."""
 
-    def __init__(self, regions: Regions, key: Callable[[Cost], tuple], held: frozenset[int]) -> None:
+    def __init__(
+        self, regions: Regions, key: Callable[[Cost], tuple], held: frozenset[int]
+    ) -> None:
         self.regions = regions
         self.nodes = regions.program.nodes
         self.key = key
@@ -504,7 +166,7 @@ class _Search:
                 return forms[0]
         refusal = Refused("")
         try:
-            terms = _evaluate(self.nodes, visited, _Sizes)
+            terms = evaluate(self.nodes, visited, Sizes)
             self._check_emission(terms)
             forms.append(self._operator_form(index, terms, visited))
         except Refused as reason:
@@ -529,14 +191,20 @@ class _Search:
 
     def _is_pool(self, index: int) -> bool:
         geometry = self.nodes[index].geometry
-        return self.nodes[index].weightless and geometry is not None and max(geometry.taps, default=1) > 1
+        return (
+            self.nodes[index].weightless
+            and geometry is not None
+            and max(geometry.taps, default=1) > 1
+        )
 
-    def _operator_form(self, index: int, terms: dict[int, Geometry | None], visited: Sequence[int]) -> Segment:
+    def _operator_form(
+        self, index: int, terms: dict[int, Geometry | None], visited: Sequence[int]
+    ) -> Segment:
         shared = self._shared(visited)
-        costs = [_operator_cost(g, shared) for g in terms.values() if g is not None]
+        costs = [operator_cost(g, shared) for g in terms.values() if g is not None]
         if len(terms) > 1:
             node = self.nodes[index]
-            moved = (len(terms) + 1) * _moved(node.sizes, node.channels)
+            moved = (len(terms) + 1) * moved_bytes(node.sizes, node.channels)
             costs.append(Cost(layers=1, seconds=moved / BYTES + PER_CALL))
         return Segment(index, "operator", terms, tuple(visited), sum(costs, Cost()))
 
@@ -554,14 +222,14 @@ class _Search:
             before = [i for i in visited if i <= middle]
             after = [i for i in visited if i > middle]
             try:
-                ((root, first),) = _evaluate(self.nodes, before, _Sizes).items()
-                ((_, last),) = _evaluate(self.nodes, after, _Sizes).items()
+                ((root, first),) = evaluate(self.nodes, before, Sizes).items()
+                ((_, last),) = evaluate(self.nodes, after, Sizes).items()
             except Refused:
                 continue
             if not is_separable(first, last):
                 continue
             shared = self._shared(visited)
-            one, two = _operator_cost(first, shared), _operator_cost(last, shared)
+            one, two = operator_cost(first, shared), operator_cost(last, shared)
             cost = replace(one + two, layers=1)
             return Segment(index, "separable", {root: first}, tuple(visited), cost, middle)
         return None
@@ -582,14 +250,14 @@ class _Search:
         root = self.nodes[visited[0]].operands[0]
         forms = []
         for pool_first in (False, True):
-            sizes = _sizes_without(self.nodes, visited, pool, pool_first)
+            sizes = sizes_without(self.nodes, visited, pool, pool_first)
             links = []
             for i, size in zip((i for i in visited if i != pool), sizes, strict=True):
                 link = self.nodes[i].geometry
                 assert link is not None
                 if size is not None and not (link.axes and link.is_pointwise):
                     break
-                links.append(_at_sizes(link, size))
+                links.append(at_sizes(link, size))
             else:
                 try:
                     whole = links[0]
@@ -601,18 +269,28 @@ class _Search:
                 if whole.ones or whole.vector:
                     continue
                 channels = self.nodes[root if pool_first else visited[-1]].channels
-                read = _operator_cost(replace(geometry, channels=(channels,) * 2, groups=channels))
+                read = operator_cost(replace(geometry, channels=(channels,) * 2, groups=channels))
                 pooling = Cost(layers=1, unconvolved=1, macs=read.macs, seconds=read.seconds)
-                cost = _operator_cost(whole, self._shared([i for i in visited if i != pool])) + pooling
-                forms.append(Segment(index, "pooled", {root: whole}, tuple(visited), cost, pool,
-                                     pool_first=pool_first))
+                cost = (
+                    operator_cost(whole, self._shared([i for i in visited if i != pool])) + pooling
+                )
+                forms.append(
+                    Segment(
+                        index,
+                        "pooled",
+                        {root: whole},
+                        tuple(visited),
+                        cost,
+                        pool,
+                        pool_first=pool_first,
+                    )
+                )
         return forms
 
     def _is_path(self, visited: Sequence[int]) -> bool:
         """Whether the nodes are operators or pools, each reading the one before it."""
         return all(self.nodes[i].form in ("operator", "pool") for i in visited) and all(
-            self.nodes[after].operands[0] == before
-            for before, after in itertools.pairwise(visited)
+            self.nodes[after].operands[0] == before for before, after in itertools.pairwise(visited)
         )
 
     def _framed_form(self, index: int, visited: Sequence[int]) -> Segment | None:
@@ -647,23 +325,24 @@ class _Search:
         if whole.ones or whole.vector:
             return None
         shared = self._shared(visited)
-        cost = _operator_cost(whole, shared)
+        cost = operator_cost(whole, shared)
         for position, geometry in enumerate(steps):
             cost += Cost(params=geometry.params / shared)
             for _, _, strip in strips:
-                cost += replace(_operator_cost(strip[position]), params=0.0)
+                cost += replace(operator_cost(strip[position]), params=0.0)
         node = self.nodes[index]
         # Cutting the strips out and joining them with the interior.
         joins = (len(strips) * len(steps) + 2 * len(strips)) * PER_CALL
-        moved = 2 * len(node.sizes) * _moved(node.sizes, node.channels) / BYTES
+        moved = 2 * len(node.sizes) * moved_bytes(node.sizes, node.channels) / BYTES
         cost += Cost(seconds=joins + moved)
         root = self.nodes[visited[0]].operands[0]
-        return Segment(index, "framed", {root: whole}, tuple(visited), cost,
-                       stages=tuple(map(tuple, stages)))
+        return Segment(
+            index, "framed", {root: whole}, tuple(visited), cost, stages=tuple(map(tuple, stages))
+        )
 
     def _check_emission(self, terms: Mapping[int, Any]) -> None:
         for geometry in terms.values():
-            if isinstance(geometry, _Flattened):
+            if isinstance(geometry, Flattened):
                 raise Refused("a flattened image is not a convolution's output")
             if geometry is not None:
                 check_emittable(geometry)
@@ -677,12 +356,14 @@ class _Search:
 
     def _keep_cost(self, lifted: Lifted) -> Cost:
         layer = lifted.call.operation
-        params = layer.count_params() / self.calls_of[id(layer)] if isinstance(layer, keras.Layer) else 0
+        params = (
+            layer.count_params() / self.calls_of[id(layer)] if isinstance(layer, keras.Layer) else 0
+        )
         macs, seconds, unconvolved = 0.0, 0.0, 0
         for index in lifted.added:
             node = self.nodes[index]
             if node.geometry is not None:
-                step = _operator_cost(node.geometry)
+                step = operator_cost(node.geometry)
                 pool = self._is_pool(index)
                 if not node.weightless or pool:
                     macs += step.macs
@@ -690,7 +371,7 @@ class _Search:
                 seconds += step.seconds - PER_CALL
             else:
                 reads = sum(self.nodes[o].channels for o in node.operands)
-                seconds += _moved(node.sizes, reads + node.channels) / BYTES
+                seconds += moved_bytes(node.sizes, reads + node.channels) / BYTES
         free = is_free(layer)
         return Cost(macs, params, 0 if free else 1, unconvolved, seconds + PER_CALL)
 
@@ -703,13 +384,16 @@ class _Search:
         if not optional:
             return start
         if _is_chain(component, required):
-            return self._chain(component, everything, required, start)
+            return self._chain(everything, start)
         if len(optional) <= EXHAUSTIVE:
             return self._exhaustive(component, required, sorted(optional), start)
         return self._descent(component, everything, required, start)
 
     def _exhaustive(
-        self, component: Sequence[Node], required: frozenset[int], optional: Sequence[int],
+        self,
+        component: Sequence[Node],
+        required: frozenset[int],
+        optional: Sequence[int],
         start: dict[int, Segment],
     ) -> dict[int, Segment]:
         best, best_key = start, self.total(start)
@@ -733,53 +417,50 @@ class _Search:
                         best, best_key = trial, key
         return best
 
-    def _chain(
-        self, component: Sequence[Node], everything: frozenset[int], required: frozenset[int],
-        start: dict[int, Segment],
-    ) -> dict[int, Segment]:
+    def _chain(self, everything: frozenset[int], start: dict[int, Segment]) -> dict[int, Segment]:
         """Shortest path over the cut points of a chain, repeated on its own result."""
-        cuts = sorted(everything)
         chosen = start
         while True:
-            best: list[tuple[tuple[float, ...], list[Segment]] | None] = [((), [])]
-            scores: list[Cost | None] = [Cost()]
-            back: list[tuple[int, Segment] | None] = [None]
-            for j, end in enumerate(cuts):
-                found: tuple[tuple[float, ...], Cost, int, Segment] | None = None
-                for i in range(j, max(-1, j - LOOKBACK), -1):
-                    # Segment from cut i-1 (or the root) to cut j.
-                    before = frozenset(cuts[:i][-1:])
-                    score = scores[i]
-                    if score is None:
-                        continue
-                    if i == j and end in chosen and cuts[:i][-1:] == _reads_cut(chosen[end], cuts):
-                        segment: Segment | Refused = chosen[end]
-                    else:
-                        segment = self.segment(end, before)
-                    if isinstance(segment, Refused):
-                        if i < j:
-                            break  # a longer chain contains the same step
-                        continue
-                    total = score + segment.cost
-                    key = self.key(total)
-                    if found is None or key < found[0]:
-                        found = (key, total, i, segment)
-                scores.append(None if found is None else found[1])
-                back.append(None if found is None else (found[2], found[3]))
-            path: dict[int, Segment] = {}
-            j = len(cuts)
-            while j > 0:
-                step = back[j]
-                assert step is not None
-                path[step[1].node] = step[1]
-                j = step[0]
-            if len(path) == len(chosen) or len(path) == 1:
+            path = self._shortest(sorted(chosen), chosen)
+            if len(path) in (1, len(chosen)):
                 return path
-            chosen, cuts = path, sorted(path)
-            del best
+            chosen = path
+
+    def _shortest(self, cuts: Sequence[int], known: Mapping[int, Segment]) -> dict[int, Segment]:
+        """The cheapest way along a chain that materialises some of `cuts`, the last included.
+
+        Args:
+            cuts: nodes that may be materialised, in order.
+            known: for each of them, its segment when all of them are.
+        """
+        # cost, cut before, segment: the best way to each prefix of the cuts
+        ways: list[tuple[Cost, int, Segment] | None] = [None]
+        for j, end in enumerate(cuts):
+            best: tuple[Cost, int, Segment] | None = None
+            for i in range(j, max(-1, j - LOOKBACK), -1):
+                so_far = ways[i]
+                if i and so_far is None:
+                    continue
+                step = known[end] if i == j else self.segment(end, cuts[max(i - 1, 0) : i])
+                if isinstance(step, Refused):
+                    break  # a longer step contains the same refused composition
+                total = step.cost if so_far is None else so_far[0] + step.cost
+                if best is None or self.key(total) < self.key(best[0]):
+                    best = (total, i, step)
+            ways.append(best)
+        path: dict[int, Segment] = {}
+        j = len(cuts)
+        while j:
+            way = ways[j]
+            assert way is not None
+            path[way[2].node], j = way[2], way[1]
+        return path
 
     def _descent(
-        self, component: Sequence[Node], everything: frozenset[int], required: frozenset[int],
+        self,
+        component: Sequence[Node],
+        everything: frozenset[int],
+        required: frozenset[int],
         start: dict[int, Segment],
     ) -> dict[int, Segment]:
         """Drop tensors while that helps: single ones, and all operands of a sum together."""
@@ -821,10 +502,10 @@ class _Search:
                             readers[read].discard(index)
                     for index in dropped:
                         del chosen[index]
-                    for index, segment in trial.items():
-                        assert isinstance(segment, Segment)
-                        chosen[index] = segment
-                        for read in segment.terms:
+                    for index, better in trial.items():
+                        assert isinstance(better, Segment)
+                        chosen[index] = better
+                        for read in better.terms:
                             readers.setdefault(read, set()).add(index)
                     improved = True
         return chosen
@@ -844,15 +525,11 @@ class _Search:
                     continue
                 trial = self.segment(segment.node, chosen.keys() - {read})
                 reasons[read] = (
-                    trial.reason if isinstance(trial, Refused) and trial.reason
+                    trial.reason
+                    if isinstance(trial, Refused) and trial.reason
                     else "merging it into what follows does not pay under this objective"
                 )
         return reasons
-
-
-def _reads_cut(segment: Segment, cuts: Sequence[int]) -> list[int]:
-    known = set(cuts)
-    return [i for i in segment.terms if i in known]
 
 
 def _is_chain(component: Sequence[Node], required: frozenset[int]) -> bool:
@@ -862,44 +539,3 @@ def _is_chain(component: Sequence[Node], required: frozenset[int]) -> bool:
     members = {n.index for n in component}
     inner = [n.operands[0] for n in component if n.operands[0] in members]
     return len(inner) == len(set(inner)) == len(component) - 1 and len(required) == 1
-
-
-_FREE = (
-    keras.layers.ZeroPadding1D, keras.layers.ZeroPadding2D, keras.layers.ZeroPadding3D,
-    keras.layers.Cropping1D, keras.layers.Cropping2D, keras.layers.Cropping3D,
-    keras.layers.Concatenate, keras.layers.Reshape, keras.layers.Flatten, keras.layers.Permute,
-    keras.layers.Activation, keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.PReLU,
-    keras.layers.ELU, keras.layers.Softmax, keras.layers.Identity, keras.layers.InputLayer,
-)
-
-
-def is_free(operation: keras.Operation) -> bool:
-    """Whether a layer counts 0 under "layers": padding, reshaping, activations and the like."""
-    return isinstance(operation, _FREE)
-
-
-def is_separable(first: Geometry | None, last: Geometry | None) -> bool:
-    """Whether a SeparableConv layer computes `last o first`."""
-    return (
-        first is not None
-        and last is not None
-        and len(first.axes) in (1, 2)
-        and first.is_depthwise
-        and not (first.biased or first.ones or last.ones)
-        and all(axis.upsampling == 1 for axis in first.axes)
-        and len({axis.stride for axis in first.axes}) == 1
-        and not (max(a.stride for a in first.axes) > 1 and max(a.dilation for a in first.axes) > 1)
-        and last.is_pointwise
-        and last.groups == 1
-    )
-
-
-def check_emittable(geometry: Geometry) -> None:
-    """Refuse an operator that no single Keras layer expresses."""
-    if any(axis.upsampling > 1 for axis in geometry.axes):
-        if any(axis.stride > 1 for axis in geometry.axes):
-            raise Refused("upsampling and stride in one operator, which no Keras layer expresses")
-        if geometry.groups > 1:
-            raise Refused("a transposed convolution in groups, which no Keras layer expresses")
-    if not geometry.axes and geometry.groups > 1:
-        raise Refused("a scale per channel of a vector, which no Keras layer but itself expresses")

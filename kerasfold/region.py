@@ -125,8 +125,14 @@ class _Lifter:
         # A tensor read at another dtype is a root of its reader, so it must exist.
         sinks |= {tensors[x.index] for x in self.roots.values() if x.index in tensors}
         return Regions(
-            self.graph, self.program, self.lifted, tuple(self.identities), self.barriers,
-            tensors, self.roots, frozenset(sinks - self.roots.keys()),
+            self.graph,
+            self.program,
+            self.lifted,
+            tuple(self.identities),
+            self.barriers,
+            tensors,
+            self.roots,
+            frozenset(sinks - self.roots.keys()),
         )
 
     def _lift(self, call: Call) -> None:
@@ -144,7 +150,8 @@ class _Lifter:
         if output.dtype != dtype or not keras.backend.is_float_dtype(dtype):
             raise Refused(f"its output is {output.dtype}, not a float of one kind")
         args, kwargs = tree.map_structure(
-            lambda x: self._signal(x, dtype) if isinstance(x, Tensor) else x, (call.args, call.kwargs)
+            lambda x: self._signal(x, dtype) if isinstance(x, Tensor) else x,
+            (call.args, call.kwargs),
         )
         kwargs = {k: v for k, v in kwargs.items() if k not in ("training", "mask")}
         start = len(self.program.nodes)
@@ -201,7 +208,8 @@ def _check_shape(call: Call, signal: Signal, output: Tensor) -> None:
     spatial = list(signal.sizes)
     shape = [signal.channels, *spatial] if first else [*spatial, signal.channels]
     if len(shape) != len(output.shape) - 1 or any(
-        a is not None and b is not None and a != b for a, b in zip(shape, output.shape[1:], strict=True)
+        a is not None and b is not None and a != b
+        for a, b in zip(shape, output.shape[1:], strict=True)
     ):
         raise Refused(
             f"its lift rule gives outputs of shape {tuple(shape)}, the layer {output.shape[1:]}"

@@ -10,7 +10,8 @@ import keras
 from rich.console import Console
 from rich.table import Table
 
-from kerasfold.plan import Plan, is_free
+from kerasfold.express import is_free
+from kerasfold.plan import Plan
 from kerasfold.region import Lifted, Regions
 from kerasfold.verify import EquivalenceReport
 
@@ -112,35 +113,53 @@ class FoldReport:
 
 
 def report(
-    model: keras.Model, regions: Regions, plan: Plan, objective: str,
-    folded: keras.Model | None, held: dict[int, str],
+    model: keras.Model,
+    regions: Regions,
+    plan: Plan,
+    objective: str,
+    folded: keras.Model | None,
+    held: dict[int, str],
 ) -> FoldReport:
     """The report of a plan; `folded` gives the true parameter count where it is built."""
     owner = {i: lifted for lifted in regions.lifted.values() for i in lifted.added}
-    merged, kept = [], [
-        Kept(call.name, regions.barriers[call.index])
-        for call in regions.graph.calls if call.index in regions.barriers
-    ]
+    merged, kept = (
+        [],
+        [
+            Kept(call.name, regions.barriers[call.index])
+            for call in regions.graph.calls
+            if call.index in regions.barriers
+        ],
+    )
     for node, segment in plan.segments.items():
         lifted = owner[node]
         if segment.form == "keep":
-            kept.append(Kept(lifted.call.name, held.get(node) or plan.held.get(node) or _why(lifted)))
+            kept.append(
+                Kept(lifted.call.name, held.get(node) or plan.held.get(node) or _why(lifted))
+            )
         else:
             names = dict.fromkeys(owner[i].call.name for i in segment.visited)
             merged.append(Merged(lifted.call.name, _words(segment), tuple(names)))
     others = sum(
         0 if is_free(call.operation) else 1
-        for call in regions.graph.calls if call.index in regions.barriers
+        for call in regions.graph.calls
+        if call.index in regions.barriers
     )
     identities = [lifted.call for lifted in regions.identities]
     removed = sum(0 if is_free(call.operation) else 1 for call in identities)
     before = model.count_params()
     after = before + round(plan.cost.params - plan.original.params)
     return FoldReport(
-        model.name, objective, tuple(merged), tuple(call.name for call in identities), tuple(kept),
-        round(plan.original.macs), round(plan.cost.macs),
-        before, after if folded is None else folded.count_params(),
-        plan.original.layers + others + removed, plan.cost.layers + others,
+        model.name,
+        objective,
+        tuple(merged),
+        tuple(call.name for call in identities),
+        tuple(kept),
+        round(plan.original.macs),
+        round(plan.cost.macs),
+        before,
+        after if folded is None else folded.count_params(),
+        plan.original.layers + others + removed,
+        plan.cost.layers + others,
     )
 
 

@@ -57,8 +57,12 @@ def conv(layer: Any, x: Signal) -> Signal:
     """y[p, o] = sum_{t, i} kernel[t, i, o] x[p s + t r - lo, i] + bias[o]."""
     _same_layout(layer, x)
     return x.convolve(
-        layer.kernel, layer.bias, strides=layer.strides, padding=layer.padding,
-        dilation=layer.dilation_rate, groups=layer.groups,
+        layer.kernel,
+        layer.bias,
+        strides=layer.strides,
+        padding=layer.padding,
+        dilation=layer.dilation_rate,
+        groups=layer.groups,
     )
 
 
@@ -68,8 +72,12 @@ def depthwise_conv(layer: Any, x: Signal) -> Signal:
     _same_layout(layer, x)
     kernel = _depthwise_kernel(layer.kernel)
     return x.convolve(
-        kernel, layer.bias, strides=layer.strides, padding=layer.padding,
-        dilation=layer.dilation_rate, groups=x.channels,
+        kernel,
+        layer.bias,
+        strides=layer.strides,
+        padding=layer.padding,
+        dilation=layer.dilation_rate,
+        groups=x.channels,
     )
 
 
@@ -78,8 +86,11 @@ def separable_conv(layer: Any, x: Signal) -> Signal:
     """A depthwise convolution without bias, then a pointwise one with it."""
     _same_layout(layer, x)
     spatial = x.convolve(
-        _depthwise_kernel(layer.depthwise_kernel), strides=layer.strides, padding=layer.padding,
-        dilation=layer.dilation_rate, groups=x.channels,
+        _depthwise_kernel(layer.depthwise_kernel),
+        strides=layer.strides,
+        padding=layer.padding,
+        dilation=layer.dilation_rate,
+        groups=x.channels,
     )
     return spatial.convolve(layer.pointwise_kernel, layer.bias)
 
@@ -90,24 +101,24 @@ def _depthwise_kernel(kernel: Any) -> Any:
     return weights(kernel).reshape(*taps, 1, channels * multiplier)
 
 
-@lifts(
-    keras.layers.AveragePooling1D, keras.layers.AveragePooling2D, keras.layers.AveragePooling3D
-)
+@lifts(keras.layers.AveragePooling1D, keras.layers.AveragePooling2D, keras.layers.AveragePooling3D)
 def average_pooling(layer: Any, x: Signal) -> Signal:
     """y[p] = mean over t of x[p s + t]."""
     _same_layout(layer, x)
     return x.average(layer.pool_size, strides=layer.strides, padding=layer.padding)
 
 
-@lifts(
-    keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose
-)
+@lifts(keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
 def conv_transpose(layer: Any, x: Signal) -> Signal:
-    """y = the transpose of a strided convolution, applied to x, plus bias."""
+    """Y = the transpose of a strided convolution, applied to x, plus bias."""
     _same_layout(layer, x)
     return x.convolve_transpose(
-        layer.kernel, layer.bias, strides=layer.strides, padding=layer.padding,
-        output_padding=layer.output_padding, dilation=layer.dilation_rate,
+        layer.kernel,
+        layer.bias,
+        strides=layer.strides,
+        padding=layer.padding,
+        output_padding=layer.output_padding,
+        dilation=layer.dilation_rate,
     )
 
 
@@ -122,11 +133,12 @@ def upsampling(layer: Any, x: Signal) -> Signal:
 
 
 @lifts(
-    keras.layers.GlobalAveragePooling1D, keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalAveragePooling1D,
+    keras.layers.GlobalAveragePooling2D,
     keras.layers.GlobalAveragePooling3D,
 )
 def global_average_pooling(layer: Any, x: Signal) -> Signal:
-    """y = mean over p of x[p]."""
+    """Y = mean over p of x[p]."""
     _same_layout(layer, x)
     return x.global_average(layer.keepdims)
 
@@ -184,7 +196,7 @@ def reshape(layer: Any, x: Signal) -> Signal:
 
 @lifts(keras.layers.BatchNormalization)
 def batch_normalization(layer: Any, x: Signal) -> Signal:
-    """y = gamma (x - mean) / sqrt(variance + epsilon) + beta, with the moving statistics."""
+    """Y = gamma (x - mean) / sqrt(variance + epsilon) + beta, with the moving statistics."""
     _on_channels(layer.axis, x)
     gain = 1 / np.sqrt(as_array(layer.moving_variance) + layer.epsilon)
     if layer.gamma is not None:
@@ -197,13 +209,13 @@ def batch_normalization(layer: Any, x: Signal) -> Signal:
 
 @lifts(keras.layers.Rescaling)
 def rescaling(layer: Any, x: Signal) -> Signal:
-    """y = scale x + offset."""
+    """Y = scale x + offset."""
     return x.scale(_operand(as_constant(layer.scale), x), _operand(as_constant(layer.offset), x))
 
 
 @lifts(keras.layers.Normalization)
 def normalization(layer: Any, x: Signal) -> Signal:
-    """y = (x - mean) / max(sqrt(variance), epsilon), or its inverse."""
+    """Y = (x - mean) / max(sqrt(variance), epsilon), or its inverse."""
     mean = _statistic(layer, layer.input_mean, "adapt_mean", x)
     variance = _statistic(layer, layer.input_variance, "adapt_variance", x)
     deviation = np.maximum(np.sqrt(variance), keras.config.epsilon())
@@ -244,18 +256,23 @@ def _pairs(value: Any) -> list[tuple[int, int]]:
 
 
 @lifts(
-    keras.layers.Identity, keras.layers.Dropout, keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D, keras.layers.SpatialDropout3D, keras.layers.AlphaDropout,
-    keras.layers.GaussianDropout, keras.layers.GaussianNoise,
+    keras.layers.Identity,
+    keras.layers.Dropout,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+    keras.layers.AlphaDropout,
+    keras.layers.GaussianDropout,
+    keras.layers.GaussianNoise,
 )
 def identity(layer: Any, x: Signal) -> Signal:
-    """y = x."""
+    """Y = x."""
     return x
 
 
 @lifts(keras.layers.Activation)
 def activation(layer: Any, x: Signal) -> Signal:
-    """y = x, for activation='linear'."""
+    """Y = x, for activation='linear'."""
     if layer.activation is not keras.activations.linear:
         raise Refused(f"its activation {_name(layer.activation)} is not linear")
     return x
@@ -270,19 +287,19 @@ def _name(function: Any) -> str:
 
 @lifts(keras.layers.Add)
 def add(layer: Any, xs: list[Signal]) -> Signal:
-    """y = sum of the inputs."""
+    """Y = sum of the inputs."""
     return weighted_sum(xs)
 
 
 @lifts(keras.layers.Subtract)
 def subtract(layer: Any, xs: list[Signal]) -> Signal:
-    """y = x0 - x1."""
+    """Y = x0 - x1."""
     return weighted_sum(xs, [1.0, -1.0])
 
 
 @lifts(keras.layers.Average)
 def average(layer: Any, xs: list[Signal]) -> Signal:
-    """y = mean of the inputs."""
+    """Y = mean of the inputs."""
     return weighted_sum(xs, [1 / len(xs)] * len(xs))
 
 
@@ -298,25 +315,25 @@ def concatenation(layer: Any, xs: list[Signal]) -> Signal:
 
 @lifts(keras.ops.add)
 def add_op(op: Any, x1: Any, x2: Any) -> Signal:
-    """y = x1 + x2; a constant may have one entry, or one per channel."""
+    """Y = x1 + x2; a constant may have one entry, or one per channel."""
     return _operand(x1, x2) + _operand(x2, x1)
 
 
 @lifts(keras.ops.subtract)
 def subtract_op(op: Any, x1: Any, x2: Any) -> Signal:
-    """y = x1 - x2."""
+    """Y = x1 - x2."""
     return _operand(x1, x2) - _operand(x2, x1)
 
 
 @lifts(keras.ops.multiply)
 def multiply_op(op: Any, x1: Any, x2: Any) -> Signal:
-    """y = x1 x2, one of them constant."""
+    """Y = x1 x2, one of them constant."""
     return _operand(x1, x2) * _operand(x2, x1)
 
 
 @lifts(keras.ops.divide, keras.ops.true_divide)
 def divide_op(op: Any, x1: Any, x2: Any) -> Signal:
-    """y = x1 / x2, with x2 constant."""
+    """Y = x1 / x2, with x2 constant."""
     if not isinstance(x1, Signal):
         raise Refused("a division by a tensor is not linear")
     return x1 / _operand(x2, x1)
@@ -324,7 +341,7 @@ def divide_op(op: Any, x1: Any, x2: Any) -> Signal:
 
 @lifts(keras.ops.negative)
 def negative_op(op: Any, x: Signal) -> Signal:
-    """y = -x."""
+    """Y = -x."""
     return -x
 
 
@@ -338,7 +355,7 @@ def concatenate_op(op: Any, xs: list[Signal]) -> Signal:
 @lifts(keras.ops.pad)
 def pad_op(op: Any, x: Signal, constant_values: Any = None) -> Signal:
     """y[p] = x[p - lo], zero outside."""
-    if op.mode != "constant" or constant_values is not None and np.any(as_array(constant_values)):
+    if op.mode != "constant" or (constant_values is not None and np.any(as_array(constant_values))):
         raise Refused("it pads with other than zeros")
     pairs = [tuple(p) for p in op.pad_width]
     pairs = pairs * (x.rank + 2) if len(pairs) == 1 else pairs
@@ -349,7 +366,7 @@ def pad_op(op: Any, x: Signal, constant_values: Any = None) -> Signal:
 
 @lifts(keras.ops.get_item)
 def get_item(op: Any, x: Signal, key: Any) -> Signal:
-    """y = x[:, a:b, ..., channels]."""
+    """Y = x[:, a:b, ..., channels]."""
     keys = list(key) if isinstance(key, tuple) else [key]
     if Ellipsis in keys:
         at = keys.index(Ellipsis)
@@ -365,7 +382,7 @@ def get_item(op: Any, x: Signal, key: Any) -> Signal:
         if cut != slice(None) and n is None:
             raise Refused("it slices an image of unknown size")
         start, stop, step = cut.indices(n or 0)
-        if step < 1 or n is not None and stop <= start:
+        if step < 1 or (n is not None and stop <= start):
             raise Refused("it reverses or empties an axis")
         crops.append((start, 0 if n is None else n - stop))
         strides.append(step)

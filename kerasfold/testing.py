@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import Any
 
 import keras
 import numpy as np
@@ -43,21 +42,31 @@ def check_lift(layer: keras.Layer, input_shape: tuple[int, ...], seed: int = 0) 
         if "float" in variable.dtype:
             values = rng.uniform(0.2, 1.5, variable.shape)
             positive = "variance" in variable.name
-            variable.assign(values if positive else values * rng.choice([-1.0, 1.0], variable.shape))
+            variable.assign(
+                values if positive else values * rng.choice([-1.0, 1.0], variable.shape)
+            )
     for sublayer in layer._flatten_layers():
         if hasattr(sublayer, "finalize_state"):
             sublayer.finalize_state()
     regions = lift(graphs.read(model))
-    reasons = [regions.barriers[call.index] for call in regions.graph.calls if call.index in regions.barriers]
-    assert not reasons, f"layer '{layer.name}' of class {type(layer).__name__} is not lifted: {reasons[0]}"
+    reasons = [
+        regions.barriers[call.index]
+        for call in regions.graph.calls
+        if call.index in regions.barriers
+    ]
+    assert not reasons, (
+        f"layer '{layer.name}' of class {type(layer).__name__} is not lifted: {reasons[0]}"
+    )
     exact, dtype = in_precision(regions)
     x = rng.normal(size=(2, *input_shape))
     want = keras.ops.convert_to_numpy(exact(keras.ops.convert_to_tensor(x, dtype=dtype)))
     first = regions.graph.layout == "channels_first"
     source = np.moveaxis(x, 1, -1) if first else x
     (record,) = (*regions.lifted.values(), *regions.identities)
-    values = {root: source for root in regions.roots}
-    got = np.stack([run(regions.program, {k: v[i] for k, v in values.items()})[record.node] for i in (0, 1)])
+    values = dict.fromkeys(regions.roots, source)
+    got = np.stack(
+        [run(regions.program, {k: v[i] for k, v in values.items()})[record.node] for i in (0, 1)]
+    )
     if record.activation is not None:
         got = keras.ops.convert_to_numpy(record.activation(keras.ops.convert_to_tensor(got)))
     got = np.moveaxis(got, -1, 1) if first and got.ndim > 2 else got
@@ -69,8 +78,8 @@ def check_lift(layer: keras.Layer, input_shape: tuple[int, ...], seed: int = 0) 
     error = np.max(np.abs(got - want), initial=0.0)
     bound = (1e-10 if dtype == "float64" else 1e-4) * scale
     assert error <= bound, (
-        f"layer '{layer.name}' on inputs of shape {input_shape}: its rule differs from the layer by "
-        f"{error:.3g}, with outputs up to {scale:.3g}"
+        f"layer '{layer.name}' on inputs of shape {input_shape}: its rule differs from the layer "
+        f"by {error:.3g}, with outputs up to {scale:.3g}"
     )
 
 
@@ -119,7 +128,10 @@ def apply(operator: Operator, x: np.ndarray) -> np.ndarray:
             for t, a, m in zip(tap, axes, sizes, strict=True)
         )
         for group in range(geometry.groups):
-            i, o = slice(group * per_in, (group + 1) * per_in), slice(group * per_out, (group + 1) * per_out)
+            i, o = (
+                slice(group * per_in, (group + 1) * per_in),
+                slice(group * per_out, (group + 1) * per_out),
+            )
             y[..., o] += spread[(*window, i)] @ operator.kernel[tap][:, o]
         if operator.ones is not None:
             y += ones[window][..., None] * operator.ones[tap]

@@ -114,7 +114,8 @@ class EquivalenceReport:
             lines.append(
                 f"  {out.name}: difference {out.max_abs_error:.2g} (at the border "
                 f"{out.max_border_error:.2g}), bound {out.bound:.2g}; own error "
-                f"{out.original_error:.2g} -> {out.folded_error:.2g}, bound {out.accuracy_bound:.2g}"
+                f"{out.original_error:.2g} -> {out.folded_error:.2g}, "
+                f"bound {out.accuracy_bound:.2g}"
             )
         if self.agreement is not None:
             lines.append(f"  top class agrees on {100 * self.agreement:.2f} % of the data")
@@ -226,7 +227,11 @@ def _nothing_composed(segment: Any) -> Any:
 
 
 def _compare(
-    a: keras.Model, b: keras.Model, a64: keras.Model, b64: keras.Model, batches: list[Any],
+    a: keras.Model,
+    b: keras.Model,
+    a64: keras.Model,
+    b64: keras.Model,
+    batches: list[Any],
     bound: Callable[[Arrays, str], list[float]],
 ) -> EquivalenceReport:
     with _full_precision():
@@ -243,8 +248,15 @@ def _compare(
         own = _error(x, t)
         outputs.append(
             OutputReport(
-                name, _error(o, t), _border_error(o, t), _spread(t), scale, limit + floor,
-                own, _error(y, t), LOSS * own + ARITHMETIC * _eps(str(x.dtype)) * scale,
+                name,
+                _error(o, t),
+                _border_error(o, t),
+                _spread(t),
+                scale,
+                limit + floor,
+                own,
+                _error(y, t),
+                LOSS * own + ARITHMETIC * _eps(str(x.dtype)) * scale,
             )
         )
     worst = max(outputs, key=lambda r: r.max_abs_error / (r.spread or r.scale or 1.0))
@@ -261,14 +273,21 @@ def _compare(
             f"against {failing.original_error:.3g} before"
         )
     return EquivalenceReport(
-        failing is None, max(r.max_abs_error for r in outputs),
-        worst.max_abs_error / (worst.spread or worst.scale or 1.0), dtype, _device(),
-        sum(len(tree.flatten(batch)[0]) for batch in batches), tuple(outputs), reason=reason,
+        failing is None,
+        max(r.max_abs_error for r in outputs),
+        worst.max_abs_error / (worst.spread or worst.scale or 1.0),
+        dtype,
+        _device(),
+        sum(len(tree.flatten(batch)[0]) for batch in batches),
+        tuple(outputs),
+        reason=reason,
     )
 
 
 def _eps(dtype: str) -> float:
-    return float(keras.backend.epsilon()) if "float" not in dtype else _FLOAT_EPS.get(dtype, 2.0**-52)
+    return (
+        float(keras.backend.epsilon()) if "float" not in dtype else _FLOAT_EPS.get(dtype, 2.0**-52)
+    )
 
 
 _FLOAT_EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
@@ -340,7 +359,9 @@ def _run(model: keras.Model, batches: Iterable[Any]) -> Arrays:
         typed = tree.map_structure(
             lambda x, spec: keras.ops.convert_to_tensor(x, dtype=spec.dtype), batch, model.input
         )
-        parts.append([keras.ops.convert_to_numpy(y) for y in tree.flatten(model(typed, training=False))])
+        parts.append(
+            [keras.ops.convert_to_numpy(y) for y in tree.flatten(model(typed, training=False))]
+        )
     same = all(p[i].shape[1:] == parts[0][i].shape[1:] for p in parts for i in range(len(parts[0])))
     if same:
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
@@ -376,8 +397,10 @@ def _random(model: keras.Model, size: int) -> list[Any]:
     count = 1 if not fixed else -(-PROBES // max(fixed))
 
     def draw(spec: Any) -> np.ndarray:
-        shape = [PROBES if n is None and i == 0 else size if n is None else n
-                 for i, n in enumerate(spec.shape)]
+        shape = [
+            PROBES if n is None and i == 0 else size if n is None else n
+            for i, n in enumerate(spec.shape)
+        ]
         if "float" in spec.dtype:
             # Rounded as the model would round it, so that both precisions see one input.
             coarse = rng.normal(size=shape).astype("float16")
@@ -394,7 +417,9 @@ def _batches(model: keras.Model, data: Any) -> Iterator[Any]:
         if isinstance(data, Mapping) and not isinstance(model.input, Mapping):
             missing = [x.name for x in tree.flatten(model.input) if x.name not in data]
             if missing:
-                raise FoldError(f"data has no array for input(s) {missing}. Received: {sorted(data)}")
+                raise FoldError(
+                    f"data has no array for input(s) {missing}. Received: {sorted(data)}"
+                )
             flat = [data[x.name] for x in tree.flatten(model.input)]
         if len(flat) != len(tree.flatten(model.input)):
             raise FoldError(
@@ -414,8 +439,11 @@ def _batches(model: keras.Model, data: Any) -> Iterator[Any]:
 def _with_agreement(
     report: EquivalenceReport, a: keras.Model, b: keras.Model, batches: list[Any]
 ) -> EquivalenceReport:
-    scores = [(x, y) for x, y in zip(_run(a, batches), _run(b, batches), strict=True)
-              if x.ndim == 2 and x.shape[-1] > 1]
+    scores = [
+        (x, y)
+        for x, y in zip(_run(a, batches), _run(b, batches), strict=True)
+        if x.ndim == 2 and x.shape[-1] > 1
+    ]
     if not scores:
         return report
     same = [np.mean(x.argmax(-1) == y.argmax(-1)) for x, y in scores]
@@ -475,7 +503,9 @@ def _device() -> str:
 def _first_difference(first: Emission, second: Emission, batch: Any, regions: Regions) -> str:
     """The first tensor, in the order of the calls, that both models make and that differs."""
     shared = [
-        (call, t) for call in regions.graph.calls for t in call.outputs
+        (call, t)
+        for call in regions.graph.calls
+        for t in call.outputs
         if t.index in first.tensors and t.index in second.tensors
     ]
     if not shared:

@@ -1,0 +1,89 @@
+"""What a step costs: pure functions of geometry, and the table of objectives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from kerasfold.conv import Geometry
+from kerasfold.express import keras_padding
+
+NOMINAL_SIZE = 64  # samples assumed along an axis of unknown size
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a plan costs, per image.
+
+    Attributes:
+        macs: multiply-accumulates.
+        params: weights.
+        layers: emitted calls; padding, cropping, concatenation, reshaping and activations
+            count 0.
+        unconvolved: spatial operators that are not written as convolutions.
+        seconds: roofline of MACs and bytes moved, plus a constant per call.
+    """
+
+    macs: float = 0.0
+    params: float = 0.0
+    layers: int = 0
+    unconvolved: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.macs + other.macs,
+            self.params + other.params,
+            self.layers + other.layers,
+            self.unconvolved + other.unconvolved,
+            self.seconds + other.seconds,
+        )
+
+
+OBJECTIVES: dict[str, Callable[[Cost], tuple[float, ...]]] = {
+    "latency": lambda c: (c.seconds, c.layers),
+    "macs": lambda c: (c.macs, c.seconds),
+    "params": lambda c: (c.params, c.seconds),
+    "layers": lambda c: (c.layers, c.unconvolved, c.seconds),
+}
+
+# Roofline of a small CPU, float32, per second: see benchmarks/roofline.py.
+DENSE_MACS = 6e10
+DEPTHWISE_MACS = 6e9
+BYTES = 8e9
+PER_CALL = 8e-6
+
+
+def pixels(sizes: Iterable[int | None]) -> int:
+    """Pixels of an image; an unknown size counts as `NOMINAL_SIZE`."""
+    return math.prod(NOMINAL_SIZE if n is None else n for n in sizes)
+
+
+def macs_of(geometry: Geometry) -> int:
+    """Multiply-accumulates of one application of an operator."""
+    ones = math.prod(geometry.taps) * geometry.channels[1] if geometry.ones else 0
+    phases = math.prod(axis.upsampling for axis in geometry.axes)
+    return pixels(geometry.sizes) * (math.prod(geometry.kernel_shape) + ones) // phases
+
+
+def moved_bytes(sizes: Iterable[int | None], channels: int) -> int:
+    """Bytes of one float32 image."""
+    return 4 * pixels(sizes) * channels
+
+
+def _read(geometry: Geometry) -> int:
+    return moved_bytes((axis.size for axis in geometry.axes), geometry.channels[0])
+
+
+def operator_cost(geometry: Geometry, shared: int = 1) -> Cost:
+    """One emitted convolution; `shared` calls share its weights."""
+    macs = macs_of(geometry)
+    rate = DEPTHWISE_MACS if geometry.groups > 1 else DENSE_MACS
+    moved = (
+        _read(geometry) + moved_bytes(geometry.sizes, geometry.channels[1]) + 4 * geometry.params
+    )
+    seconds = max(macs / rate, moved / BYTES) + PER_CALL
+    if geometry.ones or keras_padding(geometry) is None:
+        seconds += 2 * _read(geometry) / BYTES + PER_CALL
+    return Cost(macs, geometry.params / shared, 1, 0, seconds)

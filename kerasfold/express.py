@@ -1,0 +1,100 @@
+"""What one stock Keras layer can say: paddings, separable pairs, and what has no layer at all."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import keras
+
+from kerasfold.conv import Axis, Geometry, Refused
+
+
+def keras_padding(geometry: Geometry) -> Literal["valid", "same"] | None:
+    """The Keras `padding=` that expresses the geometry, or None where it takes a layer."""
+    if all(_is_valid(axis) for axis in geometry.axes):
+        return "valid"
+    return "same" if all(_is_same(axis) for axis in geometry.axes) else None
+
+
+def fits_keras_padding(geometry: Geometry) -> bool:
+    """Whether no separate padding or cropping layer is needed."""
+    return keras_padding(geometry) is not None
+
+
+def _is_valid(axis: Axis) -> bool:
+    if axis.upsampling > 1:
+        return False
+    if axis.same or axis.crop[0] or any(axis.pad):
+        return False
+    if axis.size is None:
+        return not axis.crop[1]
+    return (axis.size - axis.span) // axis.stride + 1 == axis.out
+
+
+def _is_same(axis: Axis) -> bool:
+    if axis.upsampling > 1:
+        return False
+    if axis.same:
+        return True
+    if axis.crop[0] or (axis.crop[1] and axis.pad[1]):
+        return False
+    if axis.size is None:
+        low = (axis.span - 1) // 2
+        return axis.stride == 1 and not axis.crop[1] and axis.pad == (low, axis.span - 1 - low)
+    out = -(-axis.size // axis.stride)
+    total = max((out - 1) * axis.stride + axis.span - axis.size, 0)
+    return out == axis.out and axis.pad[0] == total // 2
+
+
+def is_separable(first: Geometry | None, last: Geometry | None) -> bool:
+    """Whether a SeparableConv layer computes `last o first`."""
+    return (
+        first is not None
+        and last is not None
+        and len(first.axes) in (1, 2)
+        and first.is_depthwise
+        and not (first.biased or first.ones or last.ones)
+        and all(axis.upsampling == 1 for axis in first.axes)
+        and len({axis.stride for axis in first.axes}) == 1
+        and not (max(a.stride for a in first.axes) > 1 and max(a.dilation for a in first.axes) > 1)
+        and last.is_pointwise
+        and last.groups == 1
+    )
+
+
+def check_emittable(geometry: Geometry) -> None:
+    """Refuse an operator that no single Keras layer expresses."""
+    if any(axis.upsampling > 1 for axis in geometry.axes):
+        if any(axis.stride > 1 for axis in geometry.axes):
+            raise Refused("upsampling and stride in one operator, which no Keras layer expresses")
+        if geometry.groups > 1:
+            raise Refused("a transposed convolution in groups, which no Keras layer expresses")
+    if not geometry.axes and geometry.groups > 1:
+        raise Refused("a scale per channel of a vector, which no Keras layer but itself expresses")
+
+
+_FREE = (
+    keras.layers.ZeroPadding1D,
+    keras.layers.ZeroPadding2D,
+    keras.layers.ZeroPadding3D,
+    keras.layers.Cropping1D,
+    keras.layers.Cropping2D,
+    keras.layers.Cropping3D,
+    keras.layers.Concatenate,
+    keras.layers.Reshape,
+    keras.layers.Flatten,
+    keras.layers.Permute,
+    keras.layers.Activation,
+    keras.layers.ReLU,
+    keras.layers.LeakyReLU,
+    keras.layers.PReLU,
+    keras.layers.ELU,
+    keras.layers.Softmax,
+    keras.layers.Identity,
+    keras.layers.InputLayer,
+)
+
+
+def is_free(operation: keras.Operation) -> bool:
+    """Whether a layer counts 0 under "layers": padding, reshaping, activations and the like."""
+    return isinstance(operation, _FREE)
