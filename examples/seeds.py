@@ -128,7 +128,7 @@ def main() -> None:
             table.add_row(
                 seed.name,
                 f"{side}x{side}",
-                ", ".join(_runs(form(model))),
+                ", ".join(runs(form(model))),
                 f"{model.count_params():,}",
                 ", ".join(form(folded)),
                 f"{folded.count_params():,}",
@@ -141,11 +141,11 @@ def main() -> None:
     )
 
 
-def _runs(words: list[str]) -> list[str]:
+def runs(words: list[str]) -> list[str]:
     """A repeating part of a list, written once: [a, b, a, b, a] is ['4 x (a, b)', a]."""
     for period in (1, 2):
         times = 1
-        while words[times * period : (times + 1) * period] == words[:period]:
+        while words and words[times * period : (times + 1) * period] == words[:period]:
             times += 1
         if times > 2:
             return [f"{times} x ({', '.join(words[:period])})", *words[times * period :]]

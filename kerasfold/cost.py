@@ -76,10 +76,13 @@ def _read(geometry: Geometry) -> int:
     return moved_bytes((axis.size for axis in geometry.axes), geometry.channels[0])
 
 
-def operator_cost(geometry: Geometry, shared: int = 1) -> Cost:
-    """One emitted convolution; `shared` calls share its weights."""
+def operator_cost(geometry: Geometry, shared: int = 1, weightless: bool = False) -> Cost:
+    """One emitted convolution; `shared` calls share its weights.
+
+    A `weightless` one is a pool or the like, which adds and does not multiply.
+    """
     macs = macs_of(geometry)
-    rate = DEPTHWISE_MACS if geometry.groups > 1 else DENSE_MACS
+    rate = DEPTHWISE_MACS if geometry.groups > 1 and not weightless else DENSE_MACS
     moved = (
         _read(geometry) + moved_bytes(geometry.sizes, geometry.channels[1]) + 4 * geometry.params
     )

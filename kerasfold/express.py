@@ -69,6 +69,10 @@ def check_emittable(geometry: Geometry) -> None:
             raise Refused("upsampling and stride in one operator, which no Keras layer expresses")
         if geometry.groups > 1:
             raise Refused("a transposed convolution in groups, which no Keras layer expresses")
+    if geometry.vector and geometry.groups > 1:
+        raise Refused(
+            "global pooling with a weight per pixel and channel, which is no pooling layer"
+        )
     if not geometry.axes and geometry.groups > 1:
         raise Refused("a scale per channel of a vector, which no Keras layer but itself expresses")
 

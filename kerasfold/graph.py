@@ -113,6 +113,21 @@ def _functional_graph(operation: keras.Operation) -> Any:
     return None
 
 
+def input_structure(model: keras.Model) -> Any:
+    """The KerasTensors a model takes, structured as it takes them."""
+    functional = _functional_graph(model)
+    return model.input if functional is None else functional._inputs_struct
+
+
+def output_names(model: keras.Model) -> list[str]:
+    """The name of each output of a model, in flat order."""
+    return list(
+        _functional_graph(model).output_names
+        if isinstance(model, keras.Sequential)
+        else model.output_names
+    )
+
+
 def read(model: keras.Model) -> Graph:
     """Read a built functional or Sequential model.
 

@@ -269,7 +269,9 @@ class _Search:
                 if whole.ones or whole.vector:
                     continue
                 channels = self.nodes[root if pool_first else visited[-1]].channels
-                read = operator_cost(replace(geometry, channels=(channels,) * 2, groups=channels))
+                read = operator_cost(
+                    replace(geometry, channels=(channels,) * 2, groups=channels), weightless=True
+                )
                 pooling = Cost(layers=1, unconvolved=1, macs=read.macs, seconds=read.seconds)
                 cost = (
                     operator_cost(whole, self._shared([i for i in visited if i != pool])) + pooling
@@ -363,7 +365,7 @@ class _Search:
         for index in lifted.added:
             node = self.nodes[index]
             if node.geometry is not None:
-                step = operator_cost(node.geometry)
+                step = operator_cost(node.geometry, weightless=node.weightless)
                 pool = self._is_pool(index)
                 if not node.weightless or pool:
                     macs += step.macs

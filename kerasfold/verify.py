@@ -241,7 +241,7 @@ def _compare(
     bounds = bound(truth, dtype)
     outputs = []
     for name, t, o, x, y, limit in zip(
-        a.output_names, truth, other, own_a, own_b, bounds, strict=True
+        graphs.output_names(a), truth, other, own_a, own_b, bounds, strict=True
     ):
         scale = float(np.max(np.abs(t), initial=0.0, where=np.isfinite(t)))
         floor = ARITHMETIC * _eps(dtype) * scale
@@ -355,9 +355,10 @@ def _noise_effect(model: keras.Model, copy: keras.Model, batches: list[Any]) -> 
 def _run(model: keras.Model, batches: Iterable[Any]) -> Arrays:
     """Outputs in flat order, the batches stacked."""
     parts = []
+    specs = graphs.input_structure(model)
     for batch in batches:
         typed = tree.map_structure(
-            lambda x, spec: keras.ops.convert_to_tensor(x, dtype=spec.dtype), batch, model.input
+            lambda x, spec: keras.ops.convert_to_tensor(x, dtype=spec.dtype), batch, specs
         )
         parts.append(
             [keras.ops.convert_to_numpy(y) for y in tree.flatten(model(typed, training=False))]
@@ -382,7 +383,9 @@ def _probes(model: keras.Model) -> list[Any]:
             error = failure
         else:
             return batches
-        if all(n is not None for x in tree.flatten(model.input) for n in x.shape[1:]):
+        if all(
+            n is not None for x in tree.flatten(graphs.input_structure(model)) for n in x.shape[1:]
+        ):
             break
     raise FoldError(
         f"model '{model.name}' does not run on random inputs "
@@ -393,7 +396,7 @@ def _probes(model: keras.Model) -> list[Any]:
 
 def _random(model: keras.Model, size: int) -> list[Any]:
     rng = np.random.default_rng(0)
-    fixed = {x.shape[0] for x in tree.flatten(model.input)} - {None}
+    fixed = {x.shape[0] for x in tree.flatten(graphs.input_structure(model))} - {None}
     count = 1 if not fixed else -(-PROBES // max(fixed))
 
     def draw(spec: Any) -> np.ndarray:
@@ -407,33 +410,31 @@ def _random(model: keras.Model, size: int) -> list[Any]:
             return coarse.astype("float64")
         return rng.integers(0, 2, size=shape)
 
-    return [tree.map_structure(draw, model.input) for _ in range(max(count, 1))]
+    return [tree.map_structure(draw, graphs.input_structure(model)) for _ in range(max(count, 1))]
 
 
 def _batches(model: keras.Model, data: Any) -> Iterator[Any]:
     """Inputs of the model, batch by batch, whatever `data` is."""
+    specs = graphs.input_structure(model)
+    names = [spec.name for spec in tree.flatten(specs)]
     flat = tree.flatten(data) if isinstance(data, (Mapping, list, tuple, np.ndarray)) else []
     if flat and all(hasattr(x, "shape") for x in flat):
-        if isinstance(data, Mapping) and not isinstance(model.input, Mapping):
-            missing = [x.name for x in tree.flatten(model.input) if x.name not in data]
+        if isinstance(data, Mapping) and not isinstance(specs, Mapping):
+            missing = [name for name in names if name not in data]
             if missing:
                 raise FoldError(
                     f"data has no array for input(s) {missing}. Received: {sorted(data)}"
                 )
-            flat = [data[x.name] for x in tree.flatten(model.input)]
-        if len(flat) != len(tree.flatten(model.input)):
-            raise FoldError(
-                f"data holds {len(flat)} array(s), the model takes {len(tree.flatten(model.input))}"
-            )
+            flat = [data[name] for name in names]
+        if len(flat) != len(names):
+            raise FoldError(f"data holds {len(flat)} array(s), the model takes {len(names)}")
         for start in range(0, len(flat[0]), 32):
-            yield tree.pack_sequence_as(model.input, [x[start : start + 32] for x in flat])
+            yield tree.pack_sequence_as(specs, [x[start : start + 32] for x in flat])
         return
     indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__")
     for item in (data[i] for i in range(len(data))) if indexed else data:
         x = item[0] if isinstance(item, tuple) else item
-        yield tree.pack_sequence_as(
-            model.input, [keras.ops.convert_to_numpy(v) for v in tree.flatten(x)]
-        )
+        yield tree.pack_sequence_as(specs, [keras.ops.convert_to_numpy(v) for v in tree.flatten(x)])
 
 
 def _with_agreement(

@@ -9,7 +9,6 @@ module under test: they read the fields of its dataclasses, and define every siz
 from __future__ import annotations
 
 import importlib.util
-import itertools
 import math
 import sys
 from collections.abc import Sequence
@@ -26,7 +25,8 @@ def _load_conv() -> Any:
     """`kerasfold/conv.py` by itself: the package around it imports Keras, which no law needs."""
     path = Path(__file__).resolve().parents[1] / "kerasfold" / "conv.py"
     spec = importlib.util.spec_from_file_location("kerasfold_conv_alone", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -106,7 +106,11 @@ def apply_windows(operator: Any, x: np.ndarray) -> np.ndarray:
     for t in np.ndindex(*(axis.taps for axis in axes)):
         window = padded[
             tuple(
-                slice(tap * axis.dilation, tap * axis.dilation + (m - 1) * axis.stride + 1, axis.stride)
+                slice(
+                    tap * axis.dilation,
+                    tap * axis.dilation + (m - 1) * axis.stride + 1,
+                    axis.stride,
+                )
                 for tap, axis, m in zip(t, axes, sizes, strict=True)
             )
         ]
@@ -125,19 +129,23 @@ def _outer(masks: Sequence[Sequence[bool]]) -> np.ndarray:
     return product
 
 
-def at_sizes(operator: Any, sizes: Sequence[int]) -> Any:
-    """`operator`, made for images of unknown size, on images of `sizes`.
+def same_padding(axis: Any, size: int) -> tuple[int, int]:
+    """Keras's zeros for padding='same': the fewest that give ceil(size / stride) outputs.
 
-    An axis of 'same' padding gets Keras's zeros for its size: the fewest that give
-    ceil(size / stride) outputs, the odd one at the far end.
+    The odd one goes to the far end.
     """
+    window = axis.dilation * (axis.taps - 1) + 1
+    total = max((math.ceil(size / axis.stride) - 1) * axis.stride + window - size, 0)
+    return total // 2, total - total // 2
+
+
+def at_sizes(operator: Any, sizes: Sequence[int]) -> Any:
+    """`operator`, made for images of unknown size, on images of `sizes`."""
     axes = []
     for axis, size in zip(operator.geometry.axes, sizes, strict=True):
         assert axis.size in (None, size), "the operator has another size"
         if axis.same:
-            window = axis.dilation * (axis.taps - 1) + 1
-            total = max((math.ceil(size / axis.stride) - 1) * axis.stride + window - size, 0)
-            axis = replace(axis, same=False, pad=(total // 2, total - total // 2))
+            axis = replace(axis, same=False, pad=same_padding(axis, size))
         axes.append(replace(axis, size=size))
     return replace(operator, geometry=replace(operator.geometry, axes=tuple(axes)))
 
@@ -157,7 +165,11 @@ def error(actual: np.ndarray, expected: np.ndarray) -> float:
     if not expected.size:
         return 0.0
     difference = float(np.max(np.abs(actual - expected)))
-    return difference / max(1.0, float(np.max(np.abs(expected)))) if difference == difference else math.inf
+    return (
+        difference / max(1.0, float(np.max(np.abs(expected))))
+        if difference == difference
+        else math.inf
+    )
 
 
 def assert_close(actual: np.ndarray, expected: np.ndarray) -> None:
@@ -174,23 +186,30 @@ def assert_well_formed(operator: Any) -> None:
     assert inputs % geometry.groups == outputs % geometry.groups == 0
     for axis in geometry.axes:
         assert axis == axis.tight(), f"not in normal form: {axis}"
-        assert min(axis.taps, axis.stride, axis.dilation, axis.upsampling) >= 1 and min(axis.crop) >= 0
+        assert min(axis.taps, axis.stride, axis.dilation, axis.upsampling) >= 1
+        assert min(axis.crop) >= 0
     if not geometry.biased:
         assert not np.any(operator.bias), "a bias that the geometry denies"
     arrays = [operator.kernel, operator.bias, *([] if operator.ones is None else [operator.ones])]
     assert all(array.dtype == np.float64 for array in arrays)
-    if geometry.is_steady and exists(operator):
+    if geometry.is_steady and all(axis.size for axis in geometry.axes) and exists(operator):
         constants = np.arange(1.0, inputs + 1)
-        y = apply_windows(operator, np.broadcast_to(constants, (*(a.size for a in geometry.axes), inputs)))
+        y = apply_windows(
+            operator, np.broadcast_to(constants, (*(a.size for a in geometry.axes), inputs))
+        )
         assert_close(y, np.broadcast_to(y[(0,) * len(geometry.axes)], y.shape))
 
 
 def describe(*operators: Any) -> str:
-    """Python that builds `operators` again, for a report of a failure."""
+    """Python that builds `operators` again, named a, b, ..., for the report of a failure."""
     np_repr = "np.array({})".format
     lines = ["import numpy as np", "from kerasfold.conv import *", ""]
-    for name, operator in zip(itertools.chain("abcdef"), operators, strict=False):
-        parts = [repr(operator.geometry), np_repr(operator.kernel.tolist()), np_repr(operator.bias.tolist())]
+    for name, operator in zip("abcdef", operators, strict=False):
+        parts = [
+            repr(operator.geometry),
+            np_repr(operator.kernel.tolist()),
+            np_repr(operator.bias.tolist()),
+        ]
         if operator.ones is not None:
             parts.append(np_repr(operator.ones.tolist()))
         lines.append(f"{name} = Operator({', '.join(parts)})")

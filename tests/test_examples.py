@@ -1,0 +1,93 @@
+"""The examples run, and the committed model is trained and folds."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import kerasfold
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def load(name):
+    """An example as a module, without running it."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def training():
+    return load("train_and_fold")
+
+
+def test_seeds_prints_every_collapsed_form(capsys):
+    seeds = load("seeds")
+    seeds.main()
+    printed = capsys.readouterr().out
+    for seed in seeds.SEEDS:
+        rows = [line for line in printed.splitlines() if line.strip().startswith(f"{seed.name}  ")]
+        assert len(rows) == len(seeds.CHANNELS), printed
+        stride = "" if seed.stride == 1 else f"/{seed.stride}"
+        for row in rows:
+            assert f" {seed.kernel}x{seed.kernel}{stride} " in row
+
+
+@pytest.mark.parametrize(
+    ("words", "written"),
+    [
+        ([], []),
+        (["a", "a"], ["a", "a"]),
+        (["a", "a", "a", "b"], ["3 x (a)", "b"]),
+        (["a", "b"] * 3 + ["a"], ["3 x (a, b)", "a"]),
+    ],
+)
+def test_seeds_writes_repetitions_once(words, written):
+    assert load("seeds").runs(words) == written
+
+
+def test_training_goes_on_around_a_fold(training, capsys, tmp_path):
+    out = tmp_path / "digits.keras"
+    first, second = training.main(["--epochs", "1", "--out", str(out)])
+    assert (first.epochs, second.epochs) == (1, 2)
+    for stage in (first, second):
+        assert stage.model == stage.folded
+        assert stage.difference < 1e-5
+    printed = capsys.readouterr().out
+    for part in ("macs", "params", "layers", "block1a_3x3_norm", "equivalent", "accuracy on the test images"):
+        assert part in printed
+
+    *_, images, _, labels = training.digits()
+    saved = keras.models.load_model(out)
+    assert training.accuracy(saved, images, labels) == second.model
+
+
+def test_training_writes_nothing_by_default(training, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    training.main(["--epochs", "0"])
+    assert not list(tmp_path.iterdir())
+    assert "saved" not in capsys.readouterr().out
+
+
+def test_committed_model_is_trained_and_folds(training):
+    path = EXAMPLES / "digits.keras"
+    assert path.stat().st_size < 1_000_000
+    model = keras.models.load_model(path)
+    assert {w.dtype for w in model.trainable_weights} == {"float32"}
+    folded = kerasfold.fold(model)
+    assert not any(isinstance(x, keras.layers.BatchNormalization) for x in folded.layers)
+    assert folded.fold_report.layers_after < folded.fold_report.layers_before
+
+    _, images, _, labels = training.digits()
+    expected, actual = model.predict(images, verbose=0), folded.predict(images, verbose=0)
+    assert np.abs(expected - actual).max() < 1e-5
+    for m in (model, folded):
+        assert training.accuracy(m, images, labels) > 0.95
+
+    untrained = keras.models.clone_model(model)
+    assert training.accuracy(untrained, images, labels) < 0.5

@@ -1,0 +1,59 @@
+"""Every lift rule against its own Keras layer, in float64 and in float32."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import keras
+import pytest
+from cases import CASES, FLOAT32, Case, assert_same, kinds
+
+import kerasfold
+from kerasfold.rules import RULES
+
+EACH = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+
+
+def test_every_rule_has_a_row_and_every_row_a_rule() -> None:
+    rules = {kind for kind in RULES if isinstance(kind, type) and issubclass(kind, keras.Layer)}
+    assert rules == {case.kind for case in CASES}
+
+
+def test_ids_are_unique() -> None:
+    assert [name for name, n in Counter(case.id for case in CASES).items() if n > 1] == []
+
+
+@EACH
+def test_float64(case: Case) -> None:
+    model = case.model("float64")
+    folded = kerasfold.fold(model, objective="layers", verify=False)
+    assert_same(model, folded, case.tolerance)
+    if case.merges:
+        assert "BatchNormalization" not in kinds(folded) or case.id.startswith("BatchNormalization")
+        assert folded.fold_report.merged, str(folded.fold_report)
+        together = {name for row in folded.fold_report.merged for name in row.layers}
+        gone = together | set(folded.fold_report.removed)
+        assert {"layer", "bn"} <= gone, str(folded.fold_report)
+    assert folded.fold_report.layers_after <= folded.fold_report.layers_before
+
+
+@EACH
+def test_float32(case: Case) -> None:
+    model = case.model("float32", seed=2)
+    folded = kerasfold.fold(model)
+    assert_same(model, folded, FLOAT32)
+    assert folded.fold_report.equivalence.equivalent
+
+
+@pytest.mark.parametrize("objective", ["macs", "params"])
+@EACH
+def test_other_objectives_never_make_it_worse(case: Case, objective: str) -> None:
+    model = case.model("float64", seed=3)
+    folded = kerasfold.fold(model, objective=objective, verify=False)
+    assert_same(model, folded, case.tolerance)
+    report = folded.fold_report
+    before = getattr(report, f"{objective}_before")
+    assert getattr(report, f"{objective}_after") <= before, str(report)
+    if objective == "params":
+        assert report.params_before == model.count_params()
+        assert folded.count_params() == report.params_after <= model.count_params()
