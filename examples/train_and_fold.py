@@ -102,7 +102,9 @@ class Stage(NamedTuple):
     difference: float
 
 
-def fold_now(model: keras.Model, epochs: int, images: np.ndarray, labels: np.ndarray) -> tuple[Any, Stage]:
+def fold_now(
+    model: keras.Model, epochs: int, images: np.ndarray, labels: np.ndarray
+) -> tuple[Any, Stage]:
     """Fold the model as it is, and compare the two on the test images.
 
     Returns:
@@ -130,8 +132,12 @@ def main(arguments: list[str] | None = None) -> list[Stage]:
         The comparisons after the first and the second half of the training.
     """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=12, help="epochs of each half of the training")
-    parser.add_argument("--out", help="where to save the trained model, not folded; nowhere by default")
+    parser.add_argument(
+        "--epochs", type=int, default=12, help="epochs of each half of the training"
+    )
+    parser.add_argument(
+        "--out", help="where to save the trained model, not folded; nowhere by default"
+    )
     options = parser.parse_args(arguments)
 
     keras.utils.set_random_seed(0)
@@ -163,7 +169,10 @@ def show(stages: list[Stage], folded: keras.Model) -> None:
         accuracies.add_column(column, justify="right")
     for stage in stages:
         accuracies.add_row(
-            str(stage.epochs), f"{stage.model:.2%}", f"{stage.folded:.2%}", f"{stage.difference:.0e}"
+            str(stage.epochs),
+            f"{stage.model:.2%}",
+            f"{stage.folded:.2%}",
+            f"{stage.difference:.0e}",
         )
     Console().print(accuracies)
 

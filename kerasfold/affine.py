@@ -392,8 +392,8 @@ def _padded(axis: Axis, padding: str | Pair) -> Axis:
     """`axis` with a Keras padding, in normal form."""
     n, s, span = axis.size, axis.stride, axis.span
     if padding == "same":
-        if n is None and s > 1:
-            return axis if span == 1 and s == 1 else _same(axis)
+        if n is None and s > 1 and span > 1:
+            return _same(axis)
         total = span - 1 if n is None else max((math.ceil(n / s) - 1) * s + span - n, 0)
         pad = (total // 2, total - total // 2)
     elif padding == "causal":

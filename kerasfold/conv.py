@@ -144,7 +144,7 @@ class Axis:
         there at every output of this axis and zero beyond the ends named in `sides`.
         None where no such taps exist.
         """
-        if self.upsampling > 1 and self.dilation > 1:
+        if self.same or self.upsampling > 1 and self.dilation > 1:
             return None
         ell, unknown = self.upsampling, self.size is None and self.stride > 1
         end = self.span - 1 - sum(self.pad)

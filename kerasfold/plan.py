@@ -84,8 +84,9 @@ def plan(
     original = Cost()
     for component in regions.components():
         everything = search.candidates(component)
-        start = {index: search.kept(index) for index in sorted(everything)}
-        original = sum((s.cost for s in start.values()), original)
+        original = sum((search.kept(index).cost for index in everything), original)
+        start = search.segments(component, everything)
+        assert start is not None, "every call may be kept"
         if materialise is None:
             chosen = search.cheapest(component, everything, start)
         else:
@@ -137,7 +138,7 @@ class _Search:
     def segments(self, component: Sequence[Node], cut: frozenset[int]) -> dict[int, Segment] | None:
         """A segment for each node of `cut`, or None where one has no exact form."""
         result = {}
-        for index in cut:
+        for index in sorted(cut):
             segment = self.segment(index, cut)
             if isinstance(segment, Refused):
                 return None

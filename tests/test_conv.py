@@ -1,4 +1,4 @@
-"""The laws of the affine operators: what `conv` composes, adds and stacks is what it should compute.
+"""Laws of the affine operators: what `conv` composes, adds and stacks computes what it should.
 
 Whatever is built is held against `oracle.apply` on real tensors: B on A's output, which it pads
 with true zeros. Refusing is allowed to a random case; the cases that must not be refused, and
@@ -623,7 +623,7 @@ def test_a_pointwise_operator_around_a_strided_same(size: int | None) -> None:
 
 
 def test_a_homogeneous_coordinate_after_a_strided_same_of_unknown_size() -> None:
-    """`pad` says nothing of a 'same' axis, so which tap sees a sample at every output depends on the size."""
+    """`pad` says nothing of a 'same' axis: which tap always sees a sample depends on the size."""
     same = random_weights(Axis(None, 3, 2, same=True), channels=(1, 1))
     after = random_weights(Axis(None), channels=(1, 1), ones=True)
     total = attempt(conv.compose, after, same)

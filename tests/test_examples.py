@@ -59,7 +59,14 @@ def test_training_goes_on_around_a_fold(training, capsys, tmp_path):
         assert stage.model == stage.folded
         assert stage.difference < 1e-5
     printed = capsys.readouterr().out
-    for part in ("macs", "params", "layers", "block1a_3x3_norm", "equivalent", "accuracy on the test images"):
+    for part in (
+        "macs",
+        "params",
+        "layers",
+        "block1a_3x3_norm",
+        "equivalent",
+        "accuracy on the test images",
+    ):
         assert part in printed
 
     *_, images, _, labels = training.digits()

@@ -97,7 +97,9 @@ def with_a_wrong_kernel(model):
     """
     if not model.weights:
         pooling = the_window(model)
-        kernel = np.full((*pooling.pool_size, model.input_shape[-1], 1), 1 / np.prod(pooling.pool_size))
+        kernel = np.full(
+            (*pooling.pool_size, model.input_shape[-1], 1), 1 / np.prod(pooling.pool_size)
+        )
         layer = layers.DepthwiseConv2D(pooling.pool_size, strides=pooling.strides, use_bias=False)
         model = sequence(model.input_shape[1:], (layer, kernel))
     variable = model.weights[0]
@@ -315,57 +317,97 @@ PRINTED = [
     Printed("1.1-C1", lambda: sequence((7, 7, 1), conv(A1_1)), images(B1_1), images(C1_1), A1_1),
     Printed("1.2-C1", lambda: sequence((7, 7, 1), conv(A1_2)), images(B1_2), images(C1_2), A1_2),
     Printed(
-        "1.2-C2-D1-E1", lambda: sequence((7, 7, 1), conv(A1_2), conv(A2_2)), images(B1_2), images(C2_2), D1_2
+        "1.2-C2-D1-E1",
+        lambda: sequence((7, 7, 1), conv(A1_2), conv(A2_2)),
+        images(B1_2),
+        images(C2_2),
+        D1_2,
     ),
-    Printed("1.4-C1-D2", lambda: sequence((8, 8, 1), average()), images(B1_4), images(C1_4), A1_4, 2),
     Printed(
-        "1.4-as-Conv2D", lambda: sequence((8, 8, 1), conv(A1_4, strides=2)),
-        images(B1_4), images(C1_4), A1_4, 2,
+        "1.4-C1-D2", lambda: sequence((8, 8, 1), average()), images(B1_4), images(C1_4), A1_4, 2
     ),
-    Printed("1.4-D1", lambda: sequence((8, 8, 1), average(strides=1)), images(B1_4), images(D1_4), A1_4),
+    Printed(
+        "1.4-as-Conv2D",
+        lambda: sequence((8, 8, 1), conv(A1_4, strides=2)),
+        images(B1_4),
+        images(C1_4),
+        A1_4,
+        2,
+    ),
+    Printed(
+        "1.4-D1", lambda: sequence((8, 8, 1), average(strides=1)), images(B1_4), images(D1_4), A1_4
+    ),
     Printed("1.5-C1", lambda: sequence((12, 12, 1), conv(A1_5)), images(B1_5), images(C1_5), A1_5),
-    Printed("1.5-C2", lambda: sequence((10, 10, 1), average()), images(C1_5), images(C2_5), A1_4, 2),
     Printed(
-        "1.5-A3", lambda: sequence((10, 10, 1), average(), conv(A2_5)),
-        images(C1_5), images(C3_5), A3_5 / 4, 2,
+        "1.5-C2", lambda: sequence((10, 10, 1), average()), images(C1_5), images(C2_5), A1_4, 2
     ),
     Printed(
-        "1.5-C3-D1-E2", lambda: sequence((12, 12, 1), conv(A1_5), average(), conv(A2_5)),
-        images(B1_5), images(C3_5), D1_5 / 4, 2,
+        "1.5-A3",
+        lambda: sequence((10, 10, 1), average(), conv(A2_5)),
+        images(C1_5),
+        images(C3_5),
+        A3_5 / 4,
+        2,
+    ),
+    Printed(
+        "1.5-C3-D1-E2",
+        lambda: sequence((12, 12, 1), conv(A1_5), average(), conv(A2_5)),
+        images(B1_5),
+        images(C3_5),
+        D1_5 / 4,
+        2,
     ),
     Printed(
         # Before its stride is taken: pooling one pixel apart, and A2's taps two.
-        "1.5-E1", lambda: sequence((12, 12, 1), conv(A1_5), average(strides=1), conv(A2_5, dilation_rate=2)),
-        images(B1_5), images(E1_5), D1_5 / 4,
+        "1.5-E1",
+        lambda: sequence((12, 12, 1), conv(A1_5), average(strides=1), conv(A2_5, dilation_rate=2)),
+        images(B1_5),
+        images(E1_5),
+        D1_5 / 4,
     ),
     Printed(
-        "4-Conv2D", lambda: sequence((3, 3, 2), (layers.Conv2D(3, 3, use_bias=False), counting(3, 3, 2, 3))),
-        counting(1, 3, 3, 2) * 0.1, np.array([[[[598.5, 615.6, 632.7]]]]),
+        "4-Conv2D",
+        lambda: sequence((3, 3, 2), (layers.Conv2D(3, 3, use_bias=False), counting(3, 3, 2, 3))),
+        counting(1, 3, 3, 2) * 0.1,
+        np.array([[[[598.5, 615.6, 632.7]]]]),
     ),
     Printed(
         "4-DepthwiseConv2D",
-        lambda: sequence((3, 3, 2), (layers.DepthwiseConv2D(3, use_bias=False), counting(3, 3, 2, 1))),
-        counting(1, 3, 3, 2) * 0.1, np.array([[[[96.9, 114.0]]]]),
+        lambda: sequence(
+            (3, 3, 2), (layers.DepthwiseConv2D(3, use_bias=False), counting(3, 3, 2, 1))
+        ),
+        counting(1, 3, 3, 2) * 0.1,
+        np.array([[[[96.9, 114.0]]]]),
     ),
     Printed(
         "4-SeparableConv2D",
         lambda: sequence(
             (3, 3, 1),
-            (layers.SeparableConv2D(2, 3, use_bias=False), counting(3, 3, 1, 1), counting(1, 1, 1, 2) + 1),
+            (
+                layers.SeparableConv2D(2, 3, use_bias=False),
+                counting(3, 3, 1, 1),
+                counting(1, 1, 1, 2) + 1,
+            ),
         ),
-        counting(1, 3, 3, 1) * 0.1, np.array([[[[57.0, 85.5]]]]),
+        counting(1, 3, 3, 1) * 0.1,
+        np.array([[[[57.0, 85.5]]]]),
     ),
     Printed(
         "4-SeparableConv2D-as-Conv2D",
         lambda: sequence(
-            (3, 3, 1), (layers.Conv2D(2, 3, use_bias=False), counting(3, 3, 1, 1) * np.array([2, 3]))
+            (3, 3, 1),
+            (layers.Conv2D(2, 3, use_bias=False), counting(3, 3, 1, 1) * np.array([2, 3])),
         ),
-        counting(1, 3, 3, 1) * 0.1, np.array([[[[57.0, 85.5]]]]),
+        counting(1, 3, 3, 1) * 0.1,
+        np.array([[[[57.0, 85.5]]]]),
     ),
     Printed(
         "4-Conv2DTranspose",
-        lambda: sequence((2, 2, 3), (layers.Conv2DTranspose(2, 3, use_bias=False), counting(3, 3, 2, 3))),
-        counting(1, 2, 2, 3) * 0.1, images(*TRANSPOSED),
+        lambda: sequence(
+            (2, 2, 3), (layers.Conv2DTranspose(2, 3, use_bias=False), counting(3, 3, 2, 3))
+        ),
+        counting(1, 2, 2, 3) * 0.1,
+        images(*TRANSPOSED),
     ),
 ]
 WITH_KERNEL = [case for case in PRINTED if case.kernel is not None]
@@ -786,7 +828,9 @@ CLASSIFIERS = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "parameters"), CLASSIFIERS, ids=[kind.__name__ for kind, _ in CLASSIFIERS])
+@pytest.mark.parametrize(
+    ("kind", "parameters"), CLASSIFIERS, ids=[kind.__name__ for kind, _ in CLASSIFIERS]
+)
 def test_classifiers(kind, parameters):
     model = classifier(kind)
     assert model.count_params() == parameters

@@ -1,0 +1,278 @@
+"""Random functional graphs of affine layers and activations, as a Hypothesis strategy.
+
+A `Recipe` is a list of steps; each step names its kind, the tensors it reads and its
+options, so that a failing example shrinks to a short list that a reader can follow.
+`build` turns a recipe into a float64 model with random weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from hypothesis import strategies as st
+
+L = keras.layers
+
+
+@dataclass(frozen=True)
+class Step:
+    kind: str
+    reads: tuple[int, ...]
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def __getitem__(self, name: str) -> Any:
+        return dict(self.options)[name]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    sizes: tuple[int, ...]
+    channels: int
+    free: bool  # the model is told nothing of the image size
+    steps: tuple[Step, ...]
+    seed: int
+
+
+KINDS = (
+    "conv", "conv", "conv", "depthwise", "separable", "pool", "pool_same", "batchnorm",
+    "batchnorm", "pointwise", "relu", "zero_pad", "crop", "upsample", "transpose", "add", "add",
+    "subtract", "average", "concatenate", "concatenate", "multiply", "shift", "take", "dropout",
+    "again", "rescale", "dense", "global", "flat_dense", "cut", "negative",
+)  # fmt: skip
+
+
+@st.composite
+def recipes(draw: Any, most_steps: int = 7) -> Recipe:
+    """Recipes of 1 to `most_steps` steps on images of 1 to 40 pixels along each axis."""
+    rank = draw(st.sampled_from((1, 2, 2, 2, 2, 3)))
+    largest = {1: 40, 2: 24, 3: 7}[rank]
+    sizes = tuple(draw(st.integers(1, largest)) for _ in range(rank))
+    channels = draw(st.integers(1, 4))
+    free = rank < 3 and draw(st.integers(0, 7)) == 0
+    steps: list[Step] = []
+    shapes: list[tuple[tuple[int, ...], int]] = [(sizes, channels)]
+    for _ in range(draw(st.integers(1, most_steps))):
+        recent = max(0, len(shapes) - 3)
+        source = draw(st.integers(recent if draw(st.booleans()) else 0, len(shapes) - 1))
+        step, shape = _step(draw, draw(st.sampled_from(KINDS)), source, shapes, steps, free)
+        if step is not None:
+            steps.append(step)
+            shapes.append(shape)
+    return Recipe(sizes, channels, free, tuple(steps), draw(st.integers(0, 2**16)))
+
+
+def _step(draw: Any, kind: str, source: int, shapes: list, steps: list, free: bool) -> Any:
+    """A step of some kind that is valid on the tensor `source`, and its output's shape."""
+    sizes, channels = shapes[source]
+    rank = len(sizes)
+    nothing = None, None
+
+    def pick(*options: Any) -> Any:
+        return draw(st.sampled_from(options))
+
+    if kind in ("add", "subtract", "average", "concatenate"):
+        same = [
+            i for i, (n, c) in enumerate(shapes)
+            if n == sizes and (c == channels or kind == "concatenate")
+        ]
+        other = draw(st.sampled_from(same))
+        total = shapes[other][1] + channels if kind == "concatenate" else channels
+        if free and rank or total > 12:
+            # Sizes that agree at one image size need not agree at another.
+            return nothing
+        return Step(kind, (source, other)), (sizes, total)
+    if kind in ("batchnorm", "relu", "dropout", "negative"):
+        return Step(kind, (source,)), shapes[source]
+    if kind in ("multiply", "shift", "rescale"):
+        value = pick(0.5, -2.0, 1.25)
+        return Step(kind, (source,), (("value", value),)), shapes[source]
+    if kind == "take":
+        first = draw(st.integers(0, channels - 1))
+        last = draw(st.integers(first + 1, channels))
+        step = Step(kind, (source,), (("first", first), ("last", last)))
+        return step, (sizes, last - first)
+    if kind in ("dense", "pointwise") or rank == 0:
+        if kind == "again":
+            return _again(draw, source, shapes, steps)
+        units = draw(st.integers(1, 5))
+        return Step("dense" if rank == 0 else kind, (source,), (("units", units),)), (sizes, units)
+    if kind == "again":
+        return _again(draw, source, shapes, steps)
+    if kind == "global":
+        return nothing if free else (Step(kind, (source,)), ((), channels))
+    if kind == "flat_dense":
+        if free or np.prod(sizes) * channels > 400:
+            return nothing
+        return Step(kind, (source,), (("units", 3),)), ((), 3)
+    if kind == "zero_pad":
+        pads = tuple((pick(0, 1, 2), pick(0, 1, 3)) for _ in sizes)
+        grown = tuple(n + sum(p) for n, p in zip(sizes, pads, strict=True))
+        return Step(kind, (source,), (("pads", pads),)), (grown, channels)
+    if kind in ("crop", "cut"):
+        if free:
+            return nothing
+        crops = tuple((pick(0, 1), pick(0, 1, 2)) for _ in sizes)
+        left = tuple(n - sum(c) for n, c in zip(sizes, crops, strict=True))
+        if min(left) < 1:
+            return nothing
+        return Step(kind, (source,), (("crops", crops),)), (left, channels)
+    if kind == "upsample":
+        factors = tuple(pick(1, 2, 3) for _ in sizes)
+        grown = tuple(n * f for n, f in zip(sizes, factors, strict=True))
+        if max(grown) > 60:
+            return nothing
+        return Step(kind, (source,), (("factors", factors),)), (grown, channels)
+    if kind in ("pool", "pool_same"):
+        if rank == 3:  # TensorFlow has no float64 kernel for it
+            return nothing
+        padding = "same" if kind == "pool_same" else "valid"
+        pool = tuple(pick(1, 2, 3) for _ in sizes)
+        stride = pick(1, 2, 3)
+        out = _outputs(sizes, pool, (stride,) * rank, (1,) * rank, padding)
+        if min(out) < 1:
+            return nothing
+        options = (("pool", pool), ("strides", stride), ("padding", padding))
+        return Step("pool", (source,), options), (out, channels)
+    kernel = tuple(pick(1, 2, 3, 3, 4, 5) for _ in sizes)
+    padding = pick("valid", "same", "same")
+    bias = draw(st.booleans())
+    if kind == "transpose":
+        strides = tuple(pick(1, 2, 3) for _ in sizes)
+        units = draw(st.integers(1, 4))
+        out = tuple(
+            n * s if padding == "same" else n * s + max(k - s, 0)
+            for n, s, k in zip(sizes, strides, kernel, strict=True)
+        )
+        if max(out) > 60:
+            return nothing
+        options = (("kernel", kernel), ("strides", strides), ("padding", padding),
+                   ("units", units), ("bias", bias))  # fmt: skip
+        return Step(kind, (source,), options), (out, units)
+    dilation, strides = (1,) * rank, (1,) * rank
+    if draw(st.booleans()):
+        equal = kind != "conv"
+        strides = (pick(1, 2, 3),) * rank if equal else tuple(pick(1, 2, 3) for _ in sizes)
+    elif draw(st.integers(0, 3)) == 0:
+        dilation = (pick(2, 3),) * rank
+    out = _outputs(sizes, kernel, strides, dilation, padding)
+    if min(out) < 1 or rank == 3 and kind != "conv":
+        return nothing
+    units = draw(st.integers(1, 5))
+    multiplier = pick(1, 1, 2)
+    activation = pick(None, None, None, "relu")
+    options = (("kernel", kernel), ("strides", strides), ("dilation", dilation),
+               ("padding", padding), ("units", units), ("multiplier", multiplier),
+               ("bias", bias), ("activation", activation))  # fmt: skip
+    width = channels * multiplier if kind == "depthwise" else units
+    return Step(kind, (source,), options), (out, width)
+
+
+def _outputs(sizes: tuple, kernel: tuple, strides: tuple, dilation: tuple, padding: str) -> tuple:
+    return tuple(
+        -(-n // s) if padding == "same" else (n - r * (k - 1) - 1) // s + 1
+        for n, k, s, r in zip(sizes, kernel, strides, dilation, strict=True)
+    )
+
+
+def _again(draw: Any, source: int, shapes: list, steps: list) -> Any:
+    """Call the layer of an earlier step once more, where its input's shape fits."""
+    fitting = [
+        i for i, step in enumerate(steps)
+        if step.kind in ("conv", "batchnorm", "pointwise", "dense")
+        and shapes[step.reads[0]] == shapes[source]
+    ]
+    if not fitting:
+        return None, None
+    index = draw(st.sampled_from(fitting))
+    return Step("again", (source,), (("step", index),)), shapes[index + 1]
+
+
+def build(recipe: Recipe) -> keras.Model:
+    """A float64 model of a recipe, with random weights; its outputs are the unread tensors."""
+    keras.utils.clear_session(free_memory=False)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float64")
+    try:
+        sizes = (None,) * len(recipe.sizes) if recipe.free else recipe.sizes
+        inputs = keras.Input((*sizes, recipe.channels), dtype="float64")
+        tensors, made = [inputs], []
+        for step in recipe.steps:
+            layer = made[step["step"]] if step.kind == "again" else _layer(step, len(sizes))
+            made.append(layer)
+            xs = [tensors[i] for i in step.reads]
+            tensors.append(layer(xs if len(xs) > 1 else xs[0]))
+        read = {i for step in recipe.steps for i in step.reads}
+        outputs = [t for i, t in enumerate(tensors) if i not in read]
+        model = keras.Model(inputs, outputs)
+    finally:
+        keras.config.set_dtype_policy(before)
+    rng = np.random.default_rng(recipe.seed)
+    for layer in model.layers:
+        for variable in layer.weights:
+            if "float" in variable.dtype:
+                low = 0.3 if "variance" in variable.name else -1.0
+                variable.assign(rng.uniform(low, 1.0, variable.shape))
+    return model
+
+
+def _layer(step: Step, rank: int) -> Any:
+    def of(name: str) -> Any:
+        return getattr(L, f"{name}{rank}D")
+
+    kind = step.kind
+    simple = {
+        "batchnorm": L.BatchNormalization, "relu": L.ReLU, "add": L.Add, "subtract": L.Subtract,
+        "average": L.Average, "concatenate": L.Concatenate,
+    }  # fmt: skip
+    if kind in simple:
+        return simple[kind]()
+    if kind == "dropout":
+        return L.Dropout(0.4)
+    if kind == "negative":
+        return lambda x: -x
+    if kind == "multiply":
+        return lambda x: step["value"] * x
+    if kind == "shift":
+        return lambda x: x - step["value"]
+    if kind == "rescale":
+        return L.Rescaling(step["value"], offset=0.5)
+    if kind == "take":
+        return lambda x: x[..., step["first"] : step["last"]]
+    if kind == "cut":
+        window = tuple(slice(lo, -hi or None) for lo, hi in step["crops"])
+        return lambda x: x[(slice(None), *window)]
+    if kind == "dense":
+        return L.Dense(step["units"])
+    if kind == "global":
+        return of("GlobalAveragePooling")()
+    if kind == "flat_dense":
+        dense = L.Dense(step["units"])
+        return lambda x: dense(L.Flatten()(x))
+    if kind == "pointwise":
+        return of("Conv")(step["units"], 1)
+    if kind == "zero_pad":
+        return of("ZeroPadding")(step["pads"] if rank > 1 else step["pads"][0])
+    if kind == "crop":
+        return of("Cropping")(step["crops"] if rank > 1 else step["crops"][0])
+    if kind == "upsample":
+        return of("UpSampling")(step["factors"] if rank > 1 else step["factors"][0])
+    if kind == "pool":
+        return of("AveragePooling")(step["pool"], step["strides"], padding=step["padding"])
+    if kind == "transpose":
+        return L.__dict__[f"Conv{rank}DTranspose"](
+            step["units"], step["kernel"], strides=step["strides"], padding=step["padding"],
+            use_bias=step["bias"],
+        )  # fmt: skip
+    common = {
+        "kernel_size": step["kernel"], "strides": step["strides"], "padding": step["padding"],
+        "dilation_rate": step["dilation"], "use_bias": step["bias"],
+        "activation": step["activation"],
+    }  # fmt: skip
+    if kind == "depthwise":
+        return of("DepthwiseConv")(depth_multiplier=step["multiplier"], **common)
+    if kind == "separable":
+        return of("SeparableConv")(step["units"], depth_multiplier=step["multiplier"], **common)
+    return of("Conv")(step["units"], **common)

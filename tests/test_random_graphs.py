@@ -1,0 +1,79 @@
+"""Random graphs hold in float64, border pixels included, under every objective.
+
+KERASFOLD_GRAPHS sets how many examples run (default 520); a run of 10,000 is
+
+    KERASFOLD_GRAPHS=10000 pytest tests/test_random_graphs.py
+"""
+
+from __future__ import annotations
+
+import os
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from random_graphs import Recipe, Step, build, recipes
+
+import kerasfold
+
+EXAMPLES = int(os.environ.get("KERASFOLD_GRAPHS", "520"))
+
+
+def differences(recipe: Recipe, folded: keras.Model, model: keras.Model) -> list[float]:
+    """Largest difference of each output, relative to its scale."""
+    rng = np.random.default_rng(recipe.seed)
+    x = rng.normal(size=(2, *recipe.sizes, recipe.channels))
+    pairs = zip(
+        keras.tree.flatten(model(x, training=False)),
+        keras.tree.flatten(folded(x, training=False)),
+        strict=True,
+    )
+    errors = []
+    for want, got in pairs:
+        want, got = np.asarray(want), np.asarray(got)
+        assert want.shape == got.shape
+        scale = max(float(np.abs(want).max(initial=0.0)), 1e-9)
+        errors.append(float(np.abs(want - got).max(initial=0.0)) / scale)
+    return errors
+
+
+@given(recipe=recipes(), objective=st.sampled_from(("latency", "macs", "params", "layers")))
+@settings(
+    max_examples=EXAMPLES, deadline=None, derandomize="KERASFOLD_GRAPHS" not in os.environ,
+    suppress_health_check=list(HealthCheck), print_blob=True, database=None,
+)  # fmt: skip
+def test_random_graphs(recipe, objective):
+    model = build(recipe)
+    folded = model.fold(objective=objective, verify=False)
+    assert max(differences(recipe, folded, model)) < 1e-10
+    assert folded.output_names == model.output_names
+    assert [x.shape for x in folded.outputs] == [x.shape for x in model.outputs]
+    report = folded.fold_report
+    worse = {
+        "macs": report.macs_after > report.macs_before,
+        "params": report.params_after > report.params_before,
+        "layers": report.layers_after > report.layers_before,
+    }
+    assert not worse.get(objective, False), f"{objective} became worse: {report}"
+
+
+@pytest.mark.parametrize("fault", ["scale", "bias", "tap"])
+def test_the_comparison_can_fail(fault):
+    options = (("kernel", (3, 3)), ("strides", (1, 1)), ("dilation", (1, 1)), ("padding", "same"),
+               ("units", 2), ("multiplier", 1), ("bias", True), ("activation", None))  # fmt: skip
+    recipe = Recipe((6, 5), 2, False, (Step("conv", (0,), options), Step("batchnorm", (1,))), 7)
+    model = build(recipe)
+    folded = kerasfold.fold(model, verify=False)
+    assert max(differences(recipe, folded, model)) < 1e-10
+    layer = folded.layers[-1]
+    kernel, bias = layer.get_weights()
+    if fault == "scale":
+        kernel[..., 0] *= 1 + 1e-6
+    elif fault == "bias":
+        bias[1] = 0
+    else:
+        kernel = np.roll(kernel, 1, axis=0)
+    layer.set_weights([kernel, bias])
+    assert max(differences(recipe, folded, model)) > 1e-8
