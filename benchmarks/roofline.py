@@ -38,14 +38,31 @@ def cases():
         if size * size * channels > 112 * 112 * 64:
             continue
         yield f"conv1x1 {size} {channels}", size, channels, lambda c: layers.Conv2D(c, 1)
-        yield f"conv3x3 {size} {channels}", size, channels, lambda c: layers.Conv2D(c, 3, padding="same")
-        yield f"conv5x5 {size} {channels}", size, channels, lambda c: layers.Conv2D(c, 5, padding="same")
         yield (
-            f"depthwise3x3 {size} {channels}", size, channels,
+            f"conv3x3 {size} {channels}",
+            size,
+            channels,
+            lambda c: layers.Conv2D(c, 3, padding="same"),
+        )
+        yield (
+            f"conv5x5 {size} {channels}",
+            size,
+            channels,
+            lambda c: layers.Conv2D(c, 5, padding="same"),
+        )
+        yield (
+            f"depthwise3x3 {size} {channels}",
+            size,
+            channels,
             lambda c: layers.DepthwiseConv2D(3, padding="same"),
         )
         yield f"batchnorm {size} {channels}", size, channels, lambda c: layers.BatchNormalization()
-        yield f"separable {size} {channels}", size, channels, lambda c: layers.SeparableConv2D(c, 3, padding="same")
+        yield (
+            f"separable {size} {channels}",
+            size,
+            channels,
+            lambda c: layers.SeparableConv2D(c, 3, padding="same"),
+        )
 
 
 def measure(runs: int) -> list[dict]:
@@ -78,8 +95,12 @@ def measure(runs: int) -> list[dict]:
                 {
                     "macs": cost.macs_of(g) / CHAIN,
                     "grouped": g.groups > 1,
-                    "bytes": (cost.moved_bytes([a.size for a in g.axes], g.channels[0])
-                              + cost.moved_bytes(g.sizes, g.channels[1]) + 4 * g.params) / CHAIN,
+                    "bytes": (
+                        cost.moved_bytes([a.size for a in g.axes], g.channels[0])
+                        + cost.moved_bytes(g.sizes, g.channels[1])
+                        + 4 * g.params
+                    )
+                    / CHAIN,
                 }
                 for g in geometries
             ],

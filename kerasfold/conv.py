@@ -128,6 +128,17 @@ class Axis:
             hi = self.stride * (out - 1) + self.span - self.extent - lo
         return replace(self, pad=(lo, hi)).tight()
 
+    def first_reads(self) -> list[int | None]:
+        """The input sample that each tap of the first output reads, None for a zero."""
+        assert self.size is not None
+        reads: list[int | None] = []
+        for tap in range(self.taps):
+            j, rest = divmod(tap * self.dilation - self.pad[0], self.upsampling)
+            j += self.crop[0]
+            real = rest == 0 and self.crop[0] <= j < self.size - self.crop[1]
+            reads.append(j if real else None)
+        return reads
+
     def slack(self, side: int) -> int:
         """How far the first window past the end at `side` (0 low, 1 high) is from the input.
 
@@ -144,7 +155,7 @@ class Axis:
         there at every output of this axis and zero beyond the ends named in `sides`.
         None where no such taps exist.
         """
-        if self.same or self.upsampling > 1 and self.dilation > 1:
+        if self.same or (self.upsampling > 1 and self.dilation > 1):
             return None
         ell, unknown = self.upsampling, self.size is None and self.stride > 1
         end = self.span - 1 - sum(self.pad)

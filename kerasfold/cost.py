@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from kerasfold.conv import Geometry
-from kerasfold.express import keras_padding
+from kerasfold.express import keras_padding, written
 
 NOMINAL_SIZE = 64  # samples assumed along an axis of unknown size
 
@@ -81,6 +81,7 @@ def operator_cost(geometry: Geometry, shared: int = 1, weightless: bool = False)
 
     A `weightless` one is a pool or the like, which adds and does not multiply.
     """
+    geometry = written(geometry)
     macs = macs_of(geometry)
     rate = DEPTHWISE_MACS if geometry.groups > 1 and not weightless else DENSE_MACS
     moved = (

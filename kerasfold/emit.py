@@ -17,7 +17,7 @@ import numpy as np
 from keras import tree
 
 from kerasfold.conv import Axis, Geometry, Operator
-from kerasfold.express import keras_padding
+from kerasfold.express import keras_padding, written
 from kerasfold.graph import Call, Tensor, copy_operation, copy_state
 from kerasfold.plan import Plan
 from kerasfold.region import Lifted, Regions
@@ -413,7 +413,7 @@ class _Style:
                 **common,
             )
         x, padding = self._padded(x, geometry, name)
-        kernel, geometry = _without_strided_dilation(kernel, geometry)
+        kernel, geometry = _written(kernel, geometry)
         common |= self._window(geometry, padding)
         if (
             geometry.is_depthwise
@@ -480,8 +480,7 @@ class _Style:
         """An upsampling operator, as a transposed convolution between paddings and crops."""
         geometry, name = operator.geometry, common["name"]
         axes, rank = geometry.axes, len(geometry.axes)
-        kernel = np.zeros((*(a.span for a in axes), *operator.kernel.shape[rank:]))
-        kernel[tuple(slice(None, None, a.dilation) for a in axes)] = operator.kernel
+        kernel, _ = _written(operator.kernel, geometry)
         kernel = np.flip(kernel, axis=tuple(range(rank))).swapaxes(-1, -2)
         # The full result, L(n - 1) + span samples, starts span - 1 - lo before ours does.
         pads = [(_input_padding(a, 0), _input_padding(a, 1)) for a in axes]
@@ -519,11 +518,8 @@ class _Style:
         )
         if not cropped:
             return x
-        kind = (keras.layers.Cropping1D, keras.layers.Cropping2D, keras.layers.Cropping3D)[rank - 1]
         last = name if activation is None else self.emitter._name(f"{name}_crop")
-        x = self.layer(
-            kind, (role, "crop"), name=last, cropping=_keras_pairs(crops), data_format=self.layout
-        )(x)
+        x = self._cropped(x, crops, last)
         if activation is None:
             return x
         return self.layer(
@@ -601,24 +597,29 @@ class _Style:
 
     def _pad_and_crop(self, x: Any, crops: Any, pads: Any, name: str) -> Any:
         """`x` cropped, then padded with zeros."""
-        rank = len(crops)
         if any(map(any, crops)):
-            kind = (keras.layers.Cropping1D, keras.layers.Cropping2D, keras.layers.Cropping3D)[
-                rank - 1
-            ]
-            x = self._resized(kind, "crop", x, f"{name}_crop", cropping=_keras_pairs(crops))
+            x = self._cropped(x, crops, self.emitter._name(f"{name}_crop"))
         if any(map(any, pads)):
             kind = (
                 keras.layers.ZeroPadding1D,
                 keras.layers.ZeroPadding2D,
                 keras.layers.ZeroPadding3D,
-            )[rank - 1]
-            x = self._resized(kind, "pad", x, f"{name}_pad", padding=_keras_pairs(pads))
+            )[len(pads) - 1]
+            label = self.emitter._name(f"{name}_pad")
+            x = kind(_keras_pairs(pads), data_format=self.layout, name=label, dtype=self.policy)(x)
         return x
 
-    def _resized(self, kind: Any, role: str, x: Any, name: str, **config: Any) -> Any:
-        name = self.emitter._name(name)
-        return self.layer(kind, (role, name), name=name, data_format=self.layout, **config)(x)
+    def _cropped(self, x: Any, crops: Any, name: str) -> Any:
+        if len(crops) > 1:
+            kind = (keras.layers.Cropping2D, keras.layers.Cropping3D)[len(crops) - 2]
+            return kind(tuple(crops), data_format=self.layout, name=name, dtype=self.policy)(x)
+        if self.layout == "channels_last":
+            return keras.layers.Cropping1D(crops[0], name=name, dtype=self.policy)(x)
+        # Cropping1D knows channels_last alone.
+        (low, high) = crops[0]
+        value = x[:, :, low : -high or None]
+        value._keras_history.operation.name = name
+        return value
 
     def _with_ones(self, x: Any, geometry: Geometry, name: str) -> Any:
         """`x` with an image of ones after each group of channels."""
@@ -657,35 +658,22 @@ def _constant_ones(operator: Operator) -> Operator:
     assert operator.ones is not None
     seen = operator.ones
     for d, axis in enumerate(operator.geometry.axes):
-        seen = np.take(seen, [t for t, j in enumerate(_positions(axis)) if j is not None], axis=d)
+        seen = np.take(seen, [t for t, j in enumerate(axis.first_reads()) if j is not None], axis=d)
     bias = operator.bias + seen.sum(axis=tuple(range(len(operator.geometry.axes))))
     return Operator(replace(operator.geometry, ones=False, biased=True), operator.kernel, bias)
-
-
-def _positions(axis: Axis) -> list[int | None]:
-    """The input sample that each tap of the first output reads, None for a zero."""
-    assert axis.size is not None
-    positions: list[int | None] = []
-    for tap in range(axis.taps):
-        j, rest = divmod(tap * axis.dilation - axis.pad[0], axis.upsampling)
-        j += axis.crop[0]
-        real = rest == 0 and axis.crop[0] <= j < axis.size - axis.crop[1]
-        positions.append(j if real else None)
-    return positions
 
 
 def _on_image(operator: Operator) -> np.ndarray | None:
     """The kernel of a single output pixel as one weight per input sample, if it sees most."""
     geometry, kernel = operator.geometry, operator.kernel
-    full = tuple(axis.size or 0 for axis in geometry.axes)
+    if written(geometry).taps != tuple(axis.size for axis in geometry.axes):
+        return None
     for d, axis in enumerate(geometry.axes):
-        positions = _positions(axis)
-        taps = [t for t, j in enumerate(positions) if j is not None]
-        if 2 * len(taps) < full[d]:
-            return None
-        placed = np.zeros((*kernel.shape[:d], full[d], *kernel.shape[d + 1 :]))
-        where = [j for j in positions if j is not None]
-        placed[(slice(None),) * d + (where,)] = np.take(kernel, taps, axis=d)
+        taps = [(t, j) for t, j in enumerate(axis.first_reads()) if j is not None]
+        placed = np.zeros((*kernel.shape[:d], axis.size or 0, *kernel.shape[d + 1 :]))
+        placed[(slice(None),) * d + ([j for _, j in taps],)] = np.take(
+            kernel, [t for t, _ in taps], axis=d
+        )
         kernel = placed
     return kernel
 
@@ -753,16 +741,11 @@ def _homogeneous(operator: Operator) -> Operator:
     return Operator(wider, kernel, operator.bias)
 
 
-def _without_strided_dilation(
-    kernel: np.ndarray, geometry: Geometry
-) -> tuple[np.ndarray, Geometry]:
-    """Keras allows no stride together with dilation: write the zeros into the kernel."""
-    axes = geometry.axes
-    if max(a.stride for a in axes) == 1 or max(a.dilation for a in axes) == 1:
+def _written(kernel: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, Geometry]:
+    """The kernel with zeros between its taps, where Keras has no dilation to say so."""
+    dense = written(geometry)
+    if dense.taps == geometry.taps:
         return kernel, geometry
-    full = np.zeros((*(a.span for a in axes), *kernel.shape[len(axes) :]))
-    full[tuple(slice(None, None, a.dilation) for a in axes)] = kernel
-    dense = tuple(
-        type(a)(a.size, a.span, a.stride, 1, a.upsampling, a.crop, a.pad, a.same) for a in axes
-    )
-    return full, Geometry(dense, geometry.channels, geometry.groups, geometry.biased, geometry.ones)
+    full = np.zeros((*dense.taps, *kernel.shape[len(dense.axes) :]))
+    full[tuple(slice(None, None, axis.dilation) for axis in geometry.axes)] = kernel
+    return full, dense

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import keras
@@ -38,6 +39,8 @@ def _is_same(axis: Axis) -> bool:
         return True
     if axis.crop[0] or (axis.crop[1] and axis.pad[1]):
         return False
+    if axis.size is None and axis.span == 1:
+        return not any(axis.crop) and not any(axis.pad)
     if axis.size is None:
         low = (axis.span - 1) // 2
         return axis.stride == 1 and not axis.crop[1] and axis.pad == (low, axis.span - 1 - low)
@@ -62,8 +65,33 @@ def is_separable(first: Geometry | None, last: Geometry | None) -> bool:
     )
 
 
+def written(geometry: Geometry) -> Geometry:
+    """The geometry as a Keras layer has to spell it out.
+
+    Keras takes no dilation together with a stride or an upsampling: there the kernel has
+    zeros between its taps. An operator that gives a vector and sees at least half of the
+    image along each axis is a Dense layer on all of it.
+    """
+    axes = geometry.axes
+    if geometry.vector and geometry.groups == 1:
+        seen = [sum(j is not None for j in axis.first_reads()) for axis in axes]
+        if all(2 * n >= (axis.size or 0) for n, axis in zip(seen, axes, strict=True)):
+            whole = tuple(Axis(axis.size, taps=axis.size or 1) for axis in axes)
+            return replace(
+                geometry, axes=whole, ones=False, biased=geometry.biased or geometry.ones
+            )
+    steps = max((max(axis.stride, axis.upsampling) for axis in axes), default=1)
+    if steps == 1 or all(axis.dilation == 1 for axis in axes):
+        return geometry
+    return replace(geometry, axes=tuple(replace(axis, taps=axis.span, dilation=1) for axis in axes))
+
+
 def check_emittable(geometry: Geometry) -> None:
     """Refuse an operator that no single Keras layer expresses."""
+    if any(axis.same for axis in geometry.axes) and keras_padding(geometry) is None:
+        raise Refused(
+            "padding along one axis that depends on an unknown size, and none along another"
+        )
     if any(axis.upsampling > 1 for axis in geometry.axes):
         if any(axis.stride > 1 for axis in geometry.axes):
             raise Refused("upsampling and stride in one operator, which no Keras layer expresses")

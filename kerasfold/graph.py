@@ -400,10 +400,14 @@ def copy_state(source: keras.Operation, target: keras.Operation) -> None:
     for old, new in zip(source.variables, target.variables, strict=False):
         if tuple(old.shape) == tuple(new.shape):
             new.assign(old.value if old.dtype == new.dtype else as_array(old))
-    for _, new in pairs:
+    for old, new in pairs:
         finalize = getattr(new, "finalize_state", None)
         if finalize is not None:
             finalize()
+        if type(old) is keras.layers.Normalization and old.mean is not None:
+            # It computes with these and not with its weights, which set_weights may change.
+            new.mean = keras.ops.cast(old.mean, new.compute_dtype)
+            new.variance = keras.ops.cast(old.variance, new.compute_dtype)
 
 
 def _layers(layer: keras.Layer) -> Iterator[keras.Layer]:

@@ -37,7 +37,7 @@ from kerasfold.segment import (
 )
 
 EXHAUSTIVE = 9  # tensors up to which every subset is tried
-LOOKBACK = 24  # links of a chain merged at once; merged links may merge again
+LOOKBACK = 16  # links of a chain merged at once; merged links may merge again
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -158,6 +158,9 @@ class _Lifter:
         signal = rule(call.operation, *args, **kwargs)
         _check_shape(call, signal, output)
         activation = _activation(call.operation)
+        source = self.roots.get(signal.node.index)
+        if source is not None and source.dtype != output.dtype:
+            raise Refused(f"it casts {source.dtype} to {output.dtype}")
         record = Lifted(call, start, signal.node.index, activation)
         if signal.node.index < start:
             if activation is not None:

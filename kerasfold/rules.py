@@ -37,7 +37,8 @@ def lifts(*kinds: Any) -> Callable[[R], R]:
         TypeError: a kind that is neither.
     """
     for kind in kinds:
-        if not callable(kind):
+        layer = isinstance(kind, type) and issubclass(kind, keras.Layer)
+        if not layer and getattr(keras.ops, getattr(kind, "__name__", ""), None) is not kind:
             raise TypeError(
                 f"lifts() takes layer classes or keras.ops functions. Received: {kind!r}"
             )
@@ -127,8 +128,7 @@ def upsampling(layer: Any, x: Signal) -> Signal:
     """y[p] = x[floor(p / L)]."""
     if getattr(layer, "interpolation", "nearest") != "nearest":
         raise Refused(f"its interpolation '{layer.interpolation}' clamps at the border")
-    if layer_format := getattr(layer, "data_format", None):
-        _require_layout(layer_format, x)
+    _same_layout(layer, x)
     return x.upsample(layer.size)
 
 
@@ -198,7 +198,8 @@ def reshape(layer: Any, x: Signal) -> Signal:
 def batch_normalization(layer: Any, x: Signal) -> Signal:
     """Y = gamma (x - mean) / sqrt(variance + epsilon) + beta, with the moving statistics."""
     _on_channels(layer.axis, x)
-    gain = 1 / np.sqrt(as_array(layer.moving_variance) + layer.epsilon)
+    with np.errstate(invalid="ignore", divide="ignore"):  # refused by scale(), by its result
+        gain = 1 / np.sqrt(as_array(layer.moving_variance) + layer.epsilon)
     if layer.gamma is not None:
         gain = gain * as_array(layer.gamma)
     shift = -as_array(layer.moving_mean) * gain
@@ -216,18 +217,12 @@ def rescaling(layer: Any, x: Signal) -> Signal:
 @lifts(keras.layers.Normalization)
 def normalization(layer: Any, x: Signal) -> Signal:
     """Y = (x - mean) / max(sqrt(variance), epsilon), or its inverse."""
-    mean = _statistic(layer, layer.input_mean, "adapt_mean", x)
-    variance = _statistic(layer, layer.input_variance, "adapt_variance", x)
+    # The layer computes with these, not with its weights, which set_weights may have changed.
+    mean, variance = _operand(layer.mean, x), _operand(layer.variance, x)
     deviation = np.maximum(np.sqrt(variance), keras.config.epsilon())
     if layer.invert:
         return x.scale(deviation, mean)
     return x.scale(1 / deviation, -mean / deviation)
-
-
-def _statistic(layer: Any, given: Any, adapted: str, x: Signal) -> Any:
-    """A Normalization statistic, as given or adapted, per channel."""
-    value = as_array(getattr(layer, adapted)) if given is None else as_constant(given)
-    return _operand(value if value.size == 1 else value.reshape(layer._broadcast_shape), x)
 
 
 # ---------------------------------------------------------------- padding and cropping
@@ -410,7 +405,8 @@ def _operand(value: Any, other: Any) -> Any:
 
 
 def _same_layout(layer: Any, x: Signal) -> None:
-    _require_layout(layer.data_format, x)
+    # Cropping1D and UpSampling1D have no data_format: they are channels_last.
+    _require_layout(getattr(layer, "data_format", "channels_last"), x)
 
 
 def _require_layout(data_format: str, x: Signal) -> None:

@@ -259,6 +259,8 @@ def framed_geometries(
         Refused: no interior, or a strip that reads nothing but padding.
     """
     sizes = [n for n in stages[-1].sizes if n is not None]
+    if len(stages) < 2 or len(sizes) < len(stages[-1].axes):
+        raise Refused("the border of an image of unknown size")
     interior, strips = frame_boxes(sizes, frame_of(stages))
     return (
         restricted(stages, interior),

@@ -89,7 +89,9 @@ def layers_of(model: keras.Model) -> list[Any]:
 
 def kinds(model: keras.Model) -> list[str]:
     """Class names of the layers that compute, in order."""
-    return [type(layer).__name__ for layer in layers_of(model) if type(layer) is not layers.InputLayer]
+    return [
+        type(layer).__name__ for layer in layers_of(model) if type(layer) is not layers.InputLayer
+    ]
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,9 @@ class Case:
             keras.config.set_dtype_policy(before)
 
 
-def _rows(kind: type, shapes: Any, positional: tuple[Any, ...], options: dict[str, Any]) -> list[Case]:
+def _rows(
+    kind: type, shapes: Any, positional: tuple[Any, ...], options: dict[str, Any]
+) -> list[Case]:
     """One row per set of options and shape; `_`-keys are fields of the row."""
     rows = []
     for (name, given), (label, shape) in itertools.product(options.items(), shapes.items()):
@@ -166,7 +170,9 @@ def _after_conv(kind: type, name: str, shape: tuple[int, ...], **settings: Any) 
     return Case(kind, f"{kind.__name__}-{name}", make, shape)
 
 
-def _merge(kind: type, name: str, branches: Callable[[Any], list[Any]], shape: Any = (8, 7, 4)) -> Case:
+def _merge(
+    kind: type, name: str, branches: Callable[[Any], list[Any]], shape: Any = (8, 7, 4)
+) -> Case:
     def make(x: Any) -> Any:
         return kind(name="layer")(branches(x))
 
@@ -180,168 +186,299 @@ VOLUME = {"": (6, 7, 5, 2)}
 RELU = {"activation": "relu", "_where": "before"}
 
 CASES: list[Case] = [
-    *_rows(layers.Conv2D, ONE, (6, 3), {
-        "valid": {},
-        "same": {"padding": "same"},
-        "no_bias": {"use_bias": False},
-        "1x1": {"_args": (6, 1)},
-        "2x5": {"_args": (6, (2, 5))},
-        "even_kernel_same": {"_args": (6, (4, 2)), "padding": "same"},
-        "wider_than_image_same": {"_args": (6, (11, 3)), "padding": "same"},
-        "stride2": {"strides": 2},
-        "stride_over_kernel": {"_args": (6, 2), "strides": 3},
-        "strides_1_2": {"strides": (1, 2)},
-        "strides_2_3_same": {"strides": (2, 3), "padding": "same"},
-        "dilation2": {"dilation_rate": 2},
-        "dilation_1_3_same": {"dilation_rate": (1, 3), "padding": "same"},
-        "groups2": {"groups": 2},
-        "groups4_same": {"_args": (8, 3), "groups": 4, "padding": "same", "use_bias": False},
-        "groups2_dilation2": {"groups": 2, "dilation_rate": 2},
-        "groups2_stride2": {"groups": 2, "strides": 2},
-        "relu": RELU,
-        "softmax": {"activation": "softmax", "_where": "before"},
-        "leaky_callable": {"activation": keras.ops.leaky_relu, "_where": "before"},
-        "linear_by_name": {"activation": "linear"},
-        "frozen": {"trainable": False},
-        "before": {"_where": "before"},
-    }),
-    *_rows(layers.Conv2D, ODD_EVEN, (6, 3), {
-        "stride2_same": {"strides": 2, "padding": "same"},
-        "even_stride2_same": {"_args": (6, (2, 4)), "strides": 2, "padding": "same"},
-        "stride3_same": {"strides": 3, "padding": "same"},
-    }),
-    *_rows(layers.Conv1D, LINE, (6, 3), {
-        "valid": {},
-        "same": {"padding": "same"},
-        "causal": {"padding": "causal"},
-        "causal_dilation": {"padding": "causal", "dilation_rate": 2},
-        "stride2_same": {"strides": 2, "padding": "same"},
-        "stride3": {"strides": 3, "use_bias": False},
-        "dilation3": {"dilation_rate": 3},
-        "groups2": {"groups": 2},
-        "relu": RELU,
-    }),
-    *_rows(layers.Conv3D, VOLUME, (3, 2), {
-        "valid": {},
-        "same": {"padding": "same"},
-        "3x1x2": {"_args": (3, (3, 1, 2)), "use_bias": False},
-        "strides": {"strides": (2, 1, 2), "padding": "same"},
-        "dilation": {"dilation_rate": (1, 2, 1)},
-        "relu": RELU,
-    }),
-    *_rows(layers.DepthwiseConv2D, ONE, (3,), {
-        "valid": {},
-        "same": {"padding": "same"},
-        "no_bias": {"use_bias": False},
-        "2x4": {"_args": ((2, 4),)},
-        "multiplier3": {"depth_multiplier": 3},
-        "multiplier2_same": {"depth_multiplier": 2, "padding": "same", "use_bias": False},
-        "dilation2": {"dilation_rate": 2},
-        "dilation_2_1_same": {"dilation_rate": (2, 1), "padding": "same"},
-        "stride2": {"strides": 2},
-        "multiplier2_stride2": {"strides": 2, "depth_multiplier": 2},
-        "relu6": {"activation": "relu6", "_where": "before"},
-        "before": {"_where": "before"},
-    }),
-    *_rows(layers.DepthwiseConv2D, ODD_EVEN, (3,), {
-        "stride2_same": {"strides": 2, "padding": "same"},
-    }),
-    *_rows(layers.DepthwiseConv1D, LINE, (3,), {
-        "valid": {},
-        "same_stride2": {"padding": "same", "strides": 2},
-        "multiplier2": {"depth_multiplier": 2},
-        "dilation2": {"dilation_rate": 2, "use_bias": False},
-    }),
-    *_rows(layers.SeparableConv2D, ONE, (6, 3), {
-        "valid": {},
-        "same": {"padding": "same"},
-        "no_bias": {"use_bias": False},
-        "multiplier2": {"depth_multiplier": 2},
-        "multiplier3_same": {"depth_multiplier": 3, "padding": "same"},
-        "2x3": {"_args": (6, (2, 3))},
-        "dilation2": {"dilation_rate": 2},
-        "stride2": {"strides": 2},
-        "relu": RELU,
-        "before": {"_where": "before"},
-    }),
-    *_rows(layers.SeparableConv2D, ODD_EVEN, (6, 3), {
-        "stride2_same": {"strides": 2, "padding": "same"},
-    }),
-    *_rows(layers.SeparableConv1D, LINE, (6, 3), {
-        "valid": {},
-        "same": {"padding": "same"},
-        "stride2": {"strides": 2, "depth_multiplier": 2},
-        "dilation2": {"dilation_rate": 2, "use_bias": False},
-    }),
-    *_rows(layers.AveragePooling2D, ODD_EVEN, (2,), {
-        "2": {},
-        "3_stride1": {"_args": (3, 1)},
-        "2x3_strides_3_2": {"_args": ((2, 3), (3, 2))},
-        "before": {"_where": "before"},
-        "1": {"_args": (1, 1)},
-    }),
-    *_rows(layers.AveragePooling2D, ODD_EVEN, (2,), {
-        "3_same": {"_args": (3, 1), "padding": "same", "_merges": False},
-        "3_stride2_same": {"_args": (3, 2), "padding": "same", "_merges": False},
-        "2_same": {"padding": "same", "_merges": False},
-    }),
-    *_rows(layers.AveragePooling1D, LINE, (2,), {
-        "2": {},
-        "3_stride1": {"_args": (3, 1)},
-        "2_same": {"padding": "same", "_merges": False},
-    }),
-    *_rows(layers.AveragePooling3D, VOLUME, (2,), {
-        "2": {},
-        "2x1x3": {"_args": ((2, 1, 3), (1, 1, 2))},
-        "2_same": {"padding": "same", "_merges": False},
-    }),
-    *[Case(layers.BatchNormalization, f"BatchNormalization-{name}", make, (7, 6, 4)) for name, make in {
-        "pair": lambda x: layers.BatchNormalization(name="layer")(x),
-        "no_scale": lambda x: layers.BatchNormalization(scale=False, name="layer")(x),
-        "no_center": lambda x: layers.BatchNormalization(center=False, name="layer")(x),
-        "neither": lambda x: layers.BatchNormalization(center=False, scale=False, name="layer")(x),
-        "axis3": lambda x: layers.BatchNormalization(axis=3, name="layer")(x),
-        "epsilon": lambda x: layers.BatchNormalization(epsilon=0.3, name="layer")(x),
-        "frozen": lambda x: layers.BatchNormalization(trainable=False, name="layer")(x),
-        "before_conv": lambda x: layers.Conv2D(3, 2, name="c")(layers.BatchNormalization(name="layer")(x)),
-        "training_false": lambda x: layers.BatchNormalization(name="layer")(x, training=False),
-        "between": lambda x: layers.Conv2D(3, 3, name="c2")(
-            layers.BatchNormalization(name="layer")(layers.Conv2D(5, 2, strides=2, name="c1")(x))
+    *_rows(
+        layers.Conv2D,
+        ONE,
+        (6, 3),
+        {
+            "valid": {},
+            "same": {"padding": "same"},
+            "no_bias": {"use_bias": False},
+            "1x1": {"_args": (6, 1)},
+            "2x5": {"_args": (6, (2, 5))},
+            "even_kernel_same": {"_args": (6, (4, 2)), "padding": "same"},
+            "wider_than_image_same": {"_args": (6, (11, 3)), "padding": "same"},
+            "stride2": {"strides": 2},
+            "stride_over_kernel": {"_args": (6, 2), "strides": 3},
+            "strides_1_2": {"strides": (1, 2)},
+            "strides_2_3_same": {"strides": (2, 3), "padding": "same"},
+            "dilation2": {"dilation_rate": 2},
+            "dilation_1_3_same": {"dilation_rate": (1, 3), "padding": "same"},
+            "groups2": {"groups": 2},
+            "groups4_same": {"_args": (8, 3), "groups": 4, "padding": "same", "use_bias": False},
+            "groups2_dilation2": {"groups": 2, "dilation_rate": 2},
+            "groups2_stride2": {"groups": 2, "strides": 2},
+            "relu": RELU,
+            "softmax": {"activation": "softmax", "_where": "before"},
+            "leaky_callable": {"activation": keras.ops.leaky_relu, "_where": "before"},
+            "linear_by_name": {"activation": "linear"},
+            "frozen": {"trainable": False},
+            "before": {"_where": "before"},
+        },
+    ),
+    *_rows(
+        layers.Conv2D,
+        ODD_EVEN,
+        (6, 3),
+        {
+            "stride2_same": {"strides": 2, "padding": "same"},
+            "even_stride2_same": {"_args": (6, (2, 4)), "strides": 2, "padding": "same"},
+            "stride3_same": {"strides": 3, "padding": "same"},
+        },
+    ),
+    *_rows(
+        layers.Conv1D,
+        LINE,
+        (6, 3),
+        {
+            "valid": {},
+            "same": {"padding": "same"},
+            "causal": {"padding": "causal"},
+            "causal_dilation": {"padding": "causal", "dilation_rate": 2},
+            "stride2_same": {"strides": 2, "padding": "same"},
+            "stride3": {"strides": 3, "use_bias": False},
+            "dilation3": {"dilation_rate": 3},
+            "groups2": {"groups": 2},
+            "relu": RELU,
+        },
+    ),
+    *_rows(
+        layers.Conv3D,
+        VOLUME,
+        (3, 2),
+        {
+            "valid": {},
+            "same": {"padding": "same"},
+            "3x1x2": {"_args": (3, (3, 1, 2)), "use_bias": False},
+            "strides": {"strides": (2, 1, 2), "padding": "same"},
+            "dilation": {"dilation_rate": (1, 2, 1)},
+            "relu": RELU,
+        },
+    ),
+    *_rows(
+        layers.DepthwiseConv2D,
+        ONE,
+        (3,),
+        {
+            "valid": {},
+            "same": {"padding": "same"},
+            "no_bias": {"use_bias": False},
+            "2x4": {"_args": ((2, 4),)},
+            "multiplier3": {"depth_multiplier": 3},
+            "multiplier2_same": {"depth_multiplier": 2, "padding": "same", "use_bias": False},
+            "dilation2": {"dilation_rate": 2},
+            "dilation_2_1_same": {"dilation_rate": (2, 1), "padding": "same"},
+            "stride2": {"strides": 2},
+            "multiplier2_stride2": {"strides": 2, "depth_multiplier": 2},
+            "relu6": {"activation": "relu6", "_where": "before"},
+            "before": {"_where": "before"},
+        },
+    ),
+    *_rows(
+        layers.DepthwiseConv2D,
+        ODD_EVEN,
+        (3,),
+        {
+            "stride2_same": {"strides": 2, "padding": "same"},
+        },
+    ),
+    *_rows(
+        layers.DepthwiseConv1D,
+        LINE,
+        (3,),
+        {
+            "valid": {},
+            "same_stride2": {"padding": "same", "strides": 2},
+            "multiplier2": {"depth_multiplier": 2},
+            "dilation2": {"dilation_rate": 2, "use_bias": False},
+        },
+    ),
+    *_rows(
+        layers.SeparableConv2D,
+        ONE,
+        (6, 3),
+        {
+            "valid": {},
+            "same": {"padding": "same"},
+            "no_bias": {"use_bias": False},
+            "multiplier2": {"depth_multiplier": 2},
+            "multiplier3_same": {"depth_multiplier": 3, "padding": "same"},
+            "2x3": {"_args": (6, (2, 3))},
+            "dilation2": {"dilation_rate": 2},
+            "stride2": {"strides": 2},
+            "relu": RELU,
+            "before": {"_where": "before"},
+        },
+    ),
+    *_rows(
+        layers.SeparableConv2D,
+        ODD_EVEN,
+        (6, 3),
+        {
+            "stride2_same": {"strides": 2, "padding": "same"},
+        },
+    ),
+    *_rows(
+        layers.SeparableConv1D,
+        LINE,
+        (6, 3),
+        {
+            "valid": {},
+            "same": {"padding": "same"},
+            "stride2": {"strides": 2, "depth_multiplier": 2},
+            "dilation2": {"dilation_rate": 2, "use_bias": False},
+        },
+    ),
+    *_rows(
+        layers.AveragePooling2D,
+        ODD_EVEN,
+        (2,),
+        {
+            "2": {},
+            "3_stride1": {"_args": (3, 1)},
+            "2x3_strides_3_2": {"_args": ((2, 3), (3, 2))},
+            "before": {"_where": "before"},
+            "1": {"_args": (1, 1)},
+        },
+    ),
+    *_rows(
+        layers.AveragePooling2D,
+        ODD_EVEN,
+        (2,),
+        {
+            "3_same": {"_args": (3, 1), "padding": "same", "_merges": False},
+            "3_stride2_same": {"_args": (3, 2), "padding": "same", "_merges": False},
+            "2_same": {"padding": "same", "_merges": False},
+        },
+    ),
+    *_rows(
+        layers.AveragePooling1D,
+        LINE,
+        (2,),
+        {
+            "2": {},
+            "3_stride1": {"_args": (3, 1)},
+            "2_same": {"padding": "same", "_merges": False},
+        },
+    ),
+    *_rows(
+        layers.AveragePooling3D,
+        VOLUME,
+        (2,),
+        {
+            "2": {},
+            "2x1x3": {"_args": ((2, 1, 3), (1, 1, 2))},
+            "2_same": {"padding": "same", "_merges": False},
+        },
+    ),
+    *[
+        Case(layers.BatchNormalization, f"BatchNormalization-{name}", make, (7, 6, 4))
+        for name, make in {
+            "pair": lambda x: layers.BatchNormalization(name="layer")(x),
+            "no_scale": lambda x: layers.BatchNormalization(scale=False, name="layer")(x),
+            "no_center": lambda x: layers.BatchNormalization(center=False, name="layer")(x),
+            "neither": lambda x: layers.BatchNormalization(center=False, scale=False, name="layer")(
+                x
+            ),
+            "axis3": lambda x: layers.BatchNormalization(axis=3, name="layer")(x),
+            "epsilon": lambda x: layers.BatchNormalization(epsilon=0.3, name="layer")(x),
+            "frozen": lambda x: layers.BatchNormalization(trainable=False, name="layer")(x),
+            "before_conv": lambda x: layers.Conv2D(3, 2, name="c")(
+                layers.BatchNormalization(name="layer")(x)
+            ),
+            "training_false": lambda x: layers.BatchNormalization(name="layer")(x, training=False),
+            "between": lambda x: layers.Conv2D(3, 3, name="c2")(
+                layers.BatchNormalization(name="layer")(
+                    layers.Conv2D(5, 2, strides=2, name="c1")(x)
+                )
+            ),
+        }.items()
+    ],
+    Case(
+        layers.BatchNormalization,
+        "BatchNormalization-1d",
+        lambda x: layers.Conv1D(5, 2, name="c")(layers.BatchNormalization(name="layer")(x)),
+        (9, 4),
+    ),
+    *_rows(
+        layers.ZeroPadding2D,
+        ONE,
+        (1,),
+        {
+            "1": {"_merges": False},
+            "uneven": {"_args": (((2, 0), (1, 3)),), "_merges": False},
+        },
+    ),
+    Case(
+        layers.ZeroPadding2D,
+        "ZeroPadding2D-before_valid",
+        lambda x: layers.Conv2D(5, 3, name="c")(
+            layers.ZeroPadding2D(((0, 2), (3, 1)), name="layer")(x)
         ),
-    }.items()],
-    Case(layers.BatchNormalization, "BatchNormalization-1d",
-         lambda x: layers.Conv1D(5, 2, name="c")(layers.BatchNormalization(name="layer")(x)), (9, 4)),
-    *_rows(layers.ZeroPadding2D, ONE, (1,), {
-        "1": {"_merges": False},
-        "uneven": {"_args": (((2, 0), (1, 3)),), "_merges": False},
-    }),
-    Case(layers.ZeroPadding2D, "ZeroPadding2D-before_valid",
-         lambda x: layers.Conv2D(5, 3, name="c")(layers.ZeroPadding2D(((0, 2), (3, 1)), name="layer")(x)),
-         (9, 8, 4)),
-    Case(layers.ZeroPadding2D, "ZeroPadding2D-before_stride2",
-         lambda x: layers.Conv2D(5, 3, strides=2, name="c")(layers.ZeroPadding2D(1, name="layer")(x)),
-         (9, 8, 4)),
-    Case(layers.ZeroPadding2D, "ZeroPadding2D-before_depthwise",
-         lambda x: layers.DepthwiseConv2D(3, strides=2, name="c")(
-             layers.ZeroPadding2D(((0, 1), (0, 1)), name="layer")(x)), (8, 8, 4)),
-    Case(layers.ZeroPadding1D, "ZeroPadding1D-uneven",
-         lambda x: layers.Conv1D(5, 3, name="c")(layers.ZeroPadding1D((2, 1), name="layer")(x)), (9, 4)),
-    Case(layers.ZeroPadding3D, "ZeroPadding3D-uneven",
-         lambda x: layers.Conv3D(3, 2, name="c")(
-             layers.ZeroPadding3D(((1, 0), (0, 1), (2, 1)), name="layer")(x)), (5, 4, 5, 2)),
-    *_rows(layers.Cropping2D, ONE, (1,), {
-        "1": {},
-        "uneven": {"_args": (((2, 0), (1, 3)),)},
-        "before": {"_where": "before"},
-    }),
-    Case(layers.Cropping2D, "Cropping2D-after_stride2",
-         lambda x: layers.Cropping2D(((1, 0), (0, 1)), name="layer")(
-             layers.Conv2D(5, 3, strides=2, name="c")(x)), (13, 12, 4)),
-    Case(layers.Cropping1D, "Cropping1D-uneven",
-         lambda x: layers.Conv1D(5, 3, name="c")(layers.Cropping1D((2, 1), name="layer")(x)), (9, 4)),
-    Case(layers.Cropping3D, "Cropping3D-uneven",
-         lambda x: layers.Conv3D(3, 2, name="c")(
-             layers.Cropping3D(((1, 0), (0, 1), (2, 1)), name="layer")(x)), (5, 4, 6, 2)),
+        (9, 8, 4),
+    ),
+    Case(
+        layers.ZeroPadding2D,
+        "ZeroPadding2D-before_stride2",
+        lambda x: layers.Conv2D(5, 3, strides=2, name="c")(
+            layers.ZeroPadding2D(1, name="layer")(x)
+        ),
+        (9, 8, 4),
+    ),
+    Case(
+        layers.ZeroPadding2D,
+        "ZeroPadding2D-before_depthwise",
+        lambda x: layers.DepthwiseConv2D(3, strides=2, name="c")(
+            layers.ZeroPadding2D(((0, 1), (0, 1)), name="layer")(x)
+        ),
+        (8, 8, 4),
+    ),
+    Case(
+        layers.ZeroPadding1D,
+        "ZeroPadding1D-uneven",
+        lambda x: layers.Conv1D(5, 3, name="c")(layers.ZeroPadding1D((2, 1), name="layer")(x)),
+        (9, 4),
+    ),
+    Case(
+        layers.ZeroPadding3D,
+        "ZeroPadding3D-uneven",
+        lambda x: layers.Conv3D(3, 2, name="c")(
+            layers.ZeroPadding3D(((1, 0), (0, 1), (2, 1)), name="layer")(x)
+        ),
+        (5, 4, 5, 2),
+    ),
+    *_rows(
+        layers.Cropping2D,
+        ONE,
+        (1,),
+        {
+            "1": {},
+            "uneven": {"_args": (((2, 0), (1, 3)),)},
+            "before": {"_where": "before"},
+        },
+    ),
+    Case(
+        layers.Cropping2D,
+        "Cropping2D-after_stride2",
+        lambda x: layers.Cropping2D(((1, 0), (0, 1)), name="layer")(
+            layers.Conv2D(5, 3, strides=2, name="c")(x)
+        ),
+        (13, 12, 4),
+    ),
+    Case(
+        layers.Cropping1D,
+        "Cropping1D-uneven",
+        lambda x: layers.Conv1D(5, 3, name="c")(layers.Cropping1D((2, 1), name="layer")(x)),
+        (9, 4),
+    ),
+    Case(
+        layers.Cropping3D,
+        "Cropping3D-uneven",
+        lambda x: layers.Conv3D(3, 2, name="c")(
+            layers.Cropping3D(((1, 0), (0, 1), (2, 1)), name="layer")(x)
+        ),
+        (5, 4, 6, 2),
+    ),
     _after_conv(layers.Identity, "2d", (8, 7, 3)),
     _after_conv(layers.Dropout, "2d", (8, 7, 3), rate=0.4),
     _after_conv(layers.Dropout, "noise_shape", (8, 7, 3), rate=0.4, noise_shape=(None, 1, 1, 4)),
@@ -356,27 +493,76 @@ CASES: list[Case] = [
     _merge(layers.Add, "residual", lambda x: [layers.Conv2D(4, 3, padding="same", name="a")(x), x]),
     _merge(layers.Add, "twice_the_same", lambda x: [x, x]),
     _merge(layers.Add, "conv_twice", lambda x: [y := layers.Conv2D(4, 2, name="a")(x), y]),
-    _merge(layers.Add, "repvgg", lambda x: [
-        layers.BatchNormalization(name="i")(x),
-        layers.BatchNormalization(name="p")(layers.Conv2D(4, 1, use_bias=False, name="a")(x)),
-        layers.BatchNormalization(name="q")(layers.Conv2D(4, 3, padding="same", name="b")(x))]),
-    _merge(layers.Add, "acnet", lambda x: [
-        layers.Conv2D(5, (3, 1), padding="same", name="a")(x),
-        layers.Conv2D(5, (1, 3), padding="same", name="b")(x),
-        layers.Conv2D(5, 3, padding="same", dilation_rate=2, name="c")(x)]),
-    _merge(layers.Add, "strided", lambda x: [
-        layers.Conv2D(5, 3, strides=2, padding="same", name="a")(x),
-        layers.Conv2D(5, 1, strides=2, name="b")(x)]),
-    _merge(layers.Add, "depthwise_and_pool", lambda x: [
-        layers.DepthwiseConv2D(2, strides=2, name="a")(x), layers.AveragePooling2D(2, name="b")(x)]),
-    _merge(layers.Subtract, "residual", lambda x: [layers.Conv2D(4, 3, padding="same", name="a")(x), x]),
-    _merge(layers.Subtract, "other_order", lambda x: [x, layers.Conv2D(4, 3, padding="same", name="a")(x)]),
-    _merge(layers.Average, "three", lambda x: [
-        x, layers.Conv2D(4, 3, padding="same", name="a")(x), layers.Conv2D(4, 1, name="b")(x)]),
-    _merge(layers.Concatenate, "two_convs", lambda x: [
-        layers.Conv2D(3, 3, padding="same", name="a")(x), layers.Conv2D(2, 1, name="b")(x)]),
-    _merge(layers.Concatenate, "with_the_input", lambda x: [
-        x, layers.DepthwiseConv2D(3, padding="same", name="a")(x), x]),
-    _merge(layers.Concatenate, "groups", lambda x: [
-        layers.Conv2D(4, 3, groups=2, name="a")(x), layers.Conv2D(2, (3, 3), name="b")(x)]),
+    _merge(
+        layers.Add,
+        "repvgg",
+        lambda x: [
+            layers.BatchNormalization(name="i")(x),
+            layers.BatchNormalization(name="p")(layers.Conv2D(4, 1, use_bias=False, name="a")(x)),
+            layers.BatchNormalization(name="q")(layers.Conv2D(4, 3, padding="same", name="b")(x)),
+        ],
+    ),
+    _merge(
+        layers.Add,
+        "acnet",
+        lambda x: [
+            layers.Conv2D(5, (3, 1), padding="same", name="a")(x),
+            layers.Conv2D(5, (1, 3), padding="same", name="b")(x),
+            layers.Conv2D(5, 3, padding="same", dilation_rate=2, name="c")(x),
+        ],
+    ),
+    _merge(
+        layers.Add,
+        "strided",
+        lambda x: [
+            layers.Conv2D(5, 3, strides=2, padding="same", name="a")(x),
+            layers.Conv2D(5, 1, strides=2, name="b")(x),
+        ],
+    ),
+    _merge(
+        layers.Add,
+        "depthwise_and_pool",
+        lambda x: [
+            layers.DepthwiseConv2D(2, strides=2, name="a")(x),
+            layers.AveragePooling2D(2, name="b")(x),
+        ],
+    ),
+    _merge(
+        layers.Subtract, "residual", lambda x: [layers.Conv2D(4, 3, padding="same", name="a")(x), x]
+    ),
+    _merge(
+        layers.Subtract,
+        "other_order",
+        lambda x: [x, layers.Conv2D(4, 3, padding="same", name="a")(x)],
+    ),
+    _merge(
+        layers.Average,
+        "three",
+        lambda x: [
+            x,
+            layers.Conv2D(4, 3, padding="same", name="a")(x),
+            layers.Conv2D(4, 1, name="b")(x),
+        ],
+    ),
+    _merge(
+        layers.Concatenate,
+        "two_convs",
+        lambda x: [
+            layers.Conv2D(3, 3, padding="same", name="a")(x),
+            layers.Conv2D(2, 1, name="b")(x),
+        ],
+    ),
+    _merge(
+        layers.Concatenate,
+        "with_the_input",
+        lambda x: [x, layers.DepthwiseConv2D(3, padding="same", name="a")(x), x],
+    ),
+    _merge(
+        layers.Concatenate,
+        "groups",
+        lambda x: [
+            layers.Conv2D(4, 3, groups=2, name="a")(x),
+            layers.Conv2D(2, (3, 3), name="b")(x),
+        ],
+    ),
 ]

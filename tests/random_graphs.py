@@ -75,19 +75,20 @@ def _step(draw: Any, kind: str, source: int, shapes: list, steps: list, free: bo
 
     if kind in ("add", "subtract", "average", "concatenate"):
         same = [
-            i for i, (n, c) in enumerate(shapes)
+            i
+            for i, (n, c) in enumerate(shapes)
             if n == sizes and (c == channels or kind == "concatenate")
         ]
         other = draw(st.sampled_from(same))
         total = shapes[other][1] + channels if kind == "concatenate" else channels
-        if free and rank or total > 12:
+        if (free and rank) or total > 12:
             # Sizes that agree at one image size need not agree at another.
             return nothing
         return Step(kind, (source, other)), (sizes, total)
     if kind in ("batchnorm", "relu", "dropout", "negative"):
         return Step(kind, (source,)), shapes[source]
     if kind in ("multiply", "shift", "rescale"):
-        value = pick(0.5, -2.0, 1.25)
+        value = pick(0.3, -2.0, 1.25)
         return Step(kind, (source,), (("value", value),)), shapes[source]
     if kind == "take":
         first = draw(st.integers(0, channels - 1))
@@ -158,7 +159,7 @@ def _step(draw: Any, kind: str, source: int, shapes: list, steps: list, free: bo
     elif draw(st.integers(0, 3)) == 0:
         dilation = (pick(2, 3),) * rank
     out = _outputs(sizes, kernel, strides, dilation, padding)
-    if min(out) < 1 or rank == 3 and kind != "conv":
+    if min(out) < 1 or (rank == 3 and kind != "conv"):
         return nothing
     units = draw(st.integers(1, 5))
     multiplier = pick(1, 1, 2)
@@ -180,7 +181,8 @@ def _outputs(sizes: tuple, kernel: tuple, strides: tuple, dilation: tuple, paddi
 def _again(draw: Any, source: int, shapes: list, steps: list) -> Any:
     """Call the layer of an earlier step once more, where its input's shape fits."""
     fitting = [
-        i for i, step in enumerate(steps)
+        i
+        for i, step in enumerate(steps)
         if step.kind in ("conv", "batchnorm", "pointwise", "dense")
         and shapes[step.reads[0]] == shapes[source]
     ]

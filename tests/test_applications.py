@@ -38,13 +38,16 @@ APPS: dict[str, tuple[Callable[..., keras.Model], int, int]] = {
 
 def calibrate(model: keras.Model, images: np.ndarray, rng: np.random.Generator) -> None:
     """Walk the model once, layer by layer, each BatchNormalization taking its input's statistics."""
-    values = {id(t): v for t, v in zip(model.inputs, [keras.ops.convert_to_tensor(images)], strict=True)}
+    values = {
+        id(t): v for t, v in zip(model.inputs, [keras.ops.convert_to_tensor(images)], strict=True)
+    }
     for operation in model.operations:
         if isinstance(operation, keras.layers.InputLayer):
             continue
         node = operation._inbound_nodes[-1]
-        filled = keras.tree.map_structure(lambda t: values.get(id(t), t), (node.arguments.args,
-                                                                           node.arguments.kwargs))
+        filled = keras.tree.map_structure(
+            lambda t: values.get(id(t), t), (node.arguments.args, node.arguments.kwargs)
+        )
         args, kwargs = filled
         if isinstance(operation, keras.layers.BatchNormalization):
             flat = np.asarray(args[0])
@@ -64,7 +67,10 @@ def calibrate(model: keras.Model, images: np.ndarray, rng: np.random.Generator) 
                     weight.assign(rng.normal(0, 0.2, weight.shape))
                 elif "kernel" in weight.name:
                     shape = tuple(weight.shape)
-                    depthwise = isinstance(operation, keras.layers.DepthwiseConv2D) or "depthwise" in weight.name
+                    depthwise = (
+                        isinstance(operation, keras.layers.DepthwiseConv2D)
+                        or "depthwise" in weight.name
+                    )
                     fan_in = np.prod(shape[:2]) if depthwise else np.prod(shape[:-1])
                     weight.assign(rng.normal(0, np.sqrt(2 / fan_in), shape))
         result = operation(*args, **kwargs)
@@ -77,7 +83,9 @@ def build(name: str, dtype: str) -> keras.Model:
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype)
     try:
-        return make(weights=None, classifier_activation=None, input_shape=(side, side, 3), classes=20)
+        return make(
+            weights=None, classifier_activation=None, input_shape=(side, side, 3), classes=20
+        )
     finally:
         keras.config.set_dtype_policy(before)
 
@@ -113,7 +121,9 @@ def error(expected: np.ndarray, got: np.ndarray) -> float:
 
 
 def kernels(model: keras.Model) -> list[keras.Variable]:
-    return [weight for layer in layers_of(model) for weight in layer.weights if "kernel" in weight.name]
+    return [
+        weight for layer in layers_of(model) for weight in layer.weights if "kernel" in weight.name
+    ]
 
 
 EACH = pytest.mark.parametrize("name", APPS)

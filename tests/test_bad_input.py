@@ -13,8 +13,12 @@ from keras import layers
 import kerasfold
 from kerasfold import FoldError, NonlinearLayerError, UnsupportedModelError
 
-ENTRIES = {"fold": kerasfold.fold, "explain": kerasfold.explain, "method": keras.Model.fold,
-           "require_linear": kerasfold.require_linear}
+ENTRIES = {
+    "fold": kerasfold.fold,
+    "explain": kerasfold.explain,
+    "method": keras.Model.fold,
+    "require_linear": kerasfold.require_linear,
+}
 EVERY = pytest.mark.parametrize("entry", ENTRIES)
 
 
@@ -95,15 +99,24 @@ def test_quantised(entry: str, which: str) -> None:
         model.quantize("int8")
     else:
         model.get_layer("head").quantize("int8")
-    with pytest.raises(UnsupportedModelError, match="head" if which == "head" else "inner|head") as error:
+    with pytest.raises(
+        UnsupportedModelError, match="head" if which == "head" else "inner|head"
+    ) as error:
         ENTRIES[entry](model)
     assert "quanti" in str(error.value)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize(("layer", "weight"), [
-    ("first", "kernel"), ("first", "bias"), ("norm", "gamma"), ("norm", "moving_variance"), ("head", "kernel"),
-])
+@pytest.mark.parametrize(
+    ("layer", "weight"),
+    [
+        ("first", "kernel"),
+        ("first", "bias"),
+        ("norm", "gamma"),
+        ("norm", "moving_variance"),
+        ("head", "kernel"),
+    ],
+)
 @EVERY
 def test_non_finite_weights(entry: str, layer: str, weight: str, value: float) -> None:
     model = conv_net()
@@ -192,8 +205,11 @@ def test_unknown_option(nonlinear: Any) -> None:
 
 
 @pytest.mark.parametrize("entry", ["fold", "explain", "require_linear"])
-@pytest.mark.parametrize("thing", [None, 3, "model.keras", np.zeros(3), [], {}, layers.Conv2D(3, 3),
-                                   keras.Model, lambda x: x], ids=str)
+@pytest.mark.parametrize(
+    "thing",
+    [None, 3, "model.keras", np.zeros(3), [], {}, layers.Conv2D(3, 3), keras.Model, lambda x: x],
+    ids=str,
+)
 def test_not_a_model(entry: str, thing: Any) -> None:
     with pytest.raises(UnsupportedModelError) as error:
         ENTRIES[entry](thing)

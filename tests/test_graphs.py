@@ -11,7 +11,17 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from cases import FLOAT32, FLOAT64, assert_same, inputs_of, kinds, layers_of, randomise, run, structure
+from cases import (
+    FLOAT32,
+    FLOAT64,
+    assert_same,
+    inputs_of,
+    kinds,
+    layers_of,
+    randomise,
+    run,
+    structure,
+)
 from keras import layers, ops
 
 import kerasfold
@@ -61,8 +71,10 @@ class OwnStep(keras.Model):
 
 def block(name: str, filters: int = 4) -> keras.Model:
     """A nested model with a conv, its BatchNormalization and a nonlinearity."""
-    return keras.Sequential([Conv(filters, 3, padding="same", name="conv"), BN(name="bn"),
-                             layers.ReLU(name="relu")], name=name)
+    return keras.Sequential(
+        [Conv(filters, 3, padding="same", name="conv"), BN(name="bn"), layers.ReLU(name="relu")],
+        name=name,
+    )
 
 
 def image(shape: Any = (8, 8, 3), name: str = "image", **kwargs: Any) -> Any:
@@ -70,9 +82,19 @@ def image(shape: Any = (8, 8, 3), name: str = "image", **kwargs: Any) -> Any:
 
 
 def sequential() -> keras.Model:
-    return keras.Sequential([image(), Conv(4, 3, name="a"), BN(name="b"), layers.ReLU(name="r"),
-                             Conv(5, 3, name="c"), layers.Dropout(0.5, name="d"), BN(name="e"),
-                             layers.GlobalAveragePooling2D(name="g"), layers.Dense(3, name="head")])
+    return keras.Sequential(
+        [
+            image(),
+            Conv(4, 3, name="a"),
+            BN(name="b"),
+            layers.ReLU(name="r"),
+            Conv(5, 3, name="c"),
+            layers.Dropout(0.5, name="d"),
+            BN(name="e"),
+            layers.GlobalAveragePooling2D(name="g"),
+            layers.Dense(3, name="head"),
+        ]
+    )
 
 
 def sequential_without_input() -> keras.Model:
@@ -93,7 +115,9 @@ def residual() -> keras.Model:
 def nested_three_deep() -> keras.Model:
     i1 = keras.Input((8, 8, 3))
     inner = keras.Model(i1, BN(name="bn")(Conv(4, 3, name="conv")(i1)), name="inner")
-    middle = keras.Sequential([inner, layers.ReLU(name="act"), Conv(4, 3, name="conv")], name="middle")
+    middle = keras.Sequential(
+        [inner, layers.ReLU(name="act"), Conv(4, 3, name="conv")], name="middle"
+    )
     i3 = keras.Input((8, 8, 3))
     outer = keras.Model(i3, BN(name="bn")(middle(i3)), name="outer")
     i = image()
@@ -103,7 +127,9 @@ def nested_three_deep() -> keras.Model:
 def sequential_in_functional_in_sequential() -> keras.Model:
     i = keras.Input((8, 8, 3))
     functional = keras.Model(i, block("deep")(Conv(3, 1, name="conv")(i)), name="functional")
-    return keras.Sequential([image(), functional, Conv(2, 3, name="conv"), BN(name="bn")], name="top")
+    return keras.Sequential(
+        [image(), functional, Conv(2, 3, name="conv"), BN(name="bn")], name="top"
+    )
 
 
 def nested_many_outputs() -> keras.Model:
@@ -117,7 +143,9 @@ def nested_many_outputs() -> keras.Model:
 
 def nested_many_inputs() -> keras.Model:
     a, b = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
-    inner = keras.Model([a, b], layers.Subtract(name="minus")([Conv(3, 1, name="c")(a), b]), name="inner")
+    inner = keras.Model(
+        [a, b], layers.Subtract(name="minus")([Conv(3, 1, name="c")(a), b]), name="inner"
+    )
     x, y = image(name="x"), image(name="y")
     return keras.Model({"x": x, "y": y}, BN(name="bn")(inner([layers.ReLU()(y), x])))
 
@@ -150,9 +178,19 @@ def shared_with_different_successors() -> keras.Model:
 
 
 def siamese() -> keras.Model:
-    twin = keras.Sequential([keras.Input((8, 8, 3)), Conv(6, 3, name="c1"), BN(name="n1"), layers.ReLU(),
-                             Conv(6, 3, name="c2"), BN(name="n2"), layers.Flatten(),
-                             layers.Dense(4, name="code")], name="twin")
+    twin = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            Conv(6, 3, name="c1"),
+            BN(name="n1"),
+            layers.ReLU(),
+            Conv(6, 3, name="c2"),
+            BN(name="n2"),
+            layers.Flatten(),
+            layers.Dense(4, name="code"),
+        ],
+        name="twin",
+    )
     a, b = image(name="left"), image(name="right")
     return keras.Model([a, b], layers.Dot(-1, name="score")([twin(a), twin(b)]))
 
@@ -176,7 +214,9 @@ def dict_structure() -> keras.Model:
     a, b = image(name="rgb"), image(name="depth")
     x = BN(name="nx")(Conv(4, 3, name="cx")(a))
     y = layers.Dropout(0.2, name="dy")(Conv(4, 3, name="cy")(b))
-    return keras.Model({"rgb": a, "depth": b}, {"sum": layers.Add(name="add")([x, y]), "y": y, "b": b})
+    return keras.Model(
+        {"rgb": a, "depth": b}, {"sum": layers.Add(name="add")([x, y]), "y": y, "b": b}
+    )
 
 
 def list_structure() -> keras.Model:
@@ -260,8 +300,20 @@ def operators_that_broadcast() -> keras.Model:
     x = Conv(4, 3, name="c")(i)
     gate = ops.mean(x, axis=(1, 2), keepdims=True)
     position = np.arange(16, dtype="float32").reshape(1, 4, 4, 1)
-    return keras.Model(i, [x * gate, x + gate, x + position, x * x, x - x, x / (x * x + 1.0),
-                           2.0 + x, ops.add(1.5, x), ops.multiply(x, 0.0)])
+    return keras.Model(
+        i,
+        [
+            x * gate,
+            x + gate,
+            x + position,
+            x * x,
+            x - x,
+            x / (x * x + 1.0),
+            2.0 + x,
+            ops.add(1.5, x),
+            ops.multiply(x, 0.0),
+        ],
+    )
 
 
 def operators_on_vectors() -> keras.Model:
@@ -289,7 +341,8 @@ def multi_head_attention() -> keras.Model:
 def attention_with_keywords() -> keras.Model:
     q, v = keras.Input((5, 4), name="q"), keras.Input((6, 4), name="v")
     out, scores = layers.MultiHeadAttention(2, 3, name="mha")(
-        query=q, value=v, key=v, return_attention_scores=True, use_causal_mask=True)
+        query=q, value=v, key=v, return_attention_scores=True, use_causal_mask=True
+    )
     return keras.Model([q, v], [out, scores])
 
 
@@ -305,14 +358,18 @@ def recurrent() -> keras.Model:
     x = layers.Conv1D(4, 3, name="c")(i)
     x = layers.Bidirectional(layers.LSTM(3, return_sequences=True), name="both")(BN(name="n")(x))
     x, state = layers.GRU(4, return_state=True, return_sequences=True, name="gru")(x)
-    return keras.Model(i, [layers.SimpleRNN(2, name="rnn")(x, initial_state=layers.Dense(2)(state)), x])
+    return keras.Model(
+        i, [layers.SimpleRNN(2, name="rnn")(x, initial_state=layers.Dense(2)(state)), x]
+    )
 
 
 def wrappers() -> keras.Model:
     i = image((3, 8, 8, 2), name="clip")
     x = layers.TimeDistributed(Conv(4, 3), name="frames")(i)
     x = layers.TimeDistributed(block("inside"), name="blocks")(x)
-    return keras.Model(i, layers.Bidirectional(layers.GRU(3), name="both")(layers.Reshape((3, -1))(x)))
+    return keras.Model(
+        i, layers.Bidirectional(layers.GRU(3), name="both")(layers.Reshape((3, -1))(x))
+    )
 
 
 def conv_lstm() -> keras.Model:
@@ -331,7 +388,9 @@ def masked_through_operators() -> keras.Model:
     i = keras.Input((6,), dtype="int32", name="words")
     x = layers.Embedding(5, 4, mask_zero=True, name="embed")(i)
     x = layers.Add(name="add")([layers.Identity(name="same")(x), layers.Dropout(0.1)(x)])
-    return keras.Model(i, [layers.LSTM(3, name="lstm")(x), layers.GlobalAveragePooling1D(name="mean")(x)])
+    return keras.Model(
+        i, [layers.LSTM(3, name="lstm")(x), layers.GlobalAveragePooling1D(name="mean")(x)]
+    )
 
 
 def masked_batchnorm_and_conv() -> keras.Model:
@@ -384,7 +443,7 @@ def subclassed_layers() -> keras.Model:
 def in_memory_lambda() -> keras.Model:
     i = image()
     x = BN(name="n")(Conv(4, 3, name="c")(i))
-    return keras.Model(i, layers.Lambda(lambda t: t ** 2, name="square")(x))
+    return keras.Model(i, layers.Lambda(lambda t: t**2, name="square")(x))
 
 
 def custom_training() -> keras.Model:
@@ -394,7 +453,9 @@ def custom_training() -> keras.Model:
 
 def batchnorm_not_on_channels() -> keras.Model:
     i = image((6, 5, 4))
-    return keras.Model(i, [BN(axis=1, name="rows")(Conv(4, 1, name="c")(i)), BN(axis=2, name="cols")(i)])
+    return keras.Model(
+        i, [BN(axis=1, name="rows")(Conv(4, 1, name="c")(i)), BN(axis=2, name="cols")(i)]
+    )
 
 
 def batchnorm_on_vectors() -> keras.Model:
@@ -452,7 +513,9 @@ def unused_branch_and_input() -> keras.Model:
 def name_collisions() -> keras.Model:
     """`a_b` exists at the top, and `a` holds a `b`."""
     i = image()
-    inner = keras.Sequential([keras.Input((8, 8, 3)), layers.ReLU(name="b"), Conv(3, 3, name="c")], name="a")
+    inner = keras.Sequential(
+        [keras.Input((8, 8, 3)), layers.ReLU(name="b"), Conv(3, 3, name="c")], name="a"
+    )
     x = layers.ReLU(name="a_b")(i)
     x = inner(x)
     return keras.Model(i, layers.ReLU(name="a_c")(x))
@@ -461,7 +524,9 @@ def name_collisions() -> keras.Model:
 def softmax_head() -> keras.Model:
     i = image()
     x = layers.ReLU()(BN()(Conv(4, 3, activation="relu")(i)))
-    return keras.Model(i, layers.Dense(5, activation="softmax", name="probabilities")(layers.Flatten()(x)))
+    return keras.Model(
+        i, layers.Dense(5, activation="softmax", name="probabilities")(layers.Flatten()(x))
+    )
 
 
 def layer_applied_to_its_own_output() -> keras.Model:
@@ -471,20 +536,66 @@ def layer_applied_to_its_own_output() -> keras.Model:
 
 
 GRAPHS: dict[str, Callable[[], keras.Model]] = {
-    f.__name__: f for f in [
-        sequential, sequential_without_input, residual, nested_three_deep,
-        sequential_in_functional_in_sequential, nested_many_outputs, nested_many_inputs,
-        shared_conv_twice, shared_conv_thrice, conv_feeding_two_places, shared_with_different_successors,
-        siamese, siamese_nonlinear_inside, many_inputs_and_outputs, dict_structure, list_structure,
-        output_in_the_middle, same_tensor_twice, input_as_output, only_the_input, dropout_of_the_input,
-        dropout_as_output, dropout_after_barrier_as_output, unknown_size, fixed_batch, operators,
-        operators_of_constants, operators_that_broadcast, operators_on_vectors, keras_ops_calls,
-        multi_head_attention, attention_with_keywords, adapted_normalization, recurrent, wrappers,
-        conv_lstm, masked_text, masked_through_operators, masked_batchnorm_and_conv, masking_layer,
-        explicit_mask, frozen, training_true, dropout_training_true_zero_rate, subclassed_layers,
-        in_memory_lambda, custom_training, batchnorm_not_on_channels, batchnorm_on_vectors,
-        concat_not_on_channels, add_that_broadcasts, add_of_different_channels, add_of_different_roots,
-        add_of_different_strides, inception, unused_branch_and_input, name_collisions, softmax_head,
+    f.__name__: f
+    for f in [
+        sequential,
+        sequential_without_input,
+        residual,
+        nested_three_deep,
+        sequential_in_functional_in_sequential,
+        nested_many_outputs,
+        nested_many_inputs,
+        shared_conv_twice,
+        shared_conv_thrice,
+        conv_feeding_two_places,
+        shared_with_different_successors,
+        siamese,
+        siamese_nonlinear_inside,
+        many_inputs_and_outputs,
+        dict_structure,
+        list_structure,
+        output_in_the_middle,
+        same_tensor_twice,
+        input_as_output,
+        only_the_input,
+        dropout_of_the_input,
+        dropout_as_output,
+        dropout_after_barrier_as_output,
+        unknown_size,
+        fixed_batch,
+        operators,
+        operators_of_constants,
+        operators_that_broadcast,
+        operators_on_vectors,
+        keras_ops_calls,
+        multi_head_attention,
+        attention_with_keywords,
+        adapted_normalization,
+        recurrent,
+        wrappers,
+        conv_lstm,
+        masked_text,
+        masked_through_operators,
+        masked_batchnorm_and_conv,
+        masking_layer,
+        explicit_mask,
+        frozen,
+        training_true,
+        dropout_training_true_zero_rate,
+        subclassed_layers,
+        in_memory_lambda,
+        custom_training,
+        batchnorm_not_on_channels,
+        batchnorm_on_vectors,
+        concat_not_on_channels,
+        add_that_broadcasts,
+        add_of_different_channels,
+        add_of_different_roots,
+        add_of_different_strides,
+        inception,
+        unused_branch_and_input,
+        name_collisions,
+        softmax_head,
         layer_applied_to_its_own_output,
     ]
 }
@@ -506,25 +617,34 @@ def built(name: str, policy: str = "float32") -> keras.Model:
 
 def data(model: keras.Model) -> Any:
     given = inputs_of(model)
-    return keras.tree.map_structure(lambda t, x: x > 0 if t.dtype == "bool" else x, structure(model)[0], given)
+    return keras.tree.map_structure(
+        lambda t, x: x > 0 if t.dtype == "bool" else x, structure(model)[0], given
+    )
 
 
 def signature(model: keras.Model) -> Any:
     """Names, structure, shapes and dtypes of inputs and outputs."""
+
     def of(tensor: Any) -> Any:
         return tuple(tensor.shape), tensor.dtype
 
     inputs, outputs = structure(model)
     function = model._functional if isinstance(model, keras.Sequential) else model
-    return ([tensor.name for tensor in model.inputs], function.output_names,
-            repr(keras.tree.map_structure(of, inputs)), repr(keras.tree.map_structure(of, outputs)))
+    return (
+        [tensor.name for tensor in model.inputs],
+        function.output_names,
+        repr(keras.tree.map_structure(of, inputs)),
+        repr(keras.tree.map_structure(of, outputs)),
+    )
 
 
 def fingerprint(model: keras.Model) -> Any:
     """All that a fold could touch."""
     everything = [model, *model._flatten_layers(include_self=False)]
     return {
-        "configs": [repr(layer.get_config()) for layer in everything if type(layer) is not layers.Lambda],
+        "configs": [
+            repr(layer.get_config()) for layer in everything if type(layer) is not layers.Lambda
+        ],
         "weights": [w.numpy().tobytes() for w in model.weights],
         "ids": [id(w) for w in model.weights],
         "inbound": [len(layer._inbound_nodes) for layer in everything],
@@ -548,7 +668,9 @@ def test_same_outputs_names_structure(name: str, objective: str) -> None:
     keras.tree.assert_same_structure(model(inputs), folded(inputs))
     assert not folded.compiled
     assert folded is not model
-    assert not {id(layer) for layer in layers_of(model)} & {id(layer) for layer in layers_of(folded)}
+    assert not {id(layer) for layer in layers_of(model)} & {
+        id(layer) for layer in layers_of(folded)
+    }
     assert folded.fold_report.layers_after <= folded.fold_report.layers_before
 
 
@@ -568,7 +690,10 @@ def test_names_are_unique_and_legal(name: str) -> None:
     names = [layer.name for layer in folded.layers]
     assert len(set(names)) == len(names)
     for each in names:
-        assert each and "/" not in each and " " not in each and not keyword.iskeyword(each)
+        assert each
+        assert "/" not in each
+        assert " " not in each
+        assert not keyword.iskeyword(each)
     assert folded.name == model.name
 
 
@@ -577,7 +702,9 @@ def test_saves_and_loads(name: str, tmp_path: Path) -> None:
     model = built(name)
     folded = kerasfold.fold(model, objective="layers", verify=False)
     folded.save(tmp_path / "folded.keras")
-    loaded = keras.saving.load_model(tmp_path / "folded.keras", safe_mode=name != "in_memory_lambda")
+    loaded = keras.saving.load_model(
+        tmp_path / "folded.keras", safe_mode=name != "in_memory_lambda"
+    )
     assert signature(loaded) == signature(model)
     for a, b in zip(run(folded, data(model)), run(loaded, data(model)), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -603,11 +730,24 @@ def test_explain_says_what_fold_does(name: str) -> None:
     assert said.to_dict() == did.to_dict()
 
 
-@pytest.mark.parametrize(("name", "policy"), [
-    *((name, "mixed_float16") for name in GRAPHS),
-    *((name, policy) for policy in ("bfloat16", "mixed_bfloat16", "float16")
-      for name in ("residual", "siamese", "operators", "input_as_output", "softmax_head", "inception")),
-])
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [
+        *((name, "mixed_float16") for name in GRAPHS),
+        *(
+            (name, policy)
+            for policy in ("bfloat16", "mixed_bfloat16", "float16")
+            for name in (
+                "residual",
+                "siamese",
+                "operators",
+                "input_as_output",
+                "softmax_head",
+                "inception",
+            )
+        ),
+    ],
+)
 def test_low_precision(name: str, policy: str) -> None:
     model = built(name, policy)
     folded = kerasfold.fold(model)
@@ -615,10 +755,13 @@ def test_low_precision(name: str, policy: str) -> None:
     assert {w.dtype for w in folded.weights} <= {w.dtype for w in model.weights}
     inputs = data(model)
     for a, b in zip(run(model, inputs), run(folded, inputs), strict=True):
-        assert np.abs(a - b).max() <= (0.02 if "bf" not in policy else 0.15) * max(np.abs(a).max(), 1e-3)
+        assert np.abs(a - b).max() <= (0.02 if "bf" not in policy else 0.15) * max(
+            np.abs(a).max(), 1e-3
+        )
 
 
 # Sharing.
+
 
 def test_siamese_keeps_its_weights_shared() -> None:
     model = built("siamese")
@@ -629,11 +772,23 @@ def test_siamese_keeps_its_weights_shared() -> None:
     assert folded.count_params() < 1.5 * model.count_params()
 
 
-@pytest.mark.parametrize(("name", "objective"), [
-    *((name, objective) for name in ("shared_conv_twice", "shared_conv_thrice", "siamese", "siamese_nonlinear_inside")
-      for objective in ("latency", "params") if (name, objective) != ("siamese", "latency")),
-    ("shared_with_different_successors", "params"),
-])
+@pytest.mark.parametrize(
+    ("name", "objective"),
+    [
+        *(
+            (name, objective)
+            for name in (
+                "shared_conv_twice",
+                "shared_conv_thrice",
+                "siamese",
+                "siamese_nonlinear_inside",
+            )
+            for objective in ("latency", "params")
+            if (name, objective) != ("siamese", "latency")
+        ),
+        ("shared_with_different_successors", "params"),
+    ],
+)
 def test_sharing_does_not_multiply_parameters(name: str, objective: str) -> None:
     model = built(name)
     assert kerasfold.fold(model, objective=objective).count_params() <= model.count_params()
@@ -650,8 +805,17 @@ def test_shared_barrier_stays_one_layer() -> None:
 
 
 def test_shared_barrier_inside_a_model_called_twice() -> None:
-    twin = keras.Sequential([keras.Input((6, 6, 3)), Conv(4, 3, name="c"), layers.PReLU(name="p"),
-                             BN(name="n"), layers.Flatten(), layers.Dense(3, name="d")], name="twin")
+    twin = keras.Sequential(
+        [
+            keras.Input((6, 6, 3)),
+            Conv(4, 3, name="c"),
+            layers.PReLU(name="p"),
+            BN(name="n"),
+            layers.Flatten(),
+            layers.Dense(3, name="d"),
+        ],
+        name="twin",
+    )
     a, b, c = (image((6, 6, 3), name) for name in "abc")
     model = randomise(keras.Model([a, b, c], [twin(a), twin(b), twin(c)]))
     folded = kerasfold.fold(model)
@@ -670,6 +834,7 @@ def test_shared_batchnorm_shifted_by_no_other_call() -> None:
 
 
 # Names.
+
 
 def test_names_of_layers_lifted_out_of_nested_models() -> None:
     model = built("nested_three_deep")
@@ -694,12 +859,15 @@ def test_materialised_tensor_keeps_its_layer_name() -> None:
 
 # The original.
 
+
 def test_optimizer_and_compiled_state_untouched_and_fit_goes_on() -> None:
     model, alone = built("softmax_head"), built("softmax_head")
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(32, 8, 8, 3)).astype("float32"), rng.integers(0, 5, 32)
     for each in (model, alone):
-        each.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy", metrics=["accuracy"])
+        each.compile(
+            keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy", metrics=["accuracy"]
+        )
         keras.utils.set_random_seed(1)
         each.fit(x, y, epochs=1, batch_size=16, verbose=0, shuffle=False)
     state = [v.numpy() for v in model.optimizer.variables]
@@ -759,17 +927,21 @@ def test_config_of_the_original_still_rebuilds_it() -> None:
 
 # What must stay.
 
-@pytest.mark.parametrize(("name", "kept"), [
-    ("subclassed_layers", {"loud": LoudConv, "squared": SquaredNorm, "scale": Scale}),
-    ("training_true", {"live": BN}),
-    ("in_memory_lambda", {"square": layers.Lambda}),
-    ("wrappers", {"frames": layers.TimeDistributed, "both": layers.Bidirectional}),
-    ("multi_head_attention", {"mha": layers.MultiHeadAttention}),
-    ("adapted_normalization", {"norm": layers.Normalization}),
-    ("batchnorm_not_on_channels", {"rows": BN, "cols": BN}),
-    ("masked_text", {"embed": layers.Embedding, "lstm": layers.LSTM}),
-    ("conv_lstm", {"r": layers.ConvLSTM2D}),
-])
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("subclassed_layers", {"loud": LoudConv, "squared": SquaredNorm, "scale": Scale}),
+        ("training_true", {"live": BN}),
+        ("in_memory_lambda", {"square": layers.Lambda}),
+        ("wrappers", {"frames": layers.TimeDistributed, "both": layers.Bidirectional}),
+        ("multi_head_attention", {"mha": layers.MultiHeadAttention}),
+        ("adapted_normalization", {"norm": layers.Normalization}),
+        ("batchnorm_not_on_channels", {"rows": BN, "cols": BN}),
+        ("masked_text", {"embed": layers.Embedding, "lstm": layers.LSTM}),
+        ("conv_lstm", {"r": layers.ConvLSTM2D}),
+    ],
+)
 def test_kept_with_a_reason(name: str, kept: dict[str, type]) -> None:
     folded = kerasfold.fold(built(name), objective="layers")
     reasons = {row.layer: row.reason for row in folded.fold_report.kept}
@@ -778,24 +950,31 @@ def test_kept_with_a_reason(name: str, kept: dict[str, type]) -> None:
         assert reasons[layer]
 
 
-@pytest.mark.parametrize(("layer", "shape"), [
-    (lambda: Scale(2.5, name="layer"), (4, 4, 3)),
-    (lambda: layers.PReLU(name="layer"), (4, 4, 3)),
-    (lambda: layers.Dense(3, name="layer", activation="gelu"), (4, 4, 3)),
-    (lambda: layers.LayerNormalization(name="layer"), (4, 4, 3)),
-    (lambda: layers.Conv2DTranspose(3, 3, name="layer"), (4, 4, 3)),
-    (lambda: layers.UpSampling2D(2, name="layer"), (4, 4, 3)),
-    (lambda: layers.Rescaling(0.1, 3.0, name="layer"), (4, 4, 3)),
-    (lambda: layers.SpectralNormalization(layers.Dense(3), name="layer"), (4, 4, 3)),
-    (lambda: layers.GroupNormalization(1, name="layer"), (4, 4, 3)),
-    (lambda: layers.LocallyConnected if False else layers.Permute((2, 1, 3), name="layer"), (4, 4, 3)),
-    (lambda: layers.EinsumDense("bhwc,cd->bhwd", (4, 4, 5), name="layer"), (4, 4, 3)),
-    (lambda: layers.Resizing(7, 9, name="layer"), (4, 4, 3)),
-    (lambda: layers.Maximum(name="layer"), (4, 4, 3)),
-    (lambda: layers.Multiply(name="layer"), (4, 4, 3)),
-    (lambda: layers.RandomFlip(name="layer"), (4, 4, 3)),
-    (lambda: layers.UnitNormalization(name="layer"), (4, 4, 3)),
-], ids=lambda value: "" if callable(value) else "layer")
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (lambda: Scale(2.5, name="layer"), (4, 4, 3)),
+        (lambda: layers.PReLU(name="layer"), (4, 4, 3)),
+        (lambda: layers.Dense(3, name="layer", activation="gelu"), (4, 4, 3)),
+        (lambda: layers.LayerNormalization(name="layer"), (4, 4, 3)),
+        (lambda: layers.Conv2DTranspose(3, 3, name="layer"), (4, 4, 3)),
+        (lambda: layers.UpSampling2D(2, name="layer"), (4, 4, 3)),
+        (lambda: layers.Rescaling(0.1, 3.0, name="layer"), (4, 4, 3)),
+        (lambda: layers.SpectralNormalization(layers.Dense(3), name="layer"), (4, 4, 3)),
+        (lambda: layers.GroupNormalization(1, name="layer"), (4, 4, 3)),
+        (
+            lambda: layers.LocallyConnected if False else layers.Permute((2, 1, 3), name="layer"),
+            (4, 4, 3),
+        ),
+        (lambda: layers.EinsumDense("bhwc,cd->bhwd", (4, 4, 5), name="layer"), (4, 4, 3)),
+        (lambda: layers.Resizing(7, 9, name="layer"), (4, 4, 3)),
+        (lambda: layers.Maximum(name="layer"), (4, 4, 3)),
+        (lambda: layers.Multiply(name="layer"), (4, 4, 3)),
+        (lambda: layers.RandomFlip(name="layer"), (4, 4, 3)),
+        (lambda: layers.UnitNormalization(name="layer"), (4, 4, 3)),
+    ],
+    ids=lambda value: "" if callable(value) else "layer",
+)
 def test_a_barrier_between_two_regions(layer: Callable[[], Any], shape: Any) -> None:
     i = image(shape)
     barrier = layer()
@@ -855,6 +1034,7 @@ def test_moving_statistics_are_not_moved_by_a_live_batchnorm() -> None:
 
 # Weights as the layer computes them.
 
+
 @pytest.mark.parametrize("kind", ["conv", "dense"])
 def test_lora(kind: str) -> None:
     i = image((6, 6, 3))
@@ -891,6 +1071,7 @@ def test_frozen_layers_fold() -> None:
 
 # Dtypes.
 
+
 def test_a_different_dtype_per_layer() -> None:
     i = image()
     x = Conv(4, 3, dtype="float64", name="wide")(i)
@@ -922,7 +1103,9 @@ def test_a_cast_is_not_an_identity() -> None:
 
 def test_integer_images() -> None:
     i = image(dtype="uint8")
-    model = randomise(keras.Model(i, BN(name="n")(Conv(4, 3, name="c")(layers.Rescaling(1 / 255)(i)))))
+    model = randomise(
+        keras.Model(i, BN(name="n")(Conv(4, 3, name="c")(layers.Rescaling(1 / 255)(i))))
+    )
     folded = kerasfold.fold(model)
     assert folded.inputs[0].dtype == "uint8"
     given = np.random.default_rng(0).integers(0, 255, (2, 8, 8, 3)).astype("uint8")
@@ -931,7 +1114,10 @@ def test_integer_images() -> None:
 
 # Masks.
 
-@pytest.mark.parametrize("name", ["masked_text", "masked_through_operators", "masked_batchnorm_and_conv"])
+
+@pytest.mark.parametrize(
+    "name", ["masked_text", "masked_through_operators", "masked_batchnorm_and_conv"]
+)
 def test_a_mask_arrives_through_what_is_removed(name: str) -> None:
     model = built(name)
     folded = kerasfold.fold(model, objective="layers")
@@ -950,6 +1136,7 @@ def test_mask_of_padded_steps_is_used() -> None:
 
 
 # Other models.
+
 
 def test_functional_subclass_with_its_own_train_step() -> None:
     folded = kerasfold.fold(built("custom_training"))

@@ -51,7 +51,9 @@ def test_shell_blocks_run(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "folded.keras").exists()
 
 
-@pytest.mark.parametrize("kind", [k for k in RULES if isinstance(k, type)], ids=lambda k: k.__name__)
+@pytest.mark.parametrize(
+    "kind", [k for k in RULES if isinstance(k, type)], ids=lambda k: k.__name__
+)
 def test_every_lifted_layer_is_in_the_table(kind):
     table = README[README.index("## What is lifted") : README.index("Everything else is a barrier")]
     stem = re.sub(r"[123]D", "", kind.__name__)

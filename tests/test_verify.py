@@ -28,7 +28,7 @@ def trained_like(dtype: str = "float32") -> keras.Model:
         return randomise(keras.Model(i, layers.Dense(4, name="head")(x)))
 
 
-class _policy:  # noqa: N801
+class _policy:
     def __init__(self, dtype: str) -> None:
         self.dtype = dtype
 
@@ -50,12 +50,19 @@ def lazy_softmax(dtype: str = "float32") -> keras.Model:
             x = layers.Conv2D(8, 3, padding="same", use_bias=False, name=f"c{k}")(x)
             x = layers.ReLU()(layers.BatchNormalization(name=f"n{k}")(x))
         x = layers.GlobalAveragePooling2D()(x)
-        x = layers.Dense(10, activation="softmax", name="head",
-                         kernel_initializer=keras.initializers.RandomNormal(stddev=0.01))(x)
+        x = layers.Dense(
+            10,
+            activation="softmax",
+            name="head",
+            kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
+        )(x)
         return keras.Model(i, x)
 
 
-MODELS: dict[str, Callable[..., keras.Model]] = {"trained_like": trained_like, "lazy_softmax": lazy_softmax}
+MODELS: dict[str, Callable[..., keras.Model]] = {
+    "trained_like": trained_like,
+    "lazy_softmax": lazy_softmax,
+}
 
 
 def copy_of(model: keras.Model) -> keras.Model:
@@ -80,7 +87,12 @@ def weight_at(model: keras.Model, path: str) -> Any:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_equal_models_pass(make: Callable[..., keras.Model], dtype: str) -> None:
     model = make(dtype)
-    for other in (model, copy_of(model), kerasfold.fold(model), kerasfold.fold(model, objective="layers")):
+    for other in (
+        model,
+        copy_of(model),
+        kerasfold.fold(model),
+        kerasfold.fold(model, objective="layers"),
+    ):
         report = kerasfold.verify(model, other)
         assert report.equivalent, str(report)
         kerasfold.assert_equivalent(model, other)
@@ -149,8 +161,20 @@ def one_tap(model: keras.Model) -> None:
     change(model.get_layer("stem").kernel, zero)
 
 
-@pytest.mark.parametrize("wrong", [drop_bias, nudge_one_bias, shift_kernel, swap_channels, swap_classes,
-                                   flip_gamma, forget_epsilon, one_tap], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        drop_bias,
+        nudge_one_bias,
+        shift_kernel,
+        swap_channels,
+        swap_classes,
+        flip_gamma,
+        forget_epsilon,
+        one_tap,
+    ],
+    ids=lambda f: f.__name__,
+)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_one_thing_wrong(wrong: Callable[[keras.Model], None], dtype: str) -> None:
     model = trained_like(dtype)
@@ -173,6 +197,7 @@ def test_a_shifted_pad() -> None:
 
 def test_borders_only() -> None:
     """One pad column is wrong, by a little: nothing inside the image tells."""
+
     def model(value: float) -> keras.Model:
         i = keras.Input((32, 32, 1))
         x = keras.ops.pad(i, [[0, 0], [0, 0], [0, 1], [0, 0]], constant_values=value)
@@ -199,6 +224,7 @@ def test_an_output_that_is_small_beside_another() -> None:
 
 def test_a_constant_offset_hides_nothing() -> None:
     """A large constant on the output: errors are measured against what varies with the input."""
+
     def model(factor: float) -> keras.Model:
         i = keras.Input((6,), dtype="float64")
         made = randomise(keras.Model(i, layers.Dense(3, name="d", dtype="float64")(i)))
@@ -239,15 +265,24 @@ def test_low_precision_still_tells(policy: str) -> None:
 
 # Shapes.
 
-def dense(units: int = 3, width: int = 4, outputs: int = 1, inputs: int = 1, seed: int = 0) -> keras.Model:
+
+def dense(
+    units: int = 3, width: int = 4, outputs: int = 1, inputs: int = 1, seed: int = 0
+) -> keras.Model:
     given = [keras.Input((width,)) for _ in range(inputs)]
     x = layers.Concatenate()(given) if inputs > 1 else given[0]
     return randomise(keras.Model(given, [layers.Dense(units)(x) for _ in range(outputs)]), seed)
 
 
-@pytest.mark.parametrize(("a", "b"), [
-    ({}, {"units": 5}), ({}, {"width": 5}), ({}, {"outputs": 2}), ({}, {"inputs": 2}),
-])
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ({}, {"units": 5}),
+        ({}, {"width": 5}),
+        ({}, {"outputs": 2}),
+        ({}, {"inputs": 2}),
+    ],
+)
 def test_different_shapes_are_an_error(a: dict[str, int], b: dict[str, int]) -> None:
     for first, second in ((a, b), (b, a)):
         with pytest.raises(kerasfold.FoldError) as error:
@@ -259,9 +294,12 @@ def test_different_shapes_are_an_error(a: dict[str, int], b: dict[str, int]) -> 
 
 # The user's own data.
 
+
 def two_inputs() -> keras.Model:
     a, b = keras.Input((6, 6, 3), name="left"), keras.Input((5,), name="right")
-    x = layers.GlobalAveragePooling2D()(layers.BatchNormalization()(layers.Conv2D(4, 3, name="c")(a)))
+    x = layers.GlobalAveragePooling2D()(
+        layers.BatchNormalization()(layers.Conv2D(4, 3, name="c")(a))
+    )
     x = layers.Concatenate()([x, b])
     return randomise(keras.Model({"left": a, "right": b}, layers.Dense(3, activation="softmax")(x)))
 
@@ -275,7 +313,7 @@ class Batches(keras.utils.PyDataset):
         return 3
 
     def __getitem__(self, k: int) -> Any:
-        x = keras.tree.map_structure(lambda a: a[4 * k:4 * k + 4], self.x)
+        x = keras.tree.map_structure(lambda a: a[4 * k : 4 * k + 4], self.x)
         return (x, np.zeros(4)) if self.labels else (x,)
 
 
@@ -299,14 +337,17 @@ def image_data() -> np.ndarray:
 
 def dict_data() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
-    return {"left": rng.normal(size=(12, 6, 6, 3)).astype("float32"),
-            "right": rng.normal(size=(12, 5)).astype("float32")}
+    return {
+        "left": rng.normal(size=(12, 6, 6, 3)).astype("float32"),
+        "right": rng.normal(size=(12, 5)).astype("float32"),
+    }
 
 
 @pytest.mark.parametrize("form", forms(np.zeros((12, 1))))
 @pytest.mark.parametrize("structure", ["array", "dict"])
 def test_given_data(form: str, structure: str) -> None:
     model = trained_like() if structure == "array" else two_inputs()
+
     def given() -> Any:
         return forms(image_data() if structure == "array" else dict_data())[form]
 
@@ -329,9 +370,19 @@ def test_agreement_of_classes() -> None:
     assert kerasfold.verify(model, twin, dict_data()).agreement < 1.0
 
 
-@pytest.mark.parametrize("bad", [
-    np.zeros((3, 9, 9, 3), "float32"), np.zeros((0, 12, 12, 3), "float32"), np.zeros(3), [], {}, "path.npz", 7,
-], ids=["size", "empty", "rank", "none", "dict", "text", "number"])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        np.zeros((3, 9, 9, 3), "float32"),
+        np.zeros((0, 12, 12, 3), "float32"),
+        np.zeros(3),
+        [],
+        {},
+        "path.npz",
+        7,
+    ],
+    ids=["size", "empty", "rank", "none", "dict", "text", "number"],
+)
 def test_data_that_does_not_fit_is_an_error(bad: Any) -> None:
     with pytest.raises(kerasfold.FoldError) as error:
         kerasfold.verify(trained_like(), trained_like(), bad)
@@ -346,6 +397,7 @@ def test_data_is_not_consumed_or_changed() -> None:
 
 
 # Not a number.
+
 
 def test_nan_outputs_are_not_equivalent() -> None:
     model = trained_like()
@@ -374,6 +426,7 @@ def test_infinite_outputs_are_not_equivalent_to_finite() -> None:
 
 
 # Precision.
+
 
 def test_same_function_but_less_accurate() -> None:
     """(x + 1e4 - 1e4): equal in exact arithmetic, 1000 times worse in float32."""
@@ -409,7 +462,9 @@ def test_report_reads_and_serialises() -> None:
 def test_names_what_failed() -> None:
     def two(factor: float) -> keras.Model:
         i = keras.Input((4,))
-        made = randomise(keras.Model(i, [layers.Dense(2, name="good")(i), layers.Dense(2, name="bad")(i)]))
+        made = randomise(
+            keras.Model(i, [layers.Dense(2, name="good")(i), layers.Dense(2, name="bad")(i)])
+        )
         change(made.get_layer("bad").kernel, lambda k: k * factor)
         return made
 
