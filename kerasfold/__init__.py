@@ -3,18 +3,21 @@
 `import kerasfold` gives every `keras.Model` a `.fold()` method.
 """
 
-from kerasfold.affine import Signal, concatenate, weighted_sum
-from kerasfold.conv import Refused
-from kerasfold.errors import (
-    EquivalenceError,
-    FoldError,
-    NonlinearLayerError,
-    UnsupportedModelError,
-)
-from kerasfold.fold import explain, fold, require_linear
-from kerasfold.report import FoldReport
-from kerasfold.rules import lifts
-from kerasfold.verify import EquivalenceReport, assert_equivalent, verify
+from kerasfold import startup
+
+with startup.for_this_process():
+    from kerasfold.affine import Signal, concatenate, weighted_sum
+    from kerasfold.conv import Refused
+    from kerasfold.errors import (
+        EquivalenceError,
+        FoldError,
+        NonlinearLayerError,
+        UnsupportedModelError,
+    )
+    from kerasfold.fold import explain, fold, require_linear
+    from kerasfold.report import FoldReport
+    from kerasfold.rules import lifts
+    from kerasfold.verify import EquivalenceReport, assert_equivalent, verify
 
 __all__ = [
     "EquivalenceError",

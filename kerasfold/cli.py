@@ -25,6 +25,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from kerasfold.startup import muted_stderr
+
 if TYPE_CHECKING:
     import keras
     import numpy as np
@@ -257,7 +259,11 @@ def _caller(model: keras.Model, batch: int) -> Callable[[], None]:
     """A compiled call of a model on one batch of random inputs, waited for."""
     import keras
 
-    inputs = keras.tree.map_structure(lambda spec: _random_input(spec, batch), model.input)
+    from kerasfold.graph import input_structure
+
+    inputs = keras.tree.map_structure(
+        lambda spec: _random_input(spec, batch), input_structure(model)
+    )
     call: Callable[[Any], Any] = model.predict_on_batch
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -359,7 +365,7 @@ def _start(modules: Sequence[str]) -> dict[str, type]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "keras" not in sys.modules:
         # TensorFlow's first lines are written before it has read that variable.
-        with _muted_stderr():
+        with muted_stderr():
             importlib.import_module("keras")
     import keras
 
@@ -374,19 +380,6 @@ def _start(modules: Sequence[str]) -> dict[str, type]:
             if own and issubclass(value, keras.Operation):
                 custom[value.__name__] = value
     return custom
-
-
-@contextlib.contextmanager
-def _muted_stderr() -> Iterator[None]:
-    """Send what C++ code writes to stderr nowhere."""
-    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)
 
 
 @contextlib.contextmanager
@@ -498,12 +491,14 @@ def _data(name: str, model: keras.Model) -> Any:
     import keras
     import numpy as np
 
+    from kerasfold.graph import input_structure
+
     try:
         with np.load(name, allow_pickle=False) as file:
             arrays = dict(file) if hasattr(file, "files") else {}
     except Exception as error:
         raise _Unusable(f"{name} cannot be read as an .npz file ({_words(error)})") from error
-    specs = keras.tree.flatten(model.input)
+    specs = keras.tree.flatten(input_structure(model))
     names = [spec.name for spec in specs]
     if len(arrays) == len(specs) == 1:
         arrays = dict(zip(names, arrays.values(), strict=True))
@@ -521,7 +516,7 @@ def _data(name: str, model: keras.Model) -> Any:
                 f"{name}: input '{spec.name}' takes {spec.dtype} of shape {tuple(spec.shape)}. "
                 f"Received: {array.dtype} of shape {array.shape}"
             )
-    return keras.tree.pack_sequence_as(model.input, [arrays[key] for key in names])
+    return keras.tree.pack_sequence_as(input_structure(model), [arrays[key] for key in names])
 
 
 def _fits(shape: Sequence[int], wanted: Sequence[int | None]) -> bool:

@@ -62,6 +62,8 @@ class _Emitter:
         self.copies: dict[int, keras.Operation] = {}  # by id of the original
         self.made: dict[Any, keras.Layer] = {}  # emitted layers that several calls share
         self.names: set[str] = {layer.name for layer in self.graph.input_layers}
+        # Layers at the top keep their names; those lifted out of nested models give way.
+        self.outer = {c.name for c in self.graph.calls if c.name == c.operation.name}
         self.calls_of = Counter(id(call.operation) for call in self.graph.calls)
         self.owner = {i: lifted for lifted in regions.lifted.values() for i in lifted.added}
         self.renamed = self._output_names()
@@ -119,9 +121,10 @@ class _Emitter:
 
     # -------------------------------------------------------------------------- names
 
-    def _name(self, wanted: str) -> str:
+    def _name(self, wanted: str, own: bool = False) -> str:
+        """A legal name that nothing else has; its `own` name for a layer at the top."""
         name, count = wanted, 0
-        while name in self.names:
+        while name in self.names or (name in self.outer and not own):
             count += 1
             name = f"{wanted}_{count}"
         self.names.add(name)
@@ -155,7 +158,8 @@ class _Emitter:
         return renamed
 
     def _call_name(self, call: Call) -> str:
-        return self._name(self.renamed.get(call.index, call.name))
+        wanted = self.renamed.get(call.index, call.name)
+        return self._name(wanted, own=call.name == call.operation.name or wanted != call.name)
 
     def _named_output(self, tensor: Tensor, name: str) -> Any:
         """An output; behind an Identity layer where the layer that gave its name is gone."""

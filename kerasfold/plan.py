@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,7 +74,7 @@ def plan(
     Raises:
         FoldError: an unknown objective, or a set in `materialise` that has no exact plan.
     """
-    if objective not in OBJECTIVES:
+    if not isinstance(objective, str) or objective not in OBJECTIVES:
         raise FoldError(
             f"unknown objective {objective!r}: choose one of {', '.join(map(repr, OBJECTIVES))}"
         )
@@ -145,7 +145,7 @@ class _Search:
             result[index] = segment
         return result
 
-    def visit(self, target: int, cut: Collection[int]) -> list[int]:
+    def visit(self, target: int, cut: Container[int]) -> list[int]:
         """Nodes to compose for `target`, in order: those between it and `cut` or the roots."""
         seen, stack = {target}, [target]
         while stack:
@@ -157,7 +157,7 @@ class _Search:
                     stack.append(operand)
         return sorted(seen)
 
-    def segment(self, index: int, cut: Collection[int]) -> Segment | Refused:
+    def segment(self, index: int, cut: Container[int]) -> Segment | Refused:
         """The cheapest form of one node, given what is materialised before it."""
         visited = self.visit(index, cut)
         forms: list[Segment] = []
@@ -494,7 +494,7 @@ class _Search:
                             stack.append(reader)
                         else:
                             affected.add(reader)
-                cut = chosen.keys() - dropped
+                cut = _Without(chosen, dropped)
                 trial = {i: self.segment(i, cut) for i in affected}
                 if any(isinstance(s, Refused) for s in trial.values()):
                     continue
@@ -526,13 +526,23 @@ class _Search:
             for read in segment.terms:
                 if read not in chosen or read in reasons or read in required:
                     continue
-                trial = self.segment(segment.node, chosen.keys() - {read})
+                trial = self.segment(segment.node, _Without(chosen, {read}))
                 reasons[read] = (
                     trial.reason
                     if isinstance(trial, Refused) and trial.reason
                     else "merging it into what follows does not pay under this objective"
                 )
         return reasons
+
+
+class _Without:
+    """Membership in a large set less a few, at no copy."""
+
+    def __init__(self, members: Collection[int], dropped: Collection[int]) -> None:
+        self.members, self.dropped = members, dropped
+
+    def __contains__(self, index: object) -> bool:
+        return index in self.members and index not in self.dropped
 
 
 def _is_chain(component: Sequence[Node], required: frozenset[int]) -> bool:

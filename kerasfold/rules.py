@@ -38,7 +38,8 @@ def lifts(*kinds: Any) -> Callable[[R], R]:
     """
     for kind in kinds:
         layer = isinstance(kind, type) and issubclass(kind, keras.Layer)
-        if not layer and getattr(keras.ops, getattr(kind, "__name__", ""), None) is not kind:
+        known = getattr(keras.ops, getattr(kind, "__name__", ""), None)
+        if not layer and (known is None or known is not kind):
             raise TypeError(
                 f"lifts() takes layer classes or keras.ops functions. Received: {kind!r}"
             )

@@ -34,6 +34,7 @@ EXACT = 1e-10  # of the output scale, in float64
 ARITHMETIC = 256.0  # units of float rounding, of the output scale, that any order of sums may make
 NOISE = 8.0  # times the measured effect of rounding noise
 LOSS = 8.0  # times the original's own error in its own dtype
+REBUILT = 16.0  # times rounding effects that a model may be off its rebuilt float64 copy
 PROBES = 4  # random inputs per size
 FREE_SIZES = (33, 64, 97, 128, 224, 299)  # tried along unknown axes
 
@@ -143,14 +144,17 @@ def verify(a: keras.Model, b: keras.Model, data: Any = None) -> EquivalenceRepor
     Raises:
         FoldError: models whose inputs or outputs differ in number or shape.
     """
+    for model in (a, b):
+        if not isinstance(model, keras.Model):
+            raise FoldError(f"verify() compares keras.Model values. Received: {type(model)}")
     _refuse_other_signature(a, b)
     first, second = _in_float64(a), _in_float64(b)
-    batches = list(_batches(a, data)) if data is not None else _probes(a)
+    batches = _given(a, data) if data is not None else _probes(a)
 
     def bound(truth: Arrays, dtype: str) -> list[float]:
         changes = [
-            _noise_effect(model, truth_model, batches)
-            for model, truth_model in ((a, first), (b, second))
+            _noise_effect(copy, batches, _stored_eps(model))
+            for model, copy in ((a, first), (b, second))
         ]
         return [NOISE * max(pair) for pair in zip(*changes, strict=True)]
 
@@ -179,7 +183,8 @@ def verify_fold(
         return [EXACT * _spread(t) for t in truth]
 
     def measured(truth: Arrays, dtype: str) -> list[float]:
-        changes = [_noise_effect(m, m, batches) for m in (first.model, second.model)]
+        models = (first.model, second.model)
+        changes = [_noise_effect(m, batches, _stored_eps(m)) for m in models]
         return [NOISE * max(pair) for pair in zip(*changes, strict=True)]
 
     report = _compare(original, folded, first.model, second.model, batches, exact)
@@ -261,8 +266,10 @@ def _compare(
         )
     worst = max(outputs, key=lambda r: r.max_abs_error / (r.spread or r.scale or 1.0))
     failing = next((r for r in outputs if not r.equivalent), None)
-    reason = ""
-    if failing is not None and not failing.max_abs_error <= failing.bound:
+    reason = _unlike_its_copy(a, a64, outputs, batches)
+    if reason:
+        pass
+    elif failing is not None and not failing.max_abs_error <= failing.bound:
         reason = (
             f"output '{failing.name}' differs by {failing.max_abs_error:.3g}, "
             f"more than {failing.bound:.3g}"
@@ -273,7 +280,7 @@ def _compare(
             f"against {failing.original_error:.3g} before"
         )
     return EquivalenceReport(
-        failing is None,
+        not reason,
         max(r.max_abs_error for r in outputs),
         worst.max_abs_error / (worst.spread or worst.scale or 1.0),
         dtype,
@@ -282,6 +289,22 @@ def _compare(
         tuple(outputs),
         reason=reason,
     )
+
+
+def _unlike_its_copy(
+    model: keras.Model, copy: keras.Model, outputs: list[OutputReport], batches: list[Any]
+) -> str:
+    """Why the float64 copy that serves as truth is none of this model, or ""."""
+    eps = _computed_eps(model)
+    if copy is model or all(r.original_error <= ARITHMETIC * eps * r.scale for r in outputs):
+        return ""
+    for r, change in zip(outputs, _noise_effect(copy, batches, eps), strict=True):
+        if not r.original_error <= REBUILT * (change + ARITHMETIC * eps * r.scale):
+            return (
+                f"model '{model.name}' differs from its own copy by {r.original_error:.3g} at "
+                f"output '{r.name}': a layer's get_config() or weights do not say all that it computes"
+            )
+    return ""
 
 
 def _eps(dtype: str) -> float:
@@ -297,9 +320,11 @@ def _error(value: np.ndarray, truth: np.ndarray) -> float:
     """Largest difference; infinite where one is finite and the other is not."""
     value, truth = np.asarray(value, "float64"), np.asarray(truth, "float64")
     finite = np.isfinite(truth)
-    if not np.array_equal(finite, np.isfinite(value)):
+    if not np.array_equal(truth[~finite], value[~finite], equal_nan=True):
         return math.inf
-    return float(np.max(np.abs(value - truth), initial=0.0, where=finite))
+    if not np.all(np.isfinite(value[finite])):
+        return math.inf
+    return float(np.max(np.abs(value[finite] - truth[finite]), initial=0.0))
 
 
 def _border_error(value: np.ndarray, truth: np.ndarray) -> float:
@@ -331,22 +356,30 @@ def _in_float64(model: keras.Model) -> keras.Model:
         return model
 
 
-def _noise_effect(model: keras.Model, copy: keras.Model, batches: list[Any]) -> list[float]:
-    """Change of each output of the float64 `copy` when its weights move by half an ulp."""
+def _noise_effect(copy: keras.Model, batches: list[Any], eps: float) -> list[float]:
+    """Change of each output of a float64 model when its weights move by up to half of `eps`."""
     rng = np.random.default_rng(0)
     before = _run(copy, batches)
     saved = [(v, keras.ops.convert_to_numpy(v)) for v in copy.weights if "float" in v.dtype]
-    stored = {str(v.dtype) for v in model.weights if "float" in str(v.dtype)}
-    eps = max((_eps(dtype) for dtype in stored), default=2.0**-23)
     try:
         for variable, value in saved:
-            noise = 1 + eps * rng.uniform(-0.5, 0.5, value.shape)
-            variable.assign(value * noise)
+            variable.assign(value * (1 + eps * rng.uniform(-0.5, 0.5, value.shape)))
         after = _run(copy, batches)
     finally:
         for variable, value in saved:
             variable.assign(value)
     return [_error(y, x) for x, y in zip(before, after, strict=True)]
+
+
+def _stored_eps(model: keras.Model) -> float:
+    """Unit of rounding of a model's coarsest weights."""
+    return max((_eps(v.dtype) for v in model.weights if "float" in v.dtype), default=2.0**-23)
+
+
+def _computed_eps(model: keras.Model) -> float:
+    """Unit of rounding of a model's coarsest layer."""
+    dtypes = {layer.compute_dtype for layer in model._flatten_layers()}
+    return max((_eps(d) for d in dtypes if d is not None and "float" in d), default=2.0**-23)
 
 
 # ------------------------------------------------------------------------------ inputs
@@ -413,10 +446,45 @@ def _random(model: keras.Model, size: int) -> list[Any]:
     return [tree.map_structure(draw, graphs.input_structure(model)) for _ in range(max(count, 1))]
 
 
+def _given(model: keras.Model, data: Any) -> list[Any]:
+    """The user's data as batches that fit the model.
+
+    Raises:
+        FoldError: no data, or data of another structure or shape.
+    """
+    try:
+        batches = list(_batches(model, data))
+    except (TypeError, ValueError) as error:
+        if isinstance(error, FoldError):
+            raise
+        raise FoldError(
+            f"data of type {type(data).__name__} does not fit the inputs of '{model.name}': {error}"
+        ) from error
+    if not batches or any(len(x) == 0 for x in tree.flatten(batches)):
+        raise FoldError("data holds no input")
+    for batch in batches:
+        for x, spec in zip(
+            tree.flatten(batch), tree.flatten(graphs.input_structure(model)), strict=True
+        ):
+            fits = len(x.shape) == len(spec.shape) and all(
+                n is None or n == m for n, m in zip(spec.shape[1:], x.shape[1:], strict=True)
+            )
+            if not fits:
+                raise FoldError(
+                    f"data of shape {tuple(x.shape)} does not fit input '{spec.name}' of shape "
+                    f"{tuple(spec.shape)}"
+                )
+    return batches
+
+
 def _batches(model: keras.Model, data: Any) -> Iterator[Any]:
     """Inputs of the model, batch by batch, whatever `data` is."""
     specs = graphs.input_structure(model)
     names = [spec.name for spec in tree.flatten(specs)]
+    if keras.ops.is_tensor(data):
+        data = keras.ops.convert_to_numpy(data)
+    if isinstance(data, (str, bytes, int, float)):
+        raise FoldError(f"data of type {type(data).__name__}: pass arrays, or batches of them")
     flat = tree.flatten(data) if isinstance(data, (Mapping, list, tuple, np.ndarray)) else []
     if flat and all(hasattr(x, "shape") for x in flat):
         if isinstance(data, Mapping) and not isinstance(specs, Mapping):
