@@ -114,6 +114,13 @@ class _Emitter:
             return self.values[tensor.index]
         return self._node(self.regions.tensors[tensor.index])
 
+    def policy_of(self, dtype: str) -> Any:
+        """The dtype policy of the model's layers that compute in `dtype`."""
+        for call in self.graph.calls:
+            if getattr(call.operation, "compute_dtype", None) == dtype:
+                return call.operation.dtype_policy
+        return dtype
+
     def _node(self, node: int) -> Any:
         if node in self.nodes:
             return self.nodes[node]
@@ -167,7 +174,7 @@ class _Emitter:
         made_by = value._keras_history.operation
         identity = any(tensor is lifted.call.outputs[0] for lifted in self.regions.identities)
         if made_by.name != name and identity and name not in self.names:
-            return keras.layers.Identity(name=self._name(name), dtype=value.dtype)(value)
+            return keras.layers.Identity(name=self._name(name, own=True), dtype=value.dtype)(value)
         return value
 
     # ------------------------------------------------------------------ kept as they are
@@ -253,18 +260,21 @@ class _Emitter:
 
     def _sharing_key(self, segment: Segment) -> Any:
         """Equal for segments that are the same layers over again, so that they share weights."""
-        owners = [self.owner[i] for i in segment.visited]
-        if min(self.calls_of[id(o.call.operation)] for o in owners) == 1:
+        owners = [self.owner[i].call.operation for i in segment.visited]
+        weighty = [o for o in owners if isinstance(o, keras.Layer) and o.weights]
+        if not weighty or min(self.calls_of[id(o)] for o in weighty) == 1:
             return object()
         place = {node: i for i, node in enumerate(segment.visited)}
         roots: dict[int, int] = {}
         steps = []
-        for node, owner in zip(segment.visited, owners, strict=True):
+        for index, owner in zip(segment.visited, owners, strict=True):
+            node = self.regions.program.nodes[index]
             reads = tuple(
                 ("inside", place[o]) if o in place else ("root", roots.setdefault(o, len(roots)))
-                for o in self.regions.program.nodes[node].operands
+                for o in node.operands
             )
-            steps.append((id(owner.call.operation), node - owner.start, reads))
+            what = id(owner) if owner in weighty else (node.form, node.geometry, node.factors)
+            steps.append((what, index - self.owner[index].start, reads))
         return tuple(steps), tuple(segment.terms.values()), segment.form
 
 
@@ -282,7 +292,7 @@ class _Style:
         self.policy = emitter.dtype or (
             (weighty or layers)[-1].dtype_policy
             if layers
-            else emitter.owner[segment.node].call.outputs[0].dtype
+            else emitter.policy_of(emitter.owner[segment.node].call.outputs[0].dtype)
         )
         self.trainable = any(layer.trainable for layer in weighty) if weighty else True
         self.layout = emitter.graph.layout
@@ -453,7 +463,12 @@ class _Style:
         geometry, name = operator.geometry, common["name"]
         kernel = _on_image(operator)
         if geometry.groups == 1 and kernel is not None:
-            x = self._reshaped(x, name)
+            x = self.layer(
+                keras.layers.Flatten,
+                (role, "flat"),
+                name=self.emitter._name(f"{name}_flat"),
+                data_format=self.layout,
+            )(x)
             return self._weighted(
                 keras.layers.Dense,
                 role,
@@ -471,12 +486,6 @@ class _Style:
             role,
         )
         return self.layer(keras.layers.Flatten, (role, "flat"), name=name, data_format=self.layout)(
-            x
-        )
-
-    def _reshaped(self, x: Any, name: str) -> Any:
-        name = self.emitter._name(f"{name}_flat")
-        return self.layer(keras.layers.Flatten, ("flat", name), name=name, data_format=self.layout)(
             x
         )
 

@@ -51,6 +51,11 @@ def fold(
     """
     if nonlinear not in ("keep", "error"):
         raise FoldError(f"unknown nonlinear={nonlinear!r}: choose 'keep' or 'error'")
+    with graphs.random_state_kept():
+        return _fold(model, objective, nonlinear, verify)
+
+
+def _fold(model: keras.Model, objective: str, nonlinear: str, verify: bool) -> keras.Model:
     regions = _lifted(model)
     if nonlinear == "error":
         _refuse_nonlinear(model, regions)

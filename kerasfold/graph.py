@@ -6,6 +6,8 @@ the calls of a `Graph` are all calls of plain layers and operations, in topologi
 
 from __future__ import annotations
 
+import contextlib
+import random
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -431,6 +433,21 @@ def as_array(value: Any) -> np.ndarray:
 def as_constant(value: Any) -> np.ndarray:
     """A number or list in a layer's config, as Keras reads it: floats are rounded to float32."""
     return as_array(keras.ops.convert_to_tensor(value))
+
+
+@contextlib.contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Leave the global random generators where they are: building layers draws from them."""
+    generator = keras.src.backend.common.global_state.get_global_attribute("global_seed_generator")
+    state = None if generator is None else keras.ops.convert_to_numpy(generator.state)
+    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)  # noqa: NPY002
+        if generator is not None:
+            generator.state.assign(state)
 
 
 def attach_fold(fold: Callable[..., keras.Model]) -> None:

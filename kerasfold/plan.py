@@ -181,7 +181,8 @@ class _Search:
         forms.extend(self._pooled_forms(index, visited))
         if not forms:
             return refusal
-        return min(forms, key=lambda form: self.key(form.cost))  # the first, where equal
+        best = min(forms, key=lambda form: self.key(form.cost))  # the first, where equal
+        return replace(best, refusal=refusal.reason) if refusal.reason else best
 
     def kept(self, index: int) -> Segment:
         """The call that ends in a node, as it is."""
@@ -211,8 +212,9 @@ class _Search:
 
     def _shared(self, visited: Sequence[int]) -> int:
         """Calls that can share the weights of a segment of these nodes."""
-        owners = (self.owner[i].call.operation for i in visited)
-        return min(self.calls_of[id(operation)] for operation in owners)
+        calls = {self.owner[i].call.index: id(self.owner[i].call.operation) for i in visited}
+        used = Counter(calls.values())
+        return min(self.calls_of[operation] // count for operation, count in used.items())
 
     def _separable_form(self, index: int, visited: Sequence[int]) -> Segment | None:
         """Depthwise up to the inside of a SeparableConv, pointwise after it."""
@@ -527,12 +529,17 @@ class _Search:
                 if read not in chosen or read in reasons or read in required:
                     continue
                 trial = self.segment(segment.node, _Without(chosen, {read}))
-                reasons[read] = (
-                    trial.reason
-                    if isinstance(trial, Refused) and trial.reason
-                    else "merging it into what follows does not pay under this objective"
-                )
+                reasons[read] = _reason(trial)
         return reasons
+
+
+def _reason(merged: Segment | Refused) -> str:
+    """Why two steps stay two, given what merging them would be."""
+    if isinstance(merged, Refused):
+        return merged.reason
+    if merged.refusal:
+        return f"{merged.refusal} (what is exact there does not pay under this objective)"
+    return "merging it into what follows does not pay under this objective"
 
 
 class _Without:

@@ -49,6 +49,7 @@ class FoldReport:
         merged: calls that became one, several per record.
         removed: calls that do nothing at inference.
         kept: calls that stay, each with its reason.
+        apart: results of a merge that are not merged into what reads them, and why.
         macs_before: multiply-accumulates of the affine calls, per image (64 samples are
             assumed along an axis of unknown size).
         macs_after: the same after the fold.
@@ -65,6 +66,7 @@ class FoldReport:
     merged: tuple[Merged, ...]
     removed: tuple[str, ...]
     kept: tuple[Kept, ...]
+    apart: tuple[Kept, ...]
     macs_before: int
     macs_after: int
     params_before: int
@@ -94,21 +96,22 @@ class FoldReport:
             merged.add_column(column, overflow="fold")
         for m in self.merged:
             merged.add_row(m.into, m.kind, " + ".join(m.layers))
-        kept = Table(title="kept")
-        for column in ("layer", "because"):
-            kept.add_column(column, overflow="fold")
-        for k in self.kept:
-            kept.add_row(k.layer, k.reason)
+        kept, apart = Table(title="kept"), Table(title="not merged further")
+        for table, rows in ((kept, self.kept), (apart, self.apart)):
+            for column in ("layer", "because"):
+                table.add_column(column, overflow="fold")
+            for row in rows:
+                table.add_row(row.layer, row.reason)
         out = StringIO()
         console = Console(file=out, width=110, color_system=None, markup=False, highlight=False)
         console.print(counts)
-        for table in (merged, kept):
+        for table in (merged, kept, apart):
             if table.row_count:
                 console.print(table)
         if self.removed:
             console.print(f"removed (identities at inference): {', '.join(self.removed)}")
         if self.equivalence is not None:
-            console.print(str(self.equivalence))
+            console.print(str(self.equivalence), soft_wrap=True)
         return out.getvalue().rstrip()
 
 
@@ -122,14 +125,10 @@ def report(
 ) -> FoldReport:
     """The report of a plan; `folded` gives the true parameter count where it is built."""
     owner = {i: lifted for lifted in regions.lifted.values() for i in lifted.added}
-    merged, kept = (
-        [],
-        [
-            Kept(call.name, regions.barriers[call.index])
-            for call in regions.graph.calls
-            if call.index in regions.barriers
-        ],
-    )
+    barriers = [c for c in regions.graph.calls if c.index in regions.barriers]
+    merged: list[Merged] = []
+    apart: list[Kept] = []
+    kept = [Kept(call.name, regions.barriers[call.index]) for call in barriers]
     for node, segment in plan.segments.items():
         lifted = owner[node]
         if segment.form == "keep":
@@ -138,12 +137,10 @@ def report(
             )
         else:
             names = dict.fromkeys(owner[i].call.name for i in segment.visited)
+            if node in plan.held:
+                apart.append(Kept(lifted.call.name, plan.held[node]))
             merged.append(Merged(lifted.call.name, _words(segment), tuple(names)))
-    others = sum(
-        0 if is_free(call.operation) else 1
-        for call in regions.graph.calls
-        if call.index in regions.barriers
-    )
+    others = sum(0 if is_free(call.operation) else 1 for call in barriers)
     identities = [lifted.call for lifted in regions.identities]
     removed = sum(0 if is_free(call.operation) else 1 for call in identities)
     before = model.count_params()
@@ -154,6 +151,7 @@ def report(
         tuple(merged),
         tuple(call.name for call in identities),
         tuple(kept),
+        tuple(apart),
         round(plan.original.macs),
         round(plan.cost.macs),
         before,

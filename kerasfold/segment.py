@@ -46,6 +46,7 @@ class Segment:
         middle: for 'separable', the node between its two parts; for 'pooled', the pool.
         stages: for 'framed', the nodes of each step that the border takes.
         pool_first: for 'pooled', whether the pool comes before the rest.
+        refusal: why the whole of it is not one operator, or "".
     """
 
     node: int
@@ -56,6 +57,7 @@ class Segment:
     middle: int | None = None
     stages: tuple[tuple[int, ...], ...] = ()
     pool_first: bool = False
+    refusal: str = ""
 
 
 class Sizes:

@@ -288,7 +288,7 @@ def operators() -> keras.Model:
 
 
 def operators_of_constants() -> keras.Model:
-    i = image((6, 6, 3))
+    i = image((6, 6, 3), dtype=keras.config.dtype_policy().compute_dtype)
     x = i / 255.0
     x = x - np.array([0.1, -0.2, 0.3], "float32")
     x = x * np.array([[[[1.0, 2.0, -3.0]]]], "float32")
@@ -631,7 +631,7 @@ def signature(model: keras.Model) -> Any:
     inputs, outputs = structure(model)
     function = model._functional if isinstance(model, keras.Sequential) else model
     return (
-        [tensor.name for tensor in model.inputs],
+        [tensor._keras_history.operation.name for tensor in model.inputs],
         function.output_names,
         repr(keras.tree.map_structure(of, inputs)),
         repr(keras.tree.map_structure(of, outputs)),
