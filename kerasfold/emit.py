@@ -143,7 +143,7 @@ class _Emitter:
         return value
 
     def _output_names(self) -> dict[int, str]:
-        """Calls that take an output's name: of a nested model, or of a vanished identity."""
+        """Operations, by id, that take an output's name: a nested model's, or a lost identity's."""
         maker = {t.index: call for call in self.graph.calls for t in call.outputs}
         own = {maker[t.index].index for t in tree.flatten(self.graph.outputs) if t.index in maker}
         renamed: dict[int, str] = {}
@@ -159,13 +159,13 @@ class _Emitter:
                 if node not in self.owner or self.owner[node].call.index in own:
                     continue
                 call = self.owner[node].call
-            taken = name in renamed.values() or call.index in renamed
-            if not taken and call.name != name and self.calls_of[id(call.operation)] == 1:
-                renamed[call.index] = name
+            taken = name in renamed.values() or id(call.operation) in renamed
+            if not taken and call.name != name:
+                renamed[id(call.operation)] = name
         return renamed
 
     def _call_name(self, call: Call) -> str:
-        wanted = self.renamed.get(call.index, call.name)
+        wanted = self.renamed.get(id(call.operation), call.name)
         return self._name(wanted, own=call.name == call.operation.name or wanted != call.name)
 
     def _named_output(self, tensor: Tensor, name: str) -> Any:

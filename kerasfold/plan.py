@@ -30,6 +30,7 @@ from kerasfold.segment import (
     Flattened,
     Segment,
     Sizes,
+    apply,
     at_sizes,
     evaluate,
     framed_geometries,
@@ -37,6 +38,8 @@ from kerasfold.segment import (
 )
 
 EXHAUSTIVE = 9  # tensors up to which every subset is tried
+MOST_NODES = 4096  # steps composed at once
+MOST_STAGES = 4  # steps a border may take
 LOOKBACK = 16  # links of a chain merged at once; merged links may merge again
 
 
@@ -122,6 +125,7 @@ class _Search:
         self.calls_of = Counter(id(call.operation) for call in regions.graph.calls)
         self.owner = {i: lifted for lifted in regions.lifted.values() for i in lifted.added}
         self.keep_costs: dict[int, Cost] = {}
+        self.paths: dict[tuple[int, int], dict[int, Any] | Refused | None] = {}
 
     def candidates(self, component: Sequence[Node]) -> frozenset[int]:
         """Nodes that may be materialised: what calls return."""
@@ -167,7 +171,7 @@ class _Search:
                 return forms[0]
         refusal = Refused("")
         try:
-            terms = evaluate(self.nodes, visited, Sizes)
+            terms = self._terms(visited)
             self._check_emission(terms)
             forms.append(self._operator_form(index, terms, visited))
         except Refused as reason:
@@ -183,6 +187,30 @@ class _Search:
             return refusal
         best = min(forms, key=lambda form: self.key(form.cost))  # the first, where equal
         return replace(best, refusal=refusal.reason) if refusal.reason else best
+
+    def _terms(self, visited: Sequence[int]) -> dict[int, Any]:
+        """What `evaluate` gives; along a path, from what is known of its beginning."""
+        if len(visited) > MOST_NODES:
+            raise Refused(f"more than {MOST_NODES} steps at once")
+        if not self._is_path(visited):
+            return evaluate(self.nodes, visited, Sizes)
+        first = visited[0]
+        known = next(
+            (k for k in range(len(visited), 0, -1) if (first, visited[k - 1]) in self.paths), 0
+        )
+        terms = self.paths[first, visited[known - 1]] if known else None
+        for index in visited[known:]:
+            if not isinstance(terms, Refused):
+                try:
+                    inner = {self.nodes[index].operands[0]: None} if terms is None else terms
+                    terms = apply(self.nodes[index], [inner], self.nodes, Sizes)
+                except Refused as refusal:
+                    terms = refusal
+            self.paths[first, index] = terms
+        if isinstance(terms, Refused):
+            raise terms
+        assert terms is not None
+        return terms
 
     def kept(self, index: int) -> Segment:
         """The call that ends in a node, as it is."""
@@ -218,7 +246,7 @@ class _Search:
 
     def _separable_form(self, index: int, visited: Sequence[int]) -> Segment | None:
         """Depthwise up to the inside of a SeparableConv, pointwise after it."""
-        if any(len(self.nodes[i].operands) != 1 for i in visited):
+        if not self._is_path(visited):
             return None
         hidden = [i for i in visited[:-1] if i not in self.regions.lifted and i in self.owner]
         for middle in hidden:
@@ -316,6 +344,8 @@ class _Search:
                     stages[-1].append(i)
                     steps[-1] = joined
                     continue
+            if len(stages) == MOST_STAGES:
+                return None
             stages.append([i])
             steps.append(geometry)
         try:

@@ -183,4 +183,10 @@ def _words(segment: Any) -> str:
         return f"separable {parts[0]}"
     if segment.form == "framed":
         return f"{parts[0]}, its border in {len(segment.stages)} steps"
+    if segment.form == "pooled":
+        return (
+            f"average pool, then {parts[0]}"
+            if segment.pool_first
+            else f"{parts[0]}, then average pool"
+        )
     return " + ".join(parts)

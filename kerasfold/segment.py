@@ -123,10 +123,10 @@ class Flattened:
     channels: int
 
 
-def _apply(
+def apply(
     node: Node, values: Sequence[dict[int, Any]], nodes: Sequence[Node], domain: Any
 ) -> dict[int, Any]:
-    """A node's operators by root, from those of its operands."""
+    """A node's operators by root, from those of its operands; `domain` as in `evaluate`."""
 
     def solid(root: int, value: Any) -> Any:
         if isinstance(value, Flattened):
@@ -184,7 +184,7 @@ def evaluate(nodes: Sequence[Node], visited: Sequence[int], domain: Any) -> dict
     values: dict[int, dict[int, Any]] = {}
     for index in visited:
         operands = [values.get(o, {o: None}) for o in nodes[index].operands]
-        values[index] = _apply(nodes[index], operands, nodes, domain)
+        values[index] = apply(nodes[index], operands, nodes, domain)
     return values[visited[-1]]
 
 

@@ -302,7 +302,8 @@ def _unlike_its_copy(
         if not r.original_error <= REBUILT * (change + ARITHMETIC * eps * r.scale):
             return (
                 f"model '{model.name}' differs from its own copy by {r.original_error:.3g} at "
-                f"output '{r.name}': a layer's get_config() or weights do not say all that it computes"
+                f"output '{r.name}': a layer's get_config() or weights do not say all that "
+                "it computes"
             )
     return ""
 

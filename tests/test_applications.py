@@ -37,7 +37,7 @@ APPS: dict[str, tuple[Callable[..., keras.Model], int, int]] = {
 
 
 def calibrate(model: keras.Model, images: np.ndarray, rng: np.random.Generator) -> None:
-    """Walk the model once, layer by layer, each BatchNormalization taking its input's statistics."""
+    """Walk the model once, each BatchNormalization taking the statistics of its input."""
     values = {
         id(t): v for t, v in zip(model.inputs, [keras.ops.convert_to_tensor(images)], strict=True)
     }

@@ -248,10 +248,7 @@ def test_float16_weights_do_not_pass_as_float32(make: Callable[..., keras.Model]
 def test_float16_model_does_not_pass_as_float32() -> None:
     model, half = trained_like(), trained_like("float16")
     half.set_weights(model.get_weights())
-    try:
-        assert not kerasfold.verify(model, half).equivalent
-    except kerasfold.FoldError as error:
-        assert "dtype" in str(error) or "float16" in str(error)
+    assert not kerasfold.verify(model, half).equivalent
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
