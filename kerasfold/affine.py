@@ -3,7 +3,8 @@
 A `Signal` stands for a tensor of images while a rule runs; its methods apply affine steps
 and record them as `Node` values of a `Program`. A node is a root (a tensor the affine part
 reads), an operator applied to one node, a weighted sum, a concatenation of channels, an
-image flattened into a vector, or an average over the pixels that are really there.
+image flattened into a vector, an average over the pixels that are really there, or an
+interpolation that clamps at the border.
 Weights are recorded as functions, so that nothing is read before a plan needs it.
 """
 
@@ -32,14 +33,15 @@ class Node:
         operands: nodes it reads.
         sizes: samples along each spatial axis, None where unknown.
         channels: number of channels.
-        geometry: of the operator, for form 'operator'; of its windows, for form 'pool'.
+        geometry: of the operator, for form 'operator'; of its windows, for forms
+            'pool' and 'resize'.
         load: reads the operator's weights, for form 'operator'.
         factors: one weight per operand, for form 'sum'.
         weightless: an operator without multiplications by weights (padding, a pool).
     """
 
     index: int
-    form: Literal["root", "operator", "sum", "concatenate", "flatten", "pool"]
+    form: Literal["root", "operator", "sum", "concatenate", "flatten", "pool", "resize"]
     operands: tuple[int, ...]
     sizes: Sizes
     channels: int
@@ -292,6 +294,27 @@ class Signal:
             return Operator(geometry, np.ones(geometry.kernel_shape), np.zeros(self.channels))
 
         return self.apply(geometry, load, weightless=True)
+
+    def interpolate(self, factors: Any) -> Signal:
+        """Bilinear upsampling with half-pixel centres: a node that keeps constants.
+
+        It clamps at the border, and so commutes with pointwise operators and no others.
+        """
+        factors = _per_axis(factors, self.rank)
+        axes = tuple(
+            Axis(n, taps=2 * f, upsampling=f, pad=(f, 2 * f - 2))
+            for n, f in zip(self.sizes, factors, strict=True)
+        )
+        geometry = Geometry(axes, (self.channels,) * 2, self.channels, steady=True)
+        return self.program._append(
+            "resize",
+            (self.node.index,),
+            geometry.sizes,
+            self.channels,
+            self.layout,
+            geometry=geometry,
+            weightless=True,
+        )
 
     def convolve_transpose(
         self,

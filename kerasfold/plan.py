@@ -38,7 +38,7 @@ from kerasfold.segment import (
 )
 
 EXHAUSTIVE = 9  # tensors up to which every subset is tried
-MOST_NODES = 4096  # steps composed at once
+MOST_BRANCHED = 256  # steps composed at once where they branch
 MOST_STAGES = 4  # steps a border may take
 LOOKBACK = 16  # links of a chain merged at once; merged links may merge again
 
@@ -190,9 +190,9 @@ class _Search:
 
     def _terms(self, visited: Sequence[int]) -> dict[int, Any]:
         """What `evaluate` gives; along a path, from what is known of its beginning."""
-        if len(visited) > MOST_NODES:
-            raise Refused(f"more than {MOST_NODES} steps at once")
         if not self._is_path(visited):
+            if len(visited) > MOST_BRANCHED:
+                raise Refused(f"more than {MOST_BRANCHED} steps at once in branches")
             return evaluate(self.nodes, visited, Sizes)
         first = visited[0]
         known = next(
@@ -266,15 +266,17 @@ class _Search:
         return None
 
     def _pooled_forms(self, index: int, visited: Sequence[int]) -> list[Segment]:
-        """An average keeps constants, so it commutes with every pointwise operator."""
+        """An average or an interpolation keeps constants: it commutes with pointwise operators."""
         pools = [i for i in visited if self._is_pool(i)]
         if len(pools) != 1 or len(visited) < 2 or not self._is_path(visited):
             return []
         (pool,) = pools
         geometry = self.nodes[pool].geometry
         assert geometry is not None
-        plain = self.nodes[pool].form == "pool" or not any(
-            any(axis.pad) or axis.crop[0] or geometry.vector for axis in geometry.axes
+        plain = self.nodes[pool].form in ("pool", "resize") or (
+            geometry.is_steady
+            and not geometry.vector
+            and not any(axis.crop[0] for axis in geometry.axes)
         )
         if not plain or pool not in self.regions.lifted:
             return []
@@ -322,13 +324,13 @@ class _Search:
 
     def _is_path(self, visited: Sequence[int]) -> bool:
         """Whether the nodes are operators or pools, each reading the one before it."""
-        return all(self.nodes[i].form in ("operator", "pool") for i in visited) and all(
+        return all(self.nodes[i].form in ("operator", "pool", "resize") for i in visited) and all(
             self.nodes[after].operands[0] == before for before, after in itertools.pairwise(visited)
         )
 
     def _framed_form(self, index: int, visited: Sequence[int]) -> Segment | None:
         """The interior in one step, the border in as few exact steps as there are."""
-        if not self._is_path(visited) or any(self.nodes[i].form == "pool" for i in visited):
+        if not self._is_path(visited) or any(self.nodes[i].form != "operator" for i in visited):
             return None
         stages: list[list[int]] = []
         steps: list[Geometry] = []

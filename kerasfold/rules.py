@@ -126,10 +126,13 @@ def conv_transpose(layer: Any, x: Signal) -> Signal:
 
 @lifts(keras.layers.UpSampling1D, keras.layers.UpSampling2D, keras.layers.UpSampling3D)
 def upsampling(layer: Any, x: Signal) -> Signal:
-    """y[p] = x[floor(p / L)]."""
-    if getattr(layer, "interpolation", "nearest") != "nearest":
-        raise Refused(f"its interpolation '{layer.interpolation}' clamps at the border")
+    """y[p] = x[floor(p / L)], or interpolated between pixel centres."""
     _same_layout(layer, x)
+    interpolation = getattr(layer, "interpolation", "nearest")
+    if interpolation == "bilinear":
+        return x.interpolate(layer.size)
+    if interpolation != "nearest":
+        raise Refused(f"its interpolation '{interpolation}' clamps at the border")
     return x.upsample(layer.size)
 
 

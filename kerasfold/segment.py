@@ -147,6 +147,8 @@ def apply(
             "average pooling 'same' divides by the pixels really there, so its weights change "
             "at the border"
         )
+    if node.form == "resize":
+        raise Refused("an interpolation clamps at the border, so its weights change there")
     if node.form == "flatten":
         image = nodes[node.operands[0]]
         return {

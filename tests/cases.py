@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -117,7 +117,7 @@ class Case:
     @property
     def has_float64(self) -> bool:
         """TensorFlow has no 3-D pooling of float64 on the CPU."""
-        return self.kind is not layers.AveragePooling3D
+        return self.kind not in (layers.AveragePooling3D, layers.AdaptiveAveragePooling3D)
 
     @property
     def tolerance(self) -> float:
@@ -168,6 +168,28 @@ def _after_conv(kind: type, name: str, shape: tuple[int, ...], **settings: Any) 
         return kind(name="layer", **settings)(conv(4, 2, name="conv")(x))
 
     return Case(kind, f"{kind.__name__}-{name}", make, shape)
+
+
+def _before(then: Callable[[Any], Any], *cases: Case) -> list[Case]:
+    """The rows with something behind the layer that it must merge into."""
+
+    def chained(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return lambda x: then(make(x))
+
+    return [replace(case, make=chained(case.make)) for case in cases]
+
+
+def _normalization(name: str, adapt: bool = False, **settings: Any) -> Case:
+    """With statistics that no test randomises: the layer computes with what it was given."""
+    data = np.random.default_rng(5).normal(1.5, 2.0, (20, 3, 3, 4))
+
+    def make(x: Any) -> Any:
+        layer = layers.Normalization(name="layer", **settings)
+        if adapt:
+            layer.adapt(data)
+        return layer(x)
+
+    return Case(layers.Normalization, f"Normalization-{name}", make, (9, 8, 4))
 
 
 def _merge(
@@ -565,4 +587,186 @@ CASES: list[Case] = [
             layers.Conv2D(2, (3, 3), name="b")(x),
         ],
     ),
+    *_rows(
+        layers.Conv2DTranspose,
+        ONE,
+        (6, 3),
+        {
+            "valid": {},
+            "same": {"padding": "same"},
+            "no_bias": {"use_bias": False},
+            "1x1": {"_args": (6, 1)},
+            "stride2": {"strides": 2},
+            "stride2_same": {"strides": 2, "padding": "same"},
+            "2x5_strides_3_2": {"_args": (6, (2, 5)), "strides": (3, 2)},
+            "2x5_strides_3_2_same": {"_args": (6, (2, 5)), "strides": (3, 2), "padding": "same"},
+            "5_stride2_same": {"_args": (6, 5), "strides": 2, "padding": "same"},
+            "stride_over_kernel": {"_args": (6, 2), "strides": 3},
+            "stride_over_kernel_same": {"_args": (6, 2), "strides": 3, "padding": "same"},
+            "output_padding": {"strides": 2, "output_padding": 1},
+            "output_padding_0_same": {"strides": 2, "padding": "same", "output_padding": 0},
+            "output_padding_same": {
+                "_args": (6, (3, 4)),
+                "strides": 3,
+                "padding": "same",
+                "output_padding": (2, 1),
+            },
+            "relu": RELU,
+            "before": {"_where": "before"},
+            "before_stride2": {"_where": "before", "strides": 2},
+        },
+    ),
+    *_rows(
+        layers.Conv1DTranspose,
+        LINE,
+        (6, 3),
+        {
+            "valid": {},
+            "same": {"padding": "same", "use_bias": False},
+            "stride2_same": {"strides": 2, "padding": "same"},
+            "stride_over_kernel": {"_args": (6, 2), "strides": 3},
+            "output_padding": {"strides": 3, "output_padding": 2},
+        },
+    ),
+    *_rows(
+        layers.Conv3DTranspose,
+        VOLUME,
+        (3, 2),
+        {
+            "valid": {},
+            "same": {"padding": "same"},
+            "stride2": {"strides": 2, "use_bias": False},
+            "3x1x2_strides_2_1_2_same": {
+                "_args": (3, (3, 1, 2)),
+                "strides": (2, 1, 2),
+                "padding": "same",
+            },
+            "stride_over_kernel": {"strides": 3},
+            "output_padding": {"strides": 2, "padding": "same", "output_padding": 1},
+        },
+    ),
+    # A scale per channel behind an upsampling would be a transposed convolution in groups, which
+    # Keras has not; a convolution mixes the channels anyway.
+    *_before(
+        lambda x: layers.Conv2D(3, 3, name="c")(x),
+        *_rows(
+            layers.UpSampling2D,
+            ONE,
+            (2,),
+            {"2": {}, "unequal": {"_args": ((2, 3),)}, "before": {"_where": "before"}},
+        ),
+    ),
+    *_before(
+        lambda x: layers.Conv1D(3, 3, name="c")(x),
+        *_rows(layers.UpSampling1D, LINE, (2,), {"2": {}, "3": {"_args": (3,)}}),
+    ),
+    *_before(
+        lambda x: layers.Conv3D(3, 2, name="c")(x),
+        *_rows(layers.UpSampling3D, VOLUME, (2,), {"2": {}, "unequal": {"_args": ((1, 3, 2),)}}),
+    ),
+    *_rows(layers.UpSampling2D, ONE, (), {"alone": {"_args": ((3, 1),), "_merges": False}}),
+    # The same of global pooling: a weight per channel is no pooling layer, a Dense behind it is.
+    *[
+        row
+        for rank, (kind, shapes) in enumerate(
+            (
+                (layers.GlobalAveragePooling1D, LINE),
+                (layers.GlobalAveragePooling2D, ONE),
+                (layers.GlobalAveragePooling3D, VOLUME),
+            ),
+            start=1,
+        )
+        for row in (
+            *_before(
+                lambda x: layers.Dense(3, name="c")(x),
+                *_rows(kind, shapes, (), {"vector": {}, "before": {"_where": "before"}}),
+            ),
+            *_before(
+                lambda x, rank=rank: getattr(layers, f"Conv{rank}D")(3, 1, name="c")(x),
+                *_rows(kind, shapes, (), {"keepdims": {"keepdims": True}}),
+            ),
+            *_rows(
+                kind,
+                shapes,
+                (),
+                {
+                    "alone": {"_merges": False},
+                    "keepdims_alone": {"keepdims": True},
+                },
+            ),
+        )
+    ],
+    *_rows(
+        layers.AdaptiveAveragePooling2D,
+        {"": (8, 9, 4)},
+        (),
+        {
+            "4x3": {"_args": ((4, 3),)},
+            "1": {"_args": (1,)},
+            "whole": {"_args": ((8, 9),)},
+            "unequal_windows": {"_args": ((3, 3),), "_merges": False},
+            "before": {"_args": ((2, 9),), "_where": "before"},
+        },
+    ),
+    *_rows(
+        layers.AdaptiveAveragePooling1D,
+        {"": (12, 4)},
+        (),
+        {"4": {"_args": (4,)}, "unequal_windows": {"_args": (5,), "_merges": False}},
+    ),
+    *_rows(
+        layers.AdaptiveAveragePooling3D,
+        {"": (6, 4, 5, 2)},
+        (),
+        {
+            "3x2x1": {"_args": ((3, 2, 1),)},
+            "unequal_windows": {"_args": ((4, 2, 1),), "_merges": False},
+        },
+    ),
+    *_rows(
+        layers.Dense,
+        {"-vector": (7,), "-line": (5, 4), "-channels": (6, 5, 4)},
+        (3,),
+        {
+            "bias": {},
+            "no_bias": {"use_bias": False},
+            "softmax": {"activation": "softmax", "_where": "before"},
+        },
+    ),
+    *_before(
+        lambda x: layers.Dense(3, name="c")(x),
+        *_rows(
+            layers.Flatten,
+            {"-image": (4, 3, 2), "-line": (5, 2), "-volume": (3, 2, 2, 2)},
+            (),
+            {"": {}, "before": {"_where": "before"}},
+        ),
+        *_rows(layers.Reshape, {"": (4, 3, 2)}, (), {"24": {"_args": ((24,),)}}),
+        *_rows(layers.Reshape, {"": (4, 3, 2)}, (), {"any": {"_args": ((-1,),)}}),
+    ),
+    *_rows(layers.Flatten, {"": (4, 3, 2)}, (), {"alone": {"_merges": False}}),
+    *_rows(layers.Reshape, ONE, (), {"to_an_image": {"_args": ((12, 6, 4),), "_merges": False}}),
+    *_rows(
+        layers.Rescaling,
+        ONE,
+        (),
+        {
+            "scale": {"_args": (1 / 127.5,)},
+            "offset": {"_args": (2.0, -1.0)},
+            "negative": {"_args": (-0.3, 0.5)},
+            "per_channel": {"_args": ([1.0, 2.0, -0.5, 3.0], [0.1, 0.0, -2.0, 1.0])},
+            "before": {"_args": (0.5, 3.0), "_where": "before"},
+        },
+    ),
+    Case(
+        layers.Rescaling,
+        "Rescaling-before_valid",
+        lambda x: layers.Conv2D(3, 3, name="c")(layers.Rescaling(1 / 255, -1, name="layer")(x)),
+        (9, 8, 4),
+    ),
+    _normalization("adapted", adapt=True),
+    _normalization("inverted_adapted", adapt=True, invert=True),
+    _normalization("given", mean=[0.485, -0.4, 3.0, 0.0], variance=[0.2, 0.3, 4.0, 1e-3]),
+    _normalization("one_number", mean=0.3, variance=2.0, axis=None),
+    _normalization("inverted", mean=[0.1, 0.2, 0.3, 0.4], variance=[0.2, 3, 4, 1], invert=True),
 ]
