@@ -294,6 +294,7 @@ class _Style:
             if layers
             else emitter.policy_of(emitter.owner[segment.node].call.outputs[0].dtype)
         )
+        self.compute_dtype = emitter.dtype or emitter.owner[segment.node].call.outputs[0].dtype
         self.trainable = any(layer.trainable for layer in weighty) if weighty else True
         self.layout = emitter.graph.layout
 
@@ -651,6 +652,8 @@ class _Style:
 
     def _padded_with(self, x: Any, geometry: Geometry, value: float, name: str) -> Any:
         """`x` cropped, then padded with a value other than zero."""
+        if x.dtype != self.compute_dtype:  # the value must not be rounded to the input's dtype
+            x = self.emitter.named(keras.ops.cast(x, self.compute_dtype), f"{name}_cast")
         x = self._pad_and_crop(
             x, [a.crop for a in geometry.axes], [(0, 0)] * len(geometry.axes), name
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -64,9 +65,13 @@ def _fold(model: keras.Model, objective: str, nonlinear: str, verify: bool) -> k
         plan = make_plan(regions, objective, held=held)
         try:
             folded = emit(regions, plan, _rounded(regions)).model
-            break
         except _OutOfRange as overflow:
             held |= dict.fromkeys(overflow.nodes, "merged, its weights would overflow their dtype")
+            continue
+        shared = _shared(regions) - held.keys()
+        if objective != "params" or folded.count_params() <= model.count_params() or not shared:
+            break
+        held |= dict.fromkeys(shared, "its weights are shared with another call")
     result = report(model, regions, plan, objective, folded, held)
     if verify:
         equivalence = verify_fold(regions, plan, _exact(regions), model, folded)
@@ -116,6 +121,15 @@ def _refuse_nonlinear(model: keras.Model, regions: Regions) -> None:
     ]
     if offenders:
         raise NonlinearLayerError(f"model '{model.name}' is not linear: {', '.join(offenders)}")
+
+
+def _shared(regions: Regions) -> set[int]:
+    """Nodes that calls of layers called more than once end in, and what reads those."""
+    count = Counter(id(call.operation) for call in regions.graph.calls)
+    twice = {n for n, x in regions.lifted.items() if count[id(x.call.operation)] > 1}
+    return twice | {
+        o for n in twice for o in regions.program.nodes[n].operands if o in regions.lifted
+    }
 
 
 class _OutOfRange(Exception):

@@ -430,6 +430,11 @@ def as_array(value: Any) -> np.ndarray:
     return np.asarray(keras.ops.convert_to_numpy(value), dtype="float64")
 
 
+def as_dtype(value: Any, dtype: str) -> np.ndarray:
+    """An array as a model's input rounds it."""
+    return keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(value, dtype=dtype))
+
+
 def as_constant(value: Any) -> np.ndarray:
     """A number or list in a layer's config, as Keras reads it: floats are rounded to float32."""
     return as_array(keras.ops.convert_to_tensor(value))

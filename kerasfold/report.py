@@ -13,6 +13,7 @@ from rich.table import Table
 from kerasfold.express import is_free
 from kerasfold.plan import Plan
 from kerasfold.region import Lifted, Regions
+from kerasfold.segment import Segment
 from kerasfold.verify import EquivalenceReport
 
 
@@ -139,7 +140,8 @@ def report(
             names = dict.fromkeys(owner[i].call.name for i in segment.visited)
             if node in plan.held:
                 apart.append(Kept(lifted.call.name, plan.held[node]))
-            merged.append(Merged(lifted.call.name, _words(segment), tuple(names)))
+            between = None if segment.middle is None else type(owner[segment.middle].call.operation)
+            merged.append(Merged(lifted.call.name, _words(segment, between), tuple(names)))
     others = sum(0 if is_free(call.operation) else 1 for call in barriers)
     identities = [lifted.call for lifted in regions.identities]
     removed = sum(0 if is_free(call.operation) else 1 for call in identities)
@@ -167,7 +169,7 @@ def _why(lifted: Lifted) -> str:
     return "nothing before it merges into it"
 
 
-def _words(segment: Any) -> str:
+def _words(segment: Segment, between: type | None) -> str:
     parts = []
     for geometry in segment.terms.values():
         if geometry is None:
@@ -184,9 +186,7 @@ def _words(segment: Any) -> str:
     if segment.form == "framed":
         return f"{parts[0]}, its border in {len(segment.stages)} steps"
     if segment.form == "pooled":
-        return (
-            f"average pool, then {parts[0]}"
-            if segment.pool_first
-            else f"{parts[0]}, then average pool"
-        )
+        assert between is not None
+        steps = [parts[0], between.__name__]
+        return ", then ".join(reversed(steps) if segment.pool_first else steps)
     return " + ".join(parts)

@@ -448,9 +448,8 @@ def _random(model: keras.Model, size: int) -> list[Any]:
             for i, n in enumerate(spec.shape)
         ]
         if "float" in spec.dtype:
-            # Rounded as the model would round it, so that both precisions see one input.
-            coarse = rng.normal(size=shape).astype("float16")
-            return coarse.astype("float64")
+            # Rounded as the model will round it, so that both precisions see one input.
+            return graphs.as_array(graphs.as_dtype(rng.normal(size=shape), spec.dtype))
         return rng.integers(0, 2, size=shape)
 
     return [tree.map_structure(draw, graphs.input_structure(model)) for _ in range(max(count, 1))]
@@ -472,10 +471,9 @@ def _given(model: keras.Model, data: Any) -> list[Any]:
         ) from error
     if not batches or any(len(x) == 0 for x in tree.flatten(batches)):
         raise FoldError("data holds no input")
+    specs = tree.flatten(graphs.input_structure(model))
     for batch in batches:
-        for x, spec in zip(
-            tree.flatten(batch), tree.flatten(graphs.input_structure(model)), strict=True
-        ):
+        for x, spec in zip(tree.flatten(batch), specs, strict=True):
             fits = len(x.shape) == len(spec.shape) and all(
                 n is None or n == m for n, m in zip(spec.shape[1:], x.shape[1:], strict=True)
             )
@@ -484,7 +482,12 @@ def _given(model: keras.Model, data: Any) -> list[Any]:
                     f"data of shape {tuple(x.shape)} does not fit input '{spec.name}' of shape "
                     f"{tuple(spec.shape)}"
                 )
-    return batches
+    return [
+        tree.map_structure(
+            lambda x, spec: graphs.as_dtype(x, spec.dtype), batch, graphs.input_structure(model)
+        )
+        for batch in batches
+    ]
 
 
 def _batches(model: keras.Model, data: Any) -> Iterator[Any]:

@@ -182,7 +182,6 @@ def test_equal_at_every_pixel(shape: Shape, stack: Stack) -> None:
             assert_equal_everywhere(expected, seen[emitted])
 
 
-@pytest.mark.xfail(strict=True, reason="the pad value is rounded to the dtype of the Input")
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_input_of_another_dtype_than_the_layers(dtype: str) -> None:
     """Keras's own `Input` is float32, and so is the tensor that a pad value goes around."""
