@@ -1,0 +1,160 @@
+"""Planning: told what to materialise, exact on chains, never worse, linear in the model."""
+
+from __future__ import annotations
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+from cases import randomise
+from keras import layers
+
+from kerasfold.conv import Refused
+from kerasfold.cost import OBJECTIVES, Cost, macs_of
+from kerasfold.emit import emit
+from kerasfold.errors import FoldError
+from kerasfold.graph import read
+from kerasfold.plan import _Search, original_plan, plan
+from kerasfold.region import Regions, lift
+from kerasfold.segment import weights_of
+
+
+def regions_of(model: keras.Model) -> Regions:
+    return lift(read(randomise(model)))
+
+
+def pooled_chain(image: int, pools: int, channels: int = 1) -> keras.Model:
+    stack = [layers.Conv2D(channels, 3, name="c0")]
+    for i in range(pools):
+        stack += [layers.AveragePooling2D(2), layers.Conv2D(channels, 3, name=f"c{i + 1}")]
+    return keras.Sequential([keras.Input((image, image, channels)), *stack])
+
+
+def nodes_named(regions: Regions, prefix: str) -> set[int]:
+    return {n for n, x in regions.lifted.items() if x.call.name.startswith(prefix)}
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize(("image", "pools"), [(28, 2), (224, 4)])
+def test_the_partial_forms_of_the_first_article(image, pools, channels):
+    """3, then 6/2 for each pooling, where every convolution's output is materialised."""
+    model = pooled_chain(image, pools, channels)
+    regions = regions_of(model)
+    chosen = plan(regions, "layers", materialise=nodes_named(regions, "c"))
+    folded = emit(regions, chosen, lambda s: weights_of(regions.program.nodes, s)).model
+    windows = [(x.kernel_size, x.strides) for x in folded.layers[1:]]
+    assert windows == [((3, 3), (1, 1))] + [((6, 6), (2, 2))] * pools
+    x = np.random.default_rng(0).normal(size=(1, image, image, channels)).astype("float32")
+    want, got = np.asarray(model(x)), np.asarray(folded(x))
+    np.testing.assert_allclose(got, want, atol=2e-5 * np.abs(want).max())
+
+
+def test_materialising_everything_is_the_original():
+    regions = regions_of(pooled_chain(28, 2))
+    chosen = plan(regions, "macs", materialise=regions.lifted)
+    assert [s.form for s in chosen.segments.values()] == ["keep"] * 5
+    assert chosen.cost == chosen.original
+
+
+def test_a_set_without_an_exact_plan_is_an_error():
+    same = [layers.Conv2D(2, 3, strides=2, padding="same") for _ in range(2)]
+    regions = regions_of(keras.Sequential([keras.Input((None, None, 2)), *same]))
+    with pytest.raises(FoldError, match="no exact plan materialises only"):
+        plan(regions, "layers", materialise=())
+
+
+def test_an_unknown_objective_names_the_known_ones():
+    with pytest.raises(
+        FoldError, match="unknown objective 'speed': choose one of 'latency', 'macs'"
+    ):
+        plan(regions_of(pooled_chain(28, 1)), "speed")
+
+
+STACKS = {
+    "bottleneck": [layers.Conv2D, (1, 3, 1), (8, 8, 4)],
+    "wide": [layers.Conv2D, (3, 1, 3), (16, 4, 16)],
+    "narrow": [layers.Conv2D, (3, 3, 2, 1), (1, 6, 1, 6)],
+}
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("name", STACKS)
+def test_a_chain_gets_the_cheapest_of_all_subsets(name, objective):
+    """Shortest path against trying every subset, on the same segments."""
+    kind, kernels, filters = STACKS[name]
+    stack = []
+    for k, c in zip(kernels, filters, strict=True):
+        stack += [kind(c, k), layers.BatchNormalization()]
+    stack.insert(2, layers.AveragePooling2D(2))
+    regions = regions_of(keras.Sequential([keras.Input((20, 20, 3)), *stack]))
+    key = OBJECTIVES[objective]
+    search = _Search(regions, key, frozenset())
+    (component,) = regions.components()
+    everything, required = search.candidates(component), search.required(component)
+    totals = []
+    for size in range(len(everything)):
+        for subset in itertools.combinations(sorted(everything - required), size):
+            segments = search.segments(component, required | set(subset))
+            if segments is not None:
+                totals.append(search.total(segments))
+    found = key(plan(regions, objective).cost)
+    assert found == pytest.approx(min(totals), rel=1e-9)
+    assert found <= key(original_plan(regions).cost)
+
+
+def test_golden_costs():
+    """Numbers small enough to check by hand."""
+    model = keras.Sequential(
+        [keras.Input((10, 10, 3)), layers.Conv2D(4, 3), layers.BatchNormalization()]
+    )
+    chosen = plan(regions_of(model), "macs")
+    # 8 x 8 outputs of 4 channels, 27 products each; the BatchNormalization one more.
+    assert (chosen.original.macs, chosen.cost.macs) == (8 * 8 * 4 * 28, 8 * 8 * 4 * 27)
+    assert (chosen.original.params, chosen.cost.params) == (27 * 4 + 4 + 16, 27 * 4 + 4)
+    assert (chosen.original.layers, chosen.cost.layers) == (2, 1)
+    (segment,) = chosen.segments.values()
+    (geometry,) = segment.terms.values()
+    assert geometry is not None
+    assert macs_of(geometry) == chosen.cost.macs
+
+
+def test_costs_add_up():
+    assert Cost(1, 2, 3, 4, 5) + Cost(1, 1, 1, 1, 1) == Cost(2, 3, 4, 5, 6)
+
+
+def test_a_refused_step_says_why():
+    model = keras.Sequential(
+        [keras.Input((12, 12, 2)), layers.Conv2D(2, 3, strides=2), layers.UpSampling2D(2)]
+    )
+    regions = regions_of(model)
+    search = _Search(regions, OBJECTIVES["layers"], frozenset())
+    merged = search.segment(max(regions.lifted), ())
+    assert not isinstance(merged, Refused)
+    assert merged.form == "pooled"  # the two side by side, not one
+    assert "a stride of 2 meets an upsampling by 2" in merged.refusal
+
+
+@pytest.mark.parametrize("objective", ["latency", "layers"])
+def test_planning_composes_linearly_many_geometries(objective, monkeypatch):
+    """No quadratic walk: three times the calls, about three times the compositions."""
+    from kerasfold import segment as segments
+
+    counts = []
+    for length in (30, 90):
+        stack = []
+        for _ in range(length // 2):
+            stack += [layers.Conv2D(3, 1), layers.BatchNormalization()]
+        regions = regions_of(keras.Sequential([keras.Input((8, 8, 3)), *stack]))
+        calls = []
+        compose = segments.Sizes.compose
+
+        def counted(b, a, calls=calls, compose=compose):
+            calls.append(1)
+            return compose(b, a)
+
+        monkeypatch.setattr(segments.Sizes, "compose", staticmethod(counted))
+        plan(regions, objective)
+        monkeypatch.undo()
+        counts.append(len(calls))
+    assert counts[1] < 6 * counts[0]
