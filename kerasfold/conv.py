@@ -200,8 +200,6 @@ def _compose_axis(b: Axis, a: Axis) -> _Placement:
             "the result varies periodically from pixel to pixel"
         )
     a = a.cropped(b.crop)
-    if a.size is not None and a.size - sum(a.crop) < 1:
-        raise Refused("an output that reads nothing but padding")
     for side in (0, 1):
         if b.pad[side] >= b.upsampling and a.slack(side) < 0:
             raise Refused(
@@ -230,10 +228,7 @@ def _compose_axis(b: Axis, a: Axis) -> _Placement:
     elif a.stride > 1 and b.upsampling > 1:
         raise Refused("a stride before an upsampling, at an unknown image size")
     axis, keep = _reduced(axis)
-    axis = axis.tight()
-    if axis.size is not None and axis.size - sum(axis.crop) < 1:
-        raise Refused("an output that reads nothing but padding")
-    return _Placement(axis, step, full, keep)
+    return _Placement(axis.tight(), step, full, keep)
 
 
 def _reduced(axis: Axis) -> tuple[Axis, slice]:

@@ -57,6 +57,7 @@ def is_separable(first: Geometry | None, last: Geometry | None) -> bool:
         and len(first.axes) in (1, 2)
         and first.is_depthwise
         and not (first.biased or first.ones or last.ones)
+        and all(axis.size is None or axis.size > sum(axis.crop) for axis in first.axes)
         and all(axis.upsampling == 1 for axis in first.axes)
         and len({axis.stride for axis in first.axes}) == 1
         and not (max(a.stride for a in first.axes) > 1 and max(a.dilation for a in first.axes) > 1)
@@ -88,6 +89,8 @@ def written(geometry: Geometry) -> Geometry:
 
 def check_emittable(geometry: Geometry) -> None:
     """Refuse an operator that no single Keras layer expresses."""
+    if any(axis.size is not None and axis.size <= sum(axis.crop) for axis in geometry.axes):
+        raise Refused("an output that reads nothing but padding, which no cropping layer leaves")
     if any(axis.same for axis in geometry.axes) and keras_padding(geometry) is None:
         raise Refused(
             "padding along one axis that depends on an unknown size, and none along another"

@@ -430,6 +430,20 @@ def as_array(value: Any) -> np.ndarray:
     return np.asarray(keras.ops.convert_to_numpy(value), dtype="float64")
 
 
+def kernel_of(layer: Any) -> Any:
+    """The kernel a convolution or Dense layer computes with, its LoRA update included.
+
+    LoRA's own matrices are float32 under every policy, and so is their product; it is added
+    to the kernel in float64, as a float64 copy of the layer would add it.
+    """
+    if not getattr(layer, "lora_enabled", False):
+        return layer.kernel
+    update = (layer.lora_alpha / layer.lora_rank) * keras.ops.matmul(
+        layer.lora_kernel_a, layer.lora_kernel_b
+    )
+    return as_array(layer._kernel) + as_array(update)
+
+
 def as_dtype(value: Any, dtype: str) -> np.ndarray:
     """An array as a model's input rounds it."""
     return keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(value, dtype=dtype))

@@ -16,7 +16,7 @@ import numpy as np
 
 from kerasfold.affine import Signal, concatenate, weighted_sum, weights
 from kerasfold.conv import Refused
-from kerasfold.graph import as_array, as_constant
+from kerasfold.graph import as_array, as_constant, kernel_of
 
 Rule = Callable[..., Signal]
 R = TypeVar("R", bound=Rule)
@@ -59,7 +59,7 @@ def conv(layer: Any, x: Signal) -> Signal:
     """y[p, o] = sum_{t, i} kernel[t, i, o] x[p s + t r - lo, i] + bias[o]."""
     _same_layout(layer, x)
     return x.convolve(
-        layer.kernel,
+        kernel_of(layer),
         layer.bias,
         strides=layer.strides,
         padding=layer.padding,
@@ -173,7 +173,7 @@ def dense(layer: Any, x: Signal) -> Signal:
     """y[o] = sum_i kernel[i, o] x[i] + bias[o]."""
     if x.rank:
         _require_layout("channels_last", x)
-    kernel = weights(layer.kernel)
+    kernel = weights(kernel_of(layer))
     return x.convolve(kernel.reshape(*(1,) * x.rank, *kernel.shape), layer.bias)
 
 
