@@ -18,7 +18,7 @@ from keras import tree
 
 from kerasfold.conv import Axis, Geometry, Operator
 from kerasfold.express import keras_padding, written
-from kerasfold.graph import Call, Tensor, copy_operation, copy_state
+from kerasfold.graph import Call, Tensor, blank_weights, copy_operation, copy_state
 from kerasfold.plan import Plan
 from kerasfold.region import Lifted, Regions
 from kerasfold.segment import Segment, framed_geometries
@@ -191,9 +191,12 @@ class _Emitter:
                 operation, self._call_name(call), self.dtype
             )
         copied = self.copies[id(operation)]
-        result = copied(*args, **kwargs)
         if fresh:
+            with blank_weights(copied):
+                result = copied(*args, **kwargs)
             copy_state(operation, copied)
+        else:
+            result = copied(*args, **kwargs)
         for tensor, value in zip(call.outputs, tree.flatten(result), strict=True):
             self.values[tensor.index] = value
         return result

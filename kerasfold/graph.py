@@ -391,6 +391,24 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or "no message").splitlines()[0]
 
 
+@contextlib.contextmanager
+def blank_weights(operation: keras.Operation) -> Iterator[None]:
+    """Let a copy build its weights as zeros: they are replaced at once, and drawing costs time."""
+    usual = {
+        name: value
+        for name, value in vars(operation).items()
+        if name.endswith("_initializer") and isinstance(value, keras.initializers.Initializer)
+    }
+    zeros = keras.initializers.Zeros()
+    for name in usual:
+        setattr(operation, name, zeros)
+    try:
+        yield
+    finally:
+        for name, value in usual.items():
+            setattr(operation, name, value)
+
+
 def copy_state(source: keras.Operation, target: keras.Operation) -> None:
     """Give a built copy the weights and other state of its original.
 
