@@ -194,7 +194,7 @@ def refuse_nonfinite(model: keras.Model) -> None:
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization) and layer.built:
             variance = keras.ops.convert_to_numpy(layer.moving_variance)
-            if -np.inf < np.min(variance, initial=0.0) + layer.epsilon <= 0:
+            if -np.inf < np.min(variance, initial=np.inf) + layer.epsilon <= 0:
                 raise UnsupportedModelError(
                     f"layer '{layer.name}' divides by the root of a moving variance of "
                     f"{np.min(variance)}, which is negative: repair or retrain the model first"
