@@ -163,16 +163,6 @@ def _rounded(regions: Regions) -> Any:
     return compose
 
 
-def _method(
-    self: keras.Model,
-    objective: str = "latency",
-    nonlinear: Literal["keep", "error"] = "keep",
-    verify: bool = True,
-) -> keras.Model:
-    """See `kerasfold.fold`."""
-    return fold(self, objective, nonlinear, verify)
-
-
-graphs.attach_fold(_method)
+graphs.attach_fold(fold)
 
 __all__ = ["Plan", "explain", "fold", "require_linear"]

@@ -264,20 +264,7 @@ def _compare(
             )
         )
     worst = max(outputs, key=lambda r: r.max_abs_error / (r.spread or r.scale or 1.0))
-    failing = next((r for r in outputs if not r.equivalent), None)
-    reason = _unlike_its_copy(a, a64, outputs, batches)
-    if reason:
-        pass
-    elif failing is not None and not failing.max_abs_error <= failing.bound:
-        reason = (
-            f"output '{failing.name}' differs by {failing.max_abs_error:.3g}, "
-            f"more than {failing.bound:.3g}"
-        )
-    elif failing is not None:
-        reason = (
-            f"output '{failing.name}' is less accurate: error {failing.folded_error:.3g} "
-            f"against {failing.original_error:.3g} before"
-        )
+    reason = _unlike_its_copy(a, a64, outputs, batches) or _first_failure(outputs)
     return EquivalenceReport(
         not reason,
         max(r.max_abs_error for r in outputs),
@@ -287,6 +274,22 @@ def _compare(
         sum(len(tree.flatten(batch)[0]) for batch in batches),
         tuple(outputs),
         reason=reason,
+    )
+
+
+def _first_failure(outputs: list[OutputReport]) -> str:
+    """What is wrong with the first output that is not equivalent, or ""."""
+    failing = next((r for r in outputs if not r.equivalent), None)
+    if failing is None:
+        return ""
+    if not failing.max_abs_error <= failing.bound:
+        return (
+            f"output '{failing.name}' differs by {failing.max_abs_error:.3g}, "
+            f"more than {failing.bound:.3g}"
+        )
+    return (
+        f"output '{failing.name}' is less accurate: error {failing.folded_error:.3g} "
+        f"against {failing.original_error:.3g} before"
     )
 
 
