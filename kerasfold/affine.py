@@ -2,14 +2,14 @@
 
 A `Signal` stands for a tensor of images while a rule runs; its methods apply affine steps
 and record them as `Node` values of a `Program`. A node is a root (a tensor the affine part
-reads), an operator applied to one node, a weighted sum, a concatenation of channels, an
-image flattened into a vector, an average over the pixels that are really there, or an
-interpolation that clamps at the border.
+reads), an operator applied to one node, a weighted sum, a concatenation of channels, or an
+image flattened into a vector.
 Weights are recorded as functions, so that nothing is read before a plan needs it.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -33,15 +33,14 @@ class Node:
         operands: nodes it reads.
         sizes: samples along each spatial axis, None where unknown.
         channels: number of channels.
-        geometry: of the operator, for form 'operator'; of its windows, for forms
-            'pool' and 'resize'.
+        geometry: of the operator, for form 'operator'.
         load: reads the operator's weights, for form 'operator'.
         factors: one weight per operand, for form 'sum'.
         weightless: an operator without multiplications by weights (padding, a pool).
     """
 
     index: int
-    form: Literal["root", "operator", "sum", "concatenate", "flatten", "pool", "resize"]
+    form: Literal["root", "operator", "sum", "concatenate", "flatten"]
     operands: tuple[int, ...]
     sizes: Sizes
     channels: int
@@ -216,27 +215,25 @@ class Signal:
         """Mean over windows of `pool` samples: `keras.ops.average_pool`.
 
         A window of padding='same' that reaches beyond the image averages what is there: a
-        node of its own kind, which commutes with pointwise operators and no others.
+        normalised operator.
         """
         pool, strides = _per_axis(pool, self.rank), _per_axis(strides, self.rank)
-        windows = list(zip(self.sizes, pool, strides, strict=True))
-        if padding == "same" and any(_reaches_out(n, k, s) for n, k, s in windows):
-            axes = tuple(_padded(Axis(n, k, s), "same") for n, k, s in windows)
-            geometry = Geometry(axes, (self.channels,) * 2, self.channels)
-            return self.program._append(
-                "pool",
-                (self.node.index,),
-                geometry.sizes,
-                self.channels,
-                self.layout,
-                geometry=geometry,
-                weightless=True,
-            )
-        shape = (*pool, 1, self.channels)
-        uniform = Weights(shape, lambda: np.full(shape, 1 / math.prod(pool)))
-        return self.convolve(
-            uniform, strides=strides, padding=padding, groups=self.channels, weightless=True
+        axes = tuple(
+            _padded(Axis(n, k, s), padding)
+            for n, k, s in zip(self.sizes, pool, strides, strict=True)
         )
+        return self._normalised(axes, lambda: np.full(pool, 1 / math.prod(pool)))
+
+    def _normalised(self, axes: tuple[Axis, ...], window: Callable[[], np.ndarray]) -> Signal:
+        """Every channel through one window, (*taps,), that may be cut off at the border."""
+        reaches = any(axis.reaches_out for axis in axes)
+        geometry = Geometry(axes, (self.channels,) * 2, self.channels, normalised=reaches)
+
+        def load() -> Operator:
+            kernel = np.broadcast_to(window()[..., None, None], geometry.kernel_shape)
+            return Operator(geometry, kernel, np.zeros(self.channels))
+
+        return self.apply(geometry, load, weightless=True)
 
     def pad(self, padding: Sequence[Pair]) -> Signal:
         """Add zeros (low, high) along each axis."""
@@ -296,25 +293,18 @@ class Signal:
         return self.apply(geometry, load, weightless=True)
 
     def interpolate(self, factors: Any) -> Signal:
-        """Bilinear upsampling with half-pixel centres: a node that keeps constants.
+        """Bilinear upsampling with half-pixel centres: a triangular window, normalised.
 
-        It clamps at the border, and so commutes with pointwise operators and no others.
+        A window that reaches beyond the image sees one sample of it and gives that sample,
+        which is what clamping gives.
         """
         factors = _per_axis(factors, self.rank)
+        windows = [_triangle(f) for f in factors]
         axes = tuple(
-            Axis(n, taps=2 * f, upsampling=f, pad=(f, 2 * f - 2))
-            for n, f in zip(self.sizes, factors, strict=True)
+            Axis(n, taps=len(w), upsampling=f, pad=((3 * f - 2) // 2,) * 2)
+            for n, f, w in zip(self.sizes, factors, windows, strict=True)
         )
-        geometry = Geometry(axes, (self.channels,) * 2, self.channels, steady=True)
-        return self.program._append(
-            "resize",
-            (self.node.index,),
-            geometry.sizes,
-            self.channels,
-            self.layout,
-            geometry=geometry,
-            weightless=True,
-        )
+        return self._normalised(axes, lambda: functools.reduce(np.multiply.outer, windows))
 
     def convolve_transpose(
         self,
@@ -458,11 +448,12 @@ def _same(axis: Axis) -> Axis:
     return Axis(axis.size, axis.taps, axis.stride, axis.dilation, same=True)
 
 
-def _reaches_out(n: int | None, taps: int, stride: int) -> bool:
-    """Whether a 'same' window reads beyond the image, or might, at an unknown size."""
-    if n is None:
-        return taps > 1
-    return (math.ceil(n / stride) - 1) * stride + taps > n
+def _triangle(factor: int) -> np.ndarray:
+    """Weights of linear interpolation between pixel centres, by output's distance."""
+    half = (factor - 1) / 2  # of the output pixels that lie within one input pixel
+    taps = 2 * factor - factor % 2
+    centre = (3 * factor - 2) // 2 - half
+    return 1 - np.abs(np.arange(taps) - centre) / factor
 
 
 def weighted_sum(terms: Sequence[Signal], factors: Sequence[float] | None = None) -> Signal:

@@ -128,6 +128,18 @@ class Axis:
             hi = self.stride * (out - 1) + self.span - self.extent - lo
         return replace(self, pad=(lo, hi)).tight()
 
+    @property
+    def overhang(self) -> Pair:
+        """Outputs at either end whose window reaches a sample beyond the image."""
+        assert not self.same
+        lo, hi = (max(0, (p - self.upsampling) // self.stride + 1) for p in self.pad)
+        return lo, hi
+
+    @property
+    def reaches_out(self) -> bool:
+        """Whether a window reads, or might read, samples beyond the image."""
+        return (self.same and self.taps > 1) or (not self.same and any(self.overhang))
+
     def first_reads(self) -> list[int | None]:
         """The input sample that each tap of the first output reads, None for a zero."""
         assert self.size is not None
@@ -329,6 +341,10 @@ class Geometry:
             arbitrary weights does not).
         vector: whether its one output pixel is a vector, as after global pooling; what
             follows then has no spatial axes.
+        normalised: whether a window that reaches beyond the image divides by the weight that
+            falls inside it, as average pooling 'same' and bilinear upsampling do
+            (normalized convolution: Knutsson and Westin, CVPR 1993). Then the kernel is
+            right but for the `overhang` of each axis, and nothing composes with it whole.
     """
 
     axes: tuple[Axis, ...]
@@ -338,12 +354,15 @@ class Geometry:
     ones: bool = False
     steady: bool = False
     vector: bool = False
+    normalised: bool = False
 
     @property
     def is_steady(self) -> bool:
         """Whether a constant image becomes a constant image, border included."""
-        return self.steady or not any(
-            axis.same or max(axis.pad) > 0 or axis.upsampling > 1 for axis in self.axes
+        return (
+            self.steady
+            or self.normalised
+            or not any(axis.same or max(axis.pad) > 0 or axis.upsampling > 1 for axis in self.axes)
         )
 
     @property
@@ -398,6 +417,15 @@ def identity_geometry(sizes: Sequence[int | None], channels: int) -> Geometry:
     return Geometry(tuple(map(Axis, sizes)), (channels, channels), channels)
 
 
+def require_plain(*geometries: Geometry) -> None:
+    """Refuse operators whose weights change at the border."""
+    if any(geometry.normalised for geometry in geometries):
+        raise Refused(
+            "average pooling 'same' divides by the pixels really there, and bilinear upsampling "
+            "clamps: their weights change at the border"
+        )
+
+
 def _join_groups(*groups: int) -> int:
     return _gcd(groups)
 
@@ -406,6 +434,7 @@ def _compose_geometry(
     b: Geometry, a: Geometry
 ) -> tuple[Geometry, list[_Placement], tuple[int, ...] | None]:
     """`B o A`, where each tap lands, and the taps of A that carry its bias, if any must."""
+    require_plain(b, a)
     vector = a.vector if not b.axes else b.vector
     if a.vector:
         b = replace(b, axes=(Axis(1),) * len(a.axes))
@@ -481,7 +510,9 @@ def restricted(links: Sequence[Geometry], box: Box) -> list[Geometry]:
                 replace(a, size=hi - lo, crop=(0, 0))
                 for a, (lo, hi) in zip(axes, before, strict=True)
             ]
-        result.append(replace(geometry, axes=tuple(axes)))
+        normalised = geometry.normalised and any(axis.reaches_out for axis in axes)
+        cut = replace(geometry, axes=tuple(axes), steady=geometry.is_steady, normalised=normalised)
+        result.append(cut)
         box = tuple(before)
     return result[::-1]
 
@@ -491,37 +522,57 @@ def frame_of(links: Sequence[Geometry]) -> Box:
 
     An operator that pads reads, there, what the one before it gives beyond its own image;
     where that is not zero, its outputs belong to the frame, and the frame only widens.
+    A normalised operator begins with a frame of its own.
 
     Raises:
-        Refused: an unknown size, upsampling, or a frame that leaves no interior.
+        Refused: an unknown size, or a frame that leaves no interior.
     """
-    frame: Box = ((0, 0),) * len(links[0].axes)
+    frame = _own_frame(links[0])
     for a, b in itertools.pairwise(links):
-        widened = []
-        for axis_a, axis_b, (lo, hi) in zip(a.axes, b.axes, frame, strict=True):
-            if (
-                axis_a.out is None
-                or axis_b.out is None
-                or axis_a.upsampling > 1
-                or axis_b.upsampling > 1
-            ):
-                raise Refused("the border of an image of unknown size, or of an upsampled one")
-            cropped = axis_a.cropped(axis_b.crop)
-            first, last = 0, axis_b.out - 1
-            origin = axis_b.crop[0] - axis_b.pad[0]  # A's output under the first tap of output 0
-            unclean = [
-                axis_b.pad[side] > 0 and (a.biased or cropped.slack(side) < 0) for side in (0, 1)
-            ]
-            if lo or unclean[0]:
-                first = max(0, -((origin - lo) // axis_b.stride))
-            if hi or unclean[1]:
-                room = axis_a.out - hi - axis_b.span - origin
-                last = min(last, room // axis_b.stride)
-            if last < first:
-                raise Refused("an image too small to have an interior that padding does not reach")
-            widened.append((first, axis_b.out - 1 - last))
-        frame = tuple(widened)
+        # Beyond its image a later link gives what the ones before it give beyond theirs.
+        extends = a.biased or a is not links[0]
+        frame = tuple(
+            _widened(axis_a, axis_b, extends, *frames)
+            for axis_a, axis_b, *frames in zip(a.axes, b.axes, frame, _own_frame(b), strict=True)
+        )
     return frame
+
+
+def _own_frame(geometry: Geometry) -> Box:
+    if any(axis.out is None for axis in geometry.axes):
+        raise Refused("the border of an image of unknown size")
+    return tuple(axis.overhang if geometry.normalised else (0, 0) for axis in geometry.axes)
+
+
+def _widened(a: Axis, b: Axis, extends: bool, inner: Pair, own: Pair) -> Pair:
+    """The frame of one axis after B.
+
+    Args:
+        a: the axis of the link before.
+        b: the axis of the link.
+        extends: whether A is not zero where its window sees no real sample.
+        inner: A's outputs at either end that the composition does not give.
+        own: B's outputs at either end that its kernel does not give.
+    """
+    assert a.out is not None
+    assert b.out is not None
+    ell, shown = b.upsampling, a.cropped(b.crop)
+    unclean = [b.pad[side] >= ell and (extends or shown.slack(side) < 0) for side in (0, 1)]
+    # A's outputs that B may not read; where its padding is not clean, only what is real.
+    low, high = (
+        max(inner[side], b.crop[side]) if unclean[side] else inner[side] for side in (0, 1)
+    )
+    first, last = own[0], b.out - 1 - own[1]
+    # Output p reads positions p s - lo to p s - lo + span - 1; A's output j is at L (j - crop).
+    if unclean[0] or inner[0]:
+        least = ell * (low - b.crop[0] - 1) + 1
+        first = max(first, -((-least - b.pad[0]) // b.stride))
+    if unclean[1] or inner[1]:
+        most = ell * (a.out - high - b.crop[0]) - 1
+        last = min(last, (most + b.pad[0] - b.span + 1) // b.stride)
+    if last < first:
+        raise Refused("an image too small to have an interior that padding does not reach")
+    return first, b.out - 1 - last
 
 
 def frame_boxes(sizes: Sequence[int], frame: Box) -> tuple[Box, list[tuple[int, int, Box]]]:
@@ -542,6 +593,7 @@ def frame_boxes(sizes: Sequence[int], frame: Box) -> tuple[Box, list[tuple[int, 
 
 def add_geometry(terms: Sequence[Geometry]) -> Geometry:
     """Geometry of a sum of operators on one input. Raises `Refused`."""
+    require_plain(*terms)
     first = terms[0]
     if any(t.channels != first.channels for t in terms):
         raise Refused("a sum that broadcasts over channels")
@@ -561,6 +613,7 @@ def concatenate_geometry(parts: Sequence[Geometry]) -> Geometry:
     """Geometry of operators on one input, stacked along the output channels."""
     if len(parts) == 1:
         return parts[0]
+    require_plain(*parts)
     first = parts[0]
     axes = tuple(_align([p.axes[d] for p in parts])[0] for d in range(len(first.axes)))
     channels = (first.channels[0], sum(p.channels[1] for p in parts))

@@ -221,17 +221,7 @@ class _Emitter:
             (root,) = segment.terms
             operator = self.composed(segment)["operator"]
             assert operator is not None
-            assert segment.middle is not None
-            pool = self.owner[segment.middle].call
-            value = style.pooled(
-                self._node(root),
-                operator,
-                pool.operation,
-                segment.pool_first,
-                name,
-                activation,
-                self._name(pool.name) if pool is not call else self._name(f"{name}_operator"),
-            )
+            value = style.pooled(self._node(root), operator, name, activation)
         elif segment.form == "framed":
             (root,) = segment.terms
             value = style.framed(self._node(root), self.composed(segment), name, activation)
@@ -285,7 +275,7 @@ class _Style:
     """The layers of one segment: their dtype policy, layout, and sharing."""
 
     def __init__(self, emitter: _Emitter, segment: Segment, key: Any) -> None:
-        self.emitter, self.key = emitter, key
+        self.emitter, self.segment, self.key = emitter, segment, key
         layers = [
             emitter.owner[i].call.operation
             for i in segment.visited
@@ -308,35 +298,33 @@ class _Style:
             self.emitter.made[key] = kind(dtype=self.policy, trainable=self.trainable, **config)
         return self.emitter.made[key]
 
-    def pooled(
-        self,
-        x: Any,
-        operator: Operator,
-        pool: Any,
-        pool_first: bool,
-        name: str,
-        activation: Any,
-        other: str,
-    ) -> Any:
-        """An average pool and one convolution, in the cheaper order."""
+    def copied(self, node: int, x: Any, name: str) -> Any:
+        """The pool or upsampling layer that a node is, on another tensor."""
+        key = (self.key, ("copy", self.segment.visited.index(node)))
+        if key not in self.emitter.made:
+            operation = self._call(node).operation
+            self.emitter.made[key] = copy_operation(operation, name, self.emitter.dtype)
+        return self.emitter.made[key](x)
 
-        def pooling(x: Any, name: str) -> Any:
-            key = (self.key, "pool")
-            if key not in self.emitter.made:
-                self.emitter.made[key] = copy_operation(pool, name, self.emitter.dtype)
-            return self.emitter.made[key](x)
-
-        if pool_first:
-            return self.convolution(pooling(x, other), operator, name, activation, "operator")
+    def pooled(self, x: Any, operator: Operator, name: str, activation: Any) -> Any:
+        """A pool or an upsampling, and one convolution, in the cheaper order."""
+        segment, reserve = self.segment, self.emitter._name
+        assert segment.middle is not None
+        pool = segment.middle
+        if segment.pool_first:
+            moved = reserve(f"{name}_moved" if pool == segment.node else self._call(pool).name)
+            x = self.copied(pool, x, moved)
+            return self.convolution(x, operator, name, activation, "operator")
+        x = self.convolution(x, operator, reserve(f"{name}_operator"), None, "operator")
         if activation is None:
-            return pooling(self.convolution(x, operator, other, None, "operator"), name)
-        x = pooling(
-            self.convolution(x, operator, other, None, "operator"),
-            self.emitter._name(f"{name}_pool"),
-        )
+            return self.copied(pool, x, name)
+        x = self.copied(pool, x, reserve(f"{name}_pool"))
         return self.layer(keras.layers.Activation, "activation", name=name, activation=activation)(
             x
         )
+
+    def _call(self, node: int) -> Call:
+        return self.emitter.owner[node].call
 
     def framed(
         self, x: Any, weights: Mapping[Any, Operator | None], name: str, activation: Any
@@ -375,25 +363,48 @@ class _Style:
     ) -> Any:
         """One strip of the border: every stage on the pixels that the next one reads."""
         for position, (stage, geometry) in enumerate(zip(stages, geometries, strict=True)):
-            x = self._pad_and_crop(
-                x,
-                [a.crop for a in geometry.axes],
-                [a.pad for a in geometry.axes],
-                f"{name}_{position}",
-            )
+            label = f"{name}_{position}"
+            if stage.geometry.normalised:
+                x = self._cut_out(x, position, stage.geometry, geometry, label)
+                continue
+            role = ("stage", position)
+            own = label if (self.key, role) in self.emitter.made else f"{shared}_stage_{position}"
+            own = self.emitter._name(own)
+            operator = Operator(geometry, stage.kernel, stage.bias)
+            if any(axis.upsampling > 1 for axis in geometry.axes):
+                common = {"name": own, "activation": None, "use_bias": geometry.biased}
+                x = self._transposed(x, operator, common, role)
+                continue
+            crops, pads = [a.crop for a in geometry.axes], [a.pad for a in geometry.axes]
+            x = self._pad_and_crop(x, crops, pads, label)
             bare = tuple(Axis(None, a.taps, a.stride, a.dilation) for a in geometry.axes)
-            key = (self.key, ("stage", position))
-            label = (
-                "" if key in self.emitter.made else self.emitter._name(f"{shared}_stage_{position}")
-            )
-            x = self.convolution(
-                x,
-                Operator(replace(geometry, axes=bare), stage.kernel, stage.bias),
-                label,
-                None,
-                ("stage", position),
-            )
+            operator = replace(operator, geometry=replace(geometry, axes=bare))
+            x = self.convolution(x, operator, own, None, role)
         return x
+
+    def _cut_out(self, x: Any, position: int, whole: Geometry, part: Geometry, name: str) -> Any:
+        """Some outputs of a normalised operator, by its own layer on what they read.
+
+        The layer runs on a cut of the image, with zeros at the cut edges so that its windows
+        fall where they did, and its outputs that see a cut edge are dropped.
+        """
+        pads, drops = [], []
+        for axis, full in zip(part.axes, whole.axes, strict=True):
+            assert axis.size is not None
+            assert axis.out is not None
+            assert full.size is not None
+            seen, step = axis.size - sum(axis.crop), axis.stride
+            # A 'same' layer pads by the remainder of the size.
+            low = (axis.pad[0] - full.pad[0]) % step
+            high = (full.size - low - seen) % step
+            given = -(-(low + seen + high) * axis.upsampling // step)
+            first = (low * axis.upsampling - axis.pad[0] + full.pad[0]) // step
+            pads.append((low, high))
+            drops.append((first, given - first - axis.out))
+        x = self._pad_and_crop(x, [a.crop for a in part.axes], pads, name)
+        (node,) = self.segment.stages[position]
+        x = self.copied(node, x, self.emitter._name(f"{name}_pool"))
+        return self._pad_and_crop(x, drops, [(0, 0)] * len(drops), f"{name}_cut")
 
     def convolution(self, x: Any, operator: Operator, name: str, activation: Any, role: Any) -> Any:
         """One convolution, with the padding it needs."""

@@ -142,13 +142,6 @@ def apply(
                 step, value = domain.unflatten(step, value.sizes, value.channels), value.value
             result[root] = step if value is None else domain.compose(step, value)
         return result
-    if node.form == "pool":
-        raise Refused(
-            "average pooling 'same' divides by the pixels really there, so its weights change "
-            "at the border"
-        )
-    if node.form == "resize":
-        raise Refused("an interpolation clamps at the border, so its weights change there")
     if node.form == "flatten":
         image = nodes[node.operands[0]]
         return {

@@ -34,6 +34,7 @@ EXACT = 1e-10  # of the output scale, in float64
 ARITHMETIC = 256.0  # units of float rounding, of the output scale, that any order of sums may make
 NOISE = 8.0  # times the measured effect of rounding noise
 LOSS = 8.0  # times the original's own error in its own dtype
+SINGLE = 2.0**-23  # unit of float32 rounding
 REBUILT = 16.0  # times rounding effects that a model may be off its rebuilt float64 copy
 PROBES = 4  # random inputs per size
 FREE_SIZES = (33, 64, 97, 128, 224, 299)  # tried along unknown axes
@@ -151,12 +152,10 @@ def verify(a: keras.Model, b: keras.Model, data: Any = None) -> EquivalenceRepor
     first, second = _in_float64(a), _in_float64(b)
     batches = _given(a, data) if data is not None else _probes(a)
 
-    def bound(truth: Arrays, dtype: str) -> list[float]:
-        changes = [
-            _noise_effect(copy, batches, _stored_eps(model))
-            for model, copy in ((a, first), (b, second))
-        ]
-        return [NOISE * max(pair) for pair in zip(*changes, strict=True)]
+    def bound(truth: Arrays, dtype: str, unit: float) -> list[float]:
+        return _noise_bound(
+            [(copy, max(_stored_eps(m), unit)) for m, copy in ((a, first), (b, second))], batches
+        )
 
     report = _compare(a, b, first, second, batches, bound)
     return _with_agreement(report, a, b, batches) if data is not None else report
@@ -177,23 +176,13 @@ def verify_fold(
     first, dtype = _original(regions, batches[:1])
     second = emit(regions, plan, composed, dtype=dtype)
 
-    def exact(truth: Arrays, dtype: str) -> list[float]:
-        if dtype != "float64":
-            return single(truth, dtype)
-        return [EXACT * _spread(t) for t in truth]
+    def bound(truth: Arrays, dtype: str, unit: float) -> list[float]:
+        if dtype == "float64" and not unit:
+            return [EXACT * _spread(t) for t in truth]
+        eps = max(unit, SINGLE)
+        return _noise_bound([(first.model, eps), (second.model, eps)], batches)
 
-    def single(truth: Arrays, dtype: str) -> list[float]:
-        changes = [_noise_effect(m, batches, 2.0**-23) for m in (first.model, second.model)]
-        return [NOISE * max(pair) for pair in zip(*changes, strict=True)]
-
-    report = _compare(original, folded, first.model, second.model, batches, exact)
-    if (
-        not report.equivalent
-        and report.dtype == "float64"
-        and any(_rounds(m, batches) for m in (first.model, second.model))
-    ):
-        report = _compare(original, folded, first.model, second.model, batches, single)
-        report = replace(report, dtype="float64, with operations that round to float32")
+    report = _compare(original, folded, first.model, second.model, batches, bound)
     if not report.equivalent:
         culprit = _first_difference(first, second, batches[0], regions)
         report = replace(report, reason=f"{report.reason}; {culprit}")
@@ -236,13 +225,42 @@ def _compare(
     a64: keras.Model,
     b64: keras.Model,
     batches: list[Any],
-    bound: Callable[[Arrays, str], list[float]],
+    bound: Callable[[Arrays, str, float], list[float]],
+) -> EquivalenceReport:
+    """Both questions of two models and their float64 copies.
+
+    Args:
+        a: the reference.
+        b: the other model.
+        a64: `a` in float64.
+        b64: `b` in float64.
+        batches: the inputs.
+        bound: largest difference allowed of each output, given the outputs, their dtype, and
+            the rounding unit of operations that have no float64 (0.0 where there are none).
+    """
+    report = _judge(a, b, a64, b64, batches, bound, 0.0)
+    if report.equivalent or report.dtype != "float64":
+        return report
+    if not any(_rounds(m, batches) for m in (a64, b64)):
+        return report
+    report = _judge(a, b, a64, b64, batches, bound, _single_unit([a64, b64]))
+    return replace(report, dtype="float64, with operations that round to float32")
+
+
+def _judge(
+    a: keras.Model,
+    b: keras.Model,
+    a64: keras.Model,
+    b64: keras.Model,
+    batches: list[Any],
+    bound: Callable[[Arrays, str, float], list[float]],
+    unit: float,
 ) -> EquivalenceReport:
     with _full_precision():
         truth, other = _run(a64, batches), _run(b64, batches)
         own_a, own_b = _run(a, batches), _run(b, batches)
     dtype = str(truth[0].dtype) if truth[0].dtype.kind == "f" else "float64"
-    bounds = bound(truth, dtype)
+    bounds = bound(truth, dtype, unit)
     outputs = []
     for name, t, o, x, y, limit in zip(
         graphs.output_names(a), truth, other, own_a, own_b, bounds, strict=True
@@ -260,7 +278,7 @@ def _compare(
                 limit + floor,
                 own,
                 _error(y, t),
-                LOSS * own + ARITHMETIC * _eps(str(x.dtype)) * scale,
+                LOSS * own + ARITHMETIC * max(_eps(str(x.dtype)), unit) * scale,
             )
         )
     worst = max(outputs, key=lambda r: r.max_abs_error / (r.spread or r.scale or 1.0))
@@ -316,7 +334,7 @@ def _eps(dtype: str) -> float:
     )
 
 
-_FLOAT_EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+_FLOAT_EPS = {"float64": 2.0**-52, "float32": SINGLE, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
 def _error(value: np.ndarray, truth: np.ndarray) -> float:
@@ -374,25 +392,44 @@ def _noise_effect(copy: keras.Model, batches: list[Any], eps: float) -> list[flo
     return [_error(y, x) for x, y in zip(before, after, strict=True)]
 
 
+def _noise_bound(copies: list[tuple[keras.Model, float]], batches: list[Any]) -> list[float]:
+    """A multiple of what noise in the weights, of a unit of rounding per model, changes."""
+    changes = [_noise_effect(copy, batches, eps) for copy, eps in copies]
+    return [NOISE * max(pair) for pair in zip(*changes, strict=True)]
+
+
 def _rounds(copy: keras.Model, batches: list[Any]) -> bool:
     """Whether some operation rounds to float32 whatever it is given, as bilinear resizing does.
 
-    Outputs then move in steps: under a perturbation of 2^-30 by far more than a 1,024th of
-    what they move under one of 2^-20.
+    Outputs then move in steps: under the same noise, 1,024 times smaller, by far more than a
+    1,024th of what they moved.
     """
     fine, coarse = (_noise_effect(copy, batches, 2.0**-n) for n in (30, 20))
-    return any(f > 16 * c / 1024 for f, c in zip(fine, coarse, strict=True))
+    return any(f > 4 * c / 1024 for f, c in zip(fine, coarse, strict=True))
+
+
+def _single_unit(models: list[keras.Model]) -> float:
+    """Unit of rounding of interpolation in float32, whose positions are rounded too."""
+    sides = [
+        n or max(FREE_SIZES)
+        for model in models
+        for operation in model.operations
+        for tensor in tree.flatten(operation.output)
+        for n in tensor.shape[1:]
+        if len(tensor.shape) > 2
+    ]
+    return SINGLE * max(sides, default=1)
 
 
 def _stored_eps(model: keras.Model) -> float:
     """Unit of rounding of a model's coarsest weights."""
-    return max((_eps(v.dtype) for v in model.weights if "float" in v.dtype), default=2.0**-23)
+    return max((_eps(v.dtype) for v in model.weights if "float" in v.dtype), default=SINGLE)
 
 
 def _computed_eps(model: keras.Model) -> float:
     """Unit of rounding of a model's coarsest layer."""
     dtypes = {layer.compute_dtype for layer in model._flatten_layers()}
-    return max((_eps(d) for d in dtypes if d is not None and "float" in d), default=2.0**-23)
+    return max((_eps(d) for d in dtypes if d is not None and "float" in d), default=SINGLE)
 
 
 # ------------------------------------------------------------------------------ inputs

@@ -1,0 +1,303 @@
+"""The ways to compute one node from the materialised ones before it, each with its cost.
+
+Every way is a method of `Forms` that gives a `Segment`, gives None where it does not apply,
+or raises `Refused` where it would not be exact. Sizes only: no weight is read here.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
+from typing import Any
+
+import keras
+
+from kerasfold.conv import Geometry, Refused, compose_geometry, require_plain
+from kerasfold.cost import BYTES, PER_CALL, Cost, moved_bytes, operator_cost
+from kerasfold.express import check_emittable, is_free, is_separable
+from kerasfold.region import Regions
+from kerasfold.segment import (
+    Flattened,
+    Segment,
+    Sizes,
+    apply,
+    at_sizes,
+    evaluate,
+    framed_geometries,
+    sizes_without,
+)
+
+MOST_BRANCHED = 256  # steps composed at once where they branch
+MOST_STAGES = 4  # steps a border may take
+
+
+class Forms:
+    """The segments that compute a node, and what is already known of them."""
+
+    def __init__(self, regions: Regions) -> None:
+        self.regions = regions
+        self.nodes = regions.program.nodes
+        self.calls_of = Counter(id(call.operation) for call in regions.graph.calls)
+        self.owner = {i: lifted for lifted in regions.lifted.values() for i in lifted.added}
+        self.keep_costs: dict[int, Cost] = {}
+        self.paths: dict[tuple[int, int], dict[int, Any] | Refused] = {}
+
+    def of(self, index: int, visited: Sequence[int]) -> Iterator[Segment | Refused]:
+        """Every form of a node; among them why the whole of it is not one operator, if so.
+
+        Args:
+            index: the node.
+            visited: the nodes to compose for it, in order, itself the last.
+        """
+        if all(i in self.owner[index].added for i in visited):
+            yield self.kept(index)
+            if len(visited) == 1 and not self._is_pool(index):
+                return  # no form but itself
+        forms = [self._separable, self._pool_last, self._pool_first]
+        try:
+            yield self._operator(index, visited)
+        except Refused as refusal:
+            yield refusal
+            forms.insert(0, self._framed)
+        if not self._is_path(visited):
+            return
+        for form in forms:
+            try:
+                segment = form(index, visited)
+            except Refused:
+                continue
+            if segment is not None:
+                yield segment
+
+    # ----------------------------------------------------------------- the original call
+
+    def kept(self, index: int) -> Segment:
+        """The call that ends in a node, as it is."""
+        inner = tuple(self.owner[index].added)
+        reads = {o for i in inner for o in self.nodes[i].operands} - set(inner)
+        if index not in self.keep_costs:
+            self.keep_costs[index] = self._keep_cost(index)
+        return Segment(index, "keep", dict.fromkeys(sorted(reads)), inner, self.keep_costs[index])
+
+    def _keep_cost(self, index: int) -> Cost:
+        lifted = self.owner[index]
+        layer = lifted.call.operation
+        params = (
+            layer.count_params() / self.calls_of[id(layer)] if isinstance(layer, keras.Layer) else 0
+        )
+        macs, seconds, unconvolved = 0.0, 0.0, 0
+        for i in lifted.added:
+            node = self.nodes[i]
+            if node.geometry is not None:
+                step = operator_cost(node.geometry, weightless=node.weightless)
+                pool = self._is_pool(i)
+                if not node.weightless or pool:
+                    macs += step.macs
+                    unconvolved += pool
+                seconds += step.seconds - PER_CALL
+            else:
+                reads = sum(self.nodes[o].channels for o in node.operands)
+                seconds += moved_bytes(node.sizes, reads + node.channels) / BYTES
+        return Cost(macs, params, 0 if is_free(layer) else 1, unconvolved, seconds + PER_CALL)
+
+    # ------------------------------------------------------------------ one convolution
+
+    def _operator(self, index: int, visited: Sequence[int]) -> Segment:
+        """One convolution for each tensor that is read, added up."""
+        terms = self._terms(visited)
+        for geometry in terms.values():
+            if isinstance(geometry, Flattened):
+                raise Refused("a flattened image is not a convolution's output")
+            if geometry is not None:
+                require_plain(geometry)
+                check_emittable(geometry)
+        shared = self._shared(visited)
+        costs = [operator_cost(g, shared) for g in terms.values() if g is not None]
+        if len(terms) > 1:
+            node = self.nodes[index]
+            moved = (len(terms) + 1) * moved_bytes(node.sizes, node.channels)
+            costs.append(Cost(layers=1, seconds=moved / BYTES + PER_CALL))
+        return Segment(index, "operator", terms, tuple(visited), sum(costs, Cost()))
+
+    def _terms(self, visited: Sequence[int]) -> Mapping[int, Any]:
+        """What `evaluate` gives; along a path, from what is known of its beginning."""
+        if not self._is_path(visited):
+            if len(visited) > MOST_BRANCHED:
+                raise Refused(f"more than {MOST_BRANCHED} steps at once in branches")
+            return evaluate(self.nodes, visited, Sizes)
+        first = visited[0]
+        known = next(
+            (k for k in range(len(visited), 0, -1) if (first, visited[k - 1]) in self.paths), 0
+        )
+        terms = (
+            self.paths[first, visited[known - 1]]
+            if known
+            else {self.nodes[first].operands[0]: None}
+        )
+        for index in visited[known:]:
+            if not isinstance(terms, Refused):
+                try:
+                    terms = apply(self.nodes[index], [terms], self.nodes, Sizes)
+                except Refused as refusal:
+                    terms = refusal
+            self.paths[first, index] = terms
+        if isinstance(terms, Refused):
+            raise terms
+        return terms
+
+    # ------------------------------------------------------- forms of a path of operators
+
+    def _separable(self, index: int, visited: Sequence[int]) -> Segment | None:
+        """Depthwise up to the inside of a SeparableConv, pointwise after it."""
+        hidden = [i for i in visited[:-1] if i not in self.regions.lifted and i in self.owner]
+        for middle in hidden:
+            try:
+                first = self._whole(visited[: visited.index(middle) + 1])
+                last = self._whole(visited[visited.index(middle) + 1 :])
+            except Refused:
+                continue
+            if is_separable(first, last):
+                shared = self._shared(visited)
+                cost = replace(operator_cost(first, shared) + operator_cost(last, shared), layers=1)
+                return Segment(
+                    index, "separable", self._reads(visited, first), tuple(visited), cost, middle
+                )
+        return None
+
+    def _pool_last(self, index: int, visited: Sequence[int]) -> Segment | None:
+        return self._pooled(index, visited, pool_first=False)
+
+    def _pool_first(self, index: int, visited: Sequence[int]) -> Segment | None:
+        return self._pooled(index, visited, pool_first=True)
+
+    def _pooled(self, index: int, visited: Sequence[int], pool_first: bool) -> Segment | None:
+        """One convolution, and a pool or an upsampling moved before or behind it.
+
+        What keeps constants commutes with pointwise operators.
+        """
+        pools = [i for i in visited if self._is_pool(i)]
+        if len(pools) != 1 or len(visited) < 2 or not self._is_layer(pools[0]):
+            return None
+        (pool,) = pools
+        geometry = self._geometry(pool)
+        if not geometry.is_steady or geometry.vector or any(a.crop[0] for a in geometry.axes):
+            return None
+        others = [i for i in visited if i != pool]
+        links = []
+        for i, size in zip(
+            others, sizes_without(self.nodes, visited, pool, pool_first), strict=True
+        ):
+            link = self._geometry(i)
+            if size is not None and not (link.axes and link.is_pointwise):
+                return None
+            links.append(at_sizes(link, size))
+        whole = _composed(links)
+        if whole is None:
+            return None
+        reads = self._reads(visited, whole)
+        channels = self.nodes[next(iter(reads)) if pool_first else index].channels
+        moved = replace(geometry, channels=(channels,) * 2, groups=channels)
+        pooling = replace(operator_cost(moved, weightless=True), params=0.0, unconvolved=1)
+        cost = operator_cost(whole, self._shared(others)) + pooling
+        return Segment(index, "pooled", reads, tuple(visited), cost, pool, pool_first=pool_first)
+
+    def _framed(self, index: int, visited: Sequence[int]) -> Segment | None:
+        """The interior in one step, the border in as few exact steps as there are."""
+        stages = self._stages(visited)
+        if not 2 <= len(stages) <= MOST_STAGES:
+            return None
+        steps = [self._whole(stage) for stage in stages]
+        for step, stage in zip(steps, stages, strict=True):
+            if not step.normalised:
+                check_emittable(step)
+            elif not self._is_layer(stage[0]):
+                return None
+        inner, strips = framed_geometries(steps)
+        whole = _composed(inner)
+        if whole is None:
+            return None
+        shared = self._shared(visited)
+        cost = operator_cost(whole, shared)
+        for position, step in enumerate(steps):
+            if not step.normalised:
+                cost += Cost(params=step.params / shared)
+            for _, _, strip in strips:
+                once = operator_cost(strip[position], weightless=step.normalised)
+                cost += replace(once, params=0.0)
+        node = self.nodes[index]
+        # Cutting the strips out and joining them with the interior.
+        joins = (len(strips) * len(steps) + 2 * len(strips)) * PER_CALL
+        moved = 2 * len(node.sizes) * moved_bytes(node.sizes, node.channels) / BYTES
+        cost += Cost(seconds=joins + moved)
+        return Segment(
+            index, "framed", self._reads(visited, whole), tuple(visited), cost, stages=stages
+        )
+
+    def _stages(self, visited: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+        """A path cut only where its links do not compose."""
+        stages: list[list[int]] = []
+        so_far: Geometry | None = None
+        for i in visited:
+            geometry = self._geometry(i)
+            try:
+                joined = None if so_far is None else compose_geometry(geometry, so_far)
+            except Refused:
+                joined = None
+            if joined is not None and not joined.ones:
+                stages[-1].append(i)
+                so_far = joined
+            elif len(stages) > MOST_STAGES:
+                break
+            else:
+                stages.append([i])
+                so_far = geometry
+        return tuple(map(tuple, stages))
+
+    # ------------------------------------------------------------------------- questions
+
+    def _geometry(self, index: int) -> Geometry:
+        geometry = self.nodes[index].geometry
+        assert geometry is not None
+        return geometry
+
+    def _whole(self, path: Sequence[int]) -> Geometry:
+        """The composition of a path of operators."""
+        return reduce(lambda a, b: compose_geometry(b, a), map(self._geometry, path))
+
+    def _reads(self, path: Sequence[int], geometry: Geometry) -> dict[int, Geometry | None]:
+        """The terms of a form of a path: what its first operator reads."""
+        return {self.nodes[path[0]].operands[0]: geometry}
+
+    def _is_path(self, visited: Sequence[int]) -> bool:
+        """Whether the nodes are operators, each reading the one before it."""
+        return all(self.nodes[i].form == "operator" for i in visited) and all(
+            self.nodes[after].operands[0] == before for before, after in itertools.pairwise(visited)
+        )
+
+    def _is_pool(self, index: int) -> bool:
+        """Whether a node is a pool or an upsampling: no weights, but a window."""
+        node = self.nodes[index]
+        return (
+            node.weightless and node.geometry is not None and max(node.geometry.taps, default=1) > 1
+        )
+
+    def _is_layer(self, index: int) -> bool:
+        """Whether a node is all that a call computes, so that a copy of the call computes it."""
+        return index in self.regions.lifted and len(self.owner[index].added) == 1
+
+    def _shared(self, visited: Sequence[int]) -> int:
+        """Calls that can share the weights of a segment of these nodes."""
+        calls = {self.owner[i].call.index: id(self.owner[i].call.operation) for i in visited}
+        used = Counter(calls.values())
+        return min(self.calls_of[operation] // count for operation, count in used.items())
+
+
+def _composed(links: Sequence[Geometry]) -> Geometry | None:
+    """A chain as one plain convolution that gives an image, or None. Raises `Refused`."""
+    whole = reduce(lambda a, b: compose_geometry(b, a), links)
+    require_plain(whole)
+    check_emittable(whole)
+    return None if whole.ones or whole.vector else whole
