@@ -56,7 +56,7 @@ def is_separable(first: Geometry | None, last: Geometry | None) -> bool:
         and last is not None
         and len(first.axes) in (1, 2)
         and first.is_depthwise
-        and not (first.biased or first.ones or last.ones)
+        and not (first.biased or first.ones or first.normalised or last.ones)
         and all(axis.size is None or axis.size > sum(axis.crop) for axis in first.axes)
         and all(axis.upsampling == 1 for axis in first.axes)
         and len({axis.stride for axis in first.axes}) == 1

@@ -32,6 +32,7 @@ class Recipe:
     sizes: tuple[int, ...]
     channels: int
     free: bool  # the model is told nothing of the image size
+    first: bool  # channels_first
     steps: tuple[Step, ...]
     seed: int
 
@@ -42,29 +43,53 @@ KINDS = (
     "subtract", "average", "concatenate", "concatenate", "multiply", "shift", "take", "dropout",
     "again", "rescale", "dense", "global", "flat_dense", "cut", "negative",
 )  # fmt: skip
+MOST_PIXELS = {1: 40, 2: 1600, 3: 400}
 
 
 @st.composite
-def recipes(draw: Any, most_steps: int = 7) -> Recipe:
-    """Recipes of 1 to `most_steps` steps on images of 1 to 40 pixels along each axis."""
+def recipes(draw: Any, most_steps: int = 7, xla: bool = False, bilinear: bool = False) -> Recipe:
+    """Recipes of 1 to `most_steps` steps on images of 1 to 40 pixels along each axis.
+
+    Args:
+        draw: given by Hypothesis.
+        most_steps: the most steps.
+        xla: also what TensorFlow's CPU has under XLA alone: channels_first, dilated
+            transposed convolutions and float64 pools in 3-D.
+        bilinear: also bilinear upsampling, which TensorFlow rounds to float32.
+    """
     rank = draw(st.sampled_from((1, 2, 2, 2, 2, 3)))
-    largest = {1: 40, 2: 24, 3: 7}[rank]
-    sizes = tuple(draw(st.integers(1, largest)) for _ in range(rank))
+    sizes: tuple[int, ...] = ()
+    for _ in range(rank):
+        left = MOST_PIXELS[rank] // int(np.prod(sizes, dtype=int))
+        sizes = (*sizes, draw(st.integers(1, min(40, left))))
+    sizes = tuple(draw(st.permutations(sizes)))
     channels = draw(st.integers(1, 4))
-    free = rank < 3 and draw(st.integers(0, 7)) == 0
+    free = rank < 3 and not xla and draw(st.integers(0, 7)) == 0
+    first = xla and draw(st.integers(0, 3)) > 0
+    kinds = (*KINDS, "bilinear", "bilinear", "bilinear") if bilinear and rank == 2 else KINDS
     steps: list[Step] = []
     shapes: list[tuple[tuple[int, ...], int]] = [(sizes, channels)]
     for _ in range(draw(st.integers(1, most_steps))):
         recent = max(0, len(shapes) - 3)
         source = draw(st.integers(recent if draw(st.booleans()) else 0, len(shapes) - 1))
-        step, shape = _step(draw, draw(st.sampled_from(KINDS)), source, shapes, steps, free)
+        kind = draw(st.sampled_from(kinds))
+        step, shape = _step(draw, kind, source, shapes, steps, free, xla, first)
         if step is not None:
             steps.append(step)
             shapes.append(shape)
-    return Recipe(sizes, channels, free, tuple(steps), draw(st.integers(0, 2**16)))
+    return Recipe(sizes, channels, free, first, tuple(steps), draw(st.integers(0, 2**16)))
 
 
-def _step(draw: Any, kind: str, source: int, shapes: list, steps: list, free: bool) -> Any:
+def _step(
+    draw: Any,
+    kind: str,
+    source: int,
+    shapes: list,
+    steps: list,
+    free: bool,
+    xla: bool,
+    first: bool,
+) -> Any:
     """A step of some kind that is valid on the tensor `source`, and its output's shape."""
     sizes, channels = shapes[source]
     rank = len(sizes)
@@ -91,10 +116,10 @@ def _step(draw: Any, kind: str, source: int, shapes: list, steps: list, free: bo
         value = pick(0.3, -2.0, 1.25)
         return Step(kind, (source,), (("value", value),)), shapes[source]
     if kind == "take":
-        first = draw(st.integers(0, channels - 1))
-        last = draw(st.integers(first + 1, channels))
-        step = Step(kind, (source,), (("first", first), ("last", last)))
-        return step, (sizes, last - first)
+        low = draw(st.integers(0, channels - 1))
+        high = draw(st.integers(low + 1, channels))
+        step = Step(kind, (source,), (("first", low), ("last", high)))
+        return step, (sizes, high - low)
     if kind in ("dense", "pointwise") or rank == 0:
         if kind == "again":
             return _again(draw, source, shapes, steps)
@@ -120,14 +145,16 @@ def _step(draw: Any, kind: str, source: int, shapes: list, steps: list, free: bo
         if min(left) < 1:
             return nothing
         return Step(kind, (source,), (("crops", crops),)), (left, channels)
-    if kind == "upsample":
+    if kind in ("upsample", "bilinear"):
+        if first and rank == 1:  # UpSampling1D knows channels_last alone
+            return nothing
         factors = tuple(pick(1, 2, 3) for _ in sizes)
         grown = tuple(n * f for n, f in zip(sizes, factors, strict=True))
         if max(grown) > 60:
             return nothing
         return Step(kind, (source,), (("factors", factors),)), (grown, channels)
     if kind in ("pool", "pool_same"):
-        if rank == 3:  # TensorFlow has no float64 kernel for it
+        if rank == 3 and not xla:  # TensorFlow's CPU has no float64 kernel for it
             return nothing
         padding = "same" if kind == "pool_same" else "valid"
         pool = tuple(pick(1, 2, 3) for _ in sizes)
@@ -142,15 +169,16 @@ def _step(draw: Any, kind: str, source: int, shapes: list, steps: list, free: bo
     bias = draw(st.booleans())
     if kind == "transpose":
         strides = tuple(pick(1, 2, 3) for _ in sizes)
+        dilation = (pick(1, 1, 2, 3) if xla and max(strides) == 1 else 1,) * rank
         units = draw(st.integers(1, 4))
         out = tuple(
-            n * s if padding == "same" else n * s + max(k - s, 0)
-            for n, s, k in zip(sizes, strides, kernel, strict=True)
+            n * s if padding == "same" else n * s + max(r * (k - 1) + 1 - s, 0)
+            for n, s, k, r in zip(sizes, strides, kernel, dilation, strict=True)
         )
         if max(out) > 60:
             return nothing
         options = (("kernel", kernel), ("strides", strides), ("padding", padding),
-                   ("units", units), ("bias", bias))  # fmt: skip
+                   ("units", units), ("bias", bias), ("dilation", dilation))  # fmt: skip
         return Step(kind, (source,), options), (out, units)
     dilation, strides = (1,) * rank, (1,) * rank
     if draw(st.booleans()):
@@ -202,10 +230,15 @@ def build(recipe: Recipe) -> keras.Model:
     keras.config.set_dtype_policy("float64")
     try:
         sizes = (None,) * len(recipe.sizes) if recipe.free else recipe.sizes
-        inputs = keras.Input((*sizes, recipe.channels), dtype="float64")
+        shape = (recipe.channels, *sizes) if recipe.first else (*sizes, recipe.channels)
+        inputs = keras.Input(shape, dtype="float64")
         tensors, made = [inputs], []
         for step in recipe.steps:
-            layer = made[step["step"]] if step.kind == "again" else _layer(step, len(sizes))
+            layer = (
+                made[step["step"]]
+                if step.kind == "again"
+                else _layer(step, recipe.first, tensors[step.reads[0]])
+            )
             made.append(layer)
             xs = [tensors[i] for i in step.reads]
             tensors.append(layer(xs if len(xs) > 1 else xs[0]))
@@ -223,17 +256,25 @@ def build(recipe: Recipe) -> keras.Model:
     return model
 
 
-def _layer(step: Step, rank: int) -> Any:
-    def of(name: str) -> Any:
-        return getattr(L, f"{name}{rank}D")
+def _layer(step: Step, first: bool, x: Any) -> Any:
+    """What a step does, on tensors like `x`."""
+    rank = len(x.shape) - 2
+    layout = {"data_format": "channels_first"} if first else {}
+    axis = 1 if first else -1
+
+    def of(name: str, *args: Any, **config: Any) -> Any:
+        return getattr(L, f"{name}{rank}D")(*args, **config, **layout)
+
+    def per_axis(value: tuple) -> Any:
+        return value if rank > 1 else value[0]
 
     kind = step.kind
-    simple = {
-        "batchnorm": L.BatchNormalization, "relu": L.ReLU, "add": L.Add, "subtract": L.Subtract,
-        "average": L.Average, "concatenate": L.Concatenate,
-    }  # fmt: skip
+    simple = {"relu": L.ReLU, "add": L.Add, "subtract": L.Subtract, "average": L.Average}
     if kind in simple:
         return simple[kind]()
+    if kind in ("batchnorm", "concatenate"):
+        joined = L.Concatenate if kind == "concatenate" else L.BatchNormalization
+        return joined(axis=axis)
     if kind == "dropout":
         return L.Dropout(0.4)
     if kind == "negative":
@@ -245,31 +286,40 @@ def _layer(step: Step, rank: int) -> Any:
     if kind == "rescale":
         return L.Rescaling(step["value"], offset=0.5)
     if kind == "take":
-        return lambda x: x[..., step["first"] : step["last"]]
-    if kind == "cut":
+        chosen = slice(step["first"], step["last"])
+        return lambda x: x[:, chosen] if first else x[..., chosen]
+    if kind == "cut" or (kind == "crop" and first and rank == 1):
+        # Cropping1D knows channels_last alone.
         window = tuple(slice(lo, -hi or None) for lo, hi in step["crops"])
-        return lambda x: x[(slice(None), *window)]
+        whole = (slice(None),) * (2 if first else 1)
+        return lambda x: x[(*whole, *window)]
     if kind == "dense":
         return L.Dense(step["units"])
     if kind == "global":
-        return of("GlobalAveragePooling")()
+        return of("GlobalAveragePooling")
     if kind == "flat_dense":
         dense = L.Dense(step["units"])
-        return lambda x: dense(L.Flatten()(x))
+        return lambda x: dense(L.Flatten(**layout)(x))
     if kind == "pointwise":
-        return of("Conv")(step["units"], 1)
+        return of("Conv", step["units"], 1)
     if kind == "zero_pad":
-        return of("ZeroPadding")(step["pads"] if rank > 1 else step["pads"][0])
+        return of("ZeroPadding", per_axis(step["pads"]))
     if kind == "crop":
-        return of("Cropping")(step["crops"] if rank > 1 else step["crops"][0])
+        if rank == 1:
+            return L.Cropping1D(step["crops"][0])
+        return of("Cropping", step["crops"])
     if kind == "upsample":
-        return of("UpSampling")(step["factors"] if rank > 1 else step["factors"][0])
+        if rank == 1:
+            return L.UpSampling1D(step["factors"][0])
+        return of("UpSampling", step["factors"])
+    if kind == "bilinear":
+        return of("UpSampling", step["factors"], interpolation="bilinear")
     if kind == "pool":
-        return of("AveragePooling")(step["pool"], step["strides"], padding=step["padding"])
+        return of("AveragePooling", step["pool"], step["strides"], padding=step["padding"])
     if kind == "transpose":
-        return L.__dict__[f"Conv{rank}DTranspose"](
+        return getattr(L, f"Conv{rank}DTranspose")(
             step["units"], step["kernel"], strides=step["strides"], padding=step["padding"],
-            use_bias=step["bias"],
+            dilation_rate=step["dilation"], use_bias=step["bias"], **layout,
         )  # fmt: skip
     common = {
         "kernel_size": step["kernel"], "strides": step["strides"], "padding": step["padding"],
@@ -277,7 +327,7 @@ def _layer(step: Step, rank: int) -> Any:
         "activation": step["activation"],
     }  # fmt: skip
     if kind == "depthwise":
-        return of("DepthwiseConv")(depth_multiplier=step["multiplier"], **common)
+        return of("DepthwiseConv", depth_multiplier=step["multiplier"], **common)
     if kind == "separable":
-        return of("SeparableConv")(step["units"], depth_multiplier=step["multiplier"], **common)
-    return of("Conv")(step["units"], **common)
+        return of("SeparableConv", step["units"], depth_multiplier=step["multiplier"], **common)
+    return of("Conv", step["units"], **common)

@@ -59,6 +59,13 @@ class Mirrored(layers.Layer):
         return inputs - keras.ops.pad(inputs, ((0, 0), (0, 0), (1, 0), (0, 0)))[:, :, :-1]
 
 
+class ScaledPool(layers.Layer):
+    """Twice an average pool 'same': a pool that is not all that its layer does."""
+
+    def call(self, inputs: Any) -> Any:
+        return keras.ops.average_pool(2.0 * inputs, 3, 1, padding="same")
+
+
 class Subclass(ChannelScale):
     """A class whose base has a rule, which says nothing of this one."""
 
@@ -294,6 +301,32 @@ def test_padding_of_own_layers_is_exact_at_the_border(shape: Any, objective: str
 
 
 @pytest.mark.usefixtures("float64")
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("objective", ["latency", "macs", "params", "layers"])
+@pytest.mark.parametrize("rule_first", [True, False])
+def test_a_pool_among_other_steps_of_a_layer(objective: str, rule_first: bool) -> None:
+    """What moves past a pool, or is framed, may not take the rest of the layer along."""
+    if rule_first:
+        kerasfold.lifts(ScaledPool)(
+            lambda layer, x: x.scale(2.0).average(3, strides=1, padding="same")
+        )
+    else:
+        kerasfold.lifts(ScaledPool)(
+            lambda layer, x: x.average(3, strides=1, padding="same").scale(2.0)
+        )
+    check_lift(ScaledPool(), (7, 6, 3))
+    model = chain(
+        (12, 13, 3),
+        layers.Conv2D(24, 1),
+        ScaledPool(),
+        layers.Conv2D(24, 3, padding="same"),
+        layers.Conv2D(2, 1),
+        ScaledPool(),
+        layers.Conv2D(3, 1),
+    )
+    assert_same(model, kerasfold.fold(model, objective=objective), FLOAT64)
+
+
 def test_unknown_sizes_with_own_padding() -> None:
     lift_blur()
     model = chain((None, None, 3), Blur(), layers.Conv2D(4, 3))

@@ -8,6 +8,7 @@ KERASFOLD_GRAPHS sets how many examples run (default 520); a run of 10,000 is
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,15 +22,18 @@ import kerasfold
 EXAMPLES = int(os.environ.get("KERASFOLD_GRAPHS", "520"))
 
 
-def differences(recipe: Recipe, folded: keras.Model, model: keras.Model) -> list[float]:
+def differences(
+    recipe: Recipe, folded: keras.Model, model: keras.Model, xla: bool = False
+) -> list[float]:
     """Largest difference of each output, relative to its scale."""
     rng = np.random.default_rng(recipe.seed)
     x = rng.normal(size=(2, *recipe.sizes, recipe.channels))
-    pairs = zip(
-        keras.tree.flatten(model(x, training=False)),
-        keras.tree.flatten(folded(x, training=False)),
-        strict=True,
-    )
+    x = np.moveaxis(x, -1, 1) if recipe.first else x
+    results = []
+    for each in (model, folded):
+        each.compile(jit_compile=xla, run_eagerly=not xla)
+        results.append(keras.tree.flatten(each.predict_on_batch(x) if xla else each(x)))
+    pairs = zip(*results, strict=True)
     errors = []
     for want, got in pairs:
         want, got = np.asarray(want), np.asarray(got)
@@ -39,15 +43,20 @@ def differences(recipe: Recipe, folded: keras.Model, model: keras.Model) -> list
     return errors
 
 
-@given(recipe=recipes(), objective=st.sampled_from(("latency", "macs", "params", "layers")))
-@settings(
-    max_examples=EXAMPLES, deadline=None, derandomize="KERASFOLD_GRAPHS" not in os.environ,
-    suppress_health_check=list(HealthCheck), print_blob=True, database=None,
-)  # fmt: skip
-def test_random_graphs(recipe, objective):
+OBJECTIVES = st.sampled_from(("latency", "macs", "params", "layers"))
+
+
+def examples(count: int) -> Any:
+    return settings(
+        max_examples=count, deadline=None, derandomize="KERASFOLD_GRAPHS" not in os.environ,
+        suppress_health_check=list(HealthCheck), print_blob=True, database=None,
+    )  # fmt: skip
+
+
+def check(recipe: Recipe, objective: str, tolerance: float, xla: bool = False) -> None:
     model = build(recipe)
     folded = model.fold(objective=objective, verify=False)
-    assert max(differences(recipe, folded, model)) < 1e-10
+    assert max(differences(recipe, folded, model, xla)) < tolerance
     assert folded.output_names == model.output_names
     assert [x.shape for x in folded.outputs] == [x.shape for x in model.outputs]
     report = folded.fold_report
@@ -59,11 +68,32 @@ def test_random_graphs(recipe, objective):
     assert not worse.get(objective, False), f"{objective} became worse: {report}"
 
 
+@given(recipe=recipes(), objective=OBJECTIVES)
+@examples(EXAMPLES)
+def test_random_graphs(recipe, objective):
+    check(recipe, objective, 1e-10)
+
+
+@given(recipe=recipes(most_steps=5, xla=True), objective=OBJECTIVES)
+@examples(EXAMPLES // 16)
+def test_random_graphs_under_xla(recipe, objective):
+    check(recipe, objective, 1e-10, xla=True)
+
+
+@given(recipe=recipes(bilinear=True), objective=OBJECTIVES)
+@examples(EXAMPLES // 8)
+def test_random_graphs_with_bilinear_upsampling(recipe, objective):
+    """TensorFlow interpolates in float32, whatever it is given."""
+    check(recipe, objective, 1e-4)
+
+
 @pytest.mark.parametrize("fault", ["scale", "bias", "tap"])
 def test_the_comparison_can_fail(fault):
     options = (("kernel", (3, 3)), ("strides", (1, 1)), ("dilation", (1, 1)), ("padding", "same"),
                ("units", 2), ("multiplier", 1), ("bias", True), ("activation", None))  # fmt: skip
-    recipe = Recipe((6, 5), 2, False, (Step("conv", (0,), options), Step("batchnorm", (1,))), 7)
+    recipe = Recipe(
+        (6, 5), 2, False, False, (Step("conv", (0,), options), Step("batchnorm", (1,))), 7
+    )
     model = build(recipe)
     folded = kerasfold.fold(model, verify=False)
     assert max(differences(recipe, folded, model)) < 1e-10
