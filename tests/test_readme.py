@@ -5,11 +5,14 @@ import shlex
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
+import kerasfold
 from kerasfold import cli
 from kerasfold.rules import RULES
 
+L = keras.layers
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
@@ -51,12 +54,131 @@ def test_shell_blocks_run(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "folded.keras").exists()
 
 
-@pytest.mark.parametrize(
-    "kind", [k for k in RULES if isinstance(k, type)], ids=lambda k: k.__name__
-)
-def test_every_lifted_layer_is_in_the_table(kind):
-    table = README[README.index("## What is lifted") : README.index("Everything else is a barrier")]
-    stem = re.sub(r"[123]D", "", kind.__name__)
-    family = {"ConvTranspose": "Transpose", "DepthwiseConv": "DepthwiseConv"}.get(stem, stem)
-    assert issubclass(kind, keras.layers.Layer)
-    assert family in table, kind.__name__
+def rows() -> list[list[str]]:
+    """Cells of the table of layers."""
+    table = README[README.index("| layers | exact | refused |") :].split("\n\n")[0]
+    return [
+        [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        for line in table.splitlines()[2:]
+    ]
+
+
+def names(cell: str) -> list[str]:
+    """'Conv1D/2D, Dense' as Conv1D, Conv2D, Dense."""
+    found = []
+    for word in cell.split(", "):
+        stem, ranks, end = re.fullmatch(r"(\w*?)((?:\dD/)*(?:\dD)?)(\w*)", word).groups()
+        found += [stem + rank + end for rank in ranks.split("/")]
+    return found
+
+
+def test_the_table_has_every_rule_once_and_nothing_else():
+    *layer_rows, (ops, *_) = rows()
+    in_table = [name for cells in layer_rows for name in names(cells[0])]
+    rules = {kind.__name__ for kind in RULES if isinstance(kind, type)}
+    assert sorted(in_table) == sorted(rules)
+    in_table = ops.removeprefix("`keras.ops`: ").removesuffix(", and the operators").split(", ")
+    rules = {kind.__name__ for kind in RULES if not isinstance(kind, type)}
+    assert sorted(in_table) == sorted(rules)
+
+
+def conv(x, **settings):
+    return L.Conv2D(4, 3, **settings)(x)
+
+
+IMAGE, FREE = (12, 13, 3), (None, None, 3)
+REFUSED = {
+    "merging a strided 'same' layer with more than pointwise ones at an unknown image size": (
+        FREE,
+        lambda x: conv(conv(x, strides=2, padding="same")),
+        "padding='same' depends on the image size",
+    ),
+    "merging it with a stride before it that shares a divisor with its own": (
+        IMAGE,
+        lambda x: L.Conv2DTranspose(2, 3, strides=2)(conv(x, strides=2)),
+        "a stride of 2 meets an upsampling by 2",
+    ),
+    "other interpolations": (
+        IMAGE,
+        lambda x: L.UpSampling2D(2, interpolation="bicubic")(conv(x)),
+        "its interpolation 'bicubic'",
+    ),
+    "merging it with a stride before it that shares a divisor with its factor": (
+        IMAGE,
+        lambda x: L.UpSampling2D(4)(conv(x, strides=2)),
+        "a stride of 2 meets an upsampling by 4",
+    ),
+    "images that it does not divide": (
+        IMAGE,
+        lambda x: L.AdaptiveAveragePooling2D(5)(conv(x)),
+        "do not divide into",
+    ),
+    "images of unknown size": (
+        FREE,
+        lambda x: L.Dense(2)(L.GlobalAveragePooling2D()(conv(x))),
+        "at an unknown image size",
+    ),
+    "other shapes": (
+        IMAGE,
+        lambda x: L.Reshape((12, 39))(x),
+        "it changes the shape to other than a vector",
+    ),
+    "another axis": (
+        IMAGE,
+        lambda x: L.Concatenate(axis=1)([L.BatchNormalization(axis=2)(x), x]),
+        "it works along axis",
+    ),
+    "values that are not finite": (
+        IMAGE,
+        lambda x: L.Rescaling(float("inf"))(x),
+        "is not finite",
+    ),
+    "sums that broadcast": (
+        IMAGE,
+        lambda x: L.Add()([conv(x), L.Dense(4)(L.GlobalAveragePooling2D(keepdims=True)(x))]),
+        "a sum that broadcasts",
+    ),
+    "merging parts of several sources": (
+        IMAGE,
+        lambda x: L.Conv2D(2, 1)(L.Concatenate()([conv(L.ReLU()(x)), conv(x)])),
+        "a concatenation of several sources",
+    ),
+    "activations other than linear": (
+        IMAGE,
+        lambda x: L.Activation("tanh")(conv(x)),
+        "its activation 'tanh' is not linear",
+    ),
+    "products and quotients of tensors": (
+        IMAGE,
+        lambda x: x * L.ReLU()(x),
+        "a product of two tensors is not linear",
+    ),
+    "constants that vary along other axes": (
+        IMAGE,
+        lambda x: x + np.arange(13.0, dtype="float32")[:, None],
+        "that varies along more than channels",
+    ),
+    "padding with other values": (
+        IMAGE,
+        lambda x: keras.ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=2.0),
+        "it pads with other than zeros",
+    ),
+    "indices other than slices": (
+        IMAGE,
+        lambda x: x[:, 0],
+        "it indexes with other than slices",
+    ),
+}
+
+
+def test_the_table_has_every_refusal():
+    in_table = {phrase for *_, cell in rows() for phrase in cell.split("; ") if phrase}
+    assert in_table == set(REFUSED)
+
+
+@pytest.mark.parametrize(("shape", "block", "reason"), REFUSED.values(), ids=REFUSED)
+def test_refused_as_the_table_says(shape, block, reason):
+    inputs = keras.Input(shape)
+    report = kerasfold.explain(keras.Model(inputs, block(inputs)), objective="layers")
+    reasons = [row.reason for row in (*report.kept, *report.apart)]
+    assert any(reason in told for told in reasons), reasons
