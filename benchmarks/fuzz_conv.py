@@ -1,4 +1,4 @@
-"""Random compositions, sums and concatenations of operators against the oracle of the tests.
+"""Random compositions, sums, concatenations and frames of operators against the tests' oracle.
 
     python benchmarks/fuzz_conv.py --rank1 100000 --rank23 5000 --seed 0
 
@@ -25,16 +25,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from oracle import (
     TOLERANCE,
+    apply_endless,
+    apply_links,
     apply_windows,
     assert_well_formed,
     at_sizes,
     conv,
+    crop_to,
     describe,
     error,
     exists,
     output_size,
     output_sizes,
     same_padding,
+    sample_read,
+    samples_read,
 )
 
 Pick = Callable[[int, int], int]
@@ -42,6 +47,9 @@ Pick = Callable[[int, int], int]
 
 LARGEST = {1: 12, 2: 8, 3: 5}
 """Largest input size by rank: what a test of that rank can afford."""
+
+FRAMED = {1: 24, 2: 12, 3: 7}
+"""The same for chains with a frame, whose images must be larger than it."""
 
 KINDS = ("any", "valid", "same", "pool", "nearest", "transposed", "pointwise", "pad", "crop")
 
@@ -151,6 +159,67 @@ def draw_chain(
     return operators, first
 
 
+def draw_window(pick: Pick, size: int, channels: int, seed: int) -> tuple[Any, np.ndarray]:
+    """An axis of a normalised operator, and its weights (taps, channels).
+
+    Average pooling 'same', bilinear upsampling, or any positive weights that sum to 1 over
+    the samples that a window wholly inside sees, in any place where each window sees one.
+    """
+    kind = pick(0, 2)
+    if kind == 0:
+        axis = draw_axis(pick, size, "any")
+        phase = np.arange(axis.taps) * axis.dilation % axis.upsampling
+        sees = len(set(phase)) == axis.upsampling and all(
+            any(sample_read(axis, p, t) is not None for t in range(axis.taps))
+            for p in range(output_size(axis))
+        )
+        if sees:
+            weights = np.random.default_rng(seed).uniform(0.5, 1.5, (axis.taps, channels))
+            return axis, weights / ((phase[:, None] == phase) @ weights)
+    if kind == 1:
+        factor = pick(1, 3)
+        low = (3 * factor - 2) // 2
+        distance = np.arange(2 * factor - factor % 2) - low + (factor - 1) / 2
+        axis = conv.Axis(size, len(distance), upsampling=factor, pad=(low, low))
+        return axis, np.repeat(1 - np.abs(distance)[:, None] / factor, channels, axis=1)
+    axis = conv.Axis(size, pick(1, 4), pick(1, 3))
+    axis = replace(axis, pad=same_padding(axis, size)).tight()
+    return axis, np.full((axis.taps, channels), 1 / axis.taps)
+
+
+def draw_normalised(pick: Pick, sizes: Sequence[int], channels: int) -> Any:
+    """A random normalised operator."""
+    kernel, axes = np.ones((1, channels)), []
+    for size in sizes:
+        axis, weights = draw_window(pick, size, channels, pick(0, 2**31))
+        axes.append(axis)
+        kernel = kernel[..., None, :, :] * weights[:, None, :]
+    geometry = conv.Geometry(tuple(axes), (channels, channels), channels, normalised=True)
+    return conv.Operator(geometry, kernel, np.zeros(channels))
+
+
+def draw_links(pick: Pick, rank: int, length: int) -> list[Any]:
+    """A chain, normalised operators among it."""
+    operators: list[Any] = []
+    sizes = tuple(pick(1, FRAMED[rank]) for _ in range(rank))
+    channels = pick(1, 3)
+    while len(operators) < length and max(sizes) <= 2 * FRAMED[rank]:
+        draw = draw_normalised if pick(0, 3) == 0 else draw_operator
+        operators.append(draw(pick, sizes, channels))
+        sizes = output_sizes(operators[-1])
+        channels = operators[-1].geometry.channels[1]
+    return operators
+
+
+def draw_box(pick: Pick, sizes: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Some of the outputs."""
+    box = []
+    for size in sizes:
+        first = pick(0, size - 1)
+        box.append((first, pick(first + 1, size)))
+    return tuple(box)
+
+
 def draw_known(pick: Pick, rank: int) -> list[bool]:
     """Which axes have a known size: mostly none of them."""
     return [pick(0, 4) == 0 for _ in range(rank)]
@@ -229,8 +298,12 @@ class Tally:
         try:
             return build(*arguments)
         except conv.Refused as refusal:
-            self.refused[re.sub(r"\d+", "#", refusal.reason)] += 1
+            self.refuse(refusal)
             return None
+
+    def refuse(self, refusal: Any) -> None:
+        """Count a refusal."""
+        self.refused[re.sub(r"\d+", "#", refusal.reason)] += 1
 
     def compare(
         self, what: str, result: Any, expected: np.ndarray, x: np.ndarray, *given: Any
@@ -243,13 +316,19 @@ class Tally:
             raise Failure(
                 f"{what}: {problem}\n{result.geometry}\n\n{describe(*given)}"
             ) from problem
+        self.compare_values(what, actual, expected, f"{result.geometry}", *given)
+
+    def compare_values(
+        self, what: str, actual: np.ndarray, expected: np.ndarray, found: str, *given: Any
+    ) -> None:
+        """Hold values against what they should be."""
         difference = error(actual, expected)
         self.checked[what] += 1
         self.worst = max(self.worst, difference)
         if difference > TOLERANCE:
-            shapes = f"input {x.shape}, output {actual.shape}, expected {expected.shape}"
+            shapes = f"output {actual.shape}, expected {expected.shape}"
             raise Failure(
-                f"{what}: {shapes}, error {difference:.1e}\n{result.geometry}\n\n{describe(*given)}"
+                f"{what}: {shapes}, error {difference:.1e}\n{found}\n\n{describe(*given)}"
             )
 
 
@@ -362,6 +441,102 @@ def check_concatenation(tally: Tally, pick: Pick, rank: int) -> None:
         tally.compare("concatenation", stacked, expected, x, *parts)
 
 
+def check_frame(tally: Tally, pick: Pick, rank: int) -> None:
+    """A chain with borders: inside its frame one kernel; any part of it as the whole has it."""
+    operators = draw_links(pick, rank, pick(1, 4))
+    seed = pick(0, 2**31)
+    hold_frame(tally, operators, seed)
+    hold_part(tally, operators, draw_box(pick, output_sizes(operators[-1])), seed)
+
+
+def hold_frame(tally: Tally, operators: Sequence[Any], seed: int) -> bool:
+    """Hold the frame of a chain against its outputs; whether it has one."""
+    links = [operator.geometry for operator in operators]
+    frame = tally.attempt(conv.frame_of, links)
+    if frame is None:
+        return False
+    x = image(operators[0], seed)
+    expected = apply_links(operators, x)
+    interior, _ = conv.frame_boxes(expected.shape[:-1], frame)
+    found = f"frame {frame}, interior {interior}"
+    if any(first >= last for first, last in interior):
+        raise Failure(f"a frame without an interior: {found}\n\n{describe(*operators)}")
+    expected = crop_to(expected, interior)
+    read = samples_read(operators, interior)
+    if read is not None and all(operator.ones is None for operator in operators):
+        unread = np.ones(x.shape, dtype=bool)
+        crop_to(unread, read)[...] = False
+        endless = apply_endless(operators, np.where(unread, 0.0, x), interior)
+        tally.compare_values("interior, one kernel", endless, expected, found, *operators)
+    inside = restrict(tally, operators, interior)
+    if inside is None:
+        return True
+    actual = apply_links(inside, x)
+    tally.compare_values("interior, link by link", actual, expected, found, *operators)
+    if any(link.geometry.normalised for link in inside):
+        raise Failure(f"normalised within the frame: {found}\n\n{describe(*operators)}")
+    try:
+        total = conv.chain(inside)
+    except conv.Refused as refusal:
+        if must_compose(inside, refusal.reason):
+            problem = f"refused within the frame: {refusal}\n{found}"
+            raise Failure(f"{problem}\n\n{describe(*operators)}") from None
+        tally.refuse(refusal)
+    else:
+        tally.compare("interior, composed", total, expected, x, *operators)
+    return True
+
+
+def must_compose(links: Sequence[Any], reason: str) -> bool:
+    """Whether links without a border may not be refused for that reason.
+
+    Without upsampling no reason is left. With it, a bias may vary from phase to phase; and with
+    strides as well, what `compose` knows of padding is a bound.
+    """
+    if any(link.ones is not None for link in links):
+        return False
+    axes = [axis for link in links for axis in link.geometry.axes]
+    strides, upsamplings = ({getattr(a, name) for a in axes} for name in ("stride", "upsampling"))
+    return upsamplings <= {1} or (strides <= {1} and reason.startswith("zero padding"))
+
+
+def hold_part(tally: Tally, operators: Sequence[Any], box: Sequence[Any], seed: int) -> None:
+    """Hold a chain that computes only the outputs in `box` against the chain."""
+    inside = restrict(tally, operators, box)
+    if inside is not None:
+        x = image(operators[0], seed)
+        expected = crop_to(apply_links(operators, x), box)
+        actual = apply_links(inside, x)
+        tally.compare_values("restriction", actual, expected, f"box {box}", *operators)
+
+
+def restrict(tally: Tally, operators: Sequence[Any], box: Sequence[Any]) -> list[Any] | None:
+    """The operators that compute the outputs in `box`, each well-formed; None where refused."""
+    links = tally.attempt(conv.restricted, [operator.geometry for operator in operators], box)
+    if links is None:
+        if samples_read(operators, box) is not None:
+            raise Failure(f"refused to compute {box}\n\n{describe(*operators)}")
+        return None
+    inside = [
+        replace(operator, geometry=link) for operator, link in zip(operators, links, strict=True)
+    ]
+    sizes = [tuple(axis.size for axis in operators[0].geometry.axes)]
+    sizes += [output_sizes(link) for link in inside]
+    try:
+        for operator, link, size in zip(operators, inside, sizes, strict=False):
+            assert_well_formed(link)
+            old, new = operator.geometry, link.geometry
+            assert tuple(axis.size for axis in new.axes) == size, "links that do not fit"
+            assert new.normalised <= old.normalised
+            kept = replace(new, axes=old.axes, steady=old.steady, normalised=old.normalised)
+            assert kept == old, "another operator"
+        assert sizes[-1] == tuple(last - first for first, last in box), "another box"
+    except AssertionError as problem:
+        found = "\n".join(str(link) for link in links)
+        raise Failure(f"box {box}: {problem}\n{found}\n\n{describe(*operators)}") from problem
+    return inside
+
+
 CHECKS = (
     check_composition,
     check_composition,
@@ -371,6 +546,7 @@ CHECKS = (
     check_sum,
     check_concatenation,
     check_unknown_siblings,
+    check_frame,
 )
 
 

@@ -106,9 +106,9 @@ class Axis:
             assert self.out is not None
             pad_hi = self.stride * (self.out - 1) + self.span - self.extent - pad_lo
         if pad_lo < 0:
-            crop_lo, pad_lo = crop_lo + -pad_lo // self.upsampling, -(-pad_lo % self.upsampling)
+            crop_lo, pad_lo = crop_lo - pad_lo // self.upsampling, pad_lo % self.upsampling
         if pad_hi < 0:
-            crop_hi, pad_hi = crop_hi + -pad_hi // self.upsampling, -(-pad_hi % self.upsampling)
+            crop_hi, pad_hi = crop_hi - pad_hi // self.upsampling, pad_hi % self.upsampling
         dilation = self.dilation if self.taps > 1 else 1
         if (crop_lo, crop_hi) == self.crop and (pad_lo, pad_hi) == self.pad:
             return self if dilation == self.dilation else replace(self, dilation=1)
@@ -288,7 +288,7 @@ def _align(axes: Sequence[Axis]) -> tuple[Axis, list[Pair]]:
     crop: list[int] = []
     for side in (0, 1):
         # A crop is part of the map only where the window reads beyond it.
-        fixed = {axis.crop[side] for axis in axes if axis.pad[side] > 0}
+        fixed = {axis.crop[side] for axis in axes if axis.pad[side] >= axis.upsampling}
         least = min(axis.crop[side] for axis in axes)
         if len(fixed) > 1 or (fixed and fixed != {least}):
             raise Refused("branches that crop the image differently before padding it")
@@ -535,6 +535,10 @@ def frame_of(links: Sequence[Geometry]) -> Box:
             _widened(axis_a, axis_b, extends, *frames)
             for axis_a, axis_b, *frames in zip(a.axes, b.axes, frame, _own_frame(b), strict=True)
         )
+    if any(
+        (axis.out or 0) <= lo + hi for axis, (lo, hi) in zip(links[-1].axes, frame, strict=True)
+    ):
+        raise Refused("an image too small to have an interior that padding does not reach")
     return frame
 
 
@@ -570,9 +574,7 @@ def _widened(a: Axis, b: Axis, extends: bool, inner: Pair, own: Pair) -> Pair:
     if unclean[1] or inner[1]:
         most = ell * (a.out - high - b.crop[0]) - 1
         last = min(last, (most + b.pad[0] - b.span + 1) // b.stride)
-    if last < first:
-        raise Refused("an image too small to have an interior that padding does not reach")
-    return first, b.out - 1 - last
+    return first, max(b.out - 1 - last, 0)
 
 
 def frame_boxes(sizes: Sequence[int], frame: Box) -> tuple[Box, list[tuple[int, int, Box]]]:

@@ -2,8 +2,10 @@
 
 `apply` follows the formula at the head of `kerasfold/conv.py` one multiplication at a time.
 `apply_windows` is the same sum with the loop over output positions left to NumPy slices, for
-runs too long for `apply`; the tests hold it against `apply`. Neither calls any method of the
-module under test: they read the fields of its dataclasses, and define every size themselves.
+runs too long for `apply`; the tests hold it against `apply`. A normalised operator divides what
+its window sums by the weights that fell on real samples. `apply_endless` is what one kernel for
+a whole chain gives. None of them calls any method of the module under test: they read the fields
+of its dataclasses, and define every size themselves.
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ from typing import Any
 import numpy as np
 
 TOLERANCE = 1e-10
+
+Box = Sequence[tuple[int, int]]
+"""[first, last) along each axis."""
 
 
 def _load_conv() -> Any:
@@ -72,16 +77,20 @@ def apply(operator: Any, x: np.ndarray) -> np.ndarray:
     y = np.zeros((*output_sizes(operator), outputs))
     for p in np.ndindex(*y.shape[:-1]):
         y[p] = operator.bias
+        weight = np.zeros(outputs)
         for t in np.ndindex(*(axis.taps for axis in axes)):
             samples = tuple(sample_read(*read) for read in zip(axes, p, t, strict=True))
             if None in samples:
                 continue
+            weight += operator.kernel[t].sum(axis=0)
             for o in range(outputs):
                 first = o // outputs_per_group * inputs_per_group
                 for i in range(inputs_per_group):
                     y[(*p, o)] += operator.kernel[(*t, i, o)] * x[(*samples, first + i)]
                 if operator.ones is not None:
                     y[(*p, o)] += operator.ones[(*t, o)]
+        if geometry.normalised:
+            y[p] /= weight
     return y
 
 
@@ -103,6 +112,7 @@ def apply_windows(operator: Any, x: np.ndarray) -> np.ndarray:
     groups = geometry.groups
     kernel = operator.kernel.reshape(*operator.kernel.shape[:-1], groups, outputs // groups)
     y = np.zeros((*sizes, outputs)) + operator.bias
+    weight = np.zeros((*sizes, outputs))
     for t in np.ndindex(*(axis.taps for axis in axes)):
         window = padded[
             tuple(
@@ -118,7 +128,66 @@ def apply_windows(operator: Any, x: np.ndarray) -> np.ndarray:
         y += (channels * np.moveaxis(kernel[t], 0, 1)).sum(axis=-2).reshape(*sizes, outputs)
         if operator.ones is not None:
             y += window[..., -1:] * operator.ones[t]
-    return y
+        weight += window[..., -1:] * operator.kernel[t].sum(axis=0)
+    return y / weight if geometry.normalised else y
+
+
+def apply_links(operators: Sequence[Any], x: np.ndarray) -> np.ndarray:
+    """`apply_windows`, one operator after another."""
+    for operator in operators:
+        x = apply_windows(operator, x)
+    return x
+
+
+def apply_endless(operators: Sequence[Any], x: np.ndarray, box: Box) -> np.ndarray:
+    """The outputs in `box` of a chain in which only the first image ends: what one kernel gives.
+
+    Whatever lies beyond an image between two operators, or is cropped there, is what the
+    operator before gives at that place, not zero; and every kernel is taken as it stands.
+    """
+    *before, last = operators
+    axes, reads = [], []
+    for axis, (first, end) in zip(last.geometry.axes, box, strict=True):
+        low = first * axis.stride - axis.pad[0]
+        high = (end - 1) * axis.stride - axis.pad[0] + axis.dilation * (axis.taps - 1)
+        begin = math.ceil(low / axis.upsampling)
+        until = max(math.floor(high / axis.upsampling), begin)
+        pad = (begin * axis.upsampling - low, high - until * axis.upsampling)
+        axes.append(replace(axis, size=until - begin + 1, crop=(0, 0), pad=pad))
+        reads.append((axis.crop[0] + begin, axis.crop[0] + until + 1))
+    if before:
+        values = apply_endless(before, x, reads)
+    else:
+        values = np.zeros((*(end - first for first, end in reads), x.shape[-1]))
+        for p in np.ndindex(*values.shape[:-1]):
+            samples = tuple(i + first for i, (first, _) in zip(p, reads, strict=True))
+            if all(
+                axis.crop[0] <= i < axis.size - axis.crop[1]
+                for i, axis in zip(samples, last.geometry.axes, strict=True)
+            ):
+                values[p] = x[samples]
+    assert last.ones is None, "an image of ones ends where its image does"
+    geometry = replace(last.geometry, axes=tuple(axes), normalised=False)
+    return apply_windows(replace(last, geometry=geometry), values)
+
+
+def crop_to(y: np.ndarray, box: Box) -> np.ndarray:
+    """The pixels of `y` in `box`."""
+    return y[tuple(slice(*pair) for pair in box)]
+
+
+def samples_read(operators: Sequence[Any], box: Box) -> list[tuple[int, int]] | None:
+    """What of the first image the outputs in `box` read; None where some image is not read."""
+    for operator in reversed(operators):
+        before = []
+        for axis, outputs in zip(operator.geometry.axes, box, strict=True):
+            reads = [sample_read(axis, p, t) for p in range(*outputs) for t in range(axis.taps)]
+            samples = [sample for sample in reads if sample is not None]
+            if not samples:
+                return None
+            before.append((min(samples), max(samples) + 1))
+        box = before
+    return list(box)
 
 
 def _outer(masks: Sequence[Sequence[bool]]) -> np.ndarray:

@@ -865,6 +865,9 @@ def test_a_tenth_of_the_bulk_run() -> None:
         "sum at an unknown size": 2000,
         "concatenation": 800,
         "concatenation at an unknown size": 2000,
+        "interior, one kernel": 400,
+        "interior, composed": 400,
+        "restriction": 800,
     }
     for what, count in least.items():
         assert tally.checked[what] >= count, f"too few to mean anything: {what}\n{tally}"
