@@ -5,14 +5,14 @@ the materialised nodes or roots it reads, composed. Materialising every call's o
 original model; materialising the sinks alone collapses everything. `plan` looks for the
 cheapest set under an objective, starting from the original, so it never does worse:
 
-- exact dynamic programming where a component is a chain;
-- every subset where a component has few tensors;
+- the shortest path over its tensors where a component is a chain;
+- a beam search where it has few tensors, exact where it has very few;
 - otherwise a descent that drops one tensor, or all operands of a sum, at a time.
 """
 
 from __future__ import annotations
 
-import itertools
+import heapq
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -24,7 +24,9 @@ from kerasfold.forms import Forms
 from kerasfold.region import Regions
 from kerasfold.segment import Segment
 
-EXHAUSTIVE = 9  # tensors up to which every subset is tried
+EXACT = 10  # undecided tensors up to which every way to decide is kept
+BEAMED = 64  # undecided tensors up to which some ways are
+WIDTH = 16  # ways kept
 LOOKBACK = 16  # links of a chain merged at once; merged links may merge again
 
 
@@ -97,6 +99,24 @@ def original_plan(regions: Regions) -> Plan:
     return Plan(segments, {}, cost, cost)
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class _Way:
+    """One way to have decided on the nodes so far.
+
+    Attributes:
+        cost: of the segments it has.
+        before: the way it goes on from.
+        segment: the segment of the last node, if that is materialised.
+        pending: nodes that are not materialised and will be read, with all nodes that a
+            reader of them composes.
+    """
+
+    cost: Cost
+    before: _Way | None
+    segment: Segment | None
+    pending: tuple[tuple[int, frozenset[int]], ...]
+
+
 class _Search:
     """One run of the planner: the program, the objective, and costs already worked out."""
 
@@ -145,8 +165,12 @@ class _Search:
 
     def segment(self, index: int, cut: Container[int]) -> Segment | Refused:
         """The cheapest form of one node, given what is materialised before it."""
+        return self.cheapest_form(index, self.visit(index, cut))
+
+    def cheapest_form(self, index: int, visited: Sequence[int]) -> Segment | Refused:
+        """The cheapest way to compute `visited`, of which `index` is the last."""
         best, refusal = None, Refused("")
-        for form in self.forms.of(index, self.visit(index, cut)):
+        for form in self.forms.of(index, visited):
             if isinstance(form, Refused):
                 refusal = form
             elif best is None or self.key(form.cost) < self.key(best.cost):
@@ -165,37 +189,69 @@ class _Search:
             return start
         if _is_chain(component, required):
             return self._chain(everything, start)
-        if len(optional) <= EXHAUSTIVE:
-            return self._exhaustive(component, required, sorted(optional), start)
+        if len(optional) <= BEAMED:
+            return self._beam(component, start, 2**EXACT if len(optional) <= EXACT else WIDTH)
         return self._descent(component, everything, required, start)
 
-    def _exhaustive(
-        self,
-        component: Sequence[Node],
-        required: frozenset[int],
-        optional: Sequence[int],
-        start: dict[int, Segment],
+    def _beam(
+        self, component: Sequence[Node], start: dict[int, Segment], width: int
     ) -> dict[int, Segment]:
-        best, best_key = start, self.total(start)
+        """Decide on one node after another, with the `width` best ways to have decided so far.
+
+        What is still to come depends on the undecided past only through the nodes that it
+        would have to compose: of all ways that leave the same nodes, the cheapest is kept.
+        So this is exact as long as there are no more than `width` ways.
+        """
+        last_read = {o: node.index for node in component for o in node.operands}
         known: dict[tuple[int, frozenset[int]], Segment | Refused] = {}
-        before = {i: frozenset(self.visit(i, ())) for i in (*required, *optional)}
-        for size in range(len(optional) - 1, -1, -1):
-            for subset in itertools.combinations(optional, size):
-                cut = required | frozenset(subset)
-                trial: dict[int, Segment] = {}
-                for index in cut:
-                    place = (index, cut & before[index])
-                    if place not in known:
-                        known[place] = self.segment(index, cut)
-                    segment = known[place]
-                    if isinstance(segment, Refused):
-                        break
-                    trial[index] = segment
+
+        def form(index: int, pending: frozenset[int]) -> Segment | Refused:
+            if (index, pending) not in known:
+                known[index, pending] = self.cheapest_form(index, sorted(pending))
+            return known[index, pending]
+
+        def estimate(way: _Way) -> tuple[float, ...]:
+            """Cost if whatever is pending were computed now."""
+            total = way.cost
+            for index, pending in way.pending:
+                segment = form(index, pending) if index in start else Refused("")
+                if isinstance(segment, Refused):
+                    total = sum((start[i].cost for i in pending if i in start), total)
                 else:
-                    key = self.total(trial)
-                    if key < best_key:
-                        best, best_key = trial, key
-        return best
+                    total += segment.cost
+            return self.key(total)
+
+        ways = [_Way(Cost(), None, None, ())]
+        for node in component:
+            index = node.index
+            decided: dict[tuple[tuple[int, frozenset[int]], ...], _Way] = {}
+            for way in ways:
+                pending = dict(way.pending)
+                here = frozenset({index}).union(*(pending.get(o, ()) for o in node.operands))
+                still = [(o, p) for o, p in way.pending if last_read.get(o, index) > index]
+                options = []
+                if index not in self.fixed:
+                    options.append(_Way(way.cost, way, None, (*still, (index, here))))
+                if index in start:
+                    segment = form(index, here)
+                    if not isinstance(segment, Refused):
+                        options.append(_Way(way.cost + segment.cost, way, segment, (*still,)))
+                for option in options:
+                    rival = decided.get(option.pending)
+                    if rival is None or self.key(option.cost) < self.key(rival.cost):
+                        decided[option.pending] = option
+            ways = list(decided.values())
+            if len(ways) > width:
+                ways = heapq.nsmallest(width, ways, key=estimate)
+
+        best = min(ways, key=lambda way: self.key(way.cost))
+        chosen: dict[int, Segment] = {}
+        step: _Way | None = best
+        while step is not None:
+            if step.segment is not None:
+                chosen[step.segment.node] = step.segment
+            step = step.before
+        return chosen
 
     def _chain(self, everything: frozenset[int], start: dict[int, Segment]) -> dict[int, Segment]:
         """Shortest path over the cut points of a chain, repeated on its own result."""
