@@ -13,7 +13,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -37,6 +37,8 @@ class Node:
         load: reads the operator's weights, for form 'operator'.
         factors: one weight per operand, for form 'sum'.
         weightless: an operator without multiplications by weights (padding, a pool).
+        mean: whether every output is a weighted mean of its own channel's inputs, but for what
+            padding cuts off: such an operator commutes with pointwise ones.
     """
 
     index: int
@@ -48,6 +50,7 @@ class Node:
     load: Callable[[], Operator] | None = None
     factors: tuple[float, ...] = ()
     weightless: bool = False
+    mean: bool = False
 
 
 @dataclass(slots=True)
@@ -111,6 +114,8 @@ class Signal:
     node: Node
     layout: str
 
+    __array_ufunc__: ClassVar[None] = None  # array + signal is the signal's business
+
     @property
     def sizes(self) -> Sizes:
         """Samples along each spatial axis, None where unknown."""
@@ -132,7 +137,11 @@ class Signal:
         return 1 if self.layout == "channels_first" else self.rank + 1
 
     def apply(
-        self, geometry: Geometry, load: Callable[[], Operator], weightless: bool = False
+        self,
+        geometry: Geometry,
+        load: Callable[[], Operator],
+        weightless: bool = False,
+        mean: bool = False,
     ) -> Signal:
         """The signal after an operator, whose weights `load` reads."""
         return self.program._append(
@@ -144,6 +153,7 @@ class Signal:
             geometry=geometry,
             load=load,
             weightless=weightless,
+            mean=mean,
         )
 
     def convolve(
@@ -233,7 +243,7 @@ class Signal:
             kernel = np.broadcast_to(window()[..., None, None], geometry.kernel_shape)
             return Operator(geometry, kernel, np.zeros(self.channels))
 
-        return self.apply(geometry, load, weightless=True)
+        return self.apply(geometry, load, weightless=True, mean=True)
 
     def pad(self, padding: Sequence[Pair]) -> Signal:
         """Add zeros (low, high) along each axis."""
@@ -267,7 +277,7 @@ class Signal:
         def load() -> Operator:
             return Operator(geometry, np.full(shape, 1 / math.prod(sizes)), np.zeros(self.channels))
 
-        return self.apply(geometry, load, weightless=True)
+        return self.apply(geometry, load, weightless=True, mean=True)
 
     def flatten(self) -> Signal:
         """The image as one vector, channels fastest."""
@@ -290,7 +300,7 @@ class Signal:
         def load() -> Operator:
             return Operator(geometry, np.ones(geometry.kernel_shape), np.zeros(self.channels))
 
-        return self.apply(geometry, load, weightless=True)
+        return self.apply(geometry, load, weightless=True, mean=True)
 
     def interpolate(self, factors: Any) -> Signal:
         """Bilinear upsampling with half-pixel centres: a triangular window, normalised.
@@ -338,7 +348,7 @@ class Signal:
             extra,
             strict=True,
         )
-        axes = tuple(_transposed(n, k, s, r, padding, e) for n, k, s, r, e in per_axis)
+        axes = tuple(transposed_axis(n, k, s, r, padding, e) for n, k, s, r, e in per_axis)
         offset = None if bias is None else as_array(bias)
         biased = offset is not None and bool(np.any(offset))
         geometry = Geometry(axes, (self.channels, outputs), 1, biased)
@@ -422,7 +432,7 @@ def _padded(axis: Axis, padding: str | Pair) -> Axis:
     return axis.tight()
 
 
-def _transposed(
+def transposed_axis(
     n: int | None, taps: int, stride: int, dilation: int, padding: str, extra: int | None
 ) -> Axis:
     """One axis of a transposed convolution, aligned as TensorFlow's gradient of a convolution.

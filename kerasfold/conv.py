@@ -336,9 +336,10 @@ class Geometry:
         groups: `feature_group_count`; the channels split into so many independent blocks.
         biased: whether a bias that is not zero is added.
         ones: whether it reads an image of ones beside its input.
-        steady: whether it maps a constant image to a constant image in spite of the zeros
-            it inserts or pads with (nearest upsampling does; a transposed convolution of
-            arbitrary weights does not).
+        steady: whether it maps a constant image to a constant image, border included: true
+            where it neither inserts nor pads with zeros, and to be said where it does in spite
+            of them (nearest upsampling does; a transposed convolution of arbitrary weights
+            does not).
         vector: whether its one output pixel is a vector, as after global pooling; what
             follows then has no spatial axes.
         normalised: whether a window that reaches beyond the image divides by the weight that
@@ -356,14 +357,12 @@ class Geometry:
     vector: bool = False
     normalised: bool = False
 
-    @property
-    def is_steady(self) -> bool:
-        """Whether a constant image becomes a constant image, border included."""
-        return (
-            self.steady
-            or self.normalised
+    def __post_init__(self) -> None:
+        if not self.steady and (
+            self.normalised
             or not any(axis.same or max(axis.pad) > 0 or axis.upsampling > 1 for axis in self.axes)
-        )
+        ):
+            object.__setattr__(self, "steady", True)
 
     @property
     def sizes(self) -> tuple[int | None, ...]:
@@ -447,7 +446,7 @@ def _compose_geometry(
         _compose_axis(axis_b, axis_a) for axis_b, axis_a in zip(b.axes, a.axes, strict=True)
     ]
     indicator = None
-    if b.ones or (a.biased and not b.is_steady):
+    if b.ones or (a.biased and not b.steady):
         indicator = _indicator(b, a)
     return (
         Geometry(
@@ -456,7 +455,7 @@ def _compose_geometry(
             _join_groups(a.groups, b.groups),
             b.biased or (a.biased and indicator is None),
             a.ones or b.ones or indicator is not None,
-            a.is_steady and b.is_steady,
+            a.steady and b.steady,
             vector,
         ),
         placements,
@@ -511,7 +510,7 @@ def restricted(links: Sequence[Geometry], box: Box) -> list[Geometry]:
                 for a, (lo, hi) in zip(axes, before, strict=True)
             ]
         normalised = geometry.normalised and any(axis.reaches_out for axis in axes)
-        cut = replace(geometry, axes=tuple(axes), steady=geometry.is_steady, normalised=normalised)
+        cut = replace(geometry, axes=tuple(axes), steady=geometry.steady, normalised=normalised)
         result.append(cut)
         box = tuple(before)
     return result[::-1]
@@ -606,7 +605,7 @@ def add_geometry(terms: Sequence[Geometry]) -> Geometry:
         _join_groups(*(t.groups for t in terms)),
         any(t.biased for t in terms),
         any(t.ones for t in terms),
-        all(t.is_steady for t in terms),
+        all(t.steady for t in terms),
         first.vector,
     )
 
@@ -625,7 +624,7 @@ def concatenate_geometry(parts: Sequence[Geometry]) -> Geometry:
         1,
         any(p.biased for p in parts),
         any(p.ones for p in parts),
-        all(p.is_steady for p in parts),
+        all(p.steady for p in parts),
         first.vector,
     )
 
@@ -890,8 +889,29 @@ def concatenate(operators: Sequence[Operator]) -> Operator:
     return Operator(geometry, kernel, np.concatenate([op.bias for op in operators]), ones)
 
 
-def chain(operators: Sequence[Operator]) -> Operator:
-    """`operators[-1] o ... o operators[0]`, associated greedily by the cheapest product."""
+def chain(operators: Sequence[Operator], target: Geometry | None = None) -> Operator:
+    """`operators[-1] o ... o operators[0]`, associated greedily by the cheapest product.
+
+    Args:
+        operators: the links, first to last.
+        target: geometry of their composition from first to last, where that is known to exist:
+            other associations may be refused, or pad and crop otherwise, and then do not count.
+
+    Raises:
+        Refused: no exact composition.
+    """
+    try:
+        result = _greedy(operators)
+    except Refused:
+        if target is None:
+            raise
+        return reduce(lambda a, b: compose(b, a), operators)
+    if target is None or replace(result.geometry, steady=target.steady) == target:
+        return result
+    return reduce(lambda a, b: compose(b, a), operators)
+
+
+def _greedy(operators: Sequence[Operator]) -> Operator:
     links = list(operators)
     while len(links) > 1:
         costs = [_product_cost(b.geometry, a.geometry) for a, b in itertools.pairwise(links)]

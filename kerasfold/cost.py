@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from kerasfold.conv import Geometry
-from kerasfold.express import keras_padding, written
+from kerasfold.express import is_one_layer, written
 
 NOMINAL_SIZE = 64  # samples assumed along an axis of unknown size
 
@@ -88,6 +88,6 @@ def operator_cost(geometry: Geometry, shared: int = 1, weightless: bool = False)
         _read(geometry) + moved_bytes(geometry.sizes, geometry.channels[1]) + 4 * geometry.params
     )
     seconds = max(macs / rate, moved / BYTES) + PER_CALL
-    if geometry.ones or keras_padding(geometry) is None:
+    if geometry.ones or not is_one_layer(geometry):
         seconds += 2 * _read(geometry) / BYTES + PER_CALL
     return Cost(macs, geometry.params / shared, 1, 0, seconds)

@@ -16,9 +16,10 @@ import keras
 import numpy as np
 from keras import tree
 
+from kerasfold.affine import Node
 from kerasfold.conv import Axis, Geometry, Operator
-from kerasfold.express import keras_padding, written
-from kerasfold.graph import Call, Tensor, blank_weights, copy_operation, copy_state
+from kerasfold.express import keras_padding, transposed_padding, written
+from kerasfold.graph import Call, Tensor, blank_weights, copy_operation, copy_state, largest
 from kerasfold.plan import Plan
 from kerasfold.region import Lifted, Regions
 from kerasfold.segment import Segment, framed_geometries
@@ -60,6 +61,7 @@ class _Emitter:
         self.values: dict[int, Any] = {}  # KerasTensor by graph tensor
         self.nodes: dict[int, Any] = {}  # KerasTensor by program node
         self.copies: dict[int, keras.Operation] = {}  # by id of the original
+        self.activations: dict[int, tuple[keras.Layer, keras.Layer]] = {}
         self.made: dict[Any, keras.Layer] = {}  # emitted layers that several calls share
         self.names: set[str] = {layer.name for layer in self.graph.input_layers}
         # Layers at the top keep their names; those lifted out of nested models give way.
@@ -80,6 +82,10 @@ class _Emitter:
                 self._keep(call)
             elif call.index in steps and steps[call.index].node in self.plan.segments:
                 self._segment(steps[call.index], self.plan.segments[steps[call.index].node])
+        for activation, copied in self.activations.values():
+            if activation.built and not copied.built:  # Keras builds it when it first runs
+                copied.build_from_config(activation.get_build_config())
+            copy_state(activation, copied)
         outputs = [
             self._named_output(tensor, name)
             for tensor, name in zip(tree.flatten(graph.outputs), graph.output_names, strict=True)
@@ -131,7 +137,7 @@ class _Emitter:
     def _name(self, wanted: str, own: bool = False) -> str:
         """A legal name that nothing else has; its `own` name for a layer at the top."""
         name, count = wanted, 0
-        while name in self.names or (name in self.outer and not own):
+        while name in self.names or (name in self.outer and not (own and name == wanted)):
             count += 1
             name = f"{wanted}_{count}"
         self.names.add(name)
@@ -210,7 +216,7 @@ class _Emitter:
             return
         name, key = self._call_name(call), self._sharing_key(segment)
         style = _Style(self, segment, key)
-        activation = lifted.activation
+        activation = self._activation(lifted.activation)
         if segment.form == "separable":
             (root,) = segment.terms
             weights = self.composed(segment)
@@ -245,17 +251,24 @@ class _Emitter:
                 added = name if activation is None else self._name(f"{name}_sum")
                 value = style.layer(keras.layers.Add, "sum", name=added)(parts)
                 if activation is not None:
-                    value = style.layer(
-                        keras.layers.Activation, "activation", name=name, activation=activation
-                    )(value)
+                    value = style._activated(value, activation, name)
         self.nodes[segment.node] = value
         self.values[call.outputs[0].index] = value
+
+    def _activation(self, activation: Any) -> Any:
+        """An inline activation; a copy of it where it is a layer, and may hold weights."""
+        if not isinstance(activation, keras.Layer):
+            return activation
+        if id(activation) not in self.activations:
+            copied = copy_operation(activation, self._name(activation.name), self.dtype)
+            self.activations[id(activation)] = (activation, copied)
+        return self.activations[id(activation)][1]
 
     def _sharing_key(self, segment: Segment) -> Any:
         """Equal for segments that are the same layers over again, so that they share weights."""
         owners = [self.owner[i].call.operation for i in segment.visited]
-        weighty = [o for o in owners if isinstance(o, keras.Layer) and o.weights]
-        if not weighty or min(self.calls_of[id(o)] for o in weighty) == 1:
+        weighty = {id(o) for o in owners if isinstance(o, keras.Layer) and o.weights}
+        if not weighty or min(self.calls_of[o] for o in weighty) == 1:
             return object()
         place = {node: i for i, node in enumerate(segment.visited)}
         roots: dict[int, int] = {}
@@ -266,9 +279,16 @@ class _Emitter:
                 ("inside", place[o]) if o in place else ("root", roots.setdefault(o, len(roots)))
                 for o in node.operands
             )
-            what = id(owner) if owner in weighty else (node.form, node.geometry, node.factors)
-            steps.append((what, index - self.owner[index].start, reads))
-        return tuple(steps), tuple(segment.terms.values()), segment.form
+            what = id(owner) if id(owner) in weighty else _content(node)
+            steps.append((what, index - self.owner[index].start, self._constants(index), reads))
+        activation = id(self.owner[segment.node].activation)
+        return tuple(steps), tuple(segment.terms.values()), segment.form, activation
+
+    def _constants(self, index: int) -> str:
+        """What else than tensors a node's call was given."""
+        call = self.owner[index].call
+        rest = [x for x in tree.flatten((call.args, call.kwargs)) if not isinstance(x, Tensor)]
+        return repr(rest)
 
 
 class _Style:
@@ -318,10 +338,7 @@ class _Style:
         x = self.convolution(x, operator, reserve(f"{name}_operator"), None, "operator")
         if activation is None:
             return self.copied(pool, x, name)
-        x = self.copied(pool, x, reserve(f"{name}_pool"))
-        return self.layer(keras.layers.Activation, "activation", name=name, activation=activation)(
-            x
-        )
+        return self._activated(self.copied(pool, x, reserve(f"{name}_pool")), activation, name)
 
     def _call(self, node: int) -> Call:
         return self.emitter.owner[node].call
@@ -353,9 +370,7 @@ class _Style:
                     [parts[position] for position in sorted(parts)]
                 )
         if activation is not None or last < 0:
-            image = self.layer(
-                keras.layers.Activation, "activation", name=name, activation=activation or "linear"
-            )(image)
+            image = self._activated(image, activation or "linear", name)
         return image
 
     def _strip(
@@ -373,7 +388,7 @@ class _Style:
             operator = Operator(geometry, stage.kernel, stage.bias)
             if any(axis.upsampling > 1 for axis in geometry.axes):
                 common = {"name": own, "activation": None, "use_bias": geometry.biased}
-                x = self._transposed(x, operator, common, role)
+                x = self._transposed_whole(x, operator, common, role)
                 continue
             crops, pads = [a.crop for a in geometry.axes], [a.pad for a in geometry.axes]
             x = self._pad_and_crop(x, crops, pads, label)
@@ -419,7 +434,7 @@ class _Style:
             operator = _constant_ones(operator)
             geometry, common["use_bias"] = operator.geometry, True
         if operator.ones is not None:
-            value = _pad_value(operator)
+            value = _pad_value(operator, largest(self.compute_dtype))
             if value is None:
                 x = self._with_ones(x, geometry, name)
                 operator = _homogeneous(operator)
@@ -492,24 +507,30 @@ class _Style:
                 units=geometry.channels[1],
                 **common,
             )
-        inner = self.emitter._name(f"{name}_image")
-        x = self.convolution(
-            x,
-            Operator(replace(geometry, vector=False), operator.kernel, operator.bias),
-            inner,
-            common["activation"],
-            role,
-        )
-        return self.layer(keras.layers.Flatten, (role, "flat"), name=name, data_format=self.layout)(
-            x
-        )
+        image = Operator(replace(geometry, vector=False), operator.kernel, operator.bias)
+        x = self.convolution(x, image, self.emitter._name(f"{name}_image"), None, role)
+        activation = common["activation"]
+        flat = name if activation is None else self.emitter._name(f"{name}_flat")
+        x = self.layer(keras.layers.Flatten, (role, "flat"), name=flat, data_format=self.layout)(x)
+        return x if activation is None else self._activated(x, activation, name, role)
+
+    def _activated(self, x: Any, activation: Any, name: str, role: Any = None) -> Any:
+        return self.layer(
+            keras.layers.Activation, (role, "activation"), name=name, activation=activation
+        )(x)
 
     def _transposed(self, x: Any, operator: Operator, common: dict[str, Any], role: Any) -> Any:
-        """An upsampling operator, as a transposed convolution between paddings and crops."""
-        geometry, name = operator.geometry, common["name"]
-        axes, rank = geometry.axes, len(geometry.axes)
-        kernel, _ = _written(operator.kernel, geometry)
-        kernel = np.flip(kernel, axis=tuple(range(rank))).swapaxes(-1, -2)
+        """An upsampling operator: a transposed convolution, padded as Keras can say it."""
+        padding = transposed_padding(operator.geometry)
+        if padding is None:
+            return self._transposed_whole(x, operator, common, role)
+        return self._transposed_layer(x, operator, role, **padding, **common)
+
+    def _transposed_whole(
+        self, x: Any, operator: Operator, common: dict[str, Any], role: Any
+    ) -> Any:
+        """An upsampling operator, cut from all that a transposed convolution can give."""
+        axes, name = operator.geometry.axes, common["name"]
         # The full result, L(n - 1) + span samples, starts span - 1 - lo before ours does.
         pads = [(_input_padding(a, 0), _input_padding(a, 1)) for a in axes]
         x = self._pad_and_crop(x, [a.crop for a in axes], pads, name)
@@ -520,39 +541,42 @@ class _Style:
             )
             for a, pad in zip(axes, pads, strict=True)
         ]
-        cropped = any(map(any, crops))
-        activation = common.pop("activation")
+        short = any(a.span < a.upsampling for a in axes)
+        full: dict[str, Any] = {
+            "padding": "valid",
+            "output_padding": (0,) * len(axes) if short else None,
+        }
+        if not any(map(any, crops)):
+            return self._transposed_layer(x, operator, role, **full, **common)
+        activation = common["activation"]
+        common = {**common, "activation": None, "name": self.emitter._name(f"{name}_full")}
+        x = self._transposed_layer(x, operator, role, **full, **common)
+        last = name if activation is None else self.emitter._name(f"{name}_crop")
+        x = self._cropped(x, crops, last)
+        if activation is None:
+            return x
+        return self._activated(x, activation, name, role)
+
+    def _transposed_layer(self, x: Any, operator: Operator, role: Any, **config: Any) -> Any:
+        rank = len(operator.geometry.axes)
+        kernel, _ = _written(operator.kernel, operator.geometry)
+        kernel = np.flip(kernel, axis=tuple(range(rank))).swapaxes(-1, -2)
         kind = (
             keras.layers.Conv1DTranspose,
             keras.layers.Conv2DTranspose,
             keras.layers.Conv3DTranspose,
         )[rank - 1]
-        common |= {"name": self.emitter._name(f"{name}_full")} if cropped else {}
-        x = self._weighted(
+        return self._weighted(
             kind,
             role,
             x,
             {"kernel": kernel, "bias": operator.bias},
-            filters=geometry.channels[1],
+            filters=operator.geometry.channels[1],
             kernel_size=kernel.shape[:rank],
-            strides=tuple(a.upsampling for a in axes),
-            padding="valid",
+            strides=tuple(a.upsampling for a in operator.geometry.axes),
             data_format=self.layout,
-            output_padding=tuple(0 for _ in axes)
-            if any(a.span < a.upsampling for a in axes)
-            else None,
-            activation=None if cropped else activation,
-            **common,
+            **config,
         )
-        if not cropped:
-            return x
-        last = name if activation is None else self.emitter._name(f"{name}_crop")
-        x = self._cropped(x, crops, last)
-        if activation is None:
-            return x
-        return self.layer(
-            keras.layers.Activation, (role, "activation"), name=name, activation=activation
-        )(x)
 
     def separable(
         self, x: Any, first: Operator | None, last: Operator | None, name: str, activation: Any
@@ -678,6 +702,14 @@ class _Style:
         return self.emitter.named(keras.ops.pad(x, around, constant_values=value), f"{name}_pad")
 
 
+def _content(node: Node) -> Any:
+    """What a node without Keras weights computes."""
+    if node.load is None:
+        return node.form, node.factors
+    operator = node.load()
+    return node.geometry, operator.kernel.tobytes(), operator.bias.tobytes()
+
+
 def _input_padding(axis: Axis, side: int) -> int:
     """Samples of zeros to put before a transposed convolution that must give more than it has."""
     return max(0, -(-(axis.pad[side] - axis.span + 1) // axis.upsampling))
@@ -722,11 +754,11 @@ def _start_as(values: np.ndarray) -> Any:
     return initializer
 
 
-def _pad_value(operator: Operator) -> float | None:
-    """The value v that padding the input with does what the image of ones does, if any.
+def _pad_value(operator: Operator, limit: float) -> float | None:
+    """The value v, up to `limit`, with which padding the input does what the image of ones does.
 
-    `kernel * x^ + ones * 1^` with `ones = -v sum_i kernel[:, i]` is `kernel * (x - v)^`: a
-    convolution of the input padded with v.
+    None where there is none. `kernel * x^ + ones * 1^` with `ones = -v sum_i kernel[:, i]` is
+    `kernel * (x - v)^`: a convolution of the input padded with v.
     """
     geometry = operator.geometry
     assert operator.ones is not None
@@ -739,7 +771,10 @@ def _pad_value(operator: Operator) -> float | None:
     value = -float(np.vdot(operator.ones, sums)) / size
     rest = np.max(np.abs(operator.ones + value * sums))
     exact = rest <= 64 * np.finfo("float64").eps * np.max(np.abs(operator.ones))
-    return value if exact else None
+    if not exact or not abs(value) <= limit:
+        return None
+    fits = np.max(np.abs(_unpadded(operator, value).bias), initial=0.0) <= limit
+    return value if fits else None
 
 
 def _unpadded(operator: Operator, value: float) -> Operator:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 
+from kerasfold.affine import transposed_axis
 from kerasfold.conv import Axis, Geometry, Refused
+from kerasfold.graph import public_op
 
 
 def keras_padding(geometry: Geometry) -> Literal["valid", "same"] | None:
@@ -17,8 +19,36 @@ def keras_padding(geometry: Geometry) -> Literal["valid", "same"] | None:
     return "same" if all(_is_same(axis) for axis in geometry.axes) else None
 
 
-def fits_keras_padding(geometry: Geometry) -> bool:
+def transposed_padding(geometry: Geometry) -> dict[str, Any] | None:
+    """`padding=` and `output_padding=` of a transposed convolution that is the geometry, or None.
+
+    Without them, the layer gives its 'valid' result, of which too much has to be cropped.
+    """
+    axes = written(geometry).axes
+    for padding in ("valid", "same"):
+        found = [_output_paddings(axis, padding) for axis in axes]
+        if all(None in options for options in found):
+            return {"padding": padding, "output_padding": None}
+        extra = [[e for e in options if e is not None] for options in found]
+        if all(extra):
+            return {"padding": padding, "output_padding": tuple(e[0] for e in extra)}
+    return None
+
+
+def _output_paddings(axis: Axis, padding: str) -> list[int | None]:
+    """Values of `output_padding` for which Keras aligns one axis so; it is below the stride."""
+    return [
+        extra
+        for extra in (None, *range(axis.upsampling))
+        if axis
+        == transposed_axis(axis.size, axis.taps, axis.upsampling, axis.dilation, padding, extra)
+    ]
+
+
+def is_one_layer(geometry: Geometry) -> bool:
     """Whether no separate padding or cropping layer is needed."""
+    if any(axis.upsampling > 1 for axis in geometry.axes):
+        return transposed_padding(geometry) is not None
     return keras_padding(geometry) is not None
 
 
@@ -89,6 +119,8 @@ def written(geometry: Geometry) -> Geometry:
 
 def check_emittable(geometry: Geometry) -> None:
     """Refuse an operator that no single Keras layer expresses."""
+    if len(geometry.axes) > 3:
+        raise Refused(f"an image of {len(geometry.axes)} axes, for which Keras has no convolution")
     if any(axis.size is not None and axis.size <= sum(axis.crop) for axis in geometry.axes):
         raise Refused("an output that reads nothing but padding, which no cropping layer leaves")
     if any(axis.same for axis in geometry.axes) and keras_padding(geometry) is None:
@@ -128,8 +160,9 @@ _FREE = (
     keras.layers.Identity,
     keras.layers.InputLayer,
 )
+_FREE_OPS = (keras.ops.pad, keras.ops.concatenate, keras.ops.get_item, keras.ops.ones_like)
 
 
 def is_free(operation: keras.Operation) -> bool:
-    """Whether a layer counts 0 under "layers": padding, reshaping, activations and the like."""
-    return isinstance(operation, _FREE)
+    """Whether a call counts 0 under "layers": padding, reshaping, activations and the like."""
+    return isinstance(operation, _FREE) or public_op(type(operation)) in _FREE_OPS

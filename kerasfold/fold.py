@@ -157,7 +157,7 @@ def _rounded(regions: Regions) -> Any:
             arrays = [] if operator is None else [operator.kernel, operator.bias, operator.ones]
             if any(a is not None and not np.max(np.abs(a), initial=0.0) <= limit for a in arrays):
                 merged = {i for i in segment.visited if i in inner and i != segment.node}
-                raise _OutOfRange(merged)
+                raise _OutOfRange(merged or {segment.node})
         return operators
 
     return compose

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from typing import Any
@@ -25,7 +25,6 @@ from kerasfold.segment import (
     Sizes,
     apply,
     at_sizes,
-    evaluate,
     framed_geometries,
     sizes_without,
 )
@@ -37,12 +36,14 @@ MOST_STAGES = 4  # steps a border may take
 class Forms:
     """The segments that compute a node, and what is already known of them."""
 
-    def __init__(self, regions: Regions) -> None:
+    def __init__(self, regions: Regions, held: Collection[int] = ()) -> None:
         self.regions = regions
+        self.held = held
         self.nodes = regions.program.nodes
         self.calls_of = Counter(id(call.operation) for call in regions.graph.calls)
         self.owner = {i: lifted for lifted in regions.lifted.values() for i in lifted.added}
         self.keep_costs: dict[int, Cost] = {}
+        self.branches: dict[tuple[int, frozenset[int]], dict[int, Any] | Refused] = {}
         self.paths: dict[tuple[int, int], dict[int, Any] | Refused] = {}
 
     def of(self, index: int, visited: Sequence[int]) -> Iterator[Segment | Refused]:
@@ -54,7 +55,7 @@ class Forms:
         """
         if all(i in self.owner[index].added for i in visited):
             yield self.kept(index)
-            if len(visited) == 1 and not self._is_pool(index):
+            if index in self.held or (len(visited) == 1 and not self._is_pool(index)):
                 return  # no form but itself
         forms = [self._separable, self._pool_last, self._pool_first]
         try:
@@ -127,7 +128,7 @@ class Forms:
         if not self._is_path(visited):
             if len(visited) > MOST_BRANCHED:
                 raise Refused(f"more than {MOST_BRANCHED} steps at once in branches")
-            return evaluate(self.nodes, visited, Sizes)
+            return self._branched(visited)
         first = visited[0]
         known = next(
             (k for k in range(len(visited), 0, -1) if (first, visited[k - 1]) in self.paths), 0
@@ -148,6 +149,26 @@ class Forms:
             raise terms
         return terms
 
+    def _branched(self, visited: Sequence[int]) -> Mapping[int, Any]:
+        """The same in branches, from what is known of the same nodes before."""
+        cones: dict[int, frozenset[int]] = {}
+        values: dict[int, dict[int, Any]] = {}
+        for index in visited:
+            operands = self.nodes[index].operands
+            cones[index] = frozenset({index}).union(*(cones.get(o, ()) for o in operands))
+            key = index, cones[index]
+            if key not in self.branches:
+                inner = [values.get(o, {o: None}) for o in operands]
+                try:
+                    self.branches[key] = apply(self.nodes[index], inner, self.nodes, Sizes)
+                except Refused as refusal:
+                    self.branches[key] = refusal
+            value = self.branches[key]
+            if isinstance(value, Refused):
+                raise value
+            values[index] = value
+        return values[visited[-1]]
+
     # ------------------------------------------------------- forms of a path of operators
 
     def _separable(self, index: int, visited: Sequence[int]) -> Segment | None:
@@ -160,6 +181,8 @@ class Forms:
             except Refused:
                 continue
             if is_separable(first, last):
+                check_emittable(first)
+                check_emittable(last)
                 shared = self._shared(visited)
                 cost = replace(operator_cost(first, shared) + operator_cost(last, shared), layers=1)
                 return Segment(
@@ -178,12 +201,12 @@ class Forms:
 
         What keeps constants commutes with pointwise operators.
         """
-        pools = [i for i in visited if self._is_pool(i)]
+        pools = [i for i in visited if self.nodes[i].mean]
         if len(pools) != 1 or len(visited) < 2 or not self._is_layer(pools[0]):
             return None
         (pool,) = pools
         geometry = self._geometry(pool)
-        if not geometry.is_steady or geometry.vector or any(a.crop[0] for a in geometry.axes):
+        if not geometry.steady or geometry.vector or any(a.crop[0] for a in geometry.axes):
             return None
         others = [i for i in visited if i != pool]
         links = []

@@ -121,6 +121,14 @@ def input_structure(model: keras.Model) -> Any:
     return model.input if functional is None else functional._inputs_struct
 
 
+def computed_dtypes(model: keras.Model) -> set[str]:
+    """Dtypes of every tensor of a model and of every layer in it."""
+    functional = _functional_graph(model)
+    operations = [] if functional is None else functional.operations
+    tensors = {x.dtype for op in operations for x in tree.flatten(op.output)}
+    return tensors | {layer.compute_dtype for layer in model._flatten_layers()} - {None}
+
+
 def output_names(model: keras.Model) -> list[str]:
     """The name of each output of a model, in flat order."""
     return list(
@@ -197,7 +205,8 @@ def refuse_nonfinite(model: keras.Model) -> None:
             if -np.inf < np.min(variance, initial=np.inf) + layer.epsilon <= 0:
                 raise UnsupportedModelError(
                     f"layer '{layer.name}' divides by the root of a moving variance of "
-                    f"{np.min(variance)}, which is negative: repair or retrain the model first"
+                    f"{np.min(variance)} plus {layer.epsilon}, which is not positive: repair or "
+                    "retrain the model first"
                 )
         for variable in layer._trainable_variables + layer._non_trainable_variables:
             if "float" not in variable.dtype:
@@ -276,8 +285,12 @@ class _Reader:
         prefix: str,
     ) -> bool:
         """Read the calls inside a nested model; False if only Keras can run this call."""
-        rest = {k: v for k, v in kwargs.items() if k != "training" and v is not None}
-        if len(args) != 1 or rest or not _same_structure(args[0], inner._inputs_struct):
+        rest = [v for k, v in kwargs.items() if k != "training" for v in tree.flatten(v)]
+        if (
+            len(args) != 1
+            or any(v is not None for v in rest)
+            or not _same_structure(args[0], inner._inputs_struct)
+        ):
             return False
         given = tree.flatten(args[0])
         for have, want in zip(given, inner._inputs, strict=True):

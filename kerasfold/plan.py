@@ -59,7 +59,7 @@ def plan(
         regions: the lifted model.
         objective: a key of `OBJECTIVES`.
         materialise: exactly these nodes, besides the sinks, instead of a search.
-        held: nodes that must be materialised.
+        held: nodes that must be materialised, and where they are one call, by that call.
 
     Raises:
         FoldError: an unknown objective, or a set in `materialise` that has no exact plan.
@@ -125,7 +125,7 @@ class _Search:
     ) -> None:
         self.regions = regions
         self.nodes = regions.program.nodes
-        self.forms = Forms(regions)
+        self.forms = Forms(regions, held)
         self.key = key
         self.fixed = regions.sinks | held
 

@@ -7,6 +7,7 @@ dtype than the layer reading it computes in, is a root.
 
 from __future__ import annotations
 
+import inspect
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from keras import tree
 
 from kerasfold.affine import Node, Program, Signal
 from kerasfold.conv import Refused
+from kerasfold.errors import FoldError
 from kerasfold.graph import Call, Graph, Tensor
 from kerasfold.rules import RULES
 
@@ -139,7 +141,7 @@ class _Lifter:
         rule = RULES.get(call.kind)
         if rule is None:
             raise Refused(_no_rule(call))
-        if call.training is True:
+        if call.training:
             raise Refused("it is called with training=True")
         if any(x.masked for x in call.inputs):
             raise Refused("it is called on a masked tensor")
@@ -153,9 +155,9 @@ class _Lifter:
             lambda x: self._signal(x, dtype) if isinstance(x, Tensor) else x,
             (call.args, call.kwargs),
         )
-        kwargs = {k: v for k, v in kwargs.items() if k not in ("training", "mask")}
+        args, kwargs = _arguments(call, args, kwargs)
         start = len(self.program.nodes)
-        signal = rule(call.operation, *args, **kwargs)
+        signal = _ruled(rule, call, args, kwargs)
         _check_shape(call, signal, output)
         activation = _activation(call.operation)
         source = self.roots.get(signal.node.index)
@@ -193,6 +195,11 @@ class _Lifter:
 
 def _no_rule(call: Call) -> str:
     kind = type(call.operation).__name__
+    if isinstance(call.operation, keras.Model):
+        return (
+            f"a nested model ({kind}) that is subclassed, or called on masked tensors, keyword "
+            "inputs or another dtype"
+        )
     if isinstance(call.operation, keras.Layer):
         return f"{kind} is not affine, or has no lift rule"
     return f"the operation {kind} is not affine, or has no lift rule"
@@ -203,6 +210,35 @@ def _activation(layer: Any) -> Any:
     if activation is None or activation is keras.activations.linear:
         return None
     return None if isinstance(layer, keras.layers.Activation) else activation
+
+
+def _arguments(call: Call, args: Any, kwargs: Any) -> tuple[Any, dict[str, Any]]:
+    """What a rule is called with: signals by position, in the order of the layer's `call`."""
+    if any(x is not None for x in tree.flatten(kwargs.get("mask"))):
+        raise Refused("it is called with a mask")
+    kwargs = {k: v for k, v in kwargs.items() if k not in ("training", "mask")}
+    if isinstance(call.operation, keras.Layer):
+        names = [
+            name
+            for name in inspect.signature(call.operation.call).parameters
+            if any(isinstance(x, Signal) for x in tree.flatten(kwargs.get(name)))
+        ]
+        args = (*args, *(kwargs.pop(name) for name in names))
+    return args, kwargs
+
+
+def _ruled(rule: Any, call: Call, args: Any, kwargs: Any) -> Signal:
+    """What a rule makes of a call; its own failures named."""
+    where = f"the lift rule of {type(call.operation).__name__} failed on layer '{call.name}'"
+    try:
+        signal = rule(call.operation, *args, **kwargs)
+    except Refused:
+        raise
+    except Exception as error:
+        raise FoldError(f"{where}: {type(error).__name__}: {error}") from error
+    if not isinstance(signal, Signal):
+        raise FoldError(f"{where}: it returns {type(signal).__name__}, not a kerasfold.Signal")
+    return signal
 
 
 def _check_shape(call: Call, signal: Signal, output: Tensor) -> None:

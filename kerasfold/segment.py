@@ -189,6 +189,7 @@ def weights_of(nodes: Sequence[Node], segment: Segment) -> dict[Any, Operator | 
     Of a 'separable' segment, its two operators, by 'depthwise' and 'pointwise'; of a
     'framed' one, the operator of the interior by 'interior', and its stages by number.
     """
+    target = next(iter(segment.terms.values()))
     if segment.stages:
         stages = [_single(evaluate(nodes, stage, Values)) for stage in segment.stages]
         inner, _ = framed_geometries([stage.geometry for stage in stages])
@@ -196,11 +197,11 @@ def weights_of(nodes: Sequence[Node], segment: Segment) -> dict[Any, Operator | 
             [
                 Operator(geometry, stage.kernel, stage.bias)
                 for geometry, stage in zip(inner, stages, strict=True)
-            ]
+            ],
+            target,
         )
         return {"interior": interior, **dict(enumerate(stages))}
     if segment.form == "pooled":
-        (target,) = (g for g in segment.terms.values() if g is not None)
         others = [i for i in segment.visited if i != segment.middle]
         links = [
             at_sizes(Values.load(nodes[i]), sizes)
@@ -210,9 +211,7 @@ def weights_of(nodes: Sequence[Node], segment: Segment) -> dict[Any, Operator | 
                 strict=True,
             )
         ]
-        operator = chain(links)
-        assert operator.geometry == target
-        return {"operator": operator}
+        return {"operator": chain(links, target)}
     if segment.middle is None:
         return evaluate(nodes, segment.visited, Values)
     before = [i for i in segment.visited if i <= segment.middle]

@@ -7,10 +7,12 @@ obvious loops below, in float64, and compares with what the layer itself compute
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
+from keras import tree
 
 from kerasfold import graph as graphs
 from kerasfold.affine import Node, Program
@@ -21,14 +23,19 @@ from kerasfold.verify import in_precision
 __all__ = ["apply", "check_lift", "run"]
 
 
-def check_lift(layer: keras.Layer, input_shape: tuple[int, ...], seed: int = 0) -> None:
+def check_lift(
+    layer: keras.Layer,
+    input_shape: tuple[int, ...] | Sequence[tuple[int, ...]],
+    seed: int = 0,
+) -> None:
     """Assert that a layer's lift rule computes what the layer computes.
 
     The weights are drawn at random (variances positive), so that no term hides behind a zero.
 
     Args:
         layer: a layer whose class has a rule; its weights are replaced.
-        input_shape: shape of one input, without the batch: (*sizes, channels).
+        input_shape: shape of one input, without the batch: (*sizes, channels); a list of
+            them for a layer that is called on a list.
         seed: of the random weights and inputs.
 
     Raises:
@@ -36,7 +43,10 @@ def check_lift(layer: keras.Layer, input_shape: tuple[int, ...], seed: int = 0) 
             and the largest difference.
     """
     rng = np.random.default_rng(seed)
-    inputs = keras.Input(input_shape)
+    several = not isinstance(input_shape[0], int)
+    shapes: Any = input_shape if several else [input_shape]
+    inputs: Any = [keras.Input(shape) for shape in shapes]
+    inputs = inputs if several else inputs[0]
     model = keras.Model(inputs, layer(inputs))
     for variable in layer.weights:
         if "float" in variable.dtype:
@@ -58,14 +68,22 @@ def check_lift(layer: keras.Layer, input_shape: tuple[int, ...], seed: int = 0) 
         f"layer '{layer.name}' of class {type(layer).__name__} is not lifted: {reasons[0]}"
     )
     exact, dtype = in_precision(regions)
-    x = rng.normal(size=(2, *input_shape))
-    want = keras.ops.convert_to_numpy(exact(keras.ops.convert_to_tensor(x, dtype=dtype)))
+    xs = [rng.normal(size=(2, *shape)) for shape in shapes]
+    typed = [keras.ops.convert_to_tensor(x, dtype=dtype) for x in xs]
+    want = keras.ops.convert_to_numpy(exact(typed if several else typed[0]))
     first = regions.graph.layout == "channels_first"
-    source = np.moveaxis(x, 1, -1) if first else x
+    given = {
+        tensor.index: np.moveaxis(x, 1, -1) if first else x
+        for tensor, x in zip(tree.flatten(regions.graph.inputs), xs, strict=True)
+    }
     (record,) = (*regions.lifted.values(), *regions.identities)
-    values = dict.fromkeys(regions.roots, source)
     got = np.stack(
-        [run(regions.program, {k: v[i] for k, v in values.items()})[record.node] for i in (0, 1)]
+        [
+            run(regions.program, {k: given[t.index][i] for k, t in regions.roots.items()})[
+                record.node
+            ]
+            for i in (0, 1)
+        ]
     )
     if record.activation is not None:
         got = keras.ops.convert_to_numpy(record.activation(keras.ops.convert_to_tensor(got)))
@@ -151,7 +169,7 @@ def _spread(x: np.ndarray, axes: list[Axis]) -> np.ndarray:
         wide = np.zeros(((len(x) - 1) * a.upsampling + 1, *x.shape[1:]))
         wide[:: a.upsampling] = x
         lo, hi = a.pad
-        wide = wide[max(-lo, 0) : len(wide) - max(-hi, 0)]
         wide = np.pad(wide, [(max(lo, 0), max(hi, 0))] + [(0, 0)] * (x.ndim - 1))
+        wide = wide[max(-lo, 0) : len(wide) - max(-hi, 0)]
         x = np.moveaxis(wide, 0, d)
     return x

@@ -26,7 +26,7 @@ from keras import tree
 
 from kerasfold import graph as graphs
 from kerasfold.emit import Emission, emit
-from kerasfold.errors import FoldError
+from kerasfold.errors import FoldError, UnsupportedModelError
 from kerasfold.plan import Plan, original_plan
 from kerasfold.region import Regions, lift
 
@@ -281,8 +281,13 @@ def _judge(
                 LOSS * own + ARITHMETIC * max(_eps(str(x.dtype)), unit) * scale,
             )
         )
+    blind = [n for n, t in zip(graphs.output_names(a), truth, strict=True) if not _tells(t)]
     worst = max(outputs, key=lambda r: r.max_abs_error / (r.spread or r.scale or 1.0))
-    reason = _unlike_its_copy(a, a64, outputs, batches) or _first_failure(outputs)
+    reason = f"output '{blind[0]}' is nowhere finite, so nothing can be told of it" if blind else ""
+    for name, x, y in zip(graphs.output_names(a), own_a, own_b, strict=True):
+        if x.shape[1:] != y.shape[1:]:
+            reason = f"output '{name}' has shape {x.shape[1:]} in one, {y.shape[1:]} in the other"
+    reason = reason or _unlike_its_copy(a, a64, outputs, batches) or _first_failure(outputs)
     return EquivalenceReport(
         not reason,
         max(r.max_abs_error for r in outputs),
@@ -319,6 +324,11 @@ def _unlike_its_copy(
     if copy is model or all(r.original_error <= ARITHMETIC * eps * r.scale for r in outputs):
         return ""
     for r, change in zip(outputs, _noise_effect(copy, batches, eps), strict=True):
+        if math.isinf(r.original_error):
+            return (
+                f"output '{r.name}' of model '{model.name}' overflows its dtype on these inputs: "
+                "use fold(verify=False), and kerasfold.verify(model, folded, data=...) with yours"
+            )
         if not r.original_error <= REBUILT * (change + ARITHMETIC * eps * r.scale):
             return (
                 f"model '{model.name}' differs from its own copy by {r.original_error:.3g} at "
@@ -337,9 +347,16 @@ def _eps(dtype: str) -> float:
 _FLOAT_EPS = {"float64": 2.0**-52, "float32": SINGLE, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
+def _tells(truth: np.ndarray) -> bool:
+    """Whether an output has a value to compare."""
+    return not truth.size or bool(np.isfinite(truth).any())
+
+
 def _error(value: np.ndarray, truth: np.ndarray) -> float:
     """Largest difference; infinite where one is finite and the other is not."""
     value, truth = np.asarray(value, "float64"), np.asarray(truth, "float64")
+    if value.shape != truth.shape:
+        return math.inf
     finite = np.isfinite(truth)
     if not np.array_equal(truth[~finite], value[~finite], equal_nan=True):
         return math.inf
@@ -349,7 +366,7 @@ def _error(value: np.ndarray, truth: np.ndarray) -> float:
 
 
 def _border_error(value: np.ndarray, truth: np.ndarray) -> float:
-    if truth.ndim < 3 or any(n < 3 for n in truth.shape[1:-1]):
+    if value.shape != truth.shape or truth.ndim < 3 or any(n < 3 for n in truth.shape[1:-1]):
         return _error(value, truth)
     inside = (slice(None), *(slice(1, -1) for _ in truth.shape[1:-1]))
     value, truth = np.array(value, "float64"), np.array(truth, "float64")
@@ -427,9 +444,9 @@ def _stored_eps(model: keras.Model) -> float:
 
 
 def _computed_eps(model: keras.Model) -> float:
-    """Unit of rounding of a model's coarsest layer."""
-    dtypes = {layer.compute_dtype for layer in model._flatten_layers()}
-    return max((_eps(d) for d in dtypes if d is not None and "float" in d), default=SINGLE)
+    """Unit of rounding of the coarsest tensor or layer of a model."""
+    dtypes = graphs.computed_dtypes(model)
+    return max((_eps(d) for d in dtypes if "float" in d), default=SINGLE)
 
 
 # ------------------------------------------------------------------------------ inputs
@@ -573,6 +590,12 @@ def _with_agreement(
 
 
 def _refuse_other_signature(a: keras.Model, b: keras.Model) -> None:
+    for model in (a, b):
+        if not getattr(model, "inputs", None):
+            raise UnsupportedModelError(
+                f"model '{model.name}' of class {type(model).__name__} has no symbolic inputs: "
+                "verify() compares functional and Sequential models"
+            )
     for what in ("inputs", "outputs"):
         shapes = [[tuple(x.shape[1:]) for x in getattr(model, what)] for model in (a, b)]
         if shapes[0] != shapes[1]:

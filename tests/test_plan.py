@@ -8,7 +8,10 @@ import keras
 import numpy as np
 import pytest
 from cases import randomise
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 from keras import layers
+from random_graphs import build, recipes
 
 from kerasfold.conv import Refused
 from kerasfold.cost import OBJECTIVES, Cost, macs_of
@@ -101,6 +104,65 @@ def test_a_chain_gets_the_cheapest_of_all_subsets(name, objective):
     found = key(plan(regions, objective).cost)
     assert found == pytest.approx(min(totals), rel=1e-9)
     assert found <= key(original_plan(regions).cost)
+
+
+def optimum(regions: Regions, objective: str) -> float:
+    """The least cost of all sets of materialised tensors, component by component."""
+    key = OBJECTIVES[objective]
+    search = _Search(regions, key, frozenset())
+    total = Cost()
+    for component in regions.components():
+        everything, required = search.candidates(component), search.required(component)
+        tried = [
+            search.segments(component, required | set(subset))
+            for size in range(len(everything - required) + 1)
+            for subset in itertools.combinations(sorted(everything - required), size)
+        ]
+        costs = [sum((s.cost for s in t.values()), Cost()) for t in tried if t is not None]
+        total += min(costs, key=key)
+    return key(total)[0]
+
+
+def undecided(regions: Regions) -> int:
+    search = _Search(regions, OBJECTIVES["macs"], frozenset())
+    return max(len(search.candidates(c) - search.required(c)) for c in (*regions.components(), ()))
+
+
+@given(recipe=recipes(most_steps=11), objective=st.sampled_from(tuple(OBJECTIVES)))
+@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_few_tensors_get_the_cheapest_of_all_subsets(recipe, objective):
+    regions = lift(read(build(recipe)))
+    assume(undecided(regions) <= 10)
+    found = OBJECTIVES[objective](plan(regions, objective).cost)[0]
+    assert found == pytest.approx(optimum(regions, objective), rel=1e-9)
+
+
+@pytest.fixture
+def _narrow(monkeypatch):
+    """No component gets the exact search."""
+    monkeypatch.setattr("kerasfold.plan.EXACT", -1)
+
+
+@pytest.mark.usefixtures("_narrow")
+@given(recipe=recipes(most_steps=16), objective=st.sampled_from(tuple(OBJECTIVES)))
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_a_narrow_beam_is_nearly_as_good(recipe, objective):
+    regions = lift(read(build(recipe)))
+    assume(undecided(regions) <= 12)
+    found = OBJECTIVES[objective](plan(regions, objective).cost)[0]
+    assert found <= 1.05 * optimum(regions, objective)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_component_too_large_for_a_beam_is_no_worse_than_before(objective, monkeypatch):
+    x = inputs = keras.Input((9, 9, 2))
+    for _ in range(12):
+        x = layers.Add()([x, layers.BatchNormalization()(layers.Conv2D(2, 1)(x))])
+    regions = regions_of(keras.Model(inputs, x))
+    best = OBJECTIVES[objective](plan(regions, objective).cost)
+    monkeypatch.setattr("kerasfold.plan.BEAMED", 0)
+    chosen = plan(regions, objective)
+    assert best <= OBJECTIVES[objective](chosen.cost) <= OBJECTIVES[objective](chosen.original)
 
 
 def test_golden_costs():
