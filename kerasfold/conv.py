@@ -119,7 +119,10 @@ class Axis:
         if not any(crop):
             return self
         if self.same:
-            raise Refused("a crop of a strided 'same' layer depends on the unknown image size")
+            raise Refused(
+                "a crop of a strided 'same' layer depends on the image size, which is unknown "
+                "here: give the model's Input a fixed size"
+            )
         lo, hi = (p - self.stride * c for p, c in zip(self.pad, crop, strict=True))
         if self.size is not None:
             assert self.extent is not None
@@ -308,7 +311,10 @@ def _align(axes: Sequence[Axis]) -> tuple[Axis, list[Pair]]:
     }
     if first.size is None:
         if len(tails) > 1:
-            raise Refused("branches of different output sizes")
+            raise Refused(
+                "branches of different output sizes, or not alike at every size: give the "
+                "model's Input a fixed size"
+            )
         hi = tails.pop() + max(ends)
     else:
         outs = {axis.out for axis in axes}

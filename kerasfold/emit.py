@@ -7,7 +7,6 @@ A tensor that the plan materialises keeps the name of the call that made it.
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -66,8 +65,7 @@ class _Emitter:
         self.names: set[str] = {layer.name for layer in self.graph.input_layers}
         # Layers at the top keep their names; those lifted out of nested models give way.
         self.outer = {c.name for c in self.graph.calls if c.name == c.operation.name}
-        self.calls_of = Counter(id(call.operation) for call in self.graph.calls)
-        self.owner = {i: lifted for lifted in regions.lifted.values() for i in lifted.added}
+        self.owner = regions.owner
         self.renamed = self._output_names()
 
     def run(self) -> Emission:
@@ -268,7 +266,7 @@ class _Emitter:
         """Equal for segments that are the same layers over again, so that they share weights."""
         owners = [self.owner[i].call.operation for i in segment.visited]
         weighty = {id(o) for o in owners if isinstance(o, keras.Layer) and o.weights}
-        if not weighty or min(self.calls_of[o] for o in weighty) == 1:
+        if not weighty or min(self.regions.uses[o] for o in weighty) == 1:
             return object()
         place = {node: i for i, node in enumerate(segment.visited)}
         roots: dict[int, int] = {}
@@ -467,9 +465,8 @@ class _Style:
         ):
             shape = (*geometry.taps, geometry.channels[0], -1)
             kernel = kernel.reshape(shape)
-            kind = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)[rank - 1]
             return self._weighted(
-                kind,
+                _kind("DepthwiseConv", rank),
                 role,
                 x,
                 {"kernel": kernel, "bias": operator.bias},
@@ -477,9 +474,8 @@ class _Style:
                 depth_multiplier=kernel.shape[-1],
                 **common,
             )
-        kind = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)[rank - 1]
         return self._weighted(
-            kind,
+            _kind("Conv", rank),
             role,
             x,
             {"kernel": kernel, "bias": operator.bias},
@@ -561,13 +557,8 @@ class _Style:
         rank = len(operator.geometry.axes)
         kernel, _ = _written(operator.kernel, operator.geometry)
         kernel = np.flip(kernel, axis=tuple(range(rank))).swapaxes(-1, -2)
-        kind = (
-            keras.layers.Conv1DTranspose,
-            keras.layers.Conv2DTranspose,
-            keras.layers.Conv3DTranspose,
-        )[rank - 1]
         return self._weighted(
-            kind,
+            _kind("Conv", rank, "Transpose"),
             role,
             x,
             {"kernel": kernel, "bias": operator.bias},
@@ -587,9 +578,8 @@ class _Style:
         geometry = first.geometry
         x, padding = self._padded(x, geometry, name)
         depthwise = first.kernel.reshape(*geometry.taps, geometry.channels[0], -1)
-        kind = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)[len(geometry.axes) - 1]
         return self._weighted(
-            kind,
+            _kind("SeparableConv", len(geometry.axes)),
             "separable",
             x,
             {"depthwise_kernel": depthwise, "pointwise_kernel": last.kernel, "bias": last.bias},
@@ -652,19 +642,16 @@ class _Style:
         if any(map(any, crops)):
             x = self._cropped(x, crops, self.emitter._name(f"{name}_crop"))
         if any(map(any, pads)):
-            kind = (
-                keras.layers.ZeroPadding1D,
-                keras.layers.ZeroPadding2D,
-                keras.layers.ZeroPadding3D,
-            )[len(pads) - 1]
             label = self.emitter._name(f"{name}_pad")
+            kind = _kind("ZeroPadding", len(pads))
             x = kind(_keras_pairs(pads), data_format=self.layout, name=label, dtype=self.policy)(x)
         return x
 
     def _cropped(self, x: Any, crops: Any, name: str) -> Any:
         if len(crops) > 1:
-            kind = (keras.layers.Cropping2D, keras.layers.Cropping3D)[len(crops) - 2]
-            return kind(tuple(crops), data_format=self.layout, name=name, dtype=self.policy)(x)
+            return _kind("Cropping", len(crops))(
+                tuple(crops), data_format=self.layout, name=name, dtype=self.policy
+            )(x)
         if self.layout == "channels_last":
             return keras.layers.Cropping1D(crops[0], name=name, dtype=self.policy)(x)
         # Cropping1D knows channels_last alone.
@@ -700,6 +687,11 @@ class _Style:
             [(0, 0), (0, 0), *pads] if self.layout == "channels_first" else [(0, 0), *pads, (0, 0)]
         )
         return self.emitter.named(keras.ops.pad(x, around, constant_values=value), f"{name}_pad")
+
+
+def _kind(family: str, rank: int, end: str = "") -> Any:
+    """The layer class of a family for images of `rank` axes."""
+    return getattr(keras.layers, f"{family}{rank}D{end}")
 
 
 def _content(node: Node) -> Any:

@@ -36,10 +36,15 @@ def transposed_padding(geometry: Geometry) -> dict[str, Any] | None:
 
 
 def _output_paddings(axis: Axis, padding: str) -> list[int | None]:
-    """Values of `output_padding` for which Keras aligns one axis so; it is below the stride."""
+    """Values of `output_padding` with which Keras aligns one axis so.
+
+    It is below the stride; and a 'same' layer gives at least one sample beyond L (n - 1), or
+    no convolution of its output has n samples, which TensorFlow refuses.
+    """
+    least = 1 - axis.span % 2 if padding == "same" else 0
     return [
         extra
-        for extra in (None, *range(axis.upsampling))
+        for extra in (None, *range(least, axis.upsampling))
         if axis
         == transposed_axis(axis.size, axis.taps, axis.upsampling, axis.dilation, padding, extra)
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -125,8 +124,7 @@ def _refuse_nonlinear(model: keras.Model, regions: Regions) -> None:
 
 def _shared(regions: Regions) -> set[int]:
     """Nodes that calls of layers called more than once end in, and what reads those."""
-    count = Counter(id(call.operation) for call in regions.graph.calls)
-    twice = {n for n, x in regions.lifted.items() if count[id(x.call.operation)] > 1}
+    twice = {n for n, x in regions.lifted.items() if regions.uses[id(x.call.operation)] > 1}
     return twice | {
         o for n in twice for o in regions.program.nodes[n].operands if o in regions.lifted
     }
@@ -147,16 +145,15 @@ def _exact(regions: Regions) -> Any:
 def _rounded(regions: Regions) -> Any:
     """Composes segments whose weights are about to be rounded; refuses an overflow."""
     nodes = regions.program.nodes
-    inner = {lifted.node: lifted.call for lifted in regions.lifted.values()}
 
     def compose(segment: Segment) -> Mapping[Any, Operator | None]:
         with np.errstate(over="ignore", invalid="ignore"):
             operators = weights_of(nodes, segment)
-        limit = graphs.largest(inner[segment.node].outputs[0].dtype)
+        limit = graphs.largest(regions.lifted[segment.node].call.outputs[0].dtype)
         for operator in operators.values():
             arrays = [] if operator is None else [operator.kernel, operator.bias, operator.ones]
             if any(a is not None and not np.max(np.abs(a), initial=0.0) <= limit for a in arrays):
-                merged = {i for i in segment.visited if i in inner and i != segment.node}
+                merged = {i for i in segment.visited if i in regions.lifted and i != segment.node}
                 raise _OutOfRange(merged or {segment.node})
         return operators
 

@@ -40,8 +40,7 @@ class Forms:
         self.regions = regions
         self.held = held
         self.nodes = regions.program.nodes
-        self.calls_of = Counter(id(call.operation) for call in regions.graph.calls)
-        self.owner = {i: lifted for lifted in regions.lifted.values() for i in lifted.added}
+        self.owner = regions.owner
         self.keep_costs: dict[int, Cost] = {}
         self.branches: dict[tuple[int, frozenset[int]], dict[int, Any] | Refused] = {}
         self.paths: dict[tuple[int, int], dict[int, Any] | Refused] = {}
@@ -87,7 +86,9 @@ class Forms:
         lifted = self.owner[index]
         layer = lifted.call.operation
         params = (
-            layer.count_params() / self.calls_of[id(layer)] if isinstance(layer, keras.Layer) else 0
+            layer.count_params() / self.regions.uses[id(layer)]
+            if isinstance(layer, keras.Layer)
+            else 0
         )
         macs, seconds, unconvolved = 0.0, 0.0, 0
         for i in lifted.added:
@@ -315,7 +316,7 @@ class Forms:
         """Calls that can share the weights of a segment of these nodes."""
         calls = {self.owner[i].call.index: id(self.owner[i].call.operation) for i in visited}
         used = Counter(calls.values())
-        return min(self.calls_of[operation] // count for operation, count in used.items())
+        return min(self.regions.uses[operation] // count for operation, count in used.items())
 
 
 def _composed(links: Sequence[Geometry]) -> Geometry | None:

@@ -8,8 +8,8 @@ dtype than the layer reading it computes in, is a root.
 from __future__ import annotations
 
 import inspect
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +59,8 @@ class Regions:
             not made by an activation.
         roots: the graph tensor of each root node.
         sinks: nodes that are needed as tensors: read by a barrier or returned by the model.
+        owner: for each node that is no root, the lifted call that added it.
+        uses: number of calls by id of the layer or operation.
     """
 
     graph: Graph
@@ -69,6 +71,8 @@ class Regions:
     tensors: dict[int, int]
     roots: dict[int, Tensor]
     sinks: frozenset[int]
+    owner: dict[int, Lifted]
+    uses: Mapping[int, int]
 
     def components(self) -> Iterator[list[Node]]:
         """Maximal sets of nodes connected through tensors that may stay unmaterialised."""
@@ -135,6 +139,8 @@ class _Lifter:
             tensors,
             self.roots,
             frozenset(sinks - self.roots.keys()),
+            {i: lifted for lifted in self.lifted.values() for i in lifted.added},
+            Counter(id(call.operation) for call in self.graph.calls),
         )
 
     def _lift(self, call: Call) -> None:

@@ -125,7 +125,7 @@ def report(
     held: dict[int, str],
 ) -> FoldReport:
     """The report of a plan; `folded` gives the true parameter count where it is built."""
-    owner = {i: lifted for lifted in regions.lifted.values() for i in lifted.added}
+    owner = regions.owner
     barriers = [c for c in regions.graph.calls if c.index in regions.barriers]
     merged: list[Merged] = []
     apart: list[Kept] = []

@@ -261,7 +261,7 @@ def assert_well_formed(operator: Any) -> None:
         assert not np.any(operator.bias), "a bias that the geometry denies"
     arrays = [operator.kernel, operator.bias, *([] if operator.ones is None else [operator.ones])]
     assert all(array.dtype == np.float64 for array in arrays)
-    if geometry.is_steady and all(axis.size for axis in geometry.axes) and exists(operator):
+    if geometry.steady and all(axis.size for axis in geometry.axes) and exists(operator):
         constants = np.arange(1.0, inputs + 1)
         y = apply_windows(
             operator, np.broadcast_to(constants, (*(a.size for a in geometry.axes), inputs))

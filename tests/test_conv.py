@@ -327,7 +327,7 @@ def _steady_maps_constants_to_constants(pick: fuzz.Pick, rank: int) -> None:
     )
     composed = attempt(conv.chain, [a, b, bias])
     if composed is not None:
-        assert composed.geometry.is_steady
+        assert composed.geometry.steady
         assert_same_map(composed, [a, b, bias], fuzz.image(a, 0))
 
 
