@@ -301,7 +301,6 @@ def test_padding_of_own_layers_is_exact_at_the_border(shape: Any, objective: str
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("objective", ["latency", "macs", "params", "layers"])
 @pytest.mark.parametrize("rule_first", [True, False])
 def test_a_pool_among_other_steps_of_a_layer(objective: str, rule_first: bool) -> None:
@@ -327,6 +326,7 @@ def test_a_pool_among_other_steps_of_a_layer(objective: str, rule_first: bool) -
     assert_same(model, kerasfold.fold(model, objective=objective), FLOAT64)
 
 
+@pytest.mark.usefixtures("float64")
 def test_unknown_sizes_with_own_padding() -> None:
     lift_blur()
     model = chain((None, None, 3), Blur(), layers.Conv2D(4, 3))
