@@ -23,6 +23,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -488,6 +489,40 @@ def compose_geometry(b: Geometry, a: Geometry) -> Geometry:
     return _compose_geometry(b, a)[0]
 
 
+Link = TypeVar("Link")
+
+
+def shifted(stack: tuple[Link, ...], link: Link, after: Callable[[Link, Link], Link]) -> Any:
+    """A stack of links that do not compose, with one more link, composed as far as it can be.
+
+    A stride refuses an upsampling; but with a pool behind it that undoes the upsampling, the
+    two are one, and compose with the stride. So what is refused waits for what is to come.
+    """
+    while stack:
+        try:
+            link = after(link, stack[-1])
+        except Refused:
+            break
+        stack = stack[:-1]
+    return (*stack, link)
+
+
+def collapsed(links: Iterable[Link], after: Callable[[Link, Link], Link]) -> Link:
+    """A chain as one link, where `after(b, a)` is `b o a`. Raises `Refused`."""
+    stack: tuple[Link, ...] = ()
+    for link in links:
+        stack = shifted(stack, link, after)
+    return one_of(stack, after)
+
+
+def one_of(stack: tuple[Link, ...], after: Callable[[Link, Link], Link]) -> Link:
+    """The only link of a stack. Raises `Refused`, with the reason, where there are several."""
+    if len(stack) > 1:
+        after(stack[1], stack[0])
+        raise Refused("a chain that does not compose")
+    return stack[0]
+
+
 Box = tuple[Pair, ...]  # outputs [first, last) along each axis
 
 
@@ -900,8 +935,9 @@ def chain(operators: Sequence[Operator], target: Geometry | None = None) -> Oper
 
     Args:
         operators: the links, first to last.
-        target: geometry of their composition from first to last, where that is known to exist:
-            other associations may be refused, or pad and crop otherwise, and then do not count.
+        target: geometry of their composition in the order of `collapsed`, where that is known
+            to exist: the cheaper order may be refused, or pad and crop otherwise, and then
+            does not count.
 
     Raises:
         Refused: no exact composition.
@@ -911,10 +947,10 @@ def chain(operators: Sequence[Operator], target: Geometry | None = None) -> Oper
     except Refused:
         if target is None:
             raise
-        return reduce(lambda a, b: compose(b, a), operators)
+        return collapsed(operators, compose)
     if target is None or replace(result.geometry, steady=target.steady) == target:
         return result
-    return reduce(lambda a, b: compose(b, a), operators)
+    return collapsed(operators, compose)
 
 
 def _greedy(operators: Sequence[Operator]) -> Operator:

@@ -6,16 +6,22 @@ or raises `Refused` where it would not be exact. Sizes only: no weight is read h
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import reduce
 from typing import Any
 
 import keras
 
-from kerasfold.conv import Geometry, Refused, compose_geometry, require_plain
+from kerasfold.conv import (
+    Geometry,
+    Refused,
+    collapsed,
+    compose_geometry,
+    one_of,
+    require_plain,
+    shifted,
+)
 from kerasfold.cost import BYTES, PER_CALL, Cost, moved_bytes, operator_cost
 from kerasfold.express import check_emittable, is_free, is_separable
 from kerasfold.region import Regions
@@ -26,6 +32,7 @@ from kerasfold.segment import (
     apply,
     at_sizes,
     framed_geometries,
+    is_path,
     sizes_without,
 )
 
@@ -43,7 +50,7 @@ class Forms:
         self.owner = regions.owner
         self.keep_costs: dict[int, Cost] = {}
         self.branches: dict[tuple[int, frozenset[int]], dict[int, Any] | Refused] = {}
-        self.paths: dict[tuple[int, int], dict[int, Any] | Refused] = {}
+        self.paths: dict[tuple[int, int], tuple[Geometry, ...]] = {}
 
     def of(self, index: int, visited: Sequence[int]) -> Iterator[Segment | Refused]:
         """Every form of a node; among them why the whole of it is not one operator, if so.
@@ -134,21 +141,11 @@ class Forms:
         known = next(
             (k for k in range(len(visited), 0, -1) if (first, visited[k - 1]) in self.paths), 0
         )
-        terms = (
-            self.paths[first, visited[known - 1]]
-            if known
-            else {self.nodes[first].operands[0]: None}
-        )
+        stack = self.paths[first, visited[known - 1]] if known else ()
         for index in visited[known:]:
-            if not isinstance(terms, Refused):
-                try:
-                    terms = apply(self.nodes[index], [terms], self.nodes, Sizes)
-                except Refused as refusal:
-                    terms = refusal
-            self.paths[first, index] = terms
-        if isinstance(terms, Refused):
-            raise terms
-        return terms
+            stack = shifted(stack, self._geometry(index), compose_geometry)
+            self.paths[first, index] = stack
+        return self._reads(visited, one_of(stack, compose_geometry))
 
     def _branched(self, visited: Sequence[int]) -> Mapping[int, Any]:
         """The same in branches, from what is known of the same nodes before."""
@@ -289,7 +286,7 @@ class Forms:
 
     def _whole(self, path: Sequence[int]) -> Geometry:
         """The composition of a path of operators."""
-        return reduce(lambda a, b: compose_geometry(b, a), map(self._geometry, path))
+        return collapsed(map(self._geometry, path), compose_geometry)
 
     def _reads(self, path: Sequence[int], geometry: Geometry) -> dict[int, Geometry | None]:
         """The terms of a form of a path: what its first operator reads."""
@@ -297,9 +294,7 @@ class Forms:
 
     def _is_path(self, visited: Sequence[int]) -> bool:
         """Whether the nodes are operators, each reading the one before it."""
-        return all(self.nodes[i].form == "operator" for i in visited) and all(
-            self.nodes[after].operands[0] == before for before, after in itertools.pairwise(visited)
-        )
+        return is_path(self.nodes, visited)
 
     def _is_pool(self, index: int) -> bool:
         """Whether a node is a pool or an upsampling: no weights, but a window."""
@@ -321,7 +316,7 @@ class Forms:
 
 def _composed(links: Sequence[Geometry]) -> Geometry | None:
     """A chain as one plain convolution that gives an image, or None. Raises `Refused`."""
-    whole = reduce(lambda a, b: compose_geometry(b, a), links)
+    whole = collapsed(links, compose_geometry)
     require_plain(whole)
     check_emittable(whole)
     return None if whole.ones or whole.vector else whole

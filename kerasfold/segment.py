@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from kerasfold.conv import (
     add,
     add_geometry,
     chain,
+    collapsed,
     compose,
     compose_geometry,
     concatenate,
@@ -176,11 +178,21 @@ def evaluate(nodes: Sequence[Node], visited: Sequence[int], domain: Any) -> dict
     Raises:
         Refused: no exact composition.
     """
+    if is_path(nodes, visited):
+        (root,) = nodes[visited[0]].operands
+        return {root: collapsed((domain.load(nodes[i]) for i in visited), domain.compose)}
     values: dict[int, dict[int, Any]] = {}
     for index in visited:
         operands = [values.get(o, {o: None}) for o in nodes[index].operands]
         values[index] = apply(nodes[index], operands, nodes, domain)
     return values[visited[-1]]
+
+
+def is_path(nodes: Sequence[Node], visited: Sequence[int]) -> bool:
+    """Whether nodes are operators, each reading the one before it."""
+    return all(nodes[i].form == "operator" for i in visited) and all(
+        nodes[after].operands[0] == before for before, after in itertools.pairwise(visited)
+    )
 
 
 def weights_of(nodes: Sequence[Node], segment: Segment) -> dict[Any, Operator | None]:

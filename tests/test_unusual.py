@@ -389,3 +389,15 @@ def test_slices_pads_and_ones_count_nothing():
     folded = assert_folds(model)
     assert (folded.fold_report.layers_before, folded.fold_report.layers_after) == (2, 1)
     assert kerasfold.explain(folded, objective="layers").layers_before == 1
+
+
+@each_objective
+def test_a_refused_step_waits_for_what_undoes_it(objective):
+    """A stride refuses an upsampling, but not an upsampling that a pool undoes."""
+    x = image(13, 12, 3)
+    y = L.Conv2D(4, 3, strides=2)(x)
+    y = L.AveragePooling2D(2)(L.Conv2D(4, 1)(L.UpSampling2D(2)(y)))
+    model = randomise(keras.Model(x, L.Conv2D(5, 1)(y)))
+    folded = assert_folds(model, objective)
+    if objective == "layers":
+        assert folded.fold_report.layers_after == 1
