@@ -6,6 +6,7 @@ or raises `Refused` where it would not be exact. Sizes only: no weight is read h
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -40,6 +41,9 @@ MOST_BRANCHED = 256  # steps composed at once where they branch
 MOST_STAGES = 4  # steps a border may take
 
 
+_Frame = tuple[Geometry, Cost, tuple[int, ...]]  # interior, cost, and where stages begin
+
+
 class Forms:
     """The segments that compute a node, and what is already known of them."""
 
@@ -50,6 +54,9 @@ class Forms:
         self.owner = regions.owner
         self.keep_costs: dict[int, Cost] = {}
         self.branches: dict[tuple[int, frozenset[int]], dict[int, Any] | Refused] = {}
+        self.numbers: dict[Geometry, int] = {}
+        self.kinds: dict[int, int] = {}
+        self.frames: dict[tuple[int, tuple[int, ...]], _Frame | None] = {}
         self.paths: dict[tuple[int, int], tuple[Geometry, ...]] = {}
 
     def of(self, index: int, visited: Sequence[int]) -> Iterator[Segment | Refused]:
@@ -227,57 +234,31 @@ class Forms:
 
     def _framed(self, index: int, visited: Sequence[int]) -> Segment | None:
         """The interior in one step, the border in as few exact steps as there are."""
-        stages = self._stages(visited)
-        if not 2 <= len(stages) <= MOST_STAGES:
+        if any(self._geometry(i).normalised and not self._is_layer(i) for i in visited):
             return None
-        steps = [self._whole(stage) for stage in stages]
-        for step, stage in zip(steps, stages, strict=True):
-            if not step.normalised:
-                check_emittable(step)
-            elif not self._is_layer(stage[0]):
-                return None
-        inner, strips = framed_geometries(steps)
-        whole = _composed(inner)
-        if whole is None:
+        # Nets repeat their blocks, and the same sizes have the same frame.
+        key = self._shared(visited), tuple(self._kind(i) for i in visited)
+        if key not in self.frames:
+            try:
+                self.frames[key] = _frame([self._geometry(i) for i in visited], key[0])
+            except Refused:
+                self.frames[key] = None
+        frame = self.frames[key]
+        if frame is None:
             return None
-        shared = self._shared(visited)
-        cost = operator_cost(whole, shared)
-        for position, step in enumerate(steps):
-            if not step.normalised:
-                cost += Cost(params=step.params / shared)
-            for _, _, strip in strips:
-                once = operator_cost(strip[position], weightless=step.normalised)
-                cost += replace(once, params=0.0)
-        node = self.nodes[index]
-        # Cutting the strips out and joining them with the interior.
-        joins = (len(strips) * len(steps) + 2 * len(strips)) * PER_CALL
-        moved = 2 * len(node.sizes) * moved_bytes(node.sizes, node.channels) / BYTES
-        cost += Cost(seconds=joins + moved)
+        whole, cost, cuts = frame
+        stages = tuple(tuple(visited[i:j]) for i, j in itertools.pairwise(cuts))
         return Segment(
             index, "framed", self._reads(visited, whole), tuple(visited), cost, stages=stages
         )
 
-    def _stages(self, visited: Sequence[int]) -> tuple[tuple[int, ...], ...]:
-        """A path cut only where its links do not compose."""
-        stages: list[list[int]] = []
-        so_far: Geometry | None = None
-        for i in visited:
-            geometry = self._geometry(i)
-            try:
-                joined = None if so_far is None else compose_geometry(geometry, so_far)
-            except Refused:
-                joined = None
-            if joined is not None and not joined.ones:
-                stages[-1].append(i)
-                so_far = joined
-            elif len(stages) > MOST_STAGES:
-                break
-            else:
-                stages.append([i])
-                so_far = geometry
-        return tuple(map(tuple, stages))
-
     # ------------------------------------------------------------------------- questions
+
+    def _kind(self, index: int) -> int:
+        """A number for the node's geometry, to compare by."""
+        if index not in self.kinds:
+            self.kinds[index] = self.numbers.setdefault(self._geometry(index), len(self.numbers))
+        return self.kinds[index]
 
     def _geometry(self, index: int) -> Geometry:
         geometry = self.nodes[index].geometry
@@ -312,6 +293,52 @@ class Forms:
         calls = {self.owner[i].call.index: id(self.owner[i].call.operation) for i in visited}
         used = Counter(calls.values())
         return min(self.regions.uses[operation] // count for operation, count in used.items())
+
+
+def _frame(links: Sequence[Geometry], shared: int) -> _Frame | None:
+    """A chain as one convolution for the interior, and stages on strips for the border."""
+    cuts = _stages(links)
+    if not 2 <= len(cuts) - 1 <= MOST_STAGES:
+        return None
+    steps = [collapsed(links[i:j], compose_geometry) for i, j in itertools.pairwise(cuts)]
+    for step in steps:
+        if not step.normalised:
+            check_emittable(step)
+    inner, strips = framed_geometries(steps)
+    whole = _composed(inner)
+    if whole is None:
+        return None
+    cost = operator_cost(whole, shared)
+    for position, step in enumerate(steps):
+        if not step.normalised:
+            cost += Cost(params=step.params / shared)
+        for _, _, strip in strips:
+            once = operator_cost(strip[position], weightless=step.normalised)
+            cost += replace(once, params=0.0)
+    # Cutting the strips out and joining them with the interior.
+    sizes, (_, channels) = links[-1].sizes, links[-1].channels
+    joins = (len(strips) * len(steps) + 2 * len(strips)) * PER_CALL
+    moved = 2 * len(sizes) * moved_bytes(sizes, channels) / BYTES
+    return whole, cost + Cost(seconds=joins + moved), cuts
+
+
+def _stages(links: Sequence[Geometry]) -> tuple[int, ...]:
+    """Where a chain is cut, its ends included: only where its links do not compose."""
+    cuts = [0]
+    so_far = links[0]
+    for position, link in enumerate(links[1:], 1):
+        try:
+            joined = compose_geometry(link, so_far)
+        except Refused:
+            joined = None
+        if joined is None or joined.ones:
+            cuts.append(position)
+            so_far = link
+        else:
+            so_far = joined
+        if len(cuts) > MOST_STAGES:
+            break
+    return (*cuts, len(links))
 
 
 def _composed(links: Sequence[Geometry]) -> Geometry | None:
