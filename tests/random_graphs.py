@@ -124,7 +124,9 @@ def _step(
         if kind == "again":
             return _again(draw, source, shapes, steps)
         units = draw(st.integers(1, 5))
-        return Step("dense" if rank == 0 else kind, (source,), (("units", units),)), (sizes, units)
+        # A Dense layer on an image works along its last axis.
+        kind = "dense" if rank == 0 else "pointwise" if first else kind
+        return Step(kind, (source,), (("units", units),)), (sizes, units)
     if kind == "again":
         return _again(draw, source, shapes, steps)
     if kind == "global":
