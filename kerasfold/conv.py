@@ -130,7 +130,13 @@ class Axis:
             assert self.out is not None
             out = self.out - sum(crop)
             hi = self.stride * (out - 1) + self.span - self.extent - lo
-        return replace(self, pad=(lo, hi)).tight()
+        axis = replace(self, pad=(lo, hi)).tight()
+        if self.size is None and axis.crop != self.crop and sum(axis.pad) >= axis.span:
+            raise Refused(
+                "padding and cropping that would crop more than there is of a small image, at an "
+                "unknown size: give the model's Input a fixed size"
+            )
+        return axis
 
     @property
     def overhang(self) -> Pair:

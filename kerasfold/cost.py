@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from kerasfold.conv import Geometry
-from kerasfold.express import is_one_layer, written
+from kerasfold.express import computed_sizes, is_depthwise_layer, is_one_layer, written
 
 NOMINAL_SIZE = 64  # samples assumed along an axis of unknown size
 
@@ -69,16 +69,13 @@ def macs_of(geometry: Geometry) -> int:
     """Multiply-accumulates of one application of an operator."""
     ones = math.prod(geometry.taps) * geometry.channels[1] if geometry.ones else 0
     phases = math.prod(axis.upsampling for axis in geometry.axes)
-    return pixels(geometry.sizes) * (math.prod(geometry.kernel_shape) + ones) // phases
+    computed = pixels(computed_sizes(geometry))
+    return computed * (math.prod(geometry.kernel_shape) + ones) // phases
 
 
 def moved_bytes(sizes: Iterable[int | None], channels: int) -> int:
     """Bytes of one float32 image."""
     return 4 * pixels(sizes) * channels
-
-
-def _read(geometry: Geometry) -> int:
-    return moved_bytes((axis.size for axis in geometry.axes), geometry.channels[0])
 
 
 def operator_cost(geometry: Geometry, shared: int = 1, weightless: bool = False) -> Cost:
@@ -88,12 +85,16 @@ def operator_cost(geometry: Geometry, shared: int = 1, weightless: bool = False)
     """
     geometry = written(geometry)
     macs = macs_of(geometry)
+    inputs = geometry.channels[0] + (geometry.groups if geometry.ones else 0)
+    read = moved_bytes((axis.size for axis in geometry.axes), inputs)
+    write = moved_bytes(computed_sizes(geometry), geometry.channels[1])
     rate = DEPTHWISE_MACS if geometry.groups > 1 and not weightless else DENSE_MACS
-    moved = (
-        _read(geometry) + moved_bytes(geometry.sizes, geometry.channels[1]) + 4 * geometry.params
-    )
-    seconds = max(macs / rate, moved / BYTES) + PER_CALL
-    flattens = geometry.vector and bool(geometry.axes)
-    if flattens or geometry.ones or not is_one_layer(geometry):
-        seconds += 2 * _read(geometry) / BYTES + PER_CALL
+    seconds = max(macs / rate, (read + write + 4 * geometry.params) / BYTES) + PER_CALL
+    if geometry.groups > 1 and not (weightless or is_depthwise_layer(geometry)):
+        # Group by group, each with a copy of its part of the input and the output.
+        seconds += geometry.groups * (PER_CALL + (read + write) / BYTES)
+    if geometry.ones:  # one more channel for each group, beside each group
+        seconds += 2 * read / BYTES + (2 + geometry.groups) * PER_CALL
+    elif (geometry.vector and geometry.axes) or not is_one_layer(geometry):
+        seconds += 2 * read / BYTES + PER_CALL
     return Cost(macs, geometry.params / shared, 1, 0, seconds)

@@ -17,7 +17,7 @@ from keras import tree
 
 from kerasfold.affine import Node
 from kerasfold.conv import Axis, Geometry, Operator
-from kerasfold.express import keras_padding, transposed_padding, written
+from kerasfold.express import is_depthwise_layer, keras_padding, transposed_padding, written
 from kerasfold.graph import Call, Tensor, blank_weights, copy_operation, copy_state, largest
 from kerasfold.plan import Plan
 from kerasfold.region import Lifted, Regions
@@ -457,12 +457,7 @@ class _Style:
         x, padding = self._padded(x, geometry, name)
         kernel, geometry = _written(kernel, geometry)
         common |= self._window(geometry, padding)
-        if (
-            geometry.is_depthwise
-            and geometry.groups > 1
-            and rank < 3
-            and len(set(common["strides"])) == 1
-        ):
+        if is_depthwise_layer(geometry):
             shape = (*geometry.taps, geometry.channels[0], -1)
             kernel = kernel.reshape(shape)
             return self._weighted(

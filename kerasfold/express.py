@@ -50,6 +50,16 @@ def _output_paddings(axis: Axis, padding: str) -> list[int | None]:
     ]
 
 
+def computed_sizes(geometry: Geometry) -> tuple[int | None, ...]:
+    """Output samples that the layer computes along each axis, those cropped behind it included."""
+    if all(axis.upsampling == 1 for axis in geometry.axes) or transposed_padding(geometry):
+        return geometry.sizes
+    return tuple(
+        None if axis.extent is None else max(axis.extent + axis.span - 1, axis.out or 0)
+        for axis in geometry.axes
+    )
+
+
 def is_one_layer(geometry: Geometry) -> bool:
     """Whether no separate padding or cropping layer is needed."""
     if any(axis.upsampling > 1 for axis in geometry.axes):
@@ -84,12 +94,24 @@ def _is_same(axis: Axis) -> bool:
     return out == axis.out and axis.pad[0] == total // 2
 
 
+def is_depthwise_layer(geometry: Geometry) -> bool:
+    """Whether a DepthwiseConv layer computes it, and not a Conv of so many groups."""
+    return (
+        geometry.is_depthwise
+        and geometry.groups > 1
+        and not geometry.ones
+        and len(geometry.axes) in (1, 2)
+        and len({axis.stride for axis in geometry.axes}) == 1
+    )
+
+
 def is_separable(first: Geometry | None, last: Geometry | None) -> bool:
     """Whether a SeparableConv layer computes `last o first`."""
     return (
         first is not None
         and last is not None
         and len(first.axes) in (1, 2)
+        and not (first.vector or last.vector)
         and first.is_depthwise
         and not (first.biased or first.ones or first.normalised or last.ones)
         and all(axis.size is None or axis.size > sum(axis.crop) for axis in first.axes)

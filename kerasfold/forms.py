@@ -123,6 +123,8 @@ class Forms:
 
     def _operator(self, index: int, visited: Sequence[int]) -> Segment:
         """One convolution for each tensor that is read, added up."""
+        if len(visited) > 1 and all(self._is_shift(i) for i in visited):
+            raise Refused("nothing but padding and cropping, which is no convolution")
         terms = self._terms(visited)
         for geometry in terms.values():
             if isinstance(geometry, Flattened):
@@ -282,6 +284,15 @@ class Forms:
         node = self.nodes[index]
         return (
             node.weightless and node.geometry is not None and max(node.geometry.taps, default=1) > 1
+        )
+
+    def _is_shift(self, index: int) -> bool:
+        """Whether a node only pads or crops."""
+        node = self.nodes[index]
+        return (
+            node.weightless
+            and node.geometry is not None
+            and all(a.taps == a.stride == a.upsampling == 1 for a in node.geometry.axes)
         )
 
     def _is_layer(self, index: int) -> bool:

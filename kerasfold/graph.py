@@ -121,12 +121,25 @@ def input_structure(model: keras.Model) -> Any:
     return model.input if functional is None else functional._inputs_struct
 
 
+def operations(model: keras.Model) -> list[keras.Operation]:
+    """The layers and operations of a model's graph; nothing of a subclassed model."""
+    functional = _functional_graph(model)
+    return [] if functional is None else list(functional.operations)
+
+
 def computed_dtypes(model: keras.Model) -> set[str]:
     """Dtypes of every tensor of a model and of every layer in it."""
-    functional = _functional_graph(model)
-    operations = [] if functional is None else functional.operations
-    tensors = {x.dtype for op in operations for x in tree.flatten(op.output)}
-    return tensors | {layer.compute_dtype for layer in model._flatten_layers()} - {None}
+    tensors = {x.dtype for op in operations(model) for x in tree.flatten(op.output)}
+    idle = (keras.Model, keras.layers.InputLayer)  # they compute nothing themselves
+    layers = [layer for layer in model._flatten_layers() if not isinstance(layer, idle)]
+    return tensors | {layer.compute_dtype for layer in layers} - {None}
+
+
+def interpolates(operation: keras.Operation) -> bool:
+    """Whether an operation resizes images, which TensorFlow does in float32 in any dtype."""
+    if isinstance(operation, keras.layers.UpSampling2D):
+        return operation.interpolation != "nearest"
+    return "Resiz" in type(operation).__name__ or type(operation).__name__ == "Resize"
 
 
 def output_names(model: keras.Model) -> list[str]:

@@ -7,7 +7,7 @@ cheapest set under an objective, starting from the original, so it never does wo
 
 - the shortest path over its tensors where a component is a chain;
 - a beam search where it has few tensors, exact where it has very few;
-- otherwise a descent that drops one tensor, or all operands of a sum, at a time.
+- a descent that drops one tensor, or all operands of a sum, at a time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from kerasfold.segment import Segment
 
 EXACT = 10  # undecided tensors up to which every way to decide is kept
 BEAMED = 64  # undecided tensors up to which some ways are
-WIDTH = 16  # ways kept
+WIDTH = 32  # ways kept
 LOOKBACK = 16  # links of a chain merged at once; merged links may merge again
 
 
@@ -189,9 +189,12 @@ class _Search:
             return start
         if _is_chain(component, required):
             return self._chain(everything, start)
+        if len(optional) <= EXACT:
+            return self._beam(component, start, 2**EXACT)
+        ways = [self._descent(component, everything, required, start)]
         if len(optional) <= BEAMED:
-            return self._beam(component, start, 2**EXACT if len(optional) <= EXACT else WIDTH)
-        return self._descent(component, everything, required, start)
+            ways.append(self._beam(component, start, WIDTH))
+        return min(ways, key=self.total)
 
     def _beam(
         self, component: Sequence[Node], start: dict[int, Segment], width: int
@@ -241,9 +244,10 @@ class _Search:
                     if rival is None or self.key(option.cost) < self.key(rival.cost):
                         decided[option.pending] = option
             ways = list(decided.values())
-            if len(ways) > width:
-                ways = heapq.nsmallest(width, ways, key=estimate)
-
+            if len(ways) > width:  # some for what they will cost at most, some for what they cost
+                careful = heapq.nsmallest(width // 2, ways, key=estimate)
+                hopeful = heapq.nsmallest(width // 2, ways, key=lambda way: self.key(way.cost))
+                ways = list({id(way): way for way in (*careful, *hopeful)}.values())
         best = min(ways, key=lambda way: self.key(way.cost))
         chosen: dict[int, Segment] = {}
         step: _Way | None = best

@@ -36,7 +36,8 @@ NOISE = 8.0  # times the measured effect of rounding noise
 LOSS = 8.0  # times the original's own error in its own dtype
 SINGLE = 2.0**-23  # unit of float32 rounding
 REBUILT = 16.0  # times rounding effects that a model may be off its rebuilt float64 copy
-PROBES = 4  # random inputs per size
+PROBES = (4, 16)  # random inputs, at least and at most
+PROBED = 200_000  # numbers in all of them, between the two
 FREE_SIZES = (33, 64, 97, 128, 224, 299)  # tried along unknown axes
 
 Arrays = list[np.ndarray]
@@ -259,7 +260,7 @@ def _judge(
     with _full_precision():
         truth, other = _run(a64, batches), _run(b64, batches)
         own_a, own_b = _run(a, batches), _run(b, batches)
-    dtype = str(truth[0].dtype) if truth[0].dtype.kind == "f" else "float64"
+    dtype = _coarsest([a64, b64], truth)
     bounds = bound(truth, dtype, unit)
     outputs = []
     for name, t, o, x, y, limit in zip(
@@ -278,7 +279,7 @@ def _judge(
                 limit + floor,
                 own,
                 _error(y, t),
-                LOSS * own + ARITHMETIC * max(_eps(str(x.dtype)), unit) * scale,
+                LOSS * own + ARITHMETIC * max(_eps(str(x.dtype)), _eps(dtype), unit) * scale,
             )
         )
     blind = [n for n, t in zip(graphs.output_names(a), truth, strict=True) if not _tells(t)]
@@ -298,6 +299,13 @@ def _judge(
         tuple(outputs),
         reason=reason,
     )
+
+
+def _coarsest(copies: list[keras.Model], truth: Arrays) -> str:
+    """The float dtype that rounds most, among what the copies compute in and what they give."""
+    computed = set().union(*(graphs.computed_dtypes(copy) for copy in copies))
+    floats = {d for d in computed | {str(t.dtype) for t in truth} if d in _FLOAT_EPS}
+    return max(floats, key=_eps, default="float64")
 
 
 def _first_failure(outputs: list[OutputReport]) -> str:
@@ -421,6 +429,8 @@ def _rounds(copy: keras.Model, batches: list[Any]) -> bool:
     Outputs then move in steps: under the same noise, 1,024 times smaller, by far more than a
     1,024th of what they moved.
     """
+    if any(graphs.interpolates(operation) for operation in graphs.operations(copy)):
+        return True
     fine, coarse = (_noise_effect(copy, batches, 2.0**-n) for n in (30, 20))
     return any(f > 4 * c / 1024 for f, c in zip(fine, coarse, strict=True))
 
@@ -430,7 +440,7 @@ def _single_unit(models: list[keras.Model]) -> float:
     sides = [
         n or max(FREE_SIZES)
         for model in models
-        for operation in model.operations
+        for operation in graphs.operations(model)
         for tensor in tree.flatten(operation.output)
         for n in tensor.shape[1:]
         if len(tensor.shape) > 2
@@ -457,8 +467,9 @@ def _run(model: keras.Model, batches: Iterable[Any]) -> Arrays:
     parts = []
     specs = graphs.input_structure(model)
     for batch in batches:
-        typed = tree.map_structure(
-            lambda x, spec: keras.ops.convert_to_tensor(x, dtype=spec.dtype), batch, specs
+        flat = zip(tree.flatten(batch), tree.flatten(specs), strict=True)
+        typed = tree.pack_sequence_as(
+            specs, [keras.ops.convert_to_tensor(x, dtype=spec.dtype) for x, spec in flat]
         )
         parts.append(
             [keras.ops.convert_to_numpy(y) for y in tree.flatten(model(typed, training=False))]
@@ -497,11 +508,16 @@ def _probes(model: keras.Model) -> list[Any]:
 def _random(model: keras.Model, size: int) -> list[Any]:
     rng = np.random.default_rng(0)
     fixed = {x.shape[0] for x in tree.flatten(graphs.input_structure(model))} - {None}
-    count = 1 if not fixed else -(-PROBES // max(fixed))
+    numbers = sum(
+        math.prod(size if n is None else n for n in x.shape[1:])
+        for x in tree.flatten(graphs.input_structure(model))
+    )
+    wanted = min(max(PROBED // max(numbers, 1), PROBES[0]), PROBES[1])
+    count = 1 if not fixed else -(-wanted // max(fixed))
 
     def draw(spec: Any) -> np.ndarray:
         shape = [
-            PROBES if n is None and i == 0 else size if n is None else n
+            wanted if n is None and i == 0 else size if n is None else n
             for i, n in enumerate(spec.shape)
         ]
         if "float" in spec.dtype:

@@ -35,7 +35,9 @@ def image(*shape: int | None) -> Any:
     return keras.Input(shape, dtype="float64")
 
 
-def assert_folds(model: keras.Model, objective: str = "layers", size: int = 18) -> keras.Model:
+def assert_folds(
+    model: keras.Model, objective: str = "layers", size: int = 18, faults: bool = True
+) -> keras.Model:
     """Equal to 1e-10 of the scale; and a fault in any weight that is stored would be seen."""
     folded = kerasfold.fold(model, objective, verify=False)
     rng = np.random.default_rng(5)
@@ -51,7 +53,7 @@ def assert_folds(model: keras.Model, objective: str = "layers", size: int = 18) 
         return max(float(np.abs(a - b).max() / np.abs(a).max()) for a, b in pairs)
 
     assert error() < 1e-10
-    for variable in folded.trainable_variables:
+    for variable in folded.trainable_variables if faults else ():
         right = variable.numpy()
         if np.any(right):
             variable.assign(right * 1.001)
@@ -401,3 +403,69 @@ def test_a_refused_step_waits_for_what_undoes_it(objective):
     folded = assert_folds(model, objective)
     if objective == "layers":
         assert folded.fold_report.layers_after == 1
+
+
+@each_objective
+def test_a_separable_layer_that_sees_its_whole_image(objective):
+    x = image(4, 4, 2)
+    assert_folds(
+        randomise(keras.Model(x, L.GlobalAveragePooling2D()(L.SeparableConv2D(3, 4)(x)))), objective
+    )
+
+
+@each_objective
+@pytest.mark.parametrize("size", [1, 2, 3, 9])
+def test_padding_then_cropping_of_images_of_any_size(objective, size):
+    x = image(None, 2)
+    y = L.Cropping1D((3, 0))(L.ZeroPadding1D((0, 3))(x))
+    # Of a small image nothing is left but padding, which no weight changes.
+    model = randomise(keras.Model(x, L.Conv1D(2, 1)(y)))
+    assert_folds(model, objective, size, faults=size > 3)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        lambda x: L.ZeroPadding2D(1)(L.BatchNormalization()(x)),
+        lambda x: L.Cropping2D(2)(L.ZeroPadding2D(1)(x)),
+        lambda x: L.ZeroPadding2D(1)(L.Rescaling(0.5, 1.0)(x)),
+    ],
+)
+def test_nothing_becomes_a_convolution_that_is_slower(block):
+    x = image(64, 64, 32)
+    folded = assert_folds(randomise(keras.Model(x, L.ReLU()(block(x)))), "latency")
+    assert not any("conv" in type(o).__name__.lower() for o in folded.operations)
+
+
+def test_pixels_that_are_cropped_again_are_counted():
+    x = image(2, 2, 16)
+    y = L.Conv2DTranspose(4, 1, strides=8, use_bias=False)(x)
+    model = randomise(keras.Model(x, L.GlobalAveragePooling2D(keepdims=True)(y)))
+    for objective in OBJECTIVES:
+        folded = assert_folds(model, objective)
+        read = kerasfold.explain(folded, objective="macs").macs_before
+        assert folded.fold_report.macs_after == read
+
+
+def test_verify_of_one_input_in_a_list():
+    x = image(4)
+    a = keras.Model(x, L.Dense(2)(x))
+    assert kerasfold.verify(a, keras.Model([x], a.output)).equivalent
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("factor", [2, 3])
+def test_bilinear_upsampling_of_small_images_is_no_false_alarm(dtype, factor):
+    keras.config.set_dtype_policy(dtype)
+    for seed in range(6):
+        x = keras.Input((5, 4, 2), dtype=dtype)
+        y = L.UpSampling2D(factor, interpolation="bilinear")(L.BatchNormalization()(x))
+        model = randomise(keras.Model(x, L.Conv2D(3, 1)(y)), seed)
+        assert model.fold().fold_report.equivalence.equivalent
+
+
+def test_a_float64_constant_in_a_float32_model_of_volumes():
+    keras.config.set_dtype_policy("float32")
+    x = keras.Input((4, 4, 4, 2))
+    y = L.BatchNormalization()(L.AveragePooling3D(2)(x)) * np.array([0.3, 0.7])
+    assert randomise(keras.Model(x, y)).fold().fold_report.equivalence.equivalent
