@@ -95,6 +95,6 @@ def operator_cost(geometry: Geometry, shared: int = 1, weightless: bool = False)
         seconds += geometry.groups * (PER_CALL + (read + write) / BYTES)
     if geometry.ones:  # one more channel for each group, beside each group
         seconds += 2 * read / BYTES + (2 + geometry.groups) * PER_CALL
-    elif (geometry.vector and geometry.axes) or not is_one_layer(geometry):
+    elif not is_one_layer(geometry):
         seconds += 2 * read / BYTES + PER_CALL
     return Cost(macs, geometry.params / shared, 1, 0, seconds)

@@ -222,7 +222,7 @@ def test_frames_are_among_what_is_tested() -> None:
     assert framed >= {
         "3_3", "3_5_3", "strided_first", "strided_second", "batchnorm_between",
         "average_between", "average_between_uneven", "average_between_cropped",
-        "average_between_crop_pad", "average_twice", "nearest_between", "transposed_behind",
+        "average_between_crop_pad", "average_twice", "transposed_behind",
         "transposed_between",
     }  # fmt: skip
 
@@ -232,12 +232,12 @@ def bilinear(factors: Any) -> keras.Layer:
 
 
 BILINEAR: dict[str, Stack] = {
-    "between": lambda: [same(24), bilinear(2), same(2)],
-    "uneven": lambda: [same(24), bilinear((4, 1)), same(2)],
-    "pointwise_before": lambda: [conv(24, 1), bilinear(2), same(2)],
-    "strided_behind": lambda: [same(24), bilinear((2, 4)), same(2, strides=2)],
-    "cropped_behind": lambda: [same(24), bilinear(2), layers.Cropping2D(((1, 0), (2, 3))), same(2)],
-    "average_before": lambda: [same(24), pool(2, 1), bilinear(2), same(2)],
+    "between": lambda: [same(96), bilinear(2), same(2)],
+    "uneven": lambda: [same(96), bilinear((4, 1)), same(2)],
+    "pointwise_before": lambda: [conv(96, 1), bilinear(2), same(2)],
+    "strided_behind": lambda: [same(96), bilinear((2, 4)), same(2, strides=2)],
+    "cropped_behind": lambda: [same(96), bilinear(2), layers.Cropping2D(((1, 0), (2, 3))), same(2)],
+    "average_before": lambda: [same(96), pool(2, 1), bilinear(2), same(2)],
 }
 
 
