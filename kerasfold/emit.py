@@ -249,7 +249,7 @@ class _Emitter:
                 added = name if activation is None else self._name(f"{name}_sum")
                 value = style.layer(keras.layers.Add, "sum", name=added)(parts)
                 if activation is not None:
-                    value = style._activated(value, activation, name)
+                    value = style.activated(value, activation, name)
         self.nodes[segment.node] = value
         self.values[call.outputs[0].index] = value
 
@@ -336,7 +336,7 @@ class _Style:
         x = self.convolution(x, operator, reserve(f"{name}_operator"), None, "operator")
         if activation is None:
             return self.copied(pool, x, name)
-        return self._activated(self.copied(pool, x, reserve(f"{name}_pool")), activation, name)
+        return self.activated(self.copied(pool, x, reserve(f"{name}_pool")), activation, name)
 
     def _call(self, node: int) -> Call:
         return self.emitter.owner[node].call
@@ -368,7 +368,7 @@ class _Style:
                     [parts[position] for position in sorted(parts)]
                 )
         if activation is not None or last < 0:
-            image = self._activated(image, activation or "linear", name)
+            image = self.activated(image, activation or "linear", name)
         return image
 
     def _strip(
@@ -503,9 +503,10 @@ class _Style:
         activation = common["activation"]
         flat = name if activation is None else self.emitter._name(f"{name}_flat")
         x = self.layer(keras.layers.Flatten, (role, "flat"), name=flat, data_format=self.layout)(x)
-        return x if activation is None else self._activated(x, activation, name, role)
+        return x if activation is None else self.activated(x, activation, name, role)
 
-    def _activated(self, x: Any, activation: Any, name: str, role: Any = None) -> Any:
+    def activated(self, x: Any, activation: Any, name: str, role: Any = None) -> Any:
+        """An activation in a layer of its own, which takes the name of the call."""
         return self.layer(
             keras.layers.Activation, (role, "activation"), name=name, activation=activation
         )(x)
@@ -546,7 +547,7 @@ class _Style:
         x = self._cropped(x, crops, last)
         if activation is None:
             return x
-        return self._activated(x, activation, name, role)
+        return self.activated(x, activation, name, role)
 
     def _transposed_layer(self, x: Any, operator: Operator, role: Any, **config: Any) -> Any:
         rank = len(operator.geometry.axes)

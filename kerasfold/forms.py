@@ -141,7 +141,7 @@ class Forms:
         return Segment(index, "operator", terms, tuple(visited), sum(costs, Cost()))
 
     def _terms(self, visited: Sequence[int]) -> Mapping[int, Any]:
-        """What `evaluate` gives; along a path, from what is known of its beginning."""
+        """What `evaluate` gives, of sizes alone; of a path, from what is known of its start."""
         if not self._is_path(visited):
             if len(visited) > MOST_BRANCHED:
                 raise Refused(f"more than {MOST_BRANCHED} steps at once in branches")

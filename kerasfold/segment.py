@@ -128,7 +128,10 @@ class Flattened:
 def apply(
     node: Node, values: Sequence[dict[int, Any]], nodes: Sequence[Node], domain: Any
 ) -> dict[int, Any]:
-    """A node's operators by root, from those of its operands; `domain` as in `evaluate`."""
+    """A node's operators by root, from those of its operands.
+
+    `domain` is `Sizes`, to compose geometries, or `Values`, to compose operators.
+    """
 
     def solid(root: int, value: Any) -> Any:
         if isinstance(value, Flattened):
@@ -167,24 +170,23 @@ def apply(
     }
 
 
-def evaluate(nodes: Sequence[Node], visited: Sequence[int], domain: Any) -> dict[int, Any]:
-    """The last of the `visited` nodes, as one value per node or root that is read.
+def evaluate(nodes: Sequence[Node], visited: Sequence[int]) -> dict[int, Any]:
+    """The last of the `visited` nodes, as one operator per node or root that is read.
 
     Args:
         nodes: the program's.
         visited: the nodes to compose, in order.
-        domain: `Sizes` to compose geometries, `Values` to compose operators.
 
     Raises:
         Refused: no exact composition.
     """
     if is_path(nodes, visited):
         (root,) = nodes[visited[0]].operands
-        return {root: collapsed((domain.load(nodes[i]) for i in visited), domain.compose)}
+        return {root: collapsed((Values.load(nodes[i]) for i in visited), Values.compose)}
     values: dict[int, dict[int, Any]] = {}
     for index in visited:
         operands = [values.get(o, {o: None}) for o in nodes[index].operands]
-        values[index] = apply(nodes[index], operands, nodes, domain)
+        values[index] = apply(nodes[index], operands, nodes, Values)
     return values[visited[-1]]
 
 
@@ -203,7 +205,7 @@ def weights_of(nodes: Sequence[Node], segment: Segment) -> dict[Any, Operator | 
     """
     target = next(iter(segment.terms.values()))
     if segment.stages:
-        stages = [_single(evaluate(nodes, stage, Values)) for stage in segment.stages]
+        stages = [_single(evaluate(nodes, stage)) for stage in segment.stages]
         inner, _ = framed_geometries([stage.geometry for stage in stages])
         interior = chain(
             [
@@ -225,11 +227,11 @@ def weights_of(nodes: Sequence[Node], segment: Segment) -> dict[Any, Operator | 
         ]
         return {"operator": chain(links, target)}
     if segment.middle is None:
-        return evaluate(nodes, segment.visited, Values)
+        return evaluate(nodes, segment.visited)
     before = [i for i in segment.visited if i <= segment.middle]
     after = [i for i in segment.visited if i > segment.middle]
-    (depthwise,) = evaluate(nodes, before, Values).values()
-    (pointwise,) = evaluate(nodes, after, Values).values()
+    (depthwise,) = evaluate(nodes, before).values()
+    (pointwise,) = evaluate(nodes, after).values()
     return {"depthwise": depthwise, "pointwise": pointwise}
 
 

@@ -95,7 +95,7 @@ def check_lift(
     scale = np.max(np.abs(want), initial=0.0)
     error = np.max(np.abs(got - want), initial=0.0)
     # TensorFlow interpolates in float32 whatever it is given.
-    coarse = dtype != "float64" or getattr(layer, "interpolation", "") == "bilinear"
+    coarse = dtype != "float64" or graphs.interpolates(layer)
     bound = (1e-4 if coarse else 1e-10) * scale
     assert error <= bound, (
         f"layer '{layer.name}' on inputs of shape {input_shape}: its rule differs from the layer "

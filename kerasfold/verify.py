@@ -239,29 +239,30 @@ def _compare(
         bound: largest difference allowed of each output, given the outputs, their dtype, and
             the rounding unit of operations that have no float64 (0.0 where there are none).
     """
-    report = _judge(a, b, a64, b64, batches, bound, 0.0)
+    with _full_precision():
+        runs = tuple(_run(m, batches) for m in (a64, b64, a, b))
+    dtype = _coarsest([a64, b64], runs[0])
+    report = _judge(a, a64, batches, runs, dtype, bound(runs[0], dtype, 0.0))
     if report.equivalent or report.dtype != "float64":
         return report
     if not any(_rounds(m, batches) for m in (a64, b64)):
         return report
-    report = _judge(a, b, a64, b64, batches, bound, _single_unit([a64, b64]))
+    unit = _single_unit([a64, b64])
+    report = _judge(a, a64, batches, runs, dtype, bound(runs[0], dtype, unit), unit)
     return replace(report, dtype="float64, with operations that round to float32")
 
 
 def _judge(
     a: keras.Model,
-    b: keras.Model,
     a64: keras.Model,
-    b64: keras.Model,
     batches: list[Any],
-    bound: Callable[[Arrays, str, float], list[float]],
-    unit: float,
+    runs: tuple[Arrays, ...],
+    dtype: str,
+    bounds: list[float],
+    unit: float = 0.0,
 ) -> EquivalenceReport:
-    with _full_precision():
-        truth, other = _run(a64, batches), _run(b64, batches)
-        own_a, own_b = _run(a, batches), _run(b, batches)
-    dtype = _coarsest([a64, b64], truth)
-    bounds = bound(truth, dtype, unit)
+    """The report on what `a64`, `b64`, `a` and `b` gave, in that order."""
+    truth, other, own_a, own_b = runs
     outputs = []
     for name, t, o, x, y, limit in zip(
         graphs.output_names(a), truth, other, own_a, own_b, bounds, strict=True
