@@ -3,6 +3,8 @@
 A stem (3x3 to 16 channels), seven blocks of width/stride 16/1, 16/1, 32/2, 32/1, 32/1, 64/2,
 64/1, global average pooling and a Dense layer of 10, on images of 64x64x3. `block_net` builds
 the form that is trained; `plain_net` the one that it should become.
+
+    python benchmarks/nets.py
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
+from fold_time import randomise
+
+import kerasfold
 
 L = keras.layers
 Tensor = Any
@@ -118,18 +122,7 @@ def network(block: Block, size: int = 64) -> keras.Model:
     x = L.ReLU()(L.Conv2D(16, 3, padding="same")(x))
     for width, stride in WIDTHS:
         x = L.ReLU()(block(x, width, stride))
-    return randomised(keras.Model(inputs, L.Dense(10)(L.GlobalAveragePooling2D()(x))))
-
-
-def randomised(model: keras.Model, seed: int = 0) -> keras.Model:
-    """The model with BatchNormalizations that do something."""
-    rng = np.random.default_rng(seed)
-    for layer in model.layers:
-        if isinstance(layer, L.BatchNormalization):
-            for variable in layer.weights:
-                positive = "variance" in variable.name or "gamma" in variable.name
-                variable.assign(rng.uniform(0.5, 1.5, variable.shape) * (1 if positive else 0.2))
-    return model
+    return randomise(keras.Model(inputs, L.Dense(10)(L.GlobalAveragePooling2D()(x))))
 
 
 def block_net(name: str) -> keras.Model:
@@ -140,3 +133,18 @@ def block_net(name: str) -> keras.Model:
 def plain_net(name: str) -> keras.Model:
     """The network of a block as it should become."""
     return network(BLOCKS[name][1])
+
+
+def main() -> None:
+    """Print what each network folds to, beside what it should."""
+    for name in BLOCKS:
+        folded = block_net(name).fold(verify=False)
+        plain = plain_net(name)
+        print(
+            f"{name}: {len(folded.layers)} layers and {folded.fold_report.macs_after:,.0f} MACs, "
+            f"by hand {len(plain.layers)} and {kerasfold.explain(plain).macs_before:,.0f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
