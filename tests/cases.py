@@ -6,8 +6,9 @@ that something merges. A new lift rule needs one new row: `test_rules.py` assert
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +18,17 @@ from keras import layers
 
 FLOAT64 = 1e-11
 FLOAT32 = 2e-5
+
+
+@contextlib.contextmanager
+def policy(dtype: str) -> Iterator[None]:
+    """Layers that are made meanwhile get this dtype policy."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def randomise(model: keras.Model, seed: int = 0) -> keras.Model:
@@ -127,9 +139,7 @@ class Case:
     def model(self, dtype: str, seed: int = 0) -> keras.Model:
         """The layer with a BatchNormalization, weights randomised, under a dtype policy."""
         dtype = "float32" if dtype == "float64" and not self.has_float64 else dtype
-        before = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(dtype)
-        try:
+        with policy(dtype):
             x = inputs = keras.Input(self.shape, name="image")
             if self.where == "before":
                 x = layers.BatchNormalization(name="bn")(x)
@@ -137,8 +147,6 @@ class Case:
             if self.where == "after":
                 x = layers.BatchNormalization(name="bn")(x)
             return randomise(keras.Model(inputs, x), seed)
-        finally:
-            keras.config.set_dtype_policy(before)
 
 
 def _rows(

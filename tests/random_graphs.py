@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from cases import policy
 from hypothesis import strategies as st
 
 L = keras.layers
@@ -228,9 +229,7 @@ def _again(draw: Any, source: int, shapes: list, steps: list) -> Any:
 def build(recipe: Recipe) -> keras.Model:
     """A float64 model of a recipe, with random weights; its outputs are the unread tensors."""
     keras.utils.clear_session(free_memory=False)
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float64")
-    try:
+    with policy("float64"):
         sizes = (None,) * len(recipe.sizes) if recipe.free else recipe.sizes
         shape = (recipe.channels, *sizes) if recipe.first else (*sizes, recipe.channels)
         inputs = keras.Input(shape, dtype="float64")
@@ -247,8 +246,6 @@ def build(recipe: Recipe) -> keras.Model:
         read = {i for step in recipe.steps for i in step.reads}
         outputs = [t for i, t in enumerate(tensors) if i not in read]
         model = keras.Model(inputs, outputs)
-    finally:
-        keras.config.set_dtype_policy(before)
     rng = np.random.default_rng(recipe.seed)
     for layer in model.layers:
         for variable in layer.weights:

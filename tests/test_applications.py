@@ -18,7 +18,7 @@ from functools import cache
 import keras
 import numpy as np
 import pytest
-from cases import kinds, layers_of
+from cases import kinds, layers_of, policy
 from keras import applications as apps
 
 import kerasfold
@@ -82,14 +82,10 @@ def calibrate(model: keras.Model, images: np.ndarray, rng: np.random.Generator) 
 
 def build(name: str, dtype: str) -> keras.Model:
     make, side, _ = APPS[name]
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(dtype)
-    try:
+    with policy(dtype):
         return make(
             weights=None, classifier_activation=None, input_shape=(side, side, 3), classes=20
         )
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 @cache

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from cases import inputs_of, randomise, run
+from cases import inputs_of, policy, randomise, run
 from keras import layers
 
 import kerasfold
@@ -160,13 +160,9 @@ class Item:
         return FLOAT64 if self.dtype == "float64" else FLOAT32
 
     def model(self) -> keras.Model:
-        before = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(self.dtype)
-        try:
+        with policy(self.dtype):
             inputs = keras.Input(self.shape, name="image", dtype=self.dtype)
             model = keras.Model(inputs, self.block(inputs))
-        finally:
-            keras.config.set_dtype_policy(before)
         randomise(model, seed=7)
         for layer in model.layers:
             if isinstance(layer, layers.BatchNormalization):

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from cases import FLOAT64, assert_same, kinds, randomise
+from cases import FLOAT64, assert_same, kinds, policy, randomise
 from keras import layers
 
 import kerasfold
@@ -22,10 +22,8 @@ OBJECTIVES = ("latency", "macs", "params", "layers")
 
 @pytest.fixture(autouse=True)
 def _float64() -> Iterator[None]:
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float64")
-    yield
-    keras.config.set_dtype_policy(before)
+    with policy("float64"):
+        yield
 
 
 def conv(n: int = 4, k: Any = 3, name: str | None = None, **settings: Any) -> keras.Layer:

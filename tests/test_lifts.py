@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from cases import CASES, FLOAT64, Case, assert_same, randomise
+from cases import CASES, FLOAT64, Case, assert_same, policy, randomise
 from keras import layers
 
 import kerasfold
@@ -80,10 +80,8 @@ def _rules_restored() -> Iterator[None]:
 
 @pytest.fixture
 def float64() -> Iterator[None]:
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float64")
-    yield
-    keras.config.set_dtype_policy(before)
+    with policy("float64"):
+        yield
 
 
 def lift_scale() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from cases import inputs_of, randomise, run
+from cases import inputs_of, policy, randomise, run
 from keras import layers
 
 import kerasfold
@@ -30,10 +30,8 @@ Stack = Callable[[], list[keras.Layer]]
 
 @pytest.fixture(autouse=True)
 def _float64() -> Iterator[None]:
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float64")
-    yield
-    keras.config.set_dtype_policy(before)
+    with policy("float64"):
+        yield
 
 
 def same(n: int = 4, k: Any = 3, **settings: Any) -> keras.Layer:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from cases import randomise
+from cases import policy, randomise
 from keras import layers as L
 from keras import ops
 
@@ -23,10 +23,9 @@ each_objective = pytest.mark.parametrize("objective", OBJECTIVES)
 
 @pytest.fixture(autouse=True)
 def _float64() -> Iterator[None]:
-    before, rules = keras.config.dtype_policy(), dict(RULES)
-    keras.config.set_dtype_policy("float64")
-    yield
-    keras.config.set_dtype_policy(before)
+    rules = dict(RULES)
+    with policy("float64"):
+        yield
     RULES.clear()
     RULES.update(rules)
 

@@ -9,14 +9,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cases import randomise
+from cases import policy, randomise
 from keras import layers
 
 import kerasfold
 
 
 def trained_like(dtype: str = "float32") -> keras.Model:
-    with _policy(dtype):
+    with policy(dtype):
         i = keras.Input((12, 12, 3), name="image")
         x = layers.Conv2D(6, 3, strides=2, padding="same", name="stem")(i)
         x = layers.ReLU()(layers.BatchNormalization(name="bn1")(x))
@@ -28,22 +28,10 @@ def trained_like(dtype: str = "float32") -> keras.Model:
         return randomise(keras.Model(i, layers.Dense(4, name="head")(x)))
 
 
-class _policy:
-    def __init__(self, dtype: str) -> None:
-        self.dtype = dtype
-
-    def __enter__(self) -> None:
-        self.before = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(self.dtype)
-
-    def __exit__(self, *_: Any) -> None:
-        keras.config.set_dtype_policy(self.before)
-
-
 def lazy_softmax(dtype: str = "float32") -> keras.Model:
     """As built: zero biases, tiny logits; its probabilities hardly leave 1/10 whatever comes in."""
     keras.utils.set_random_seed(3)
-    with _policy(dtype):
+    with policy(dtype):
         i = keras.Input((16, 16, 3), name="image")
         x = i
         for k in range(4):
