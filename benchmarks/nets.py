@@ -55,11 +55,15 @@ def mobileone(x: Tensor, width: int, stride: int) -> Tensor:
 
 
 def dbb(x: Tensor, width: int, stride: int) -> Tensor:
-    """The diverse branch block (Ding et al. 2021): 3x3, 1x1, 1x1-3x3 and 1x1-pool."""
+    """The diverse branch block (Ding et al. 2021): 3x3, 1x1, 1x1-3x3 and 1x1-pool.
+
+    Its 1x1 layers have no bias, so that padding behind them with what their BatchNormalization
+    makes of zero, as the authors do, is padding before them with zero.
+    """
     unbiased = {"use_bias": False}
-    deep = normed(L.ZeroPadding2D(1)(x), L.Conv2D(x.shape[-1], 1, **unbiased))
-    pooled = L.ZeroPadding2D(1)(normed(x, L.Conv2D(width, 1, **unbiased)))
     wide = L.ZeroPadding2D(1)(x)
+    deep = normed(wide, L.Conv2D(x.shape[-1], 1, **unbiased))
+    pooled = normed(wide, L.Conv2D(width, 1, **unbiased))
     return L.Add()(
         [
             normed(wide, L.Conv2D(width, 3, stride, **unbiased)),

@@ -15,3 +15,7 @@ class NonlinearLayerError(FoldError):
 
 class EquivalenceError(FoldError):
     """A folded model does not compute what its original computes; it is not handed out."""
+
+
+class RuntimeUnavailableError(FoldError):
+    """A runtime to measure on lacks a package; the message names the extra that brings it."""

@@ -1,0 +1,233 @@
+"""Keras models on the runtimes people deploy to, ready to run.
+
+Each runtime optimises as it does by default, on every core of the machine. A model is handed
+to it with images of one size and one batch; weights are constants there, except under
+"tensorflow" and "xla", where they are the variables of the model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import io
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from kerasfold.errors import FoldError, RuntimeUnavailableError
+from kerasfold.graph import input_structure
+from kerasfold.startup import muted_stderr
+
+FREE_SIZE = 64  # samples along an axis of unknown size, as in the reports
+
+Arrays = Sequence[np.ndarray]
+Run = Callable[[], list[np.ndarray]]
+
+
+def random_inputs(model: keras.Model, batch: int = 1) -> list[np.ndarray]:
+    """One random array for each input of a model; 64 samples along axes of unknown size."""
+    rng = np.random.default_rng(0)
+    arrays = []
+    for spec in tree.flatten(input_structure(model)):
+        shape = [n or (FREE_SIZE if axis else batch) for axis, n in enumerate(spec.shape)]
+        if "float" in spec.dtype:
+            dtype = "float32" if spec.dtype == "bfloat16" else spec.dtype
+            arrays.append(rng.normal(size=shape).astype(dtype))
+        else:
+            arrays.append(rng.integers(0, 2, size=shape).astype(spec.dtype))
+    return arrays
+
+
+def deploy(model: keras.Model, runtime: str, inputs: Arrays) -> Run:
+    """Bring a model to a runtime.
+
+    Args:
+        model: a built model.
+        runtime: a key of `RUNTIMES`.
+        inputs: an array for each of the model's inputs, in their order; the model is
+            specialised to their shapes.
+
+    Returns:
+        A function that runs the model once on those inputs and returns its outputs, as
+        float32 or integer arrays, in the model's order.
+
+    Raises:
+        RuntimeUnavailableError: what the runtime needs is not installed.
+        FoldError: an unknown runtime, or one that refuses the model.
+    """
+    check_runtime(runtime)
+    with _silent():
+        try:
+            run = RUNTIMES[runtime](model, inputs)
+            run()
+        except Exception as error:
+            line = (str(error).strip().splitlines() or [""])[0][:300]
+            raise FoldError(
+                f"{runtime} does not take model '{model.name}': {type(error).__name__}: {line}"
+            ) from error
+    return run
+
+
+def check_runtime(runtime: Any) -> None:
+    """Refuse a runtime that is unknown, or that lacks a package.
+
+    Raises:
+        RuntimeUnavailableError: what the runtime needs is not installed.
+        FoldError: an unknown runtime.
+    """
+    if not isinstance(runtime, str) or runtime not in RUNTIMES:
+        raise FoldError(
+            f"unknown runtime {runtime!r}: choose one of {', '.join(map(repr, RUNTIMES))}"
+        )
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        raise RuntimeUnavailableError(
+            f"runtime {runtime!r} takes models from Keras's TensorFlow backend, and this process "
+            f"runs on {backend}: set KERAS_BACKEND=tensorflow"
+        )
+    for package in PACKAGES.get(runtime, ()):
+        try:
+            with _silent():
+                importlib.import_module(package)
+        except ImportError as error:
+            raise RuntimeUnavailableError(
+                f"runtime {runtime!r} needs the package {package} ({error}): "
+                f'pip install "kerasfold[{runtime}]"'
+            ) from error
+
+
+def _function(model: keras.Model, inputs: Arrays, **options: Any) -> Any:
+    """A `tf.function` of the flat inputs, specialised to their shapes."""
+    import tensorflow as tf
+
+    specs = tree.flatten(input_structure(model))
+    signature = [
+        tf.TensorSpec(array.shape, spec.dtype, name=f"input_{i}")
+        for i, (array, spec) in enumerate(zip(inputs, specs, strict=True))
+    ]
+
+    def call(*tensors: Any) -> list[Any]:
+        packed = tree.pack_sequence_as(input_structure(model), list(tensors))
+        return tree.flatten(model(packed, training=False))
+
+    return tf.function(call, input_signature=signature, autograph=False, **options)
+
+
+def _tensorflow(model: keras.Model, inputs: Arrays, compiled: bool = False) -> Run:
+    function = _function(model, inputs, jit_compile=compiled)
+    specs = tree.flatten(input_structure(model))
+    tensors = [
+        keras.ops.convert_to_tensor(array, spec.dtype)
+        for array, spec in zip(inputs, specs, strict=True)
+    ]
+    function = function.get_concrete_function()
+
+    def run() -> list[np.ndarray]:
+        return [keras.ops.convert_to_numpy(y) for y in function(*tensors)]
+
+    return run
+
+
+def _litert(model: keras.Model, inputs: Arrays) -> Run:
+    import tensorflow as tf
+    from ai_edge_litert.interpreter import Interpreter
+
+    function = _function(model, inputs)
+    with tempfile.TemporaryDirectory() as folder:
+        archive = keras.export.ExportArchive()
+        archive.track(model)
+        archive.add_endpoint("serve", function.python_function, function.input_signature)
+        archive.write_out(folder, verbose=False)
+        content = tf.lite.TFLiteConverter.from_saved_model(folder).convert()
+    interpreter = Interpreter(model_content=content, num_threads=_cores())
+    interpreter.allocate_tensors()
+    signature = interpreter.get_signature_runner()
+    takes, gives = signature.get_input_details(), signature.get_output_details()
+    places = [takes[f"input_{i}"]["index"] for i in range(len(inputs))]
+    results = [gives[f"output_{i}"]["index"] for i in range(len(gives))]
+
+    def run() -> list[np.ndarray]:
+        for place, array in zip(places, inputs, strict=True):
+            interpreter.set_tensor(place, array)
+        interpreter.invoke()
+        return [interpreter.get_tensor(place) for place in results]
+
+    return run
+
+
+def _onnxruntime(model: keras.Model, inputs: Arrays) -> Run:
+    import onnxruntime
+    import tf2onnx
+
+    function = _function(model, inputs)
+    proto, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=18)
+    options = onnxruntime.SessionOptions()
+    # Its idle threads would spin on the cores that the model it is compared with runs on.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    session = onnxruntime.InferenceSession(
+        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    feed = {f"input_{i}": array for i, array in enumerate(inputs)}
+    feed = {x.name: feed[x.name.partition(":")[0]] for x in session.get_inputs()}
+    return functools.partial(session.run, None, feed)
+
+
+def _openvino(model: keras.Model, inputs: Arrays) -> Run:
+    import openvino
+
+    converted = openvino.convert_model(_function(model, inputs))
+    request = openvino.compile_model(converted, "CPU").create_infer_request()
+    feed = dict(enumerate(inputs))
+
+    def run() -> list[np.ndarray]:
+        result = request.infer(feed, share_inputs=True)
+        return [result[i] for i in range(len(result))]
+
+    return run
+
+
+RUNTIMES: dict[str, Callable[[keras.Model, Arrays], Run]] = {
+    "tensorflow": _tensorflow,
+    "xla": functools.partial(_tensorflow, compiled=True),
+    "litert": _litert,
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+}
+
+# What a runtime imports beside TensorFlow; the extra of its name installs it.
+PACKAGES = {
+    "litert": ("ai_edge_litert.interpreter",),
+    "onnxruntime": ("onnxruntime", "tf2onnx"),
+    "openvino": ("openvino",),
+}
+
+
+def _cores() -> int:
+    """Processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keep the chatter of converters away."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+            muted_stderr(),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
