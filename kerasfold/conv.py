@@ -138,6 +138,20 @@ class Axis:
             )
         return axis
 
+    def trimmed(self) -> tuple[Axis, slice]:
+        """Without the outer taps that every output reads zeros with, and the taps that stay."""
+        assert self.extent is not None
+        assert self.out is not None
+        reads = [t * self.dilation - self.pad[0] for t in range(self.taps)]  # of the first output
+        last = self.stride * (self.out - 1)
+        kept = [t for t, j in enumerate(reads) if j + last >= 0 and j < self.extent]
+        if not kept:
+            raise Refused("a border that reads nothing but padding")
+        low, high = kept[0], self.taps - 1 - kept[-1]
+        pad = (self.pad[0] - low * self.dilation, self.pad[1] - high * self.dilation)
+        axis = replace(self, taps=self.taps - low - high, pad=pad)
+        return axis.tight(), slice(low, kept[-1] + 1)
+
     @property
     def overhang(self) -> Pair:
         """Outputs at either end whose window reaches a sample beyond the image."""
@@ -563,6 +577,39 @@ def restricted(links: Sequence[Geometry], box: Box) -> list[Geometry]:
     return result[::-1]
 
 
+def tile(links: Sequence[Geometry], box: Box) -> list[tuple[Geometry, tuple[slice, ...]]]:
+    """`restricted`, each operator without the taps that read nothing but padding.
+
+    Along an axis where the box is one output wide, what is left pads nothing that another
+    link made, so that it composes. Where the windows of a normalised operator are all cut
+    alike, it is plain: its kernel, of the taps that stay, over their sum.
+
+    Returns:
+        Each geometry, and the taps of its kernel that stay along each axis.
+
+    Raises:
+        Refused: an unknown size, or outputs that read nothing but padding.
+    """
+    result = []
+    for geometry in restricted(links, box):
+        cuts = [axis.trimmed() for axis in geometry.axes]
+        axes = tuple(axis for axis, _ in cuts)
+        normalised = geometry.normalised and any(axis.reaches_out for axis in axes)
+        if geometry.normalised and not normalised and any(a.upsampling > 1 for a in axes):
+            raise Refused("a bilinear window cut at the border")
+        cut = replace(geometry, axes=axes, steady=geometry.steady, normalised=normalised)
+        result.append((cut, tuple(taps for _, taps in cuts)))
+    return result
+
+
+def cut_to(operator: Operator, geometry: Geometry, taps: tuple[slice, ...]) -> Operator:
+    """An operator as `tile` has cut it."""
+    kernel = operator.kernel[taps]
+    if operator.geometry.normalised and not geometry.normalised:
+        kernel = kernel / kernel.sum(axis=tuple(range(len(taps))), keepdims=True)
+    return Operator(geometry, kernel, operator.bias)
+
+
 def frame_of(links: Sequence[Geometry]) -> Box:
     """How many outputs of a chain, at each side, its composition does not give.
 
@@ -637,6 +684,18 @@ def frame_boxes(sizes: Sequence[int], frame: Box) -> tuple[Box, list[tuple[int, 
             if part[0] < part[1]:
                 strips.append((d, side, (*interior[:d], part, *rest)))
     return interior, strips
+
+
+def tile_boxes(sizes: Sequence[int], frame: Box) -> list[list[Pair]]:
+    """Parts of each axis whose products tile an image: the interior, and rows of one output."""
+    return [
+        [
+            *((i, i + 1) for i in range(lo)),
+            (lo, n - hi),
+            *((i, i + 1) for i in range(n - hi, n)),
+        ]
+        for n, (lo, hi) in zip(sizes, frame, strict=True)
+    ]
 
 
 def add_geometry(terms: Sequence[Geometry]) -> Geometry:

@@ -86,7 +86,8 @@ def operator_cost(geometry: Geometry, shared: int = 1, weightless: bool = False)
     geometry = written(geometry)
     macs = macs_of(geometry)
     inputs = geometry.channels[0] + (geometry.groups if geometry.ones else 0)
-    read = moved_bytes((axis.size for axis in geometry.axes), inputs)
+    seen = (None if a.size is None else a.size - sum(a.crop) for a in geometry.axes)
+    read = moved_bytes(seen, inputs)
     write = moved_bytes(computed_sizes(geometry), geometry.channels[1])
     rate = DEPTHWISE_MACS if geometry.groups > 1 and not weightless else DENSE_MACS
     seconds = max(macs / rate, (read + write + 4 * geometry.params) / BYTES) + PER_CALL

@@ -229,6 +229,9 @@ class _Emitter:
         elif segment.form == "framed":
             (root,) = segment.terms
             value = style.framed(self._node(root), self.composed(segment), name, activation)
+        elif segment.form == "tiled":
+            (root,) = segment.terms
+            value = style.tiled(self._node(root), self.composed(segment), name, activation)
         else:
             terms = self.composed(segment)
             single = len(terms) == 1
@@ -362,14 +365,42 @@ class _Style:
                     )
             if len(parts) > 1:
                 done = activation is None and axis == strips[0][0]
-                join = name if done else self.emitter._name(f"{name}_join_{axis}")
-                place = axis + (2 if self.layout == "channels_first" else 1)
-                image = self.layer(keras.layers.Concatenate, ("join", axis), name=join, axis=place)(
-                    [parts[position] for position in sorted(parts)]
-                )
+                ordered = [parts[position] for position in sorted(parts)]
+                image = self._joined(ordered, axis, name, done)
         if activation is not None or last < 0:
             image = self.activated(image, activation or "linear", name)
         return image
+
+    def tiled(
+        self, x: Any, weights: Mapping[Any, Operator | None], name: str, activation: Any
+    ) -> Any:
+        """Each tile by a convolution of its own, joined along the last axis first."""
+        parts: dict[tuple[int, ...], Any] = {}
+        for place, operator in weights.items():
+            assert operator is not None
+            label = self.emitter._name("_".join([name, "tile", *map(str, place)]))
+            parts[place] = self.convolution(x, operator, label, None, ("tile", place))
+        split = [axis for axis in range(len(place)) if any(p[axis] for p in parts)]
+        for axis in reversed(split):
+            rows: dict[tuple[int, ...], list[Any]] = {}
+            for place, part in parts.items():
+                rows.setdefault(place[:axis], []).append(part)
+            parts = {
+                place: self._joined(row, axis, name, activation is None and axis == split[0], place)
+                for place, row in rows.items()
+            }
+        (image,) = parts.values()
+        if split and activation is None:
+            return image
+        return self.activated(image, activation or "linear", name)
+
+    def _joined(self, parts: list[Any], axis: int, name: str, last: bool, key: Any = ()) -> Any:
+        """Parts of an image put together along a spatial axis; under its name if that is all."""
+        label = name if last else self.emitter._name(f"{name}_join_{axis}")
+        place = axis + (2 if self.layout == "channels_first" else 1)
+        return self.layer(keras.layers.Concatenate, ("join", axis, key), name=label, axis=place)(
+            parts
+        )
 
     def _strip(
         self, x: Any, stages: list[Operator], geometries: list[Geometry], name: str, shared: str

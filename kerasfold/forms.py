@@ -7,10 +7,11 @@ or raises `Refused` where it would not be exact. Sizes only: no weight is read h
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
@@ -22,6 +23,7 @@ from kerasfold.conv import (
     one_of,
     require_plain,
     shifted,
+    tile,
 )
 from kerasfold.cost import BYTES, PER_CALL, Cost, moved_bytes, operator_cost
 from kerasfold.express import check_emittable, is_free, is_separable
@@ -35,10 +37,12 @@ from kerasfold.segment import (
     framed_geometries,
     is_path,
     sizes_without,
+    tiles,
 )
 
 MOST_BRANCHED = 256  # steps composed at once where they branch
 MOST_STAGES = 4  # steps a border may take
+MOST_TILES = 49  # convolutions an image may be put together from: a frame of 3 at each side
 
 
 _Frame = tuple[Geometry, Cost, tuple[int, ...]]  # interior, cost, and where stages begin
@@ -57,6 +61,7 @@ class Forms:
         self.numbers: dict[Geometry, int] = {}
         self.kinds: dict[int, int] = {}
         self.frames: dict[tuple[int, tuple[int, ...]], _Frame | None] = {}
+        self.tiles: dict[tuple[int, tuple[int, ...]], _Frame | None] = {}
         self.paths: dict[tuple[int, int], tuple[Geometry, ...]] = {}
 
     def of(self, index: int, visited: Sequence[int]) -> Iterator[Segment | Refused]:
@@ -75,7 +80,7 @@ class Forms:
             yield self._operator(index, visited)
         except Refused as refusal:
             yield refusal
-            forms.insert(0, self._framed)
+            forms = [self._framed, self._tiled, *forms]
         if not self._is_path(visited):
             return
         for form in forms:
@@ -238,20 +243,34 @@ class Forms:
         """The interior in one step, the border in as few exact steps as there are."""
         if any(self._geometry(i).normalised and not self._is_layer(i) for i in visited):
             return None
+        return self._bordered("framed", self.frames, _frame, index, visited)
+
+    def _tiled(self, index: int, visited: Sequence[int]) -> Segment | None:
+        """The interior and each row, column and corner of the border, in one step each."""
+        return self._bordered("tiled", self.tiles, _tiles, index, visited)
+
+    def _bordered(
+        self,
+        form: Literal["framed", "tiled"],
+        known: dict[tuple[int, tuple[int, ...]], _Frame | None],
+        cost_of: Callable[[Sequence[Geometry], int], _Frame | None],
+        index: int,
+        visited: Sequence[int],
+    ) -> Segment | None:
         # Nets repeat their blocks, and the same sizes have the same frame.
         key = self._shared(visited), tuple(self._kind(i) for i in visited)
-        if key not in self.frames:
+        if key not in known:
             try:
-                self.frames[key] = _frame([self._geometry(i) for i in visited], key[0])
+                known[key] = cost_of([self._geometry(i) for i in visited], key[0])
             except Refused:
-                self.frames[key] = None
-        frame = self.frames[key]
+                known[key] = None
+        frame = known[key]
         if frame is None:
             return None
         whole, cost, cuts = frame
         stages = tuple(tuple(visited[i:j]) for i, j in itertools.pairwise(cuts))
         return Segment(
-            index, "framed", self._reads(visited, whole), tuple(visited), cost, stages=stages
+            index, form, self._reads(visited, whole), tuple(visited), cost, stages=stages
         )
 
     # ------------------------------------------------------------------------- questions
@@ -331,6 +350,30 @@ def _frame(links: Sequence[Geometry], shared: int) -> _Frame | None:
     joins = (len(strips) * len(steps) + 2 * len(strips)) * PER_CALL
     moved = 2 * len(sizes) * moved_bytes(sizes, channels) / BYTES
     return whole, cost + Cost(seconds=joins + moved), cuts
+
+
+def _tiles(links: Sequence[Geometry], shared: int) -> _Frame | None:
+    """A chain as one convolution for each tile of its output."""
+    cuts = _stages(links)
+    if not 2 <= len(cuts) - 1 <= MOST_STAGES:
+        return None
+    steps = [collapsed(links[i:j], compose_geometry) for i, j in itertools.pairwise(cuts)]
+    parts = tiles(steps)
+    if math.prod(map(len, parts)) > MOST_TILES:
+        return None
+    cost = Cost()
+    for box in itertools.product(*parts):
+        composed = _composed([geometry for geometry, _ in tile(steps, box)])
+        if composed is None:
+            return None
+        cost += operator_cost(composed, shared)
+    interior = tuple(max(part, key=lambda ends: ends[1] - ends[0]) for part in parts)
+    whole = _composed([geometry for geometry, _ in tile(steps, interior)])
+    assert whole is not None
+    sizes, (_, channels) = links[-1].sizes, links[-1].channels
+    joins = sum(math.prod(map(len, parts[:d])) for d, part in enumerate(parts) if len(part) > 1)
+    moved = sum(len(part) > 1 for part in parts) * 2 * moved_bytes(sizes, channels) / BYTES
+    return whole, cost + Cost(seconds=joins * PER_CALL + moved), cuts
 
 
 def _stages(links: Sequence[Geometry]) -> tuple[int, ...]:

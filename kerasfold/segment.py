@@ -10,6 +10,7 @@ from typing import Any, Literal
 from kerasfold.affine import Node
 from kerasfold.conv import (
     Axis,
+    Box,
     Geometry,
     Operator,
     Refused,
@@ -21,6 +22,7 @@ from kerasfold.conv import (
     compose_geometry,
     concatenate,
     concatenate_geometry,
+    cut_to,
     flattened_input,
     flattened_operator,
     frame_boxes,
@@ -28,6 +30,8 @@ from kerasfold.conv import (
     identity,
     identity_geometry,
     restricted,
+    tile,
+    tile_boxes,
 )
 from kerasfold.cost import Cost
 
@@ -41,18 +45,19 @@ class Segment:
         form: 'keep', the original call; 'operator', one convolution per term, added up;
             'separable', a depthwise convolution and a pointwise one in one layer; 'framed',
             one convolution for the interior, and `stages` on thin strips for the border;
-            'pooled', an average pool after or before everything else.
+            'tiled', a convolution of its own for the interior and for each row, column and
+            corner of the border; 'pooled', an average pool after or before everything else.
         terms: operator by materialised node or root that is read; None is the identity.
         visited: nodes composed into it, `node` the last.
         cost: its cost.
         middle: for 'separable', the node between its two parts; for 'pooled', the pool.
-        stages: for 'framed', the nodes of each step that the border takes.
+        stages: for 'framed' and 'tiled', the nodes of each step that does not compose whole.
         pool_first: for 'pooled', whether the pool comes before the rest.
         refusal: why the whole of it is not one operator, or "".
     """
 
     node: int
-    form: Literal["keep", "operator", "separable", "framed", "pooled"]
+    form: Literal["keep", "operator", "separable", "framed", "tiled", "pooled"]
     terms: Mapping[int, Geometry | None]
     visited: tuple[int, ...]
     cost: Cost
@@ -201,9 +206,17 @@ def weights_of(nodes: Sequence[Node], segment: Segment) -> dict[Any, Operator | 
     """The composed weights of a segment, by the node it reads; None is the identity.
 
     Of a 'separable' segment, its two operators, by 'depthwise' and 'pointwise'; of a
-    'framed' one, the operator of the interior by 'interior', and its stages by number.
+    'framed' one, the operator of the interior by 'interior', and its stages by number; of a
+    'tiled' one, the operator of each tile by its place along each axis.
     """
     target = next(iter(segment.terms.values()))
+    if segment.form == "tiled":
+        stages = [_single(evaluate(nodes, stage)) for stage in segment.stages]
+        parts = [enumerate(part) for part in tiles([stage.geometry for stage in stages])]
+        return {
+            tuple(place): _tile(stages, box)
+            for place, box in (zip(*tile, strict=True) for tile in itertools.product(*parts))
+        }
     if segment.stages:
         stages = [_single(evaluate(nodes, stage)) for stage in segment.stages]
         inner, _ = framed_geometries([stage.geometry for stage in stages])
@@ -233,6 +246,13 @@ def weights_of(nodes: Sequence[Node], segment: Segment) -> dict[Any, Operator | 
     (depthwise,) = evaluate(nodes, before).values()
     (pointwise,) = evaluate(nodes, after).values()
     return {"depthwise": depthwise, "pointwise": pointwise}
+
+
+def _tile(stages: Sequence[Operator], box: Box) -> Operator:
+    """One tile of a chain, composed."""
+    cut = tile([stage.geometry for stage in stages], box)
+    links = [cut_to(stage, *parts) for stage, parts in zip(stages, cut, strict=True)]
+    return chain(links, collapsed((link.geometry for link in links), compose_geometry))
 
 
 def _single(values: Mapping[int, Any]) -> Any:
@@ -276,3 +296,13 @@ def framed_geometries(
         restricted(stages, interior),
         [(axis, side, restricted(stages, box)) for axis, side, box in strips],
     )
+
+
+def tiles(stages: Sequence[Geometry]) -> list[list[tuple[int, int]]]:
+    """Parts of each axis of an image, in whose products the stages compose.
+
+    Raises:
+        Refused: an unknown size, or an image with no interior.
+    """
+    frame = frame_of(stages)
+    return tile_boxes([n for n in stages[-1].sizes if n is not None], frame)
