@@ -9,6 +9,7 @@ the first failure with a program that shows it, and exit code 1.
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import re
 import sys
@@ -445,7 +446,8 @@ def check_frame(tally: Tally, pick: Pick, rank: int) -> None:
     """A chain with borders: inside its frame one kernel; any part of it as the whole has it."""
     operators = draw_links(pick, rank, pick(1, 4))
     seed = pick(0, 2**31)
-    hold_frame(tally, operators, seed)
+    if hold_frame(tally, operators, seed):
+        hold_tiles(tally, operators, seed)
     hold_part(tally, operators, draw_box(pick, output_sizes(operators[-1])), seed)
 
 
@@ -485,6 +487,24 @@ def hold_frame(tally: Tally, operators: Sequence[Any], seed: int) -> bool:
     else:
         tally.compare("interior, composed", total, expected, x, *operators)
     return True
+
+
+def hold_tiles(tally: Tally, operators: Sequence[Any], seed: int) -> None:
+    """Hold tiles of a chain, each one operator, against its outputs."""
+    links = [operator.geometry for operator in operators]
+    x = image(operators[0], seed)
+    expected = apply_links(operators, x)
+    parts = conv.tile_boxes(expected.shape[:-1], conv.frame_of(links))
+    boxes = list(itertools.product(*parts))
+    assert len({*boxes}) == len(boxes)
+    assert sum(math.prod(b - a for a, b in box) for box in boxes) == expected[..., 0].size
+    for box in boxes[:: max(1, len(boxes) // 9)]:
+        whole = tally.attempt(conv.tile, operators, box)
+        if whole is not None:
+            assert whole.geometry == conv.tile_geometry(links, box)
+            if whole.geometry.normalised:
+                raise Failure(f"tile {box} is normalised\n\n{describe(*operators)}")
+            tally.compare("tile", whole, crop_to(expected, box), x, *operators)
 
 
 def must_compose(links: Sequence[Any], reason: str) -> bool:

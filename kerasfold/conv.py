@@ -577,37 +577,41 @@ def restricted(links: Sequence[Geometry], box: Box) -> list[Geometry]:
     return result[::-1]
 
 
-def tile(links: Sequence[Geometry], box: Box) -> list[tuple[Geometry, tuple[slice, ...]]]:
-    """`restricted`, each operator without the taps that read nothing but padding.
+def tile_geometry(links: Sequence[Geometry], box: Box) -> Geometry:
+    """A chain that computes only the outputs in `box`, as one operator.
 
-    Along an axis where the box is one output wide, what is left pads nothing that another
-    link made, so that it composes. Where the windows of a normalised operator are all cut
-    alike, it is plain: its kernel, of the taps that stay, over their sum.
-
-    Returns:
-        Each geometry, and the taps of its kernel that stay along each axis.
+    Links are composed from the last, each time without the taps that every output reads zeros
+    with. Along an axis where the box is one output wide, what is left pads nothing that an
+    earlier link made.
 
     Raises:
-        Refused: an unknown size, or outputs that read nothing but padding.
+        Refused: an unknown size, or no exact composition.
     """
-    result = []
-    for geometry in restricted(links, box):
-        cuts = [axis.trimmed() for axis in geometry.axes]
-        axes = tuple(axis for axis, _ in cuts)
-        normalised = geometry.normalised and any(axis.reaches_out for axis in axes)
-        if geometry.normalised and not normalised and any(a.upsampling > 1 for a in axes):
-            raise Refused("a bilinear window cut at the border")
-        cut = replace(geometry, axes=axes, steady=geometry.steady, normalised=normalised)
-        result.append((cut, tuple(taps for _, taps in cuts)))
-    return result
+    return _tile(restricted(links, box), lambda g: _trimmed(g)[0], compose_geometry)
 
 
-def cut_to(operator: Operator, geometry: Geometry, taps: tuple[slice, ...]) -> Operator:
-    """An operator as `tile` has cut it."""
-    kernel = operator.kernel[taps]
-    if operator.geometry.normalised and not geometry.normalised:
-        kernel = kernel / kernel.sum(axis=tuple(range(len(taps))), keepdims=True)
-    return Operator(geometry, kernel, operator.bias)
+def _tile(
+    links: Sequence[Link], trim: Callable[[Link], Link], after: Callable[[Link, Link], Link]
+) -> Link:
+    *earlier, whole = map(trim, links)
+    for link in reversed(earlier):
+        whole = trim(after(whole, link))
+    return whole
+
+
+def _trimmed(geometry: Geometry) -> tuple[Geometry, tuple[slice, ...]]:
+    """Without the taps that every output reads zeros with, and the taps that stay."""
+    if any(axis.out is None for axis in geometry.axes):
+        raise Refused("the border of an image of unknown size")
+    cuts = [axis.trimmed() for axis in geometry.axes]
+    axes = tuple(axis for axis, _ in cuts)
+    normalised = geometry.normalised and any(axis.reaches_out for axis in axes)
+    if geometry.normalised and any(axis.upsampling > 1 for axis in axes):
+        raise Refused("a bilinear window at the border")
+    steady = geometry.steady and (geometry.normalised or axes == geometry.axes)
+    return replace(geometry, axes=axes, steady=steady, normalised=normalised), tuple(
+        taps for _, taps in cuts
+    )
 
 
 def frame_of(links: Sequence[Geometry]) -> Box:
@@ -909,6 +913,27 @@ def compose(b: Operator, a: Operator) -> Operator:
             select = _carry(np.ones((1, 1)), indicator, a.geometry)[..., None, :]
             ones = ones + _convolve(b.ones[..., None, :], select, (1, 1), placements)[..., 0, :]
     return Operator(geometry, kernel, bias, ones)
+
+
+def tile(operators: Sequence[Operator], box: Box) -> Operator:
+    """`tile_geometry`, with the weights."""
+    links = restricted([op.geometry for op in operators], box)
+    cut = [replace(op, geometry=link) for op, link in zip(operators, links, strict=True)]
+    return _tile(cut, _trim, compose)
+
+
+def _trim(operator: Operator) -> Operator:
+    """Without the taps that every output reads zeros with.
+
+    Where the windows of a normalised operator are all cut alike, it is plain: its kernel, of
+    the taps that stay, over their sum.
+    """
+    geometry, taps = _trimmed(operator.geometry)
+    kernel = operator.kernel[taps]
+    if operator.geometry.normalised and not geometry.normalised:
+        kernel = kernel / kernel.sum(axis=tuple(range(len(taps))), keepdims=True)
+    ones = None if operator.ones is None else operator.ones[taps]
+    return Operator(geometry, kernel, operator.bias, ones)
 
 
 def _carry(values: Array, first: tuple[int, ...], a: Geometry) -> Array:

@@ -23,7 +23,7 @@ from kerasfold.conv import (
     one_of,
     require_plain,
     shifted,
-    tile,
+    tile_geometry,
 )
 from kerasfold.cost import BYTES, PER_CALL, Cost, moved_bytes, operator_cost
 from kerasfold.express import check_emittable, is_free, is_separable
@@ -363,13 +363,13 @@ def _tiles(links: Sequence[Geometry], shared: int) -> _Frame | None:
         return None
     cost = Cost()
     for box in itertools.product(*parts):
-        composed = _composed([geometry for geometry, _ in tile(steps, box)])
-        if composed is None:
+        part = tile_geometry(steps, box)
+        check_emittable(part)
+        if part.normalised or part.ones or part.vector:
             return None
-        cost += operator_cost(composed, shared)
+        cost += operator_cost(part, shared)
     interior = tuple(max(part, key=lambda ends: ends[1] - ends[0]) for part in parts)
-    whole = _composed([geometry for geometry, _ in tile(steps, interior)])
-    assert whole is not None
+    whole = tile_geometry(steps, interior)
     sizes, (_, channels) = links[-1].sizes, links[-1].channels
     joins = sum(math.prod(map(len, parts[:d])) for d, part in enumerate(parts) if len(part) > 1)
     moved = sum(len(part) > 1 for part in parts) * 2 * moved_bytes(sizes, channels) / BYTES

@@ -10,7 +10,6 @@ from typing import Any, Literal
 from kerasfold.affine import Node
 from kerasfold.conv import (
     Axis,
-    Box,
     Geometry,
     Operator,
     Refused,
@@ -22,7 +21,6 @@ from kerasfold.conv import (
     compose_geometry,
     concatenate,
     concatenate_geometry,
-    cut_to,
     flattened_input,
     flattened_operator,
     frame_boxes,
@@ -214,8 +212,8 @@ def weights_of(nodes: Sequence[Node], segment: Segment) -> dict[Any, Operator | 
         stages = [_single(evaluate(nodes, stage)) for stage in segment.stages]
         parts = [enumerate(part) for part in tiles([stage.geometry for stage in stages])]
         return {
-            tuple(place): _tile(stages, box)
-            for place, box in (zip(*tile, strict=True) for tile in itertools.product(*parts))
+            tuple(place): tile(stages, box)
+            for place, box in (zip(*part, strict=True) for part in itertools.product(*parts))
         }
     if segment.stages:
         stages = [_single(evaluate(nodes, stage)) for stage in segment.stages]
@@ -246,13 +244,6 @@ def weights_of(nodes: Sequence[Node], segment: Segment) -> dict[Any, Operator | 
     (depthwise,) = evaluate(nodes, before).values()
     (pointwise,) = evaluate(nodes, after).values()
     return {"depthwise": depthwise, "pointwise": pointwise}
-
-
-def _tile(stages: Sequence[Operator], box: Box) -> Operator:
-    """One tile of a chain, composed."""
-    cut = tile([stage.geometry for stage in stages], box)
-    links = [cut_to(stage, *parts) for stage, parts in zip(stages, cut, strict=True)]
-    return chain(links, collapsed((link.geometry for link in links), compose_geometry))
 
 
 def _single(values: Mapping[int, Any]) -> Any:

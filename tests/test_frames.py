@@ -364,6 +364,51 @@ def test_each_axis_has_a_frame_of_its_own() -> None:
     assert fuzz.hold_frame(fuzz.Tally(), operators, 0)
 
 
+# Tiles.
+
+
+PLAIN = [case for case in EXACT if not any(x in case for x in ("bilinear", "pool", "padding_then"))]
+
+
+@pytest.mark.parametrize("case", EXACT)
+@pytest.mark.parametrize("size", [16, 17])
+def test_every_tile_of_a_common_chain_is_one_operator(case: str, size: int) -> None:
+    tally = fuzz.Tally()
+    operators = stack(size, *EXACT[case])
+    fuzz.hold_tiles(tally, operators, 0)
+    tiles = sum(conv.frame_of(geometries(operators))[0]) + 1
+    assert tally.checked["tile"] == tiles or case not in PLAIN, f"not composed\n{tally}"
+
+
+@pytest.mark.parametrize(("rank", "tiles"), [(1, 200), (2, 40), (3, 10)])
+def test_tiles_are_the_outputs_in_their_boxes(rank: int, tiles: int) -> None:
+    tally = fuzz.Tally()
+
+    @law(rank)
+    def examples(data: st.DataObject) -> None:
+        pick = picking(data)
+        operators = fuzz.draw_links(pick, rank, pick(1, 4))
+        if tally.attempt(conv.frame_of, geometries(operators)) is not None:
+            fuzz.hold_tiles(tally, operators, pick(0, 99))
+
+    examples()
+    assert tally.checked["tile"] >= tiles, f"too few to mean anything\n{tally}"
+
+
+def test_a_wrong_tap_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    operators = stack(12, same, same)
+    trimmed = Axis.trimmed
+
+    def faulty(axis: Any) -> Any:
+        cut, kept = trimmed(axis)
+        return cut, slice(kept.start - 1, kept.stop - 1) if kept.start else kept
+
+    fuzz.hold_tiles(fuzz.Tally(), operators, 0)
+    monkeypatch.setattr(Axis, "trimmed", faulty)
+    with pytest.raises(fuzz.Failure, match="tile"):
+        fuzz.hold_tiles(fuzz.Tally(), operators, 0)
+
+
 # Restriction.
 
 
