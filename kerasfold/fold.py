@@ -12,10 +12,12 @@ from kerasfold import graph as graphs
 from kerasfold.conv import Operator
 from kerasfold.emit import emit
 from kerasfold.errors import EquivalenceError, FoldError, NonlinearLayerError
-from kerasfold.plan import Plan
+from kerasfold.measured import is_slower, measured_plan
+from kerasfold.plan import Plan, original_plan
 from kerasfold.plan import plan as make_plan
 from kerasfold.region import Regions, lift
 from kerasfold.report import FoldReport, report
+from kerasfold.runtimes import check_runtime
 from kerasfold.segment import Segment, weights_of
 from kerasfold.verify import verify_fold
 
@@ -25,6 +27,9 @@ def fold(
     objective: str = "latency",
     nonlinear: Literal["keep", "error"] = "keep",
     verify: bool = True,
+    runtime: str = "tensorflow",
+    budget: float = 300.0,
+    progress: bool = False,
 ) -> keras.Model:
     """Merge everything linear in a model, wherever that is exact and pays.
 
@@ -33,10 +38,15 @@ def fold(
 
     Args:
         model: a built functional or Sequential model, of any dtype policy.
-        objective: what to minimise: 'latency' (a roofline), 'macs', 'params', or 'layers'
-            (merge all that is exact).
+        objective: what to minimise: 'latency' (a roofline), 'macs', 'params', 'layers'
+            (merge all that is exact), or 'measured' (seconds on `runtime`, timed now).
         nonlinear: 'keep' leaves other layers as they are; 'error' refuses them.
         verify: whether to compare the result with the original before returning it.
+        runtime: for 'measured', where to time: 'tensorflow' (a `tf.function`), 'xla', 'litert',
+            'onnxruntime' or 'openvino', at batch 1.
+        budget: for 'measured', seconds after which no further part of the model is timed;
+            what is left is planned for 'latency'.
+        progress: for 'measured', whether to draw a progress bar on stderr.
 
     Returns:
         A new, uncompiled functional model of stock Keras layers, with the same inputs and
@@ -47,23 +57,31 @@ def fold(
         UnsupportedModelError: a model that cannot be read or rebuilt.
         NonlinearLayerError: with nonlinear='error', naming every layer that is not linear.
         EquivalenceError: the result does not compute the same; it is not returned.
-        FoldError: an unknown objective or option.
+        RuntimeUnavailableError: `runtime` lacks a package; the message names the extra.
+        FoldError: an unknown objective or option, or a runtime that refuses the model.
     """
+    if objective == "measured":
+        check_runtime(runtime)
     if nonlinear not in ("keep", "error"):
         raise FoldError(f"unknown nonlinear={nonlinear!r}: choose 'keep' or 'error'")
     with graphs.random_state_kept():
-        return _fold(model, objective, nonlinear, verify)
+        return _fold(model, objective, nonlinear, verify, (runtime, budget, progress))
 
 
-def _fold(model: keras.Model, objective: str, nonlinear: str, verify: bool) -> keras.Model:
+def _fold(
+    model: keras.Model,
+    objective: str,
+    nonlinear: str,
+    verify: bool,
+    measure: tuple[str, float, bool],
+) -> keras.Model:
     regions = _lifted(model)
     if nonlinear == "error":
         _refuse_nonlinear(model, regions)
     held: dict[int, str] = {}
     while True:
-        plan = make_plan(regions, objective, held=held)
         try:
-            folded = emit(regions, plan, _rounded(regions)).model
+            plan, folded = _planned(model, regions, objective, held, measure)
         except _OutOfRange as overflow:
             held |= dict.fromkeys(overflow.nodes, "merged, its weights would overflow their dtype")
             continue
@@ -79,6 +97,26 @@ def _fold(model: keras.Model, objective: str, nonlinear: str, verify: bool) -> k
         result = result.verified(equivalence)
     folded.fold_report = result
     return folded
+
+
+def _planned(
+    model: keras.Model,
+    regions: Regions,
+    objective: str,
+    held: Mapping[int, str],
+    measure: tuple[str, float, bool],
+) -> tuple[Plan, keras.Model]:
+    """A plan, and the model that it is."""
+    compose = _rounded(regions)
+    if objective != "measured":
+        plan = make_plan(regions, objective, held=held)
+        return plan, emit(regions, plan, compose).model
+    plan = measured_plan(regions, compose, *measure, held=held)
+    folded = emit(regions, plan, compose).model
+    if is_slower(folded, model, measure[0]):
+        plan = original_plan(regions)
+        folded = emit(regions, plan, compose).model
+    return plan, folded
 
 
 def explain(model: keras.Model, objective: str = "latency") -> FoldReport:

@@ -3,18 +3,22 @@
 A plan is a set of materialised nodes. Each of them becomes a `Segment`: the operators from
 the materialised nodes or roots it reads, composed. Materialising every call's output is the
 original model; materialising the sinks alone collapses everything. `plan` looks for the
-cheapest set under an objective, starting from the original, so it never does worse:
+cheapest set under an objective, starting from the original, so it never does worse, by one of
+the `METHODS`:
 
-- the shortest path over its tensors where a component is a chain;
-- a beam search where it has few tensors, exact where it has very few;
-- a descent that drops one tensor, or all operands of a sum, at a time.
+- 'chain': the shortest path over its tensors where a component is a chain;
+- 'beam': a beam search over decisions, and 'exact', the same with no way left out;
+- 'descent': drops one tensor, or all operands of a sum, at a time;
+- 'auto': whichever of them suits the size of the component.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection, Container, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from kerasfold.affine import Node
 from kerasfold.conv import Refused
@@ -52,6 +56,7 @@ def plan(
     objective: str = "latency",
     materialise: Collection[int] | None = None,
     held: Collection[int] = (),
+    method: str = "auto",
 ) -> Plan:
     """Choose the tensors to materialise.
 
@@ -60,35 +65,27 @@ def plan(
         objective: a key of `OBJECTIVES`.
         materialise: exactly these nodes, besides the sinks, instead of a search.
         held: nodes that must be materialised, and where they are one call, by that call.
+        method: a key of `METHODS`.
 
     Raises:
-        FoldError: an unknown objective, or a set in `materialise` that has no exact plan.
+        FoldError: an unknown objective or method, or a set in `materialise` that has no exact
+            plan.
     """
+    search = Search(regions, key_of(objective), frozenset(held))
+    if method not in METHODS:
+        raise FoldError(f"unknown method {method!r}: choose one of {', '.join(map(repr, METHODS))}")
+    if materialise is None:
+        return search.plan(lambda component: METHODS[method](search, component))
+    return search.plan(lambda component: search.forced(component, frozenset(materialise)))
+
+
+def key_of(objective: Any) -> Callable[[Cost], tuple[float, ...]]:
+    """What an objective compares costs by. Raises `FoldError` where there is no such objective."""
     if not isinstance(objective, str) or objective not in OBJECTIVES:
         raise FoldError(
             f"unknown objective {objective!r}: choose one of {', '.join(map(repr, OBJECTIVES))}"
         )
-    search = _Search(regions, OBJECTIVES[objective], frozenset(held))
-    segments: dict[int, Segment] = {}
-    reasons: dict[int, str] = {}
-    original = Cost()
-    for component in regions.components():
-        everything = search.candidates(component)
-        original = sum((search.forms.kept(index).cost for index in everything), original)
-        start = search.segments(component, everything)
-        assert start is not None, "every call may be kept"
-        if materialise is None:
-            chosen = search.cheapest(component, everything, start)
-        else:
-            wanted = search.required(component) | everything & frozenset(materialise)
-            forced = search.segments(component, wanted)
-            if forced is None:
-                raise FoldError(f"no exact plan materialises only nodes {sorted(wanted)}")
-            chosen = forced
-        segments |= chosen
-        reasons |= search.why_held(component, chosen)
-    cost = sum((s.cost for s in segments.values()), Cost())
-    return Plan(dict(sorted(segments.items())), reasons, cost, original)
+    return OBJECTIVES[objective]
 
 
 def original_plan(regions: Regions) -> Plan:
@@ -117,7 +114,7 @@ class _Way:
     pending: tuple[tuple[int, frozenset[int]], ...]
 
 
-class _Search:
+class Search:
     """One run of the planner: the program, the objective, and costs already worked out."""
 
     def __init__(
@@ -127,6 +124,7 @@ class _Search:
         self.nodes = regions.program.nodes
         self.forms = Forms(regions, held)
         self.key = key
+        self.held = held
         self.fixed = regions.sinks | held
 
     def candidates(self, component: Sequence[Node]) -> frozenset[int]:
@@ -179,32 +177,90 @@ class _Search:
             return refusal
         return replace(best, refusal=refusal.reason) if refusal.reason else best
 
-    def cheapest(
-        self, component: Sequence[Node], everything: frozenset[int], start: dict[int, Segment]
-    ) -> dict[int, Segment]:
-        """The cheapest segments found for one component; `start` are the original calls."""
-        required = self.required(component)
-        optional = everything - required
+    def plan(self, choose: Callable[[Sequence[Node]], dict[int, Segment]]) -> Plan:
+        """The plan of the segments chosen for each component."""
+        segments: dict[int, Segment] = {}
+        reasons: dict[int, str] = {}
+        original = Cost()
+        for component in self.regions.components():
+            original = sum((s.cost for s in self.original(component).values()), original)
+            chosen = choose(component)
+            segments |= chosen
+            reasons |= self.why_held(component, chosen)
+        cost = sum((s.cost for s in segments.values()), Cost())
+        return Plan(dict(sorted(segments.items())), reasons, cost, original)
+
+    def original(self, component: Sequence[Node]) -> dict[int, Segment]:
+        """Every call of a component as it is."""
+        return {index: self.forms.kept(index) for index in sorted(self.candidates(component))}
+
+    def materialised(self, component: Sequence[Node]) -> dict[int, Segment]:
+        """Every call's output materialised: where a search starts."""
+        start = self.segments(component, self.candidates(component))
+        assert start is not None, "every call may be kept"
+        return start
+
+    def forced(self, component: Sequence[Node], materialise: frozenset[int]) -> dict[int, Segment]:
+        """Segments that materialise, besides the sinks, only given nodes. Raises `FoldError`."""
+        wanted = self.required(component) | self.candidates(component) & materialise
+        segments = self.segments(component, wanted)
+        if segments is None:
+            raise FoldError(f"no exact plan materialises only nodes {sorted(wanted)}")
+        return segments
+
+    def optional(self, component: Sequence[Node]) -> frozenset[int]:
+        """Nodes that may be materialised or not."""
+        return self.candidates(component) - self.required(component)
+
+    def every(self, component: Sequence[Node], most: int) -> Iterator[dict[int, Segment]]:
+        """Every way to compute a component: each set to materialise, in each of its forms.
+
+        Args:
+            component: nodes of the program.
+            most: a number of ways after which no more follow.
+        """
+        required, optional = self.required(component), sorted(self.optional(component))
+        subsets = itertools.chain.from_iterable(
+            itertools.combinations(optional, count) for count in range(len(optional) + 1)
+        )
+        ways = (
+            dict(zip(cut, segments, strict=True))
+            for cut in (sorted(required.union(subset)) for subset in subsets)
+            for segments in itertools.product(
+                *(
+                    [f for f in self.forms.of(i, self.visit(i, cut)) if isinstance(f, Segment)]
+                    for i in cut
+                )
+            )
+        )
+        return itertools.islice(ways, most)
+
+    def auto(self, component: Sequence[Node]) -> dict[int, Segment]:
+        """The cheapest segments found, by what suits the size of the component."""
+        optional = self.optional(component)
         if not optional:
-            return start
-        if _is_chain(component, required):
-            return self._chain(everything, start)
+            return self.materialised(component)
+        if _is_chain(component, self.required(component)):
+            return self.chain(component)
         if len(optional) <= EXACT:
-            return self._beam(component, start, 2**EXACT)
-        ways = [self._descent(component, everything, required, start)]
+            return self.exact(component)
+        ways = [self.descent(component)]
         if len(optional) <= BEAMED:
-            ways.append(self._beam(component, start, WIDTH))
+            ways.append(self.beam(component))
         return min(ways, key=self.total)
 
-    def _beam(
-        self, component: Sequence[Node], start: dict[int, Segment], width: int
-    ) -> dict[int, Segment]:
+    def exact(self, component: Sequence[Node]) -> dict[int, Segment]:
+        """The cheapest segments there are, in exponential time."""
+        return self.beam(component, 2 ** len(self.optional(component)))
+
+    def beam(self, component: Sequence[Node], width: int = WIDTH) -> dict[int, Segment]:
         """Decide on one node after another, with the `width` best ways to have decided so far.
 
         What is still to come depends on the undecided past only through the nodes that it
         would have to compose: of all ways that leave the same nodes, the cheapest is kept.
         So this is exact as long as there are no more than `width` ways.
         """
+        start = self.materialised(component)
         last_read = {o: node.index for node in component for o in node.operands}
         known: dict[tuple[int, frozenset[int]], Segment | Refused] = {}
 
@@ -257,9 +313,11 @@ class _Search:
             step = step.before
         return chosen
 
-    def _chain(self, everything: frozenset[int], start: dict[int, Segment]) -> dict[int, Segment]:
+    def chain(self, component: Sequence[Node]) -> dict[int, Segment]:
         """Shortest path over the cut points of a chain, repeated on its own result."""
-        chosen = start
+        if not _is_chain(component, self.required(component)):
+            raise FoldError("method 'chain' plans chains: choose 'auto' for a graph that branches")
+        chosen = self.materialised(component)
         while True:
             path = self._shortest(sorted(chosen), chosen)
             if len(path) in (1, len(chosen)):
@@ -296,16 +354,10 @@ class _Search:
             path[way[2].node], j = way[2], way[1]
         return path
 
-    def _descent(
-        self,
-        component: Sequence[Node],
-        everything: frozenset[int],
-        required: frozenset[int],
-        start: dict[int, Segment],
-    ) -> dict[int, Segment]:
+    def descent(self, component: Sequence[Node]) -> dict[int, Segment]:
         """Drop tensors while that helps: single ones, and all operands of a sum together."""
-        chosen = dict(start)
-        optional = everything - required
+        chosen = self.materialised(component)
+        everything, optional = self.candidates(component), self.optional(component)
         moves = [frozenset({i}) for i in sorted(optional)]
         for node in component:
             if len(node.operands) > 1:
@@ -366,6 +418,15 @@ class _Search:
                 trial = self.segment(segment.node, _Without(chosen, {read}))
                 reasons[read] = _reason(trial)
         return reasons
+
+
+METHODS: dict[str, Callable[[Search, Sequence[Node]], dict[int, Segment]]] = {
+    "auto": Search.auto,
+    "exact": Search.exact,
+    "chain": Search.chain,
+    "beam": Search.beam,
+    "descent": Search.descent,
+}
 
 
 def _reason(merged: Segment | Refused) -> str:

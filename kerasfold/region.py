@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -19,7 +19,7 @@ from keras import tree
 from kerasfold.affine import Node, Program, Signal
 from kerasfold.conv import Refused
 from kerasfold.errors import FoldError
-from kerasfold.graph import Call, Graph, Tensor
+from kerasfold.graph import Call, Graph, Tensor, part_of
 from kerasfold.rules import RULES
 
 
@@ -93,6 +93,38 @@ class Regions:
             if node.form != "root":
                 members[find(node.index)].append(node)
         yield from members.values()
+
+
+def part(regions: Regions, component: Sequence[Node]) -> Regions:
+    """The calls of one component as a model of their own, on the same program.
+
+    With them come the layers that read one of its outputs alone and keep its shape, as
+    activations do: runtimes run those together with what is before them.
+    """
+    members = {node.index for node in component}
+    inside = [regions.owner[index] for index in members & regions.lifted.keys()]
+    outputs = {
+        lifted.call.outputs[0].index: lifted.call.outputs[0]
+        for lifted in inside
+        if lifted.node in regions.sinks
+    }
+    calls = {lifted.call.index for lifted in inside}
+    for call in regions.graph.calls:
+        reads = {x.index for x in call.inputs}
+        if call.index in regions.barriers and len(reads) == 1 and reads <= outputs.keys():
+            (source,) = reads
+            (made, *rest) = call.outputs
+            if not rest and made.shape == outputs[source].shape:
+                calls.add(call.index)
+                outputs[made.index] = made
+    graph = part_of(
+        regions.graph,
+        [call for call in regions.graph.calls if call.index in calls],
+        list(outputs.values()),
+    )
+    own = {x.index: x for x in graph.inputs}
+    roots = {n: own[t] for t, n in regions.tensors.items() if t in own} | regions.roots
+    return replace(regions, graph=graph, roots=roots)
 
 
 def lift(graph: Graph) -> Regions:

@@ -18,7 +18,7 @@ from kerasfold.cost import OBJECTIVES, Cost, macs_of
 from kerasfold.emit import emit
 from kerasfold.errors import FoldError
 from kerasfold.graph import read
-from kerasfold.plan import _Search, original_plan, plan
+from kerasfold.plan import Search, original_plan, plan
 from kerasfold.region import Regions, lift
 from kerasfold.segment import weights_of
 
@@ -100,7 +100,7 @@ def test_a_chain_gets_the_cheapest_of_all_subsets(name, objective):
 def optimum(regions: Regions, objective: str) -> tuple[float, ...]:
     """The least cost of all sets of materialised tensors, component by component."""
     key = OBJECTIVES[objective]
-    search = _Search(regions, key, frozenset())
+    search = Search(regions, key, frozenset())
     total = Cost()
     for component in regions.components():
         everything, required = search.candidates(component), search.required(component)
@@ -115,7 +115,7 @@ def optimum(regions: Regions, objective: str) -> tuple[float, ...]:
 
 
 def undecided(regions: Regions) -> int:
-    search = _Search(regions, OBJECTIVES["macs"], frozenset())
+    search = Search(regions, OBJECTIVES["macs"], frozenset())
     return max(len(search.candidates(c) - search.required(c)) for c in (*regions.components(), ()))
 
 
@@ -181,7 +181,7 @@ def test_a_refused_step_says_why():
         [keras.Input((12, 12, 2)), layers.Conv2D(2, 3, strides=2), layers.UpSampling2D(2)]
     )
     regions = regions_of(model)
-    search = _Search(regions, OBJECTIVES["layers"], frozenset())
+    search = Search(regions, OBJECTIVES["layers"], frozenset())
     merged = search.segment(max(regions.lifted), ())
     assert not isinstance(merged, Refused)
     assert merged.form == "pooled"  # the two side by side, not one

@@ -1,0 +1,248 @@
+"""The "measured" objective: plans timed on a runtime, for what no model of it knows.
+
+Each component of the affine part is planned by itself: a few ways to compute it, the original
+among them, are built as models of their own, brought to the runtime and timed in turns. A way
+that does part of the work of another, and nothing else, is better without a clock. Components
+of equal geometry are timed once per process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerasfold.affine import Node
+from kerasfold.conv import Operator
+from kerasfold.cost import OBJECTIVES, Cost
+from kerasfold.emit import emit
+from kerasfold.errors import FoldError
+from kerasfold.express import written
+from kerasfold.plan import METHODS, Plan, Search
+from kerasfold.region import Regions, part
+from kerasfold.runtimes import check_runtime, deploy, random_inputs
+from kerasfold.segment import Segment
+from kerasfold.timing import paired_seconds, ratio
+
+Way = dict[int, Segment]  # segments of one component
+Compose = Callable[[Segment], Mapping[Any, Operator | None]]
+
+EVERY = 512  # ways of a component up to which all of them are looked at
+TIMED = 24  # ways of a component that are timed, those of least modelled cost
+HOPELESS = 4.0  # modelled cost, in that of the best way, from which on none is timed
+ROUNDS = 5  # of all ways that are timed
+FINALISTS = 4  # ways that are timed again
+FINAL_ROUNDS = 21
+CLOSE = 1.15  # time, in that of the fastest, up to which a way is timed again
+
+_CACHE: dict[Any, int] = {}  # chosen way, by runtime and geometry
+
+
+@dataclass(slots=True)
+class Clock:
+    """A time budget.
+
+    Attributes:
+        seconds: of the whole.
+        start: when it began.
+    """
+
+    seconds: float
+    start: float
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left."""
+        return self.start + self.seconds - time.perf_counter()
+
+
+def measured_plan(
+    regions: Regions,
+    compose: Compose,
+    runtime: str,
+    budget: float,
+    progress: bool = False,
+    held: Collection[int] = (),
+) -> Plan:
+    """Choose the tensors to materialise by timing.
+
+    Args:
+        regions: the lifted model.
+        compose: gives the operators of a segment, as for `emit`.
+        runtime: a key of `kerasfold.runtimes.RUNTIMES`.
+        budget: seconds after which no further component is timed; what is left is planned for
+            'latency'. Components are timed in the order of their modelled cost.
+        progress: whether to draw a progress bar on stderr.
+        held: nodes that must be materialised.
+
+    Raises:
+        FoldError: a runtime that is unknown, lacks a package, or refuses the model.
+    """
+    check_runtime(runtime)
+    clock = Clock(budget, time.perf_counter())
+    search = Search(regions, OBJECTIVES["latency"], frozenset(held))
+    components = sorted(regions.components(), key=lambda c: -_total(search.original(c)).seconds)
+    chosen: dict[int, Way] = {}
+    for component in _with_bar(components, runtime, progress):
+        ways = candidates(search, component)
+        chosen[component[0].index] = ways[0]
+        if len(ways) > 1:
+            key = (runtime, _signature(regions, component), len(ways))
+            if key not in _CACHE and clock.left > 0:
+                _CACHE[key] = _fastest(regions, component, ways, compose, runtime, clock)
+            if key in _CACHE:
+                chosen[component[0].index] = ways[_CACHE[key]]
+    return search.plan(lambda component: chosen[component[0].index])
+
+
+def candidates(search: Search, component: Sequence[Node]) -> list[Way]:
+    """Ways to compute a component that may be the fastest; the cheapest as modelled first.
+
+    The original is among them, unless another does part of its work and nothing else.
+    """
+    original = search.original(component)
+    ways = [search.auto(component), original]
+    every = list(search.every(component, EVERY + 1))
+    if len(every) <= EVERY:
+        ways += every
+    else:
+        ways += [_under(search, component, objective) for objective in OBJECTIVES]
+    ways.sort(key=lambda way: search.total(way))
+    works = [_work(search.regions, way) for way in ways]
+    kept: list[int] = []
+    for i, work in enumerate(works):
+        if not any(works[j] <= work for j in kept):
+            kept = [j for j in kept if not work <= works[j]] + [i]
+    best = search.total(ways[0])[0]
+    likely = [i for i in kept if search.total(ways[i])[0] <= HOPELESS * best][:TIMED]
+    own = _work(search.regions, original)
+    likely += [i for i in kept if works[i] == own and i not in likely]
+    return [ways[i] for i in likely]
+
+
+def _under(search: Search, component: Sequence[Node], objective: str) -> Way:
+    """The way that another objective chooses."""
+    other = Search(search.regions, OBJECTIVES[objective], search.held)
+    other.forms = search.forms
+    return METHODS["auto"](other, component)
+
+
+def _total(way: Way) -> Cost:
+    return sum((segment.cost for segment in way.values()), Cost())
+
+
+def _work(regions: Regions, way: Way) -> Counter[Any]:
+    """What a way computes: one item for each operator, sum or copy, with its sizes."""
+    nodes = regions.program.nodes
+    work: Counter[Any] = Counter()
+    for segment in way.values():
+        if segment.form == "keep":
+            for index in segment.visited:
+                node = nodes[index]
+                work[_step(node), node.weightless] += 1
+        elif segment.form == "operator":
+            work.update((_kernel(g), False) for g in segment.terms.values() if g is not None)
+            if len(segment.terms) > 1:
+                node = nodes[segment.node]
+                work[("sum", node.sizes, node.channels, len(segment.terms)), False] += 1
+        else:
+            work[segment.form, segment.node, segment.visited, segment.pool_first] += 1
+    return work
+
+
+def _step(node: Node) -> Any:
+    if node.geometry is not None:
+        return _kernel(node.geometry)
+    return node.form, node.sizes, node.channels, len(node.operands)
+
+
+def _kernel(geometry: Any) -> Any:
+    """A geometry up to its bias, which is free."""
+    return replace(written(geometry), biased=False, steady=True)
+
+
+def _signature(regions: Regions, component: Sequence[Node]) -> Any:
+    """Equal for components that are timed alike."""
+    places: dict[int, int] = {}
+    rows = []
+    for node in component:
+        reads = tuple(places.setdefault(o, len(places)) for o in node.operands)
+        owner = regions.owner[node.index]
+        layer = owner.call.operation
+        rows.append(
+            (
+                *(node.form, node.geometry, node.sizes, node.channels, node.factors, reads),
+                *(type(layer), owner.node == node.index, node.index in regions.sinks),
+                getattr(layer, "compute_dtype", ""),
+                getattr(owner.activation, "__name__", str(owner.activation)),
+            )
+        )
+        places.setdefault(node.index, len(places))
+    return tuple(rows)
+
+
+def _fastest(
+    regions: Regions,
+    component: Sequence[Node],
+    ways: Sequence[Way],
+    compose: Compose,
+    runtime: str,
+    clock: Clock,
+) -> int:
+    """The position of the fastest way; of the original, where it is as fast as any."""
+    own = part(regions, component)
+    runs: dict[int, Callable[[], Any]] = {}
+    refusal: FoldError | None = None
+    inputs: list[np.ndarray] | None = None
+    for position, way in enumerate(ways):
+        if runs and clock.left < 0:
+            break
+        model = emit(own, Plan(way, {}, Cost(), Cost()), compose).model
+        inputs = random_inputs(model) if inputs is None else inputs
+        try:
+            runs[position] = deploy(model, runtime, inputs)
+        except FoldError as error:
+            refusal = error
+    if not runs:
+        assert refusal is not None
+        raise refusal
+    positions = list(runs)
+    if len(positions) > FINALISTS:
+        seconds = np.median(paired_seconds(list(runs.values()), ROUNDS), axis=0)
+        near = [i for i in np.argsort(seconds) if seconds[i] <= CLOSE * seconds.min()]
+        positions = [positions[i] for i in near[:FINALISTS]]
+    original = next((p for p in runs if all(s.form == "keep" for s in ways[p].values())), None)
+    if original is not None and original not in positions:
+        positions.append(original)
+    if len(positions) == 1:
+        return positions[0]
+    times = paired_seconds([runs[p] for p in positions], FINAL_ROUNDS)
+    best = int(np.argmin(np.median(times, axis=0)))
+    if original is not None:
+        against = times[:, positions.index(original)]
+        if positions[best] != original and ratio(against, times[:, best]).low <= 1:
+            return original
+    return positions[best]
+
+
+def is_slower(folded: keras.Model, model: keras.Model, runtime: str) -> bool:
+    """Whether a folded model as a whole takes longer on a runtime than its original."""
+    inputs = random_inputs(model)
+    runs = [deploy(m, runtime, inputs) for m in (model, folded)]
+    times = paired_seconds(runs, FINAL_ROUNDS)
+    return ratio(times[:, 0], times[:, 1]).high < 1
+
+
+def _with_bar(components: Sequence[Any], runtime: str, progress: bool) -> Iterator[Any]:
+    if not progress:
+        return iter(components)
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return iter(track(components, f"measuring on {runtime}", console=console, transient=True))
