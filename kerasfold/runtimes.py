@@ -56,8 +56,8 @@ def deploy(model: keras.Model, runtime: str, inputs: Arrays) -> Run:
             specialised to their shapes.
 
     Returns:
-        A function that runs the model once on those inputs and returns its outputs, as
-        float32 or integer arrays, in the model's order.
+        A function that runs the model once on those inputs and returns its outputs, in the
+        model's order.
 
     Raises:
         RuntimeUnavailableError: what the runtime needs is not installed.
@@ -183,13 +183,19 @@ def _onnxruntime(model: keras.Model, inputs: Arrays) -> Run:
 def _openvino(model: keras.Model, inputs: Arrays) -> Run:
     import openvino
 
-    converted = openvino.convert_model(_function(model, inputs))
-    request = openvino.compile_model(converted, "CPU").create_infer_request()
-    feed = dict(enumerate(inputs))
+    function = _function(model, inputs)
+    compiled = openvino.compile_model(openvino.convert_model(function), "CPU")
+    # It sorts outputs by name, as words: the eleventh comes before the third. An input that is
+    # an output too has no other name than the input's.
+    names = [y.name for y in function.get_concrete_function().outputs]
+    found = {name: i for i, y in enumerate(compiled.outputs) for name in y.get_names()}
+    places = [found.get(name, sorted(names).index(name)) for name in names]
+    request = compiled.create_infer_request()
+    feed = {f"input_{i}": array for i, array in enumerate(inputs)}
 
     def run() -> list[np.ndarray]:
         result = request.infer(feed, share_inputs=True)
-        return [result[i] for i in range(len(result))]
+        return [result[place] for place in places]
 
     return run
 
