@@ -15,26 +15,24 @@ import logging
 import math
 import os
 import re
-import statistics
 import sys
 import tempfile
-import time
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from kerasfold.startup import muted_stderr
 
 if TYPE_CHECKING:
     import keras
-    import numpy as np
 
 OBJECTIVES = ("latency", "macs", "params", "layers")
+MEASURED = "measured"  # an objective of fold alone: to measure is to build
+RUNTIMES = ("tensorflow", "xla", "litert", "onnxruntime", "openvino")
+BUDGET = 60.0  # seconds
 KERAS, HDF5 = (".keras",), (".h5", ".hdf5")
-WARM_UP = 3  # calls of each model before any is timed; the first one compiles
-FREE_SIZE = 64  # samples along an axis of unknown size, as in the reports
 
 DONE, DIFFERENT, UNUSABLE = 0, 1, 2
 
@@ -117,14 +115,21 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         help="where to write it (.keras, .h5, .hdf5)",
     )
-    _add_objective(fold)
+    _add_objective(fold, (*OBJECTIVES, MEASURED))
+    _add_runtime(fold, f"with --objective {MEASURED}: where to measure ({RUNTIMES[0]})")
+    fold.add_argument(
+        "--budget",
+        type=_seconds,
+        metavar="SECONDS",
+        help=f"with --objective {MEASURED}: how long to measure ({BUDGET:g})",
+    )
     fold.add_argument("--strict", action="store_true", help="refuse a model that is not linear")
     fold.add_argument("--no-verify", action="store_true", help="write without comparing first")
     fold.set_defaults(run=_fold)
 
     explain = commands.add_parser("explain", help="print what fold would merge; build nothing")
     explain.add_argument("input", metavar="IN", help="model to read (.keras, .h5, .hdf5)")
-    _add_objective(explain)
+    _add_objective(explain, OBJECTIVES)
     explain.set_defaults(run=_explain)
 
     verify = commands.add_parser("verify", help="compare two stored models")
@@ -138,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
 
     bench = commands.add_parser("bench", help="time two stored models, in turns")
     _add_pair(bench)
+    _add_runtime(bench, f"where to run them ({RUNTIMES[0]}; else Keras's own backend)")
     bench.add_argument(
         "--batch", type=_positive, default=1, metavar="N", help="inputs per call (1)"
     )
@@ -157,10 +163,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_objective(command: argparse.ArgumentParser) -> None:
+def _add_objective(command: argparse.ArgumentParser, choices: Sequence[str]) -> None:
     command.add_argument(
-        "--objective", choices=OBJECTIVES, default=OBJECTIVES[0], help="what to minimise (latency)"
+        "--objective", choices=choices, default=choices[0], help=f"what to minimise ({choices[0]})"
     )
+
+
+def _add_runtime(command: argparse.ArgumentParser, what: str) -> None:
+    command.add_argument("--runtime", choices=RUNTIMES, help=what)
 
 
 def _add_pair(command: argparse.ArgumentParser) -> None:
@@ -175,6 +185,16 @@ def _positive(text: str) -> int:
     return number
 
 
+def _seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0. Received: {text!r}")
+    return number
+
+
 def _version() -> str:
     try:
         return importlib.metadata.version("kerasfold")
@@ -183,18 +203,34 @@ def _version() -> str:
 
 
 def _fold(args: argparse.Namespace) -> int:
+    measured = _measured(args)
     _check_input(args.input)
     target = _checked_output(args.output)
     custom = _start(args.modules)
     from kerasfold.fold import fold
 
     model = _load(args.input, custom)
-    folded: Any = fold(
-        model, args.objective, "error" if args.strict else "keep", verify=not args.no_verify
-    )
+    nonlinear: Literal["keep", "error"] = "error" if args.strict else "keep"
+    folded: Any = fold(model, args.objective, nonlinear, not args.no_verify, **measured)
     _save(folded, target, custom)
     _show(folded.fold_report, args.json)
     return DONE
+
+
+def _measured(args: argparse.Namespace) -> dict[str, Any]:
+    """What `fold` is told where it measures."""
+    if args.objective == MEASURED:
+        return {
+            "runtime": args.runtime or RUNTIMES[0],
+            "budget": args.budget or BUDGET,
+            "progress": sys.stderr.isatty(),
+        }
+    for option in ("runtime", "budget"):
+        if getattr(args, option) is not None:
+            raise _Unusable(
+                f"argument --{option}: only with --objective {MEASURED} (see kerasfold fold --help)"
+            )
+    return {}
 
 
 def _explain(args: argparse.Namespace) -> int:
@@ -224,84 +260,84 @@ def _bench(args: argparse.Namespace) -> int:
     _check_input(args.a)
     _check_input(args.b)
     custom = _start(args.modules)
+    import keras
+    import numpy as np
+
+    from kerasfold.runtimes import check_runtime
+    from kerasfold.timing import SAMPLES_OF_95, paired_seconds, ratio
+
+    backend = keras.backend.backend()
+    runtime = args.runtime or (RUNTIMES[0] if backend == "tensorflow" else None)
+    if runtime is not None:
+        check_runtime(runtime)
     a, b = _load(args.a, custom), _load(args.b, custom)
-    shapes = [[tuple(x.shape[1:]) for x in model.inputs] for model in (a, b)]
-    if shapes[0] != shapes[1]:
-        raise _Unusable(
-            f"{args.a} and {args.b} take inputs of different shapes: {shapes[0]} and {shapes[1]}"
-        )
-    first, second = _paired_seconds([_caller(m, args.batch) for m in (a, b)], args.runs)
-    ratio = statistics.median(x / y for x, y in zip(first, second, strict=True))
-    medians = statistics.median(first), statistics.median(second)
+    _refuse_other_inputs(args, a, b)
+    seconds = paired_seconds([_run(model, runtime, args.batch) for model in (a, b)], args.runs)
+    medians = np.median(seconds, axis=0).tolist()
+    found = ratio(*seconds.T)
     if args.json:
         _print_json(
             {
                 "a": args.a,
                 "b": args.b,
+                "runtime": runtime or backend,
                 "batch": args.batch,
                 "runs": args.runs,
                 "a_seconds": medians[0],
                 "b_seconds": medians[1],
-                "ratio": ratio,
+                "ratio": found.median,
+                "ratio_low": found.low,
+                "ratio_high": found.high,
             }
         )
         return DONE
     width = max(len(args.a), len(args.b))
-    for name, seconds in zip((args.a, args.b), medians, strict=True):
-        _print(f"{name:<{width}}  {1e3 * seconds:10.3f} ms")
+    for name, median in zip((args.a, args.b), medians, strict=True):
+        _print(f"{name:<{width}}  {1e3 * median:10.3f} ms")
+    spread = "95 % interval" if args.runs >= SAMPLES_OF_95 else "range"
     _print(
-        f"A takes {ratio:.2f} times as long as B (median of {args.runs} pairs, batch {args.batch})"
+        f"A takes {found.median:.2f} times as long as B on {runtime or backend} "
+        f"({spread} {found.low:.2f} to {found.high:.2f}; median of {args.runs} pairs, "
+        f"batch {args.batch})"
     )
     return DONE
 
 
-def _caller(model: keras.Model, batch: int) -> Callable[[], None]:
-    """A compiled call of a model on one batch of random inputs, waited for."""
+def _refuse_other_inputs(args: argparse.Namespace, a: keras.Model, b: keras.Model) -> None:
+    """Refuse models that one input cannot feed both of."""
     import keras
 
     from kerasfold.graph import input_structure
 
-    inputs = keras.tree.map_structure(
-        lambda spec: _random_input(spec, batch), input_structure(model)
-    )
-    call: Callable[[Any], Any] = model.predict_on_batch
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        # As `predict_on_batch`, less the time it takes to look at its arguments.
-        call = tf.function(lambda x: model(x, training=False))
-        inputs = keras.tree.map_structure(keras.ops.convert_to_tensor, inputs)
-
-    def run() -> None:
-        for output in keras.tree.flatten(call(inputs)):
-            keras.ops.convert_to_numpy(output)
-
-    return run
-
-
-def _random_input(spec: Any, batch: int) -> np.ndarray:
-    import numpy as np
-
-    shape = [n or (FREE_SIZE if axis else batch) for axis, n in enumerate(spec.shape)]
-    rng = np.random.default_rng(0)
-    if "float" in spec.dtype:
-        return rng.normal(size=shape).astype("float32" if spec.dtype == "bfloat16" else spec.dtype)
-    return rng.integers(0, 2, size=shape).astype(spec.dtype)
+    specs = []
+    for name, model in ((args.a, a), (args.b, b)):
+        if not getattr(model, "inputs", None):
+            raise _Unusable(
+                f"{name} holds a {type(model).__name__} without symbolic inputs: bench takes "
+                "functional and Sequential models"
+            )
+        specs.append(keras.tree.flatten(input_structure(model)))
+    for what, of in (("shapes", lambda x: tuple(x.shape[1:])), ("dtypes", lambda x: x.dtype)):
+        theirs = [[of(x) for x in inputs] for inputs in specs]
+        if theirs[0] != theirs[1]:
+            raise _Unusable(
+                f"{args.a} and {args.b} take inputs of different {what}: {theirs[0]} and "
+                f"{theirs[1]}"
+            )
 
 
-def _paired_seconds(calls: Sequence[Callable[[], None]], runs: int) -> list[list[float]]:
-    """Seconds of each call, `runs` times, in turns; who goes first alternates."""
-    for call in calls:
-        for _ in range(WARM_UP):
-            call()
-    seconds: list[list[float]] = [[] for _ in calls]
-    for run in range(runs):
-        order = range(len(calls)) if run % 2 == 0 else reversed(range(len(calls)))
-        for index in order:
-            start = time.perf_counter()
-            calls[index]()
-            seconds[index].append(time.perf_counter() - start)
-    return seconds
+def _run(model: keras.Model, runtime: str | None, batch: int) -> Callable[[], Any]:
+    """A call of a model on random inputs: on a runtime, or as Keras's own backend runs it."""
+    import keras
+
+    from kerasfold.graph import input_structure
+    from kerasfold.runtimes import deploy, random_inputs
+
+    inputs = random_inputs(model, batch)
+    if runtime is not None:
+        return deploy(model, runtime, inputs)
+    packed = keras.tree.pack_sequence_as(input_structure(model), inputs)
+    return lambda: model.predict_on_batch(packed)  # arrays: waited for
 
 
 def _show(report: Any, as_json: bool) -> None:

@@ -14,8 +14,9 @@ import keras
 import numpy as np
 import pytest
 
-from kerasfold.cli import OBJECTIVES, main
+from kerasfold.cli import OBJECTIVES, RUNTIMES, main
 from kerasfold.cost import OBJECTIVES as PLANNED
+from kerasfold.runtimes import RUNTIMES as RUNNABLE
 from kerasfold.verify import EquivalenceReport
 
 MODULE = """
@@ -250,6 +251,35 @@ def test_the_folded_file_needs_no_kerasfold(files, run, tmp_path):
     )
 
 
+@pytest.fixture
+def told(monkeypatch):
+    """What `fold` was called with; it folds for latency instead."""
+    real = sys.modules["kerasfold.fold"].fold
+    calls = []
+
+    def fold(model: keras.Model, *args: object, **options: object) -> keras.Model:
+        calls.append((*args, options))
+        return real(model)
+
+    monkeypatch.setattr(sys.modules["kerasfold.fold"], "fold", fold)
+    return calls
+
+
+def test_fold_measures_where_and_as_long_as_it_is_told(files, run, tmp_path, told, monkeypatch):
+    command = ("fold", files["linear.keras"], "-o", tmp_path / "out.keras")
+    assert run(*command, "--objective", "measured")[0] == 0
+    chosen = ("--runtime", "litert", "--budget", "2.5", "--strict", "--no-verify")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert run(*command, "--objective", "measured", *chosen)[0] == 0
+    assert run(*command, "--objective", "macs")[0] == 0
+    measured = {"runtime": "tensorflow", "budget": 60.0, "progress": False}
+    assert told == [
+        ("measured", "keep", True, measured),
+        ("measured", "error", False, {"runtime": "litert", "budget": 2.5, "progress": True}),
+        ("macs", "keep", True, {}),
+    ]
+
+
 # explain
 
 
@@ -266,8 +296,9 @@ def test_explain_prints_json(files, run):
     assert json.loads(stdout)["equivalence"] is None
 
 
-def test_the_objectives_are_those_of_the_planner():
+def test_the_choices_are_those_there_are():
     assert tuple(PLANNED) == OBJECTIVES
+    assert tuple(RUNNABLE) == RUNTIMES
 
 
 # verify
@@ -378,23 +409,107 @@ def test_bench_prints_medians_and_their_ratio(files, run):
     assert (code, stderr) == (0, "")
     assert len(re.findall(r"\.keras +\d+\.\d{3} ms\n", stdout)) == 2
     assert re.search(
-        r"A takes \d+\.\d\d times as long as B \(median of 3 pairs, batch 2\)\n", stdout
+        r"^A takes \d+\.\d\d times as long as B on tensorflow "
+        r"\(range \d+\.\d\d to \d+\.\d\d; median of 3 pairs, batch 2\)$",
+        stdout,
+        re.MULTILINE,
+    )
+    _, stdout, _ = run("bench", files["linear.keras"], files["other.keras"], "--runs", 6)
+    assert re.search(
+        r"on tensorflow \(95 % interval .* to .*; median of 6 pairs, batch 1\)", stdout
     )
 
 
-def test_bench_prints_json(files, run):
-    code, stdout, _ = run("bench", files["two.keras"], files["two.keras"], "--runs", 2, "--json")
+@pytest.mark.parametrize("runtime", [None, *RUNTIMES])
+def test_bench_prints_json(files, run, runtime):
+    options = () if runtime is None else ("--runtime", runtime)
+    code, stdout, stderr = run(
+        "bench", files["two.keras"], files["two.keras"], "--runs", 2, "--json", *options
+    )
     result = json.loads(stdout)
-    assert code == 0
-    assert sorted(result) == ["a", "a_seconds", "b", "b_seconds", "batch", "ratio", "runs"]
-    assert min(result["a_seconds"], result["b_seconds"], result["ratio"]) > 0
+    assert (code, stderr) == (0, "")
+    assert list(result) == [
+        "a",
+        "b",
+        "runtime",
+        "batch",
+        "runs",
+        "a_seconds",
+        "b_seconds",
+        "ratio",
+        "ratio_low",
+        "ratio_high",
+    ]
+    assert result["runtime"] == (runtime or "tensorflow")
+    assert min(result["a_seconds"], result["b_seconds"], result["ratio_low"]) > 0
+    assert result["ratio_low"] <= result["ratio"] <= result["ratio_high"]
 
 
-def test_bench_refuses_models_of_other_shapes(files, run):
+def test_bench_runs_both_models_on_the_runtime_in_batches(files, run, monkeypatch):
+    deployed = []
+
+    def deploy(model: keras.Model, runtime: str, inputs: list[np.ndarray]):
+        deployed.append((model.name, runtime, [x.shape for x in inputs]))
+        return lambda: None
+
+    monkeypatch.setattr(sys.modules["kerasfold.runtimes"], "deploy", deploy)
+    command = ("bench", files["linear.keras"], files["linear.keras"], "--runtime", "litert")
+    assert run(*command, "--batch", 4, "--runs", 2)[0] == 0
+    assert deployed == [("small", "litert", [(4, 8, 8, 3)])] * 2
+
+
+def test_bench_runs_keras_itself_on_its_other_backends(files, run, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    command = ("bench", files["two.keras"], files["two.keras"], "--runs", 2)
+    code, stdout, stderr = run(*command, "--json")
+    assert (code, stderr) == (0, "")
+    assert json.loads(stdout)["runtime"] == "jax"
+    assert "as long as B on jax (" in run(*command)[1]
+    assert_fails(
+        run(*command, "--runtime", "litert"),
+        2,
+        "runtime 'litert' takes models from .* on jax: set KERAS_BACKEND=tensorflow",
+    )
+
+
+def test_bench_refuses_models_of_other_inputs(files, run, tmp_path):
     result = run("bench", files["linear.keras"], files["two.keras"])
     assert_fails(
         result, 2, r"\S+linear\.keras and \S+two\.keras take inputs of different shapes: .*"
     )
+    for dtype in ("int32", "float32"):
+        x = keras.Input((4,), dtype=dtype)
+        keras.Model(x, keras.layers.ReLU()(x)).save(tmp_path / f"{dtype}.keras")
+    result = run("bench", tmp_path / "int32.keras", tmp_path / "float32.keras")
+    assert_fails(
+        result,
+        2,
+        r"\S+ and \S+ take inputs of different dtypes: \['int32'\] and \['float32'\]",
+    )
+
+
+@pytest.mark.parametrize(
+    ("runtime", "module"),
+    [
+        ("litert", "ai_edge_litert.interpreter"),
+        ("onnxruntime", "tf2onnx"),
+        ("openvino", "openvino"),
+    ],
+)
+def test_bench_names_the_extra_that_a_runtime_lacks(files, run, monkeypatch, runtime, module):
+    monkeypatch.setitem(sys.modules, module, None)  # an import of it raises
+    assert_fails(
+        run("bench", files["linear.keras"], files["linear.keras"], "--runtime", runtime),
+        2,
+        rf'runtime \'{runtime}\' needs the package {module} .*pip install "kerasfold\[{runtime}\]"',
+    )
+
+
+def test_bench_says_what_a_runtime_refuses(run, tmp_path):
+    x = keras.Input((3, 3))
+    keras.Model(x, keras.ops.linalg.inv(x), name="inverse").save(tmp_path / "inverse.keras")
+    result = run("bench", *[tmp_path / "inverse.keras"] * 2, "--runtime", "litert")
+    assert_fails(result, 2, "litert does not take model 'inverse': .*")
 
 
 # arguments
@@ -419,6 +534,35 @@ def test_bench_refuses_models_of_other_shapes(files, run):
             ["bench", "a.keras", "b.keras", "--batch", "x"],
             "argument --batch: expected a whole number .*'x'",
         ),
+        (
+            ["explain", "in.keras", "--objective", "measured"],
+            "argument --objective: invalid choice: 'measured' .*",
+        ),
+        (
+            ["fold", "in.keras", "-o", "out.keras", "--runtime", "xla"],
+            "argument --runtime: only with --objective measured",
+        ),
+        (
+            ["fold", "in.keras", "-o", "out.keras", "--objective", "macs", "--budget", "5"],
+            "argument --budget: only with --objective measured",
+        ),
+        (
+            ["fold", "in.keras", "-o", "o.keras", "--objective", "measured", "--budget", "0"],
+            "argument --budget: expected a number above 0.*'0'",
+        ),
+        (
+            ["fold", "in.keras", "-o", "o.keras", "--objective", "measured", "--budget", "inf"],
+            "argument --budget: expected a number above 0.*'inf'",
+        ),
+        (
+            ["fold", "in.keras", "-o", "o.keras", "--objective", "measured", "--budget", "long"],
+            "argument --budget: expected a number above 0.*'long'",
+        ),
+        (
+            ["bench", "a.keras", "b.keras", "--runtime", "abacus"],
+            "argument --runtime: invalid choice: 'abacus' .*",
+        ),
+        (["explain", "in.keras", "--runtime", "xla"], "unrecognized arguments: --runtime xla"),
         (["explain", "in.keras", "--strict"], "unrecognized arguments: --strict"),
     ],
 )
@@ -543,8 +687,11 @@ def test_a_subclassed_model_is_refused(run, tmp_path, monkeypatch):
     model = __import__("cli_subclassed").Sub()
     model(np.ones((1, 3), "float32"))
     model.save(tmp_path / "sub.keras")
-    result = run("explain", tmp_path / "sub.keras", "--import", "cli_subclassed")
+    path, known = tmp_path / "sub.keras", ("--import", "cli_subclassed")
+    result = run("explain", path, *known)
     assert_fails(result, 2, r"model '\w+' of class Sub is subclassed: .*")
+    result = run("bench", path, path, *known)
+    assert_fails(result, 2, r"\S+sub\.keras holds a Sub without symbolic inputs: bench takes .*")
 
 
 # code in files
