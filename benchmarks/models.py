@@ -1,0 +1,225 @@
+"""The models of the benchmarks: what kerasfold is for, and networks people know.
+
+A model has random weights, biases and BatchNormalization statistics, the same each time that it
+is built. Where its best form is known, that is beside it, built by hand with weights of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import nets
+import numpy as np
+from fold_time import randomise
+
+L = keras.layers
+Build = Callable[[], keras.Model]
+Stack = Callable[[], list[keras.Layer]]
+
+SEEDS = Path(__file__).parents[1] / "examples" / "seeds.py"
+CHANNELS = 8  # of the seeds
+APPLICATIONS = (
+    "MobileNetV2",
+    "ResNet50",
+    "DenseNet121",
+    "Xception",
+    "InceptionV3",
+    "EfficientNetB0",
+)
+
+
+class Entry(NamedTuple):
+    """A model of the benchmarks.
+
+    Attributes:
+        name: one word.
+        group: what it is among: seeds, blocks, stacks, pooling, separable or applications.
+        build: makes it.
+        plain: makes the form it should become, where that is known.
+    """
+
+    name: str
+    group: str
+    build: Build
+    plain: Build | None = None
+
+
+def filled(build: Build) -> Build:
+    """Builds the same, as training leaves a model: no bias and no statistics of zero."""
+
+    @functools.wraps(build)
+    def made() -> keras.Model:
+        keras.utils.set_random_seed(0)
+        rng = np.random.default_rng(0)
+        model = randomise(build())
+        for layer in model._flatten_layers():
+            if getattr(layer, "bias", None) is not None:
+                layer.bias.assign(rng.normal(0, 0.1, layer.bias.shape))
+        return model
+
+    return made
+
+
+def stack(shape: tuple[int, int, int], layers: Stack) -> Build:
+    """Builds layers one after another."""
+    return filled(lambda: keras.Sequential([keras.Input(shape), *layers()]))
+
+
+def same(filters: int, size: int = 3, **settings: Any) -> keras.Layer:
+    """A convolution that keeps the image's size."""
+    return L.Conv2D(filters, size, padding="same", **settings)
+
+
+def separable(filters: int, **settings: Any) -> keras.Layer:
+    """A separable 3x3 convolution that keeps the image's size."""
+    return L.SeparableConv2D(filters, 3, padding="same", **settings)
+
+
+def separable_blocks() -> list[keras.Layer]:
+    """Three of separable convolution, BatchNormalization, ReLU."""
+    block = (
+        lambda: separable(64, use_bias=False),
+        L.BatchNormalization,
+        L.ReLU,
+    )
+    return [make() for make in block * 3]
+
+
+def _seeds() -> list[Entry]:
+    spec = importlib.util.spec_from_file_location("seeds", SEEDS)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return [
+        Entry(
+            seed.name.replace(",", "").replace(" ", "-"),
+            "seeds",
+            filled(functools.partial(seed.build, CHANNELS)),
+        )
+        for seed in module.SEEDS
+    ]
+
+
+def _blocks() -> list[Entry]:
+    entries = [
+        Entry(
+            name,
+            "blocks",
+            filled(functools.partial(nets.block_net, name)),
+            filled(functools.partial(nets.plain_net, name)),
+        )
+        for name in nets.BLOCKS
+    ]
+    return [
+        *entries,
+        Entry("same-on-same", "blocks", filled(lambda: nets.network(nets.same_on_same))),
+    ]
+
+
+def _stacks() -> list[Entry]:
+    entries = [
+        Entry(
+            f"{'-'.join(['3x3'] * depth)}-same-{size}",
+            "stacks",
+            stack((size, size, 16), lambda depth=depth: [same(16) for _ in range(depth)]),
+        )
+        for depth in (2, 3)
+        for size in (56, 128)
+    ]
+    shape = (128, 128, 16)
+    expand = Entry(
+        "3x3-wide-1x1-128",
+        "stacks",
+        stack(shape, lambda: [same(256), same(16, 1)]),
+        stack(shape, lambda: [same(16)]),
+    )
+    return [*entries, expand]
+
+
+def _pooling() -> list[Entry]:
+    def pool_3() -> keras.Layer:
+        return L.AveragePooling2D(3, 1, padding="same")
+
+    return [
+        Entry(
+            "3x3-pool-112",
+            "pooling",
+            stack((112, 112, 16), lambda: [same(32), L.AveragePooling2D(2)]),
+            stack((112, 112, 16), lambda: [L.ZeroPadding2D(1), L.Conv2D(32, 4, strides=2)]),
+        ),
+        Entry(
+            "pool-1x1-56",
+            "pooling",
+            stack((56, 56, 128), lambda: [pool_3(), same(64, 1)]),
+            stack((56, 56, 128), lambda: [same(64, 1), pool_3()]),
+        ),
+        Entry(
+            "transition-56",
+            "pooling",
+            stack((56, 56, 256), lambda: [same(128, 1, use_bias=False), L.AveragePooling2D(2)]),
+            stack((56, 56, 256), lambda: [L.AveragePooling2D(2), same(128, 1, use_bias=False)]),
+        ),
+    ]
+
+
+def _separable() -> list[Entry]:
+    return [
+        Entry(
+            "separable-relu-56",
+            "separable",
+            stack((56, 56, 64), separable_blocks),
+            stack((56, 56, 64), lambda: [separable(64, activation="relu") for _ in range(3)]),
+        ),
+        Entry(
+            "separable-separable-56",
+            "separable",
+            stack((56, 56, 32), lambda: [separable(32), separable(32)]),
+        ),
+        Entry(
+            "depthwise-1x1-56",
+            "separable",
+            stack((56, 56, 32), lambda: [L.DepthwiseConv2D(3, padding="same"), same(64, 1)]),
+        ),
+    ]
+
+
+def _applications() -> list[Entry]:
+    return [
+        Entry(
+            name,
+            "applications",
+            filled(lambda name=name: getattr(keras.applications, name)(weights=None)),
+        )
+        for name in APPLICATIONS
+    ]
+
+
+MODELS = (*_seeds(), *_blocks(), *_stacks(), *_pooling(), *_separable(), *_applications())
+GROUPS = tuple(dict.fromkeys(entry.group for entry in MODELS))
+
+
+def chosen(names: list[str] | None, applications: bool = True) -> list[Entry]:
+    """The models of some names or groups, in any case; all of them for None.
+
+    Raises:
+        ValueError: for a name that is neither.
+    """
+    wanted = None if names is None else {name.lower() for name in names}
+    known = {word.lower() for entry in MODELS for word in entry[:2]}
+    if wanted is not None and (unknown := wanted - known):
+        raise ValueError(
+            f"no model or group {', '.join(sorted(unknown))}: choose of {', '.join(GROUPS)}, "
+            f"{', '.join(entry.name for entry in MODELS)}"
+        )
+    return [
+        entry
+        for entry in MODELS
+        if (wanted is None or wanted & {entry.name.lower(), entry.group})
+        and (applications or entry.group != "applications")
+    ]

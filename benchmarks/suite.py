@@ -1,0 +1,482 @@
+"""What folding gains on every runtime: a table, `suite.json` and `suite.png`.
+
+    python benchmarks/suite.py
+    python benchmarks/suite.py --only seeds RepVGG --runtimes litert --rounds 9 --no-applications
+    python benchmarks/suite.py --append
+
+For each model of `models.py` and each runtime, on one image: the model as it is, collapsed as far
+as it goes (objective 'layers'), folded for latency, folded by measuring on that runtime, and built
+by hand where that is known. All of them run in turns; a ratio is the median over rounds of
+original / variant, with its 95 % interval, so that above 1 the variant is faster. One is called
+slower where that whole interval lies below 0.97. What was measured is written after every model
+and runtime, and `--append` goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import statistics
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from models import GROUPS, Entry, chosen
+from rich import box
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+import kerasfold
+from kerasfold.errors import FoldError
+from kerasfold.runtimes import RUNTIMES, check_runtime, deploy, random_inputs
+from kerasfold.timing import SAMPLES_OF_95, paired_seconds, ratio
+
+ORIGINAL, PLAIN, MEASURED = "original", "plain", "measured"
+OBJECTIVES = ("layers", "latency", MEASURED)
+VARIANTS = (*OBJECTIVES, PLAIN)
+FOLDED = ("latency", MEASURED)  # what a plain network is held against
+SLOWER = 0.97
+
+Row = dict[str, Any]
+Build = Callable[[], keras.Model]
+
+
+class Variants:
+    """The forms of one model; those that depend on no runtime are made once."""
+
+    def __init__(self, entry: Entry, budget: float, verify: bool) -> None:
+        self.original = entry.build()
+        self.entry = entry
+        self.budget = budget
+        self.verify = verify
+        self._made: dict[str, keras.Model | FoldError] = {ORIGINAL: self.original}
+
+    def form(self, variant: str, runtime: str) -> keras.Model:
+        """A variant of the model, for a runtime.
+
+        Raises:
+            FoldError: it cannot be made.
+        """
+        if variant == MEASURED:
+            return kerasfold.fold(
+                self.original,
+                MEASURED,
+                verify=self.verify,
+                runtime=runtime,
+                budget=self.budget,
+                progress=False,
+            )
+        if variant not in self._made:
+            self._made[variant] = self._make(variant)
+        made = self._made[variant]
+        if isinstance(made, FoldError):
+            raise made
+        return made
+
+    def _make(self, variant: str) -> keras.Model | FoldError:
+        if variant == PLAIN:
+            return self.entry.plain()
+        try:
+            return kerasfold.fold(self.original, variant, verify=self.verify)
+        except FoldError as error:
+            return error
+
+
+def measure(
+    forms: Variants, runtime: str, variants: Iterable[str], rounds: int, limit: float
+) -> Row:
+    """Seconds of the variants of one model on one runtime, in turns, and their ratios."""
+    inputs = random_inputs(forms.original)
+    runs: dict[str, Callable[[], list[np.ndarray]]] = {}
+    failed: dict[str, str] = {}
+    for variant in (ORIGINAL, *variants):
+        if variant == PLAIN and forms.entry.plain is None:
+            continue
+        try:
+            runs[variant] = deploy(forms.form(variant, runtime), runtime, inputs)
+        except FoldError as error:
+            failed[variant] = str(error)
+            if variant == ORIGINAL:
+                break
+    row: Row = {
+        "model": forms.entry.name,
+        "group": forms.entry.group,
+        "runtime": runtime,
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "variants": list(variants),
+        "failed": failed,
+        "rounds": 0,
+        "seconds": {},
+        "ratios": {},
+        "to_plain": {},
+        "errors": {},
+        "slower": [],
+        "slower_than_plain": [],
+    }
+    if ORIGINAL not in runs:
+        return row
+    outputs = runs[ORIGINAL]()
+    row["errors"] = {
+        variant: difference(outputs, run())
+        for variant, run in runs.items()
+        if variant not in (ORIGINAL, PLAIN)
+    }
+    seconds = dict(zip(runs, paired_seconds(list(runs.values()), rounds, limit).T, strict=True))
+    row["rounds"] = len(seconds[ORIGINAL])
+    row["seconds"] = {variant: float(np.median(times)) for variant, times in seconds.items()}
+    for variant in [v for v in runs if v != ORIGINAL]:
+        row["ratios"][variant] = asdict(ratio(seconds[ORIGINAL], seconds[variant]))
+        if PLAIN in runs and variant in FOLDED:
+            row["to_plain"][variant] = asdict(ratio(seconds[PLAIN], seconds[variant]))
+    if row["rounds"] >= SAMPLES_OF_95:  # an interval of fewer is none
+        row["slower"] = [v for v in row["ratios"] if v != PLAIN and is_slower(row["ratios"][v])]
+        row["slower_than_plain"] = [v for v, r in row["to_plain"].items() if is_slower(r)]
+    return row
+
+
+def difference(expected: Sequence[np.ndarray], actual: Sequence[np.ndarray]) -> float | None:
+    """The largest difference of two models' outputs, against the largest output; None if NaN."""
+    found = max(
+        float(np.max(np.abs(x - y)) / max(np.max(np.abs(x)), np.finfo(np.float32).tiny))
+        for x, y in zip(
+            *([np.asarray(a, dtype=np.float64) for a in side] for side in (expected, actual)),
+            strict=True,
+        )
+    )
+    return found if math.isfinite(found) else None
+
+
+def is_slower(found: dict[str, float]) -> bool:
+    """Whether a ratio's whole interval says slower."""
+    return found["high"] < SLOWER
+
+
+# ------------------------------------------------------------------------------- the file
+
+
+def machine() -> dict[str, Any]:
+    """What it was measured on."""
+    wanted = ["tensorflow", "keras", "numpy", "ai-edge-litert", "onnxruntime", "tf2onnx"]
+    versions = {}
+    for package in (*wanted, "openvino"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "cpu": cpu(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "packages": versions,
+    }
+
+
+def cpu() -> str:
+    """The name of the processor."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def in_words(here: dict[str, Any]) -> str:
+    """The machine, in a line."""
+    packages = ", ".join(f"{name} {version}" for name, version in here["packages"].items())
+    return (
+        f"{here['cpu']}, {here['cores']} core{'s' if here['cores'] != 1 else ''}, "
+        f"{here['system']}, Python {here['python']}, {packages}"
+    )
+
+
+def write(path: Path, result: dict[str, Any]) -> None:
+    """Put a file in place at once, so that a run that is broken off leaves a whole one."""
+    beside = path.with_name(f".{path.name}.part")
+    beside.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+    os.replace(beside, path)
+
+
+# ------------------------------------------------------------------------------- what is shown
+
+
+def written(found: dict[str, float] | None, slower: bool = False) -> str:
+    """A ratio and its interval."""
+    if found is None:
+        return ""
+    words = f"{found['median']:.2f} ({found['low']:.2f}-{found['high']:.2f})"
+    if slower:
+        return f"[red]{words} slower[/]"
+    return f"[green]{words}[/]" if found["low"] > 1 / SLOWER else words
+
+
+def results(rows: Sequence[Row]) -> Table:
+    """Every model on every runtime."""
+    variants = [
+        v for v in VARIANTS if any(v in row["seconds"] or v in row["failed"] for row in rows)
+    ]
+    against = [v for v in FOLDED if any(v in row["to_plain"] for row in rows)]
+    table = Table(
+        title="original / variant: above 1, the variant is faster (95 % interval)",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
+    for name in ("model", "runtime"):
+        table.add_column(name, no_wrap=True)
+    for name in ("original, ms", "rounds"):
+        table.add_column(name, justify="right")
+    for variant in variants:
+        table.add_column(variant)
+    for variant in against:
+        table.add_column(f"plain / {variant}")
+    before = None
+    for row in rows:
+        if before is not None and row["model"] != before:
+            table.add_section()
+        seconds = row["seconds"].get(ORIGINAL)
+        cells = ["failed" if seconds is None else f"{1e3 * seconds:.3f}", str(row["rounds"])]
+        for variant in variants:
+            failed = variant in row["failed"]
+            found = written(row["ratios"].get(variant), variant in row["slower"])
+            cells.append("[red]failed[/]" if failed else found)
+        for variant in against:
+            slower = variant in row["slower_than_plain"]
+            cells.append(written(row["to_plain"].get(variant), slower))
+        table.add_row("" if row["model"] == before else row["model"], row["runtime"], *cells)
+        before = row["model"]
+    return table
+
+
+def means(rows: Sequence[Row]) -> Table:
+    """Geometric means of the ratios of each group."""
+    columns = [("ratios", v, v) for v in VARIANTS]
+    columns += [("to_plain", v, f"plain / {v}") for v in FOLDED]
+    columns = [c for c in columns if any(c[1] in row[c[0]] for row in rows)]
+    table = Table(title="geometric means", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("group", no_wrap=True)
+    table.add_column("runtime", no_wrap=True)
+    table.add_column("models", justify="right")
+    for *_, title in columns:
+        table.add_column(title, justify="right")
+    for group in (*GROUPS, "all"):
+        for runtime in RUNTIMES:
+            own = [r for r in rows if r["runtime"] == runtime and group in (r["group"], "all")]
+            if not own:
+                continue
+            cells = []
+            for key, variant, _ in columns:
+                medians = [r[key][variant]["median"] for r in own if variant in r[key]]
+                cells.append(f"{statistics.geometric_mean(medians):.2f}" if medians else "")
+            table.add_row(group, runtime, str(len(own)), *cells)
+        table.add_section()
+    return table
+
+
+def remarks(rows: Sequence[Row]) -> list[str]:
+    """What is slower, what failed, and how far outputs differ, in lines."""
+    lines = []
+    for key, ratios, variants, than in (
+        ("slower", "ratios", OBJECTIVES, "the original"),
+        ("slower_than_plain", "to_plain", FOLDED, "the plain network"),
+    ):
+        for variant in variants:
+            own = [row for row in rows if variant in row[ratios]]
+            found = [
+                f"  {row['model']} on {row['runtime']}: {written(row[ratios][variant])}"
+                for row in own
+                if variant in row[key]
+            ]
+            if own:
+                lines += [f"{variant} slower than {than}: {len(found)} of {len(own)}", *found]
+    lines += [
+        f"failed: {row['model']} on {row['runtime']}, {variant}: {why}"
+        for row in rows
+        for variant, why in row["failed"].items()
+    ]
+    for runtime in RUNTIMES:
+        worst = max(
+            (
+                (math.inf if error is None else error, f"{row['model']}, {variant}")
+                for row in rows
+                if row["runtime"] == runtime
+                for variant, error in row["errors"].items()
+            ),
+            default=None,
+        )
+        if worst is not None:
+            lines.append(f"largest difference of outputs on {runtime}: {worst[0]:.0e} ({worst[1]})")
+    few = sum(0 < row["rounds"] < SAMPLES_OF_95 for row in rows)
+    if few:
+        lines.append(
+            f"{few} of {len(rows)} had fewer than {SAMPLES_OF_95} rounds, too few for a 95 % "
+            "interval: raise --seconds"
+        )
+    return lines
+
+
+def picture(rows: Sequence[Row], path: Path, caption: str) -> None:
+    """Bars of the ratios, model by model, one panel per runtime."""
+    runtimes = [name for name in RUNTIMES if any(row["runtime"] == name for row in rows)]
+    names = list(dict.fromkeys(row["model"] for row in rows))
+    variants = [v for v in VARIANTS if any(v in row["ratios"] for row in rows)]
+    width = 0.8 / max(len(variants), 1)
+    size = (max(6.0, 2 + 0.55 * len(names)), 1.2 + 2.6 * len(runtimes))
+    with mpl.rc_context({"font.size": 8}):
+        figure = Figure(figsize=size, layout="constrained")
+        panels = figure.subplots(len(runtimes), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+        for panel, runtime in zip(panels, runtimes, strict=True):
+            own = {row["model"]: row["ratios"] for row in rows if row["runtime"] == runtime}
+            for index, variant in enumerate(variants):
+                found = [
+                    (place, own[name][variant])
+                    for place, name in enumerate(names)
+                    if variant in own.get(name, {})
+                ]
+                tops = np.array([r["median"] for _, r in found])
+                ends = np.array([(r["low"], r["high"]) for _, r in found]).reshape(-1, 2)
+                panel.bar(
+                    [place + (index - (len(variants) - 1) / 2) * width for place, _ in found],
+                    tops - 1,  # a bar starts at 1, upwards or downwards
+                    width,
+                    bottom=1,
+                    color=f"C{VARIANTS.index(variant)}",
+                    label=variant,
+                    yerr=np.abs(ends.T - tops),
+                    error_kw={"elinewidth": 0.7},
+                )
+            panel.axhline(1, color="black", linewidth=0.8)
+            panel.set_yscale("log")
+            panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.yaxis.set_minor_locator(NullLocator())
+            panel.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+            panel.grid(axis="y", alpha=0.3, linewidth=0.5)
+            panel.set_axisbelow(True)
+            panel.set_ylabel(f"{runtime}\noriginal / variant")
+        if variants:
+            panels[0].legend(ncols=len(variants), loc="upper right")
+        panels[-1].set_xticks(range(len(names)), names, rotation=60, ha="right")
+        panels[-1].set_xlim(-0.6, len(names) - 0.4)
+        figure.supxlabel(textwrap.fill(caption, int(20 * size[0])), fontsize=6)
+        figure.savefig(path, dpi=150)
+
+
+# ------------------------------------------------------------------------------- the command
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="models or groups (all)")
+    parser.add_argument("--no-applications", action="store_true", help="leave keras's networks out")
+    parser.add_argument(
+        "--runtimes", nargs="+", choices=RUNTIMES, default=list(RUNTIMES), metavar="RUNTIME"
+    )
+    parser.add_argument(
+        "--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="VARIANT"
+    )
+    parser.add_argument("--rounds", type=int, default=31, help="of each comparison, at most (31)")
+    parser.add_argument(
+        "--seconds", type=float, default=30.0, help="of each comparison, about, at most (30)"
+    )
+    parser.add_argument(
+        "--budget", type=float, default=60.0, help="seconds of each fold by measuring (60)"
+    )
+    parser.add_argument("--verify", action="store_true", help="verify folds of applications too")
+    parser.add_argument("--append", action="store_true", help="keep what the file has")
+    parser.add_argument("--out", type=Path, default=Path("suite.json"))
+    args = parser.parse_args(argv)
+    try:
+        args.entries = chosen(args.only, not args.no_applications)
+        for runtime in args.runtimes:
+            check_runtime(runtime)
+    except ValueError as error:
+        parser.error(str(error))
+    if not args.entries:
+        parser.error("no model is left")
+    args.variants = [v for v in VARIANTS if v in args.variants]
+    here = machine()
+    args.result = {"machine": here, "rows": []}
+    if args.append and args.out.exists():
+        args.result = json.loads(args.out.read_text())
+        if args.result["machine"] != here:
+            parser.error(f"{args.out} was measured on {in_words(args.result['machine'])}")
+    return args
+
+
+def run(args: argparse.Namespace, console: Console) -> None:
+    """Measure what the file has not."""
+    rows: dict[tuple[str, str], Row] = {
+        (row["model"], row["runtime"]): row for row in args.result["rows"]
+    }
+    todo: dict[Entry, dict[str, list[str]]] = {}
+    for entry in args.entries:
+        for runtime in args.runtimes:
+            had = rows.get((entry.name, runtime), {"variants": []})["variants"]
+            if set(args.variants) - set(had):
+                wanted = [v for v in VARIANTS if v in args.variants or v in had]
+                todo.setdefault(entry, {})[runtime] = wanted
+    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=sum(map(len, todo.values())))
+        for entry, wanted in todo.items():
+            progress.update(task, description=f"{entry.name}: folding")
+            verify = args.verify or entry.group != "applications"
+            forms = Variants(entry, args.budget, verify)
+            for runtime, variants in wanted.items():
+                progress.update(task, description=f"{entry.name} on {runtime}")
+                row = measure(forms, runtime, variants, args.rounds, args.seconds)
+                rows[entry.name, runtime] = row
+                args.result["rows"] = list(rows.values())
+                write(args.out, args.result)
+                gc.collect()  # the sessions and what they hold
+                progress.advance(task)
+            del forms
+            keras.backend.clear_session()
+            gc.collect()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print and draw."""
+    args = arguments(argv)
+    # Its own hold of the output: converters are muted while the progress is shown.
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 170)
+    run(args, console)
+    order = {entry.name: place for place, entry in enumerate(chosen(None))}
+    rows = sorted(
+        args.result["rows"],
+        key=lambda row: (order.get(row["model"], len(order)), list(RUNTIMES).index(row["runtime"])),
+    )
+    caption = f"{datetime.now():%Y-%m-%d}: {in_words(args.result['machine'])}"
+    console.print(results(rows))
+    console.print(means(rows))
+    for line in remarks(rows):
+        console.print(line, highlight=False)
+    console.print(caption, highlight=False)
+    image = args.out.with_suffix(".png")
+    picture(rows, image, caption)
+    console.print(f"written to {args.out} and {image}", highlight=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,261 @@
+"""The benchmark suite: its models are what they are called, and it reports what it measured."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+
+import kerasfold
+from kerasfold.errors import FoldError
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def models():
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        return __import__("models")
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
+@pytest.fixture(scope="module")
+def suite(models):
+    pytest.importorskip("matplotlib")
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        return __import__("suite")
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
+def entry(models, name):
+    return next(e for e in models.MODELS if e.name == name)
+
+
+# models
+
+
+def test_names_are_single_words_of_their_own(models):
+    names = [e.name.lower() for e in models.MODELS]
+    assert len(set(names) | set(models.GROUPS)) == len(names) + len(models.GROUPS)
+    assert not [name for name in names if len(name.split()) != 1]
+    assert {"four-poolings", "four-strides", "repvgg", "same-on-same", "mobilenetv2"} <= set(names)
+
+
+def test_models_are_the_same_each_time_and_have_biases(models):
+    first, second = (entry(models, "3x3-3x3-same-56").build() for _ in range(2))
+    for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert all(np.all(layer.bias) for layer in first.layers)
+
+
+PLAIN = (
+    "RepVGG",
+    "MobileOne",
+    "DBB",
+    "ExpandNet",
+    "SESR",
+    "3x3-wide-1x1-128",
+    "3x3-pool-112",
+    "pool-1x1-56",
+    "transition-56",
+    "separable-relu-56",
+)
+
+
+def test_these_have_a_plain_form(models):
+    assert tuple(e.name for e in models.MODELS if e.plain) == PLAIN
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_plain_networks_take_and_give_the_same_and_are_what_folding_finds(models, name):
+    model, plain = entry(models, name).build(), entry(models, name).plain()
+    assert (model.input_shape, model.output_shape) == (plain.input_shape, plain.output_shape)
+    assert kerasfold.explain(model).macs_after <= kerasfold.explain(plain).macs_before
+
+
+def test_models_are_chosen_by_name_and_group(models):
+    assert [e.name for e in models.chosen(["repvgg", "RESNET50"])] == ["RepVGG", "ResNet50"]
+    assert [e.name for e in models.chosen(["repvgg", "ResNet50"], False)] == ["RepVGG"]
+    assert {e.group for e in models.chosen(["seeds", "pooling"])} == {"seeds", "pooling"}
+    assert models.chosen(None) == list(models.MODELS)
+    with pytest.raises(ValueError, match="no model or group melons: choose of seeds, blocks,"):
+        models.chosen(["seeds", "melons"])
+
+
+# suite
+
+
+@pytest.fixture
+def start(suite, tmp_path):
+    """Runs the suite on one or two models; the rows of its file, by model and runtime."""
+
+    def call(*options: str) -> dict:
+        out = tmp_path / "suite.json"
+        common = ("--rounds", "2", "--seconds", "0", "--out", str(out))
+        assert suite.main([*common, "--variants", "layers", "latency", "plain", *options]) == 0
+        rows = json.loads(out.read_text())["rows"]
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["suite.json", "suite.png"]
+        return {(row["model"], row["runtime"]): row for row in rows}
+
+    return call
+
+
+SMALL = ("--only", "average-pooling", "transition-56", "--runtimes", "tensorflow", "litert")
+
+
+def test_the_suite_measures_prints_and_draws(start, tmp_path, capsys):
+    rows = start(*SMALL)
+    models, runtimes = ("average-pooling", "transition-56"), ("tensorflow", "litert")
+    assert list(rows) == [(model, runtime) for model in models for runtime in runtimes]
+    for (model, _), row in rows.items():
+        variants = ["layers", "latency"] + ["plain"] * (model == "transition-56")
+        assert list(row["ratios"]) == variants
+        assert list(row["seconds"]) == ["original", *variants]
+        assert list(row["to_plain"]) == variants[1:2] * (model == "transition-56")
+        assert list(row["errors"]) == variants[:2]
+        assert max(row["errors"].values()) < 1e-5
+        assert (row["rounds"], row["failed"], row["slower"]) == (2, {}, [])
+    printed = capsys.readouterr().out
+    for part in (
+        "original / variant",
+        "geometric means",
+        "latency slower than the original: 0 of 4",
+        "latency slower than the plain network: 0 of 2",
+        "4 of 4 had fewer than 6 rounds",
+        f"keras {keras.__version__}",
+    ):
+        assert part in printed
+    assert (tmp_path / "suite.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_goes_on_where_it_was_broken_off(start, suite, monkeypatch, tmp_path):
+    asked = []
+    real = suite.measure
+
+    def measure(forms, runtime, variants, *limits):
+        asked.append((forms.entry.name, runtime))
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return real(forms, runtime, variants, *limits)
+
+    monkeypatch.setattr(suite, "measure", measure)
+    with pytest.raises(KeyboardInterrupt):
+        start(*SMALL)
+    (first,) = json.loads((tmp_path / "suite.json").read_text())["rows"]
+    rows = start(*SMALL, "--append")
+    assert asked[2:] == [
+        ("average-pooling", "litert"),
+        ("transition-56", "tensorflow"),
+        ("transition-56", "litert"),
+    ]
+    assert len(rows) == 4
+    assert rows["average-pooling", "tensorflow"] == first
+    start(*SMALL, "--append")
+    assert len(asked) == 5
+
+
+def test_a_variant_that_a_file_lacks_is_measured_with_those_it_has(start):
+    one = ("--only", "transition-56", "--runtimes", "tensorflow")
+    start(*one, "--variants", "latency")
+    (row,) = start(*one, "--variants", "plain", "--append").values()
+    assert row["variants"] == ["latency", "plain"]
+    assert list(row["to_plain"]) == ["latency"]
+
+
+def test_a_file_of_another_machine_is_not_mixed_with(start, suite, monkeypatch, capsys):
+    one = ("--only", "average-pooling", "--runtimes", "tensorflow")
+    start(*one)
+    monkeypatch.setattr(suite, "cpu", lambda: "an abacus")
+    with pytest.raises(SystemExit):
+        start(*one, "--append")
+    assert "suite.json was measured on " in capsys.readouterr().err
+
+
+def test_what_is_slower_is_said(start, suite, monkeypatch, capsys):
+    def paired_seconds(calls, rounds, seconds):
+        """Original, layers, latency, plain: seconds of nine rounds."""
+        rng = np.random.default_rng(0)
+        return np.array([1.0, 1.25, 0.5, 0.4]) * rng.uniform(0.999, 1.001, (9, 4))
+
+    monkeypatch.setattr(suite, "paired_seconds", paired_seconds)
+    (row,) = start("--only", "transition-56", "--runtimes", "litert").values()
+    assert row["slower"] == ["layers"]
+    assert row["slower_than_plain"] == ["latency"]
+    assert row["seconds"] == pytest.approx(
+        {"original": 1.0, "layers": 1.25, "latency": 0.5, "plain": 0.4}, rel=1e-2
+    )
+    assert row["ratios"]["latency"]["median"] == pytest.approx(2.0, rel=1e-2)
+    printed = capsys.readouterr().out
+    assert "layers slower than the original: 1 of 1" in printed
+    assert "  transition-56 on litert: 0.80 (0.80-0.80)" in printed
+    assert "latency slower than the original: 0 of 1" in printed
+    assert "latency slower than the plain network: 1 of 1" in printed
+    assert "fewer than" not in printed
+
+
+@pytest.mark.parametrize("fails", ["original", "latency"])
+def test_what_a_runtime_refuses_is_said(start, suite, monkeypatch, capsys, fails):
+    real, calls = suite.deploy, []
+
+    def deploy(*args):
+        calls.append(args)
+        if len(calls) == {"original": 1, "latency": 3}[fails]:
+            raise FoldError("no such kernel")
+        return real(*args)
+
+    monkeypatch.setattr(suite, "deploy", deploy)
+    (row,) = start("--only", "transition-56", "--runtimes", "tensorflow").values()
+    assert row["failed"] == {fails: "no such kernel"}
+    assert list(row["ratios"]) == ([] if fails == "original" else ["layers", "plain"])
+    printed = capsys.readouterr().out
+    assert f"failed: transition-56 on tensorflow, {fails}: no such kernel" in printed
+
+
+def test_measuring_is_asked_for_each_runtime_and_the_rest_folded_once(suite, models, monkeypatch):
+    asked = []
+
+    def fold(model, objective, **options):
+        asked.append((objective, options))
+        return model
+
+    monkeypatch.setattr(suite, "kerasfold", SimpleNamespace(fold=fold))
+    forms = suite.Variants(entry(models, "average-pooling"), budget=7.0, verify=False)
+    for runtime in ("xla", "litert"):
+        for variant in ("layers", "latency", "measured"):
+            assert forms.form(variant, runtime) is forms.original
+    measured = {"verify": False, "budget": 7.0, "progress": False}
+    assert asked == [
+        ("layers", {"verify": False}),
+        ("latency", {"verify": False}),
+        ("measured", measured | {"runtime": "xla"}),
+        ("measured", measured | {"runtime": "litert"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--only", "melons"), "no model or group melons"),
+        (("--only", "ResNet50", "--no-applications"), "no model is left"),
+    ],
+)
+def test_wrong_arguments_measure_nothing(suite, tmp_path, capsys, options, message):
+    with pytest.raises(SystemExit):
+        suite.main([*options, "--out", str(tmp_path / "suite.json")])
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_outputs_that_are_no_numbers_are_told_apart(suite):
+    one, nan = [np.ones(3)], [np.array([1, np.nan, 1])]
+    assert suite.difference(one, [np.array([1, 1.5, 1])]) == 0.5
+    assert suite.difference(one, nan) is None
