@@ -164,11 +164,21 @@ def _litert(model: keras.Model, inputs: Arrays) -> Run:
 
 
 def _onnxruntime(model: keras.Model, inputs: Arrays) -> Run:
+    import onnx
     import onnxruntime
     import tf2onnx
 
     function = _function(model, inputs)
     proto, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=18)
+    # Constants that are no variables, such as the mean of a Normalization, it makes inputs.
+    constants = {
+        inner.name.partition(":")[0]: outer
+        for outer, inner in function.get_concrete_function().graph.captures
+    }
+    for given in list(proto.graph.input):
+        if (value := constants.get(given.name.partition(":")[0])) is not None:
+            proto.graph.input.remove(given)
+            proto.graph.initializer.append(onnx.numpy_helper.from_array(value.numpy(), given.name))
     options = onnxruntime.SessionOptions()
     # Its idle threads would spin on the cores that the model it is compared with runs on.
     options.add_session_config_entry("session.force_spinning_stop", "1")

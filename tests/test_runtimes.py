@@ -63,6 +63,14 @@ def nested_inputs() -> keras.Model:
     return keras.Model({"pair": [a, b], "alone": c}, L.Concatenate()([a, 2 * b, 3 * c]))
 
 
+def normalised() -> keras.Model:
+    """Constants that are no variables: before the first layer, and before the last."""
+    image = keras.Input((8, 8, 3))
+    x = L.Normalization(mean=[0.1, 0.2, 0.3], variance=[1.0, 2.0, 3.0])(image)
+    x = L.ReLU()(L.Conv2D(4, 3)(L.Rescaling(0.5)(x)))
+    return keras.Model(image, L.Normalization(mean=0.2, variance=0.5)(x))
+
+
 def passed_through() -> keras.Model:
     """An output twice, and an input that is an output."""
     x = keras.Input((4, 4, 2))
@@ -185,7 +193,7 @@ def test_a_refusal_is_one_line(monkeypatch):
 
 
 def test_nothing_is_printed(capfd):
-    model = convnet()
     for runtime in RUNTIMES:
-        deploy(model, runtime, random_inputs(model))()
+        for model in (convnet(), normalised()):
+            deploy(model, runtime, random_inputs(model))()
     assert capfd.readouterr() == ("", "")
