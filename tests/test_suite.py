@@ -255,7 +255,25 @@ def test_wrong_arguments_measure_nothing(suite, tmp_path, capsys, options, messa
     assert not list(tmp_path.iterdir())
 
 
-def test_outputs_that_are_no_numbers_are_told_apart(suite):
-    one, nan = [np.ones(3)], [np.array([1, np.nan, 1])]
-    assert suite.difference(one, [np.array([1, 1.5, 1])]) == 0.5
-    assert suite.difference(one, nan) is None
+@pytest.mark.parametrize("wrong", [1.0, np.nan])
+def test_a_variant_that_a_runtime_computes_wrongly_is_not_timed(
+    start, suite, monkeypatch, capsys, wrong
+):
+    real, calls = suite.deploy, []
+
+    def deploy(*args):
+        calls.append(args)
+        run = real(*args)
+        return (lambda: [y + wrong for y in run()]) if len(calls) == 2 else run
+
+    monkeypatch.setattr(suite, "deploy", deploy)
+    (row,) = start("--only", "transition-56", "--runtimes", "tensorflow").values()
+    assert row["failed"]["layers"].startswith("its outputs are wrong there, by ")
+    assert list(row["seconds"]) == ["original", "latency", "plain"]
+    assert "tensorflow, layers: its outputs are wrong there" in capsys.readouterr().out
+
+
+def test_differences_are_relative_to_the_largest_output(suite):
+    ones = [np.ones(3), np.full(2, 4.0)]
+    assert suite.difference(ones, [np.array([1, 1.5, 1]), np.full(2, 5.0)]) == 0.5
+    assert np.isnan(suite.difference(ones, [np.ones(3), np.array([np.nan, 4.0])]))
