@@ -44,7 +44,7 @@ from rich.table import Table
 
 import kerasfold
 from kerasfold.errors import FoldError
-from kerasfold.runtimes import RUNTIMES, check_runtime, deploy, random_inputs
+from kerasfold.runtimes import RUNTIMES, WRONG, check_runtime, deploy, difference, random_inputs
 from kerasfold.timing import SAMPLES_OF_95, paired_seconds, ratio
 
 ORIGINAL, PLAIN, MEASURED = "original", "plain", "measured"
@@ -52,7 +52,6 @@ OBJECTIVES = ("layers", "latency", MEASURED)
 VARIANTS = (*OBJECTIVES, PLAIN)
 FOLDED = ("latency", MEASURED)  # what a plain network is held against
 SLOWER = 0.97
-WRONG = 0.1  # of the largest output; OpenVINO's bfloat16 is off by up to 0.01
 
 Row = dict[str, Any]
 Build = Callable[[], keras.Model]
@@ -151,18 +150,6 @@ def measure(
         row["slower"] = [v for v in row["ratios"] if v != PLAIN and is_slower(row["ratios"][v])]
         row["slower_than_plain"] = [v for v, r in row["to_plain"].items() if is_slower(r)]
     return row
-
-
-def difference(expected: Sequence[np.ndarray], actual: Sequence[np.ndarray]) -> float:
-    """The largest difference of two models' outputs, against the largest output, or NaN."""
-    differences = [
-        float(np.max(np.abs(x - y)) / max(np.max(np.abs(x)), np.finfo(np.float32).tiny))
-        for x, y in zip(
-            *([np.asarray(a, dtype=np.float64) for a in side] for side in (expected, actual)),
-            strict=True,
-        )
-    ]
-    return float(np.max(differences))
 
 
 def is_slower(found: dict[str, float]) -> bool:

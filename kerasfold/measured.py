@@ -25,7 +25,7 @@ from kerasfold.errors import FoldError
 from kerasfold.express import written
 from kerasfold.plan import METHODS, Plan, Search
 from kerasfold.region import Regions, part
-from kerasfold.runtimes import check_runtime, deploy, random_inputs
+from kerasfold.runtimes import WRONG, check_runtime, deploy, difference, random_inputs
 from kerasfold.segment import Segment
 from kerasfold.timing import paired_seconds, ratio
 
@@ -199,18 +199,23 @@ def _fastest(
     runs: dict[int, Callable[[], Any]] = {}
     refusal: FoldError | None = None
     inputs: list[np.ndarray] | None = None
+    expected: list[np.ndarray] | None = None
     for position, way in enumerate(ways):
         if runs and clock.left < 0:
             break
         model = emit(own, Plan(way, {}, Cost(), Cost()), compose).model
         inputs = random_inputs(model) if inputs is None else inputs
         try:
-            runs[position] = deploy(model, runtime, inputs)
+            run = deploy(model, runtime, inputs)
         except FoldError as error:
             refusal = error
+            continue
+        if expected is None:
+            expected = deploy(model, "tensorflow", inputs)()
+        if difference(expected, run()) <= WRONG:  # a runtime may have defects
+            runs[position] = run
     if not runs:
-        assert refusal is not None
-        raise refusal
+        raise refusal or FoldError(f"{runtime} computes {own.graph.name} wrongly")
     positions = list(runs)
     if len(positions) > FINALISTS:
         seconds = np.median(paired_seconds(list(runs.values()), ROUNDS), axis=0)

@@ -26,6 +26,7 @@ from kerasfold.errors import FoldError, RuntimeUnavailableError
 from kerasfold.graph import input_structure
 from kerasfold.startup import muted_stderr
 
+WRONG = 0.1  # of the largest output: beyond what any runtime's arithmetic rounds away
 FREE_SIZE = 64  # samples along an axis of unknown size, as in the reports
 
 Arrays = Sequence[np.ndarray]
@@ -74,6 +75,21 @@ def deploy(model: keras.Model, runtime: str, inputs: Arrays) -> Run:
                 f"{runtime} does not take model '{model.name}': {type(error).__name__}: {line}"
             ) from error
     return run
+
+
+def difference(expected: Arrays, actual: Arrays) -> float:
+    """The largest difference of two models' outputs, against the largest output, or NaN."""
+    tiny = np.finfo(np.float32).tiny
+    return float(
+        np.max(
+            [
+                np.max(np.abs(np.subtract(x, y, dtype=np.float64)), initial=0.0)
+                / max(np.max(np.abs(x), initial=0.0), tiny)
+                for x, y in zip(expected, actual, strict=True)
+            ],
+            initial=0.0,
+        )
+    )
 
 
 def check_runtime(runtime: Any) -> None:

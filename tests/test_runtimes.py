@@ -14,7 +14,7 @@ import pytest
 from kerasfold import runtimes
 from kerasfold.errors import FoldError, RuntimeUnavailableError
 from kerasfold.graph import input_structure
-from kerasfold.runtimes import PACKAGES, RUNTIMES, check_runtime, deploy, random_inputs
+from kerasfold.runtimes import PACKAGES, RUNTIMES, check_runtime, deploy, difference, random_inputs
 
 L = keras.layers
 
@@ -197,3 +197,9 @@ def test_nothing_is_printed(capfd):
         for model in (convnet(), normalised()):
             deploy(model, runtime, random_inputs(model))()
     assert capfd.readouterr() == ("", "")
+
+
+def test_differences_are_relative_to_the_largest_output():
+    ones = [np.ones(3), np.full(2, 4.0)]
+    assert difference(ones, [np.array([1, 1.5, 1]), np.full(2, 5.0)]) == 0.5
+    assert np.isnan(difference(ones, [np.ones(3), np.array([np.nan, 4.0])]))

@@ -271,9 +271,3 @@ def test_a_variant_that_a_runtime_computes_wrongly_is_not_timed(
     assert row["failed"]["layers"].startswith("its outputs are wrong there, by ")
     assert list(row["seconds"]) == ["original", "latency", "plain"]
     assert "tensorflow, layers: its outputs are wrong there" in capsys.readouterr().out
-
-
-def test_differences_are_relative_to_the_largest_output(suite):
-    ones = [np.ones(3), np.full(2, 4.0)]
-    assert suite.difference(ones, [np.array([1, 1.5, 1]), np.full(2, 5.0)]) == 0.5
-    assert np.isnan(suite.difference(ones, [np.ones(3), np.array([np.nan, 4.0])]))
