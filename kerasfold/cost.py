@@ -58,6 +58,7 @@ DENSE_MACS = 6e10
 DEPTHWISE_MACS = 6e9
 BYTES = 8e9
 PER_CALL = 8e-6
+LANES = 16  # float32 of a vector register: output channels are computed so many at a time
 
 
 def pixels(sizes: Iterable[int | None]) -> int:
@@ -90,6 +91,8 @@ def operator_cost(geometry: Geometry, shared: int = 1, weightless: bool = False)
     read = moved_bytes(seen, inputs)
     write = moved_bytes(computed_sizes(geometry), geometry.channels[1])
     rate = DEPTHWISE_MACS if geometry.groups > 1 and not weightless else DENSE_MACS
+    if geometry.groups == 1:
+        rate *= geometry.channels[1] / (-(-geometry.channels[1] // LANES) * LANES)
     seconds = max(macs / rate, (read + write + 4 * geometry.params) / BYTES) + PER_CALL
     if geometry.groups > 1 and not (weightless or is_depthwise_layer(geometry)):
         # Group by group, each with a copy of its part of the input and the output.

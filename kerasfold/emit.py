@@ -16,7 +16,7 @@ import numpy as np
 from keras import tree
 
 from kerasfold.affine import Node
-from kerasfold.conv import Axis, Geometry, Operator
+from kerasfold.conv import Axis, Geometry, Operator, concatenate
 from kerasfold.express import is_depthwise_layer, keras_padding, transposed_padding, written
 from kerasfold.graph import Call, Tensor, blank_weights, copy_operation, copy_state, largest
 from kerasfold.plan import Plan
@@ -61,6 +61,7 @@ class _Emitter:
         self.nodes: dict[int, Any] = {}  # KerasTensor by program node
         self.copies: dict[int, keras.Operation] = {}  # by id of the original
         self.activations: dict[int, tuple[keras.Layer, keras.Layer]] = {}
+        self.joints: dict[tuple[int, ...], Any] = {}  # KerasTensor by the nodes it holds
         self.made: dict[Any, keras.Layer] = {}  # emitted layers that several calls share
         self.names: set[str] = {layer.name for layer in self.graph.input_layers}
         # Layers at the top keep their names; those lifted out of nested models give way.
@@ -143,7 +144,11 @@ class _Emitter:
 
     def named(self, value: Any, wanted: str) -> Any:
         """The output of a `keras.ops` call, under a name that no layer of the model has."""
-        value._keras_history.operation.name = self._name(wanted)
+        return self.named_exactly(value, self._name(wanted))
+
+    def named_exactly(self, value: Any, name: str) -> Any:
+        """The output of a `keras.ops` call, under a name that is reserved already."""
+        value._keras_history.operation.name = name
         return value
 
     def _output_names(self) -> dict[int, str]:
@@ -226,6 +231,8 @@ class _Emitter:
             operator = self.composed(segment)["operator"]
             assert operator is not None
             value = style.pooled(self._node(root), operator, name, activation)
+        elif segment.form == "joined":
+            value = self._joint_slice(segment, style, name, activation)
         elif segment.form == "framed":
             (root,) = segment.terms
             value = style.framed(self._node(root), self.composed(segment), name, activation)
@@ -255,6 +262,29 @@ class _Emitter:
                     value = style.activated(value, activation, name)
         self.nodes[segment.node] = value
         self.values[call.outputs[0].index] = value
+
+    def _joint_slice(self, segment: Segment, style: _Style, name: str, activation: Any) -> Any:
+        """The channels of one node, of the convolution that its siblings share."""
+        (root,) = segment.terms
+        siblings = segment.siblings
+        if siblings not in self.joints:
+            parts = []
+            for sibling in siblings:
+                (operator,) = self.composed(self.plan.segments[sibling]).values()
+                assert operator is not None
+                parts.append(operator)
+            label = self._name(f"{name}_joined")
+            self.joints[siblings] = style.convolution(
+                self._node(root), concatenate(parts), label, None, "joined"
+            )
+        widths = [self.regions.program.nodes[sibling].channels for sibling in siblings]
+        start = sum(widths[: siblings.index(segment.node)])
+        place: list[Any] = [slice(None)] * len(self.joints[siblings].shape)
+        axis = 1 if self.graph.layout == "channels_first" else -1
+        place[axis] = slice(start, start + self.regions.program.nodes[segment.node].channels)
+        cut = name if activation is None else self._name(f"{name}_slice")
+        value = self.named_exactly(self.joints[siblings][tuple(place)], cut)
+        return value if activation is None else style.activated(value, activation, name)
 
     def _activation(self, activation: Any) -> Any:
         """An inline activation; a copy of it where it is a layer, and may hold weights."""
@@ -687,9 +717,7 @@ class _Style:
             return keras.layers.Cropping1D(crops[0], name=name, dtype=self.policy)(x)
         # Cropping1D knows channels_last alone.
         (low, high) = crops[0]
-        value = x[:, :, low : -high or None]
-        value._keras_history.operation.name = name
-        return value
+        return self.emitter.named_exactly(x[:, :, low : -high or None], name)
 
     def _with_ones(self, x: Any, geometry: Geometry, name: str) -> Any:
         """`x` with an image of ones after each group of channels."""

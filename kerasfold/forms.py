@@ -20,6 +20,7 @@ from kerasfold.conv import (
     Refused,
     collapsed,
     compose_geometry,
+    concatenate_geometry,
     one_of,
     require_plain,
     shifted,
@@ -272,6 +273,47 @@ class Forms:
         return Segment(
             index, form, self._reads(visited, whole), tuple(visited), cost, stages=stages
         )
+
+    # ------------------------------------------------------------- several nodes at once
+
+    def sibling(self, segment: Segment) -> tuple[Any, Segment] | None:
+        """The segment as one dense convolution, and what it shares with those it may join.
+
+        None where it is anything else, or its weights are shared with another call.
+        """
+        if segment.form == "keep" and segment.cost.layers == 1:
+            try:
+                segment = self._operator(segment.node, segment.visited)
+            except Refused:
+                return None
+        layers = [self.owner[i].call.operation for i in segment.visited]
+        if (
+            segment.form != "operator"
+            or len(segment.terms) != 1
+            or any(not isinstance(layer, keras.Layer) for layer in layers)
+            or all(self.nodes[i].weightless for i in segment.visited)
+            or any(self.regions.uses[id(layer)] > 1 for layer in layers)
+        ):
+            return None
+        ((read, geometry),) = segment.terms.items()
+        if geometry is None or geometry.groups > 1 or geometry.ones or geometry.normalised:
+            return None
+        policy = layers[-1].dtype_policy.name, all(layer.trainable for layer in layers)
+        return (read, geometry.axes, geometry.vector, policy), segment
+
+    def joined(self, segments: Sequence[Segment]) -> list[Segment]:
+        """Siblings as slices of one wider convolution; the first carries its cost."""
+        nodes = tuple(segment.node for segment in segments)
+        geometries = [g for segment in segments for g in segment.terms.values() if g is not None]
+        cost = operator_cost(concatenate_geometry(geometries))
+        result = []
+        for segment in segments:
+            node = self.nodes[segment.node]
+            cut = 2 * moved_bytes(node.sizes, node.channels) / BYTES + PER_CALL
+            cost += Cost(seconds=cut)
+            result.append(replace(segment, form="joined", siblings=nodes, cost=cost))
+            cost = Cost()
+        return result
 
     # ------------------------------------------------------------------------- questions
 

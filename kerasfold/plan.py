@@ -31,6 +31,7 @@ from kerasfold.segment import Segment
 EXACT = 10  # undecided tensors up to which every way to decide is kept
 BEAMED = 64  # undecided tensors up to which some ways are
 WIDTH = 32  # ways kept
+JOINING = {"latency"}  # objectives under which siblings may become one convolution
 LOOKBACK = 16  # links of a chain merged at once; merged links may merge again
 
 
@@ -75,7 +76,8 @@ def plan(
     if method not in METHODS:
         raise FoldError(f"unknown method {method!r}: choose one of {', '.join(map(repr, METHODS))}")
     if materialise is None:
-        return search.plan(lambda component: METHODS[method](search, component))
+        found = search.plan(lambda component: METHODS[method](search, component))
+        return search.joined(found) if objective in JOINING else found
     return search.plan(lambda component: search.forced(component, frozenset(materialise)))
 
 
@@ -189,6 +191,22 @@ class Search:
             reasons |= self.why_held(component, chosen)
         cost = sum((s.cost for s in segments.values()), Cost())
         return Plan(dict(sorted(segments.items())), reasons, cost, original)
+
+    def joined(self, plan: Plan) -> Plan:
+        """The plan with siblings that read one tensor as one convolution, where that is cheaper."""
+        groups: dict[Any, list[Segment]] = {}
+        for segment in plan.segments.values():
+            found = self.forms.sibling(segment)
+            if found is not None:
+                groups.setdefault(found[0], []).append(found[1])
+        segments = dict(plan.segments)
+        for siblings in groups.values():
+            apart = {s.node: plan.segments[s.node] for s in siblings}
+            together = {s.node: s for s in self.forms.joined(siblings)}
+            if len(siblings) > 1 and self.total(together) < self.total(apart):
+                segments |= together
+        cost = sum((s.cost for s in segments.values()), Cost())
+        return replace(plan, segments=segments, cost=cost)
 
     def original(self, component: Sequence[Node]) -> dict[int, Segment]:
         """Every call of a component as it is."""

@@ -185,6 +185,8 @@ def _words(segment: Segment, between: type | None) -> str:
         return f"separable {parts[0]}"
     if segment.form == "framed":
         return f"{parts[0]}, its border in {len(segment.stages)} steps"
+    if segment.form == "joined":
+        return f"{parts[0]}, one of {len(segment.siblings)} in one layer"
     if segment.form == "tiled":
         return f"{parts[0]}, its border by convolutions of its own"
     if segment.form == "pooled":

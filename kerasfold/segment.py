@@ -44,24 +44,27 @@ class Segment:
             'separable', a depthwise convolution and a pointwise one in one layer; 'framed',
             one convolution for the interior, and `stages` on thin strips for the border;
             'tiled', a convolution of its own for the interior and for each row, column and
-            corner of the border; 'pooled', an average pool after or before everything else.
+            corner of the border; 'pooled', an average pool after or before everything else;
+            'joined', a slice of one convolution that gives several nodes.
         terms: operator by materialised node or root that is read; None is the identity.
         visited: nodes composed into it, `node` the last.
         cost: its cost.
         middle: for 'separable', the node between its two parts; for 'pooled', the pool.
         stages: for 'framed' and 'tiled', the nodes of each step that does not compose whole.
         pool_first: for 'pooled', whether the pool comes before the rest.
+        siblings: for 'joined', the nodes that the convolution gives, in the order of its channels.
         refusal: why the whole of it is not one operator, or "".
     """
 
     node: int
-    form: Literal["keep", "operator", "separable", "framed", "tiled", "pooled"]
+    form: Literal["keep", "operator", "separable", "framed", "tiled", "pooled", "joined"]
     terms: Mapping[int, Geometry | None]
     visited: tuple[int, ...]
     cost: Cost
     middle: int | None = None
     stages: tuple[tuple[int, ...], ...] = ()
     pool_first: bool = False
+    siblings: tuple[int, ...] = ()
     refusal: str = ""
 
 
