@@ -1,9 +1,10 @@
 """Calibrate the roofline of the "latency" objective: time single layers and fit its constants.
 
-Prints the fitted constants of `kerasfold.cost` and, for each layer, its measured time (the
-median of paired alternating runs) against the roofline's. Run it on an idle machine:
+A layer's time is what it adds to a chain: that of a chain of several, less that of one, in
+paired alternating runs. Prints the fitted constants of `kerasfold.cost` beside those in use,
+and each layer's measured time against the roofline's. Run it on an idle machine:
 
-    python benchmarks/roofline.py --out roofline.json
+    python benchmarks/roofline.py --runtimes tensorflow --out roofline.json
 """
 
 from __future__ import annotations
@@ -11,143 +12,138 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import os
-import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import layers
 from rich.console import Console
 from rich.table import Table
+from scipy.optimize import minimize
 
 from kerasfold import cost
 from kerasfold.graph import read
 from kerasfold.plan import original_plan
 from kerasfold.region import lift
+from kerasfold.runtimes import RUNTIMES, deploy, random_inputs
+from kerasfold.timing import paired_seconds
 
-CHAIN = 4  # equal layers in a row, so that the cost of entering a graph is shared
-
-
-def cases():
-    """(name, size, channels, layer factory) of what is timed."""
-    for size, channels in itertools.product((14, 28, 56, 112), (8, 32, 128)):
-        if size * size * channels > 112 * 112 * 64:
-            continue
-        yield f"conv1x1 {size} {channels}", size, channels, lambda c: layers.Conv2D(c, 1)
-        yield (
-            f"conv3x3 {size} {channels}",
-            size,
-            channels,
-            lambda c: layers.Conv2D(c, 3, padding="same"),
-        )
-        yield (
-            f"conv5x5 {size} {channels}",
-            size,
-            channels,
-            lambda c: layers.Conv2D(c, 5, padding="same"),
-        )
-        yield (
-            f"depthwise3x3 {size} {channels}",
-            size,
-            channels,
-            lambda c: layers.DepthwiseConv2D(3, padding="same"),
-        )
-        yield f"batchnorm {size} {channels}", size, channels, lambda c: layers.BatchNormalization()
-        yield (
-            f"separable {size} {channels}",
-            size,
-            channels,
-            lambda c: layers.SeparableConv2D(c, 3, padding="same"),
-        )
+CHAIN = 4  # layers in the longer chain, beside the one in both
+LARGEST = 2e8  # multiply-accumulates of the largest layer timed
+CONSTANTS = ("DENSE_MACS", "DEPTHWISE_MACS", "POOL_ADDS", "BYTES", "PER_CALL")
 
 
-def measure(runs: int) -> list[dict]:
+def cases() -> Iterator[tuple[str, int, int, Callable[[int], keras.Layer]]]:
+    """(name, size, channels, layer factory) of what is timed; each keeps the shape."""
+    for size, channels in itertools.product((8, 14, 28, 56, 112), (2, 8, 16, 32, 64, 128)):
+        for k in (1, 3, 5, 9):
+            if size * size * channels**2 * k * k <= LARGEST and k < size:
+                yield f"conv{k}x{k}", size, channels, _conv(k)
+        if size * size * channels <= 2e6:
+            yield "depthwise3x3", size, channels, _depthwise
+            yield "batchnorm", size, channels, _normalise
+            yield "pool3x3", size, channels, _pool
+
+
+def _conv(k: int) -> Callable[[int], keras.Layer]:
+    return lambda channels: layers.Conv2D(channels, k, padding="same")
+
+
+def _depthwise(channels: int) -> keras.Layer:
+    return layers.DepthwiseConv2D(3, padding="same")
+
+
+def _normalise(channels: int) -> keras.Layer:
+    return layers.BatchNormalization()
+
+
+def _pool(channels: int) -> keras.Layer:
+    return layers.AveragePooling2D(3, 1, padding="same")
+
+
+def chain(size: int, channels: int, factory: Callable[[int], keras.Layer], count: int) -> Any:
+    """So many equal layers in a row, with a barrier between them."""
+    x = inputs = keras.Input((size, size, channels))
+    for _ in range(count):
+        x = layers.ReLU()(factory(channels)(x))
+    return keras.Model(inputs, x)
+
+
+def measure(runtime: str, rounds: int) -> list[dict]:
     """Median seconds of each case, and what the roofline needs to know of it."""
-    jobs = []
+    rows = []
     for name, size, channels, factory in cases():
-        inputs = keras.Input((size, size, channels))
-        x = inputs
-        for _ in range(CHAIN):
-            x = factory(channels)(x)
-        model = keras.Model(inputs, x)
-        regions = lift(read(model))
-        geometries = [n.geometry for n in regions.program.nodes if n.geometry is not None]
-        function = tf.function(lambda t, model=model: model(t, training=False), autograph=False)
-        data = tf.random.normal((1, size, size, channels))
-        function(data)
-        jobs.append((name, geometries, function, data, original_plan(regions).cost.seconds))
-    times = {name: [] for name, *_ in jobs}
-    for _ in range(runs):
-        for name, _, function, data, _ in jobs:
-            start = time.perf_counter()
-            function(data)
-            times[name].append((time.perf_counter() - start) / CHAIN)
-    return [
-        {
-            "name": name,
-            "seconds": float(np.median(times[name])),
-            "roofline": predicted / CHAIN,
-            "steps": [
-                {
-                    "macs": cost.macs_of(g) / CHAIN,
-                    "grouped": g.groups > 1,
-                    "bytes": (
-                        cost.moved_bytes([a.size for a in g.axes], g.channels[0])
-                        + cost.moved_bytes(g.sizes, g.channels[1])
-                        + 4 * g.params
-                    )
-                    / CHAIN,
-                }
-                for g in geometries
-            ],
-        }
-        for name, geometries, _, _, predicted in jobs
-    ]
+        models = [chain(size, channels, factory, count) for count in (1, 1 + CHAIN)]
+        inputs = random_inputs(models[0])
+        times = paired_seconds([deploy(m, runtime, inputs) for m in models], rounds)
+        regions = lift(read(models[0]))
+        (node,) = [n for n in regions.program.nodes if n.geometry is not None]
+        geometry = node.geometry
+        rows.append(
+            {
+                "name": f"{name} {size} {channels}",
+                "seconds": max(float(np.median(times[:, 1] - times[:, 0])) / CHAIN, 1e-7),
+                "roofline": original_plan(regions).cost.seconds,
+                "kind": "POOL_ADDS"
+                if node.weightless
+                else "DEPTHWISE_MACS"
+                if geometry.groups > 1
+                else "DENSE_MACS",
+                "macs": cost.vectorised_macs(geometry),
+                "bytes": 2 * cost.moved_bytes(geometry.sizes, channels) + 4 * geometry.params,
+            }
+        )
+        keras.backend.clear_session()
+    return rows
 
 
 def fit(rows: list[dict]) -> dict[str, float]:
-    """Constants that minimise the squared error of log time."""
-    from scipy.optimize import minimize
+    """Constants that minimise the absolute error of log time."""
 
-    def predict(logs, row):
-        dense, grouped, rate, call = np.exp(logs)
-        return call + sum(
-            max(s["macs"] / (grouped if s["grouped"] else dense), s["bytes"] / rate)
-            for s in row["steps"]
-        )
+    def predict(constants: dict[str, float], row: dict) -> float:
+        work = max(row["macs"] / constants[row["kind"]], row["bytes"] / constants["BYTES"])
+        return work + constants["PER_CALL"]
 
-    def loss(logs):
-        return sum((np.log(predict(logs, row)) - np.log(row["seconds"])) ** 2 for row in rows)
+    def loss(logs: np.ndarray) -> float:
+        constants = dict(zip(CONSTANTS, np.exp(logs), strict=True))
+        return sum(abs(math.log(predict(constants, row) / row["seconds"])) for row in rows)
 
-    start = np.log([cost.DENSE_MACS, cost.DEPTHWISE_MACS, cost.BYTES, cost.PER_CALL])
-    best = minimize(loss, start, method="Nelder-Mead", options={"maxiter": 4000, "fatol": 1e-9})
-    names = ("DENSE_MACS", "DEPTHWISE_MACS", "BYTES", "PER_CALL")
-    return dict(zip(names, map(float, np.exp(best.x)), strict=True))
+    start = np.log([getattr(cost, name) for name in CONSTANTS])
+    best = minimize(loss, start, method="Nelder-Mead", options={"maxiter": 8000, "fatol": 1e-9})
+    return dict(zip(CONSTANTS, map(float, np.exp(best.x)), strict=True))
 
 
 def main(argv: list[str] | None = None) -> None:
     """Measure, fit, print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=41)
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=["tensorflow"])
     parser.add_argument("--out", type=Path)
     args = parser.parse_args(argv)
-    rows = measure(args.runs)
-    constants = fit(rows)
-    table = Table(title="microseconds per layer")
-    for column in ("layer, size, channels", "measured", "roofline"):
-        table.add_column(column)
-    for row in rows:
-        table.add_row(row["name"], f"{1e6 * row['seconds']:.1f}", f"{1e6 * row['roofline']:.1f}")
     console = Console()
-    console.print(table)
-    for name, value in constants.items():
-        console.print(f"{name} = {value:.3g}  (in use: {getattr(cost, name):.3g})")
+    found = {}
+    for runtime in args.runtimes:
+        rows = measure(runtime, args.rounds)
+        constants = fit(rows)
+        found[runtime] = {"constants": constants, "layers": rows}
+        table = Table(title=f"microseconds per layer, {runtime}")
+        for column in ("layer, size, channels", "measured", "roofline"):
+            table.add_column(column)
+        for row in rows:
+            table.add_row(
+                row["name"], f"{1e6 * row['seconds']:.1f}", f"{1e6 * row['roofline']:.1f}"
+            )
+        console.print(table)
+        for name, value in constants.items():
+            console.print(f"{name} = {value:.3g}  (in use: {getattr(cost, name):.3g})")
     if args.out:
-        args.out.write_text(json.dumps({"constants": constants, "layers": rows}, indent=1))
+        args.out.write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

@@ -56,6 +56,7 @@ OBJECTIVES: dict[str, Callable[[Cost], tuple[float, ...]]] = {
 # Roofline of a small CPU, float32, per second: see benchmarks/roofline.py.
 DENSE_MACS = 6e10
 DEPTHWISE_MACS = 6e9
+POOL_ADDS = 6e10
 BYTES = 8e9
 PER_CALL = 8e-6
 LANES = 16  # float32 of a vector register: output channels are computed so many at a time
@@ -74,6 +75,13 @@ def macs_of(geometry: Geometry) -> int:
     return computed * (math.prod(geometry.kernel_shape) + ones) // phases
 
 
+def vectorised_macs(geometry: Geometry) -> float:
+    """Multiply-accumulates with the idle lanes of the last vector of output channels."""
+    outputs = geometry.channels[1]
+    lanes = -(-outputs // LANES) * LANES if geometry.groups == 1 else outputs
+    return macs_of(geometry) * lanes / outputs
+
+
 def moved_bytes(sizes: Iterable[int | None], channels: int) -> int:
     """Bytes of one float32 image."""
     return 4 * pixels(sizes) * channels
@@ -90,10 +98,10 @@ def operator_cost(geometry: Geometry, shared: int = 1, weightless: bool = False)
     seen = (None if a.size is None else a.size - sum(a.crop) for a in geometry.axes)
     read = moved_bytes(seen, inputs)
     write = moved_bytes(computed_sizes(geometry), geometry.channels[1])
-    rate = DEPTHWISE_MACS if geometry.groups > 1 and not weightless else DENSE_MACS
-    if geometry.groups == 1:
-        rate *= geometry.channels[1] / (-(-geometry.channels[1] // LANES) * LANES)
-    seconds = max(macs / rate, (read + write + 4 * geometry.params) / BYTES) + PER_CALL
+    grouped = geometry.groups > 1
+    rate = POOL_ADDS if weightless else DEPTHWISE_MACS if grouped else DENSE_MACS
+    work = vectorised_macs(geometry) / rate
+    seconds = max(work, (read + write + 4 * geometry.params) / BYTES) + PER_CALL
     if geometry.groups > 1 and not (weightless or is_depthwise_layer(geometry)):
         # Group by group, each with a copy of its part of the input and the output.
         seconds += geometry.groups * (PER_CALL + (read + write) / BYTES)

@@ -28,9 +28,9 @@ from kerasfold.forms import Forms
 from kerasfold.region import Regions
 from kerasfold.segment import Segment
 
-EXACT = 10  # undecided tensors up to which every way to decide is kept
+EXACT = 14  # undecided tensors up to which every way to decide is kept
 BEAMED = 64  # undecided tensors up to which some ways are
-WIDTH = 32  # ways kept
+WIDTH = 256  # ways kept
 JOINING = {"latency"}  # objectives under which siblings may become one convolution
 LOOKBACK = 16  # links of a chain merged at once; merged links may merge again
 
@@ -321,7 +321,9 @@ class Search:
             if len(ways) > width:  # some for what they will cost at most, some for what they cost
                 careful = heapq.nsmallest(width // 2, ways, key=estimate)
                 hopeful = heapq.nsmallest(width // 2, ways, key=lambda way: self.key(way.cost))
-                ways = list({id(way): way for way in (*careful, *hopeful)}.values())
+                # One with nothing pending can always be gone on from.
+                settled = [way for way in ways if not way.pending][:1]
+                ways = list({id(way): way for way in (*careful, *hopeful, *settled)}.values())
         best = min(ways, key=lambda way: self.key(way.cost))
         chosen: dict[int, Segment] = {}
         step: _Way | None = best
