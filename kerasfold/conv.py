@@ -30,6 +30,9 @@ import numpy as np
 Array = np.ndarray
 Pair = tuple[int, int]
 
+ENTRIES = 2**17  # numbers that are scaled and added at a time: 1 MiB, which a cache holds
+ROWS = 1024  # of a matrix product: enough for its full rate, few enough to add it from a cache
+
 
 class Refused(Exception):
     """An exact step that does not exist; `reason` goes to the report."""
@@ -821,68 +824,109 @@ def regroup(kernel: Array, groups: int, fewer: int) -> Array:
     return full.reshape(*taps, merged * width, outputs)
 
 
-def _channel_product(a: Array, groups_a: int, groups_b: int) -> Callable[[Array], Array]:
-    """A function from one tap of B, (c1/groups_b, c2), to that tap times every tap of `a`.
-
-    One of the group counts divides the other; the finer structure is never densified.
-    """
-    ka, ci, c1 = a.shape
-    if groups_a % groups_b == 0:
-        cm, per = c1 // groups_a, groups_a // groups_b
-        left = a.reshape(ka, ci, groups_a, cm).transpose(0, 2, 1, 3)
-
-        def times(b: Array) -> Array:
-            c2 = b.shape[-1]
-            co = c2 // groups_b
-            right = b.reshape(per, cm, groups_b, co).transpose(2, 0, 1, 3).reshape(groups_a, cm, co)
-            if cm == 1 and ci == 1:
-                product = left * right
-            elif cm == 1:
-                if co == 1 and per == 1:  # a scale per channel: no transposition at all
-                    return a * right.reshape(groups_a)
-                product = left * right
-            else:
-                product = left @ right
-            return (
-                product.reshape(ka, groups_b, per * ci, co)
-                .transpose(0, 2, 1, 3)
-                .reshape(ka, per * ci, c2)
-            )
-    else:
-        cm = c1 // groups_b
-        left = a.reshape(ka, ci, groups_b, cm).transpose(0, 2, 1, 3)
-
-        def times(b: Array) -> Array:
-            c2 = b.shape[-1]
-            if cm == 1 and c2 == groups_b:
-                return a * b.reshape(groups_b)
-            right = b.reshape(cm, groups_b, c2 // groups_b).transpose(1, 0, 2)
-            return (left @ right).transpose(0, 2, 1, 3).reshape(ka, ci, c2)
-
-    return times
-
-
 def _convolve(b: Array, a: Array, groups: Pair, placements: Sequence[_Placement]) -> Array:
-    """Kernel of the composition: every pair of taps once, one product per tap of B."""
+    """Kernel of the composition: the sum of `A[t] B[v]` over the taps, at `t step_a + v step_b`.
+
+    A tap of either is (joined, fine_a, fine_b) dense matrices, nothing else: `joined` groups of
+    the composition are each `fine_a` groups of A or `fine_b` groups of B, of which one is 1.
+
+    Args:
+        b: (*taps of B, c1 / groups of B, c2).
+        a: (*taps of A, inputs per group of A, c1).
+        groups: of B and of A; where neither divides the other, B is written with fewer.
+        placements: where the taps land, axis by axis.
+
+    Returns:
+        (*taps, inputs / joined groups, c2).
+    """
     groups_b, groups_a = groups
     joined = _join_groups(groups_a, groups_b)
     if groups_a % groups_b and groups_b % groups_a:
         b, groups_b = regroup(b, groups_b, joined), joined
+    fine_a, fine_b = groups_a // joined, groups_b // joined
     rank = len(placements)
-    taps_a, taps_b = a.shape[:rank], b.shape[:rank]
-    times = _channel_product(a.reshape(-1, *a.shape[rank:]), groups_a, groups_b)
-    shape = (a.shape[-1] and groups_a * a.shape[-2] // joined, b.shape[-1])
-    if math.prod(taps_b) == 1 and all(p.full == k for p, k in zip(placements, taps_a, strict=True)):
-        full = times(b.reshape(b.shape[rank:])).reshape(*taps_a, *shape)
-    else:
-        full = np.zeros((*(p.full for p in placements), *shape))
-        for tap in np.ndindex(*taps_b):
-            where = tuple(
-                slice(t * p.step[1], t * p.step[1] + (k - 1) * p.step[0] + 1, p.step[0])
-                for t, p, k in zip(tap, placements, taps_a, strict=True)
-            )
-            full[where] += times(b[tap]).reshape(*taps_a, *shape)
+    (ci, c1), c2 = a.shape[rank:], b.shape[-1]
+    cm, co = c1 // (joined * fine_a * fine_b), c2 // groups_b
+    full = np.zeros((*(p.full for p in placements), fine_a * ci, c2))
+    parts = (
+        (full, (fine_a, ci, joined, fine_b, co), (-3, -5, -2)),
+        (b, (fine_a, cm, joined, fine_b, co), (-3, -5, -2)),
+        (a, (ci, joined, fine_a, fine_b, cm), (-4, -3, -2)),
+    )
+    unit = (1,) * (2 - rank)  # axes of one tap, so that one comes before the last
+    in_blocks = [
+        np.moveaxis(part.reshape(*unit, *part.shape[:rank], *channels), blocks, (0, 1, 2))
+        for part, channels, blocks in parts
+    ]
+    steps = [(1, 1)] * len(unit) + [
+        (p.step[0] if k_a > 1 else 1, p.step[1] if k_b > 1 else 1)
+        for p, k_a, k_b in zip(placements, a.shape, b.shape, strict=False)
+    ]
+    compose_blocks = _add_scaled if cm == 1 else _add_products
+    compose_blocks(in_blocks[0], in_blocks[1], in_blocks[2], steps)
     return full[tuple(p.keep for p in placements)]
+
+
+# Kernels in blocks: (joined, fine_a, fine_b, *taps, rows, columns). The composition has the rows
+# of A, `ci`, and the columns of B, `co`; what it sums over has `cm`.
+
+
+def _add_scaled(full: Array, b: Array, a: Array, steps: Sequence[Pair]) -> None:
+    """Add a composition where `cm` is 1: A scaled by each tap of B, without any product."""
+    for part in _runs(a.shape[3], ENTRIES * a.shape[3] // (a.size * b.shape[-1])):
+        some, place = a[:, :, :, part], full[:, :, :, part.start * steps[0][0] :]
+        for tap in np.ndindex(b.shape[3:-2]):
+            only: Any = (..., *(slice(t, t + 1) for t in tap), slice(None), slice(None))
+            place[_landing(some.shape[3:-2], tap, steps)] += some * b[only]
+
+
+def _add_products(full: Array, b: Array, a: Array, steps: Sequence[Pair]) -> None:
+    """Add a composition, a matrix product for each tap `u` along the last axis.
+
+    Along that axis the product sums: the taps of A that reach `u`, last to first, are side by
+    side in `left`, and B's, first to last, below each other in `right`. With `step_b` between
+    B's taps they are the taps of one phase, every `step_b`-th of A; and so for B. Along the
+    other axes, `lead`, the product has a row for each tap of A and a column for each of B:
+
+        left: (*blocks, taps of A along lead * rows, taps * cm)
+        right: (*blocks, taps * cm, taps of B along lead * co)
+
+    Both factors are read once for each `u`, and few numbers are added outside of a product.
+    """
+    *lead, (step_a, step_b) = steps
+    blocks, lead_a, lead_b = a.shape[:3], a.shape[3:-3], b.shape[3:-3]
+    ci, cm, co = *a.shape[-2:], b.shape[-1]
+    for r, s in np.ndindex(min(step_b, a.shape[-3]), min(step_a, b.shape[-3])):
+        phase_a, phase_b = a[..., r::step_b, :, :], b[..., s::step_a, :, :]
+        phase = full[..., r * step_a + s * step_b :: step_a * step_b, :, :]
+        k_a, k_b = phase_a.shape[-3], phase_b.shape[-3]
+        reverse = np.flip(phase_a, -3).swapaxes(-3, -2)
+        right = np.moveaxis(phase_b, (-3, -2), (3, 4)).reshape(*blocks, k_b * cm, -1)
+        for rows in _runs(ci, ROWS // math.prod(lead_a)):
+            left = reverse[..., rows, :, :].reshape(*blocks, -1, k_a * cm)
+            for u in range(k_a + k_b - 1):
+                low, high = max(0, u - k_b + 1), min(k_a, u + 1)  # the taps of A that reach u
+                product = (
+                    left[..., (k_a - high) * cm : (k_a - low) * cm]
+                    @ right[..., (u - high + 1) * cm : (u - low + 1) * cm, :]
+                ).reshape(*blocks, *lead_a, -1, *lead_b, co)
+                for tap in np.ndindex(lead_b):
+                    where: Any = (*_landing(lead_a, tap, lead), u, rows)
+                    phase[where] += product[(..., *tap, slice(None))]
+
+
+def _runs(count: int, most: int) -> Iterable[slice]:
+    """So many in runs alike, each of at least one and at most `most`."""
+    runs = -(-count // max(1, most))
+    return itertools.starmap(slice, itertools.pairwise(count * i // runs for i in range(runs + 1)))
+
+
+def _landing(taps: Sequence[int], tap: Sequence[int], steps: Sequence[Pair]) -> tuple[slice, ...]:
+    """Where A's taps land with one tap of B, in a kernel in blocks."""
+    return (slice(None),) * 3 + tuple(
+        slice(t * step_b, t * step_b + (k - 1) * step_a + 1, step_a)
+        for k, t, (step_a, step_b) in zip(taps, tap, steps, strict=True)
+    )
 
 
 def compose(b: Operator, a: Operator) -> Operator:

@@ -480,6 +480,32 @@ def test_a_long_chain_without_padding(size: int | None) -> None:
         assert_same_map(total, concrete, fuzz.image(concrete[0], 0))
 
 
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("steps", [(1, 1), (2, 1), (1, 3), (2, 3), (5, 2)])
+@pytest.mark.parametrize("groups", [1, 4], ids=["dense", "depthwise"])
+@pytest.mark.parametrize("runs", ["whole", "row by row"])
+def test_every_spacing_of_the_taps(
+    rank: int, steps: tuple[int, int], groups: int, runs: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taps of A and of B spaced alike or not, more or fewer than there are phases."""
+    if runs == "row by row":
+        monkeypatch.setattr(conv, "ENTRIES", 1)
+        monkeypatch.setattr(conv, "ROWS", 1)
+    for taps_a, taps_b in ((4, 3), (3, 4), (1, 3), (4, 1), (2, 2)):
+        a = random_weights(*[Axis(40, taps_a, dilation=steps[0]).tight()] * rank, channels=(3, 4))
+        after = [Axis(a.geometry.sizes[0], taps_b, dilation=steps[1]).tight()] * rank
+        b = random_weights(*after, channels=(4, 4), groups=groups)
+        total = conv.compose(b, a)
+        expected = np.zeros((*total.geometry.taps, 3, 4))
+        spacing = total.geometry.axes[0].dilation
+        dense = conv.regroup(b.kernel, groups, 1)
+        for tap_a in np.ndindex(a.geometry.taps):
+            for tap_b in np.ndindex(b.geometry.taps):
+                lands = [t * steps[0] + v * steps[1] for t, v in zip(tap_a, tap_b, strict=True)]
+                expected[tuple(n // spacing for n in lands)] += a.kernel[tap_a] @ dense[tap_b]
+        assert_close(total.kernel, expected)
+
+
 def test_matrices_compose_add_and_stack() -> None:
     a = random_weights(channels=(4, 6), groups=2, biased=True)
     b = random_weights(channels=(6, 3), groups=3, seed=1, biased=True)
