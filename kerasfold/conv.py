@@ -13,17 +13,19 @@ the upsampling factor. Such operators are closed under composition, sum and conc
 the exceptions raise `Refused`, with the reason.
 
 Planning composes `Geometry` values, which hold sizes alone; emission composes `Operator`
-values, which also hold the weights, in float64.
+values, which also hold the weights, in float64, a chain of them in its cheapest order.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Any, TypeVar
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -32,6 +34,8 @@ Pair = tuple[int, int]
 
 ENTRIES = 2**17  # numbers that are scaled and added at a time: 1 MiB, which a cache holds
 ROWS = 1024  # of a matrix product: enough for its full rate, few enough to add it from a cache
+LONGEST = 16  # links of a chain whose orders are all compared
+ENTRY = 256  # multiplications of a matrix product in the time that a number of its result takes
 
 
 class Refused(Exception):
@@ -1064,40 +1068,84 @@ def concatenate(operators: Sequence[Operator]) -> Operator:
     return Operator(geometry, kernel, np.concatenate([op.bias for op in operators]), ones)
 
 
-def chain(operators: Sequence[Operator], target: Geometry | None = None) -> Operator:
-    """`operators[-1] o ... o operators[0]`, associated greedily by the cheapest product.
+class Order(NamedTuple):
+    """A way to associate a chain.
 
-    Args:
-        operators: the links, first to last.
-        target: geometry of their composition in the order of `collapsed`, where that is known
-            to exist: the cheaper order may be refused, or pad and crop otherwise, and then
-            does not count.
+    Attributes:
+        cost: multiplications of its compositions, and `ENTRY` for each number of their kernels.
+        geometry: what they give.
+        parts: the two chains that are composed last, or the number of a link.
+    """
+
+    cost: int
+    geometry: Geometry
+    parts: tuple[Order, Order] | int
+
+
+def chain(operators: Sequence[Operator]) -> Operator:
+    """`operators[-1] o ... o operators[0]`, associated by `cheapest_order`.
+
+    That order may be refused, or pad and crop otherwise than the order of `collapsed`, which
+    plans are made with; then it does not count.
 
     Raises:
-        Refused: no exact composition.
+        Refused: no exact composition in the order of `collapsed`.
     """
-    try:
-        result = _greedy(operators)
-    except Refused:
-        if target is None:
-            raise
+    links = [operator.geometry for operator in operators]
+    target = collapsed(links, compose_geometry)
+    order = cheapest_order(links)
+    if order is None or replace(order.geometry, steady=target.steady) != target:
         return collapsed(operators, compose)
-    if target is None or replace(result.geometry, steady=target.steady) == target:
-        return result
-    return collapsed(operators, compose)
+    return _composed(operators, order)
 
 
-def _greedy(operators: Sequence[Operator]) -> Operator:
-    links = list(operators)
-    while len(links) > 1:
-        costs = [_product_cost(b.geometry, a.geometry) for a, b in itertools.pairwise(links)]
-        i = costs.index(min(costs))
-        links[i : i + 2] = [compose(links[i + 1], links[i])]
-    return links[0]
+def cheapest_order(links: Sequence[Geometry]) -> Order | None:
+    """The order of least cost, or None where all that were tried are refused.
+
+    That of the matrix chain (Cormen et al., Introduction to Algorithms, section 14.2), whose
+    matrices are convolutions here. Longer chains than `LONGEST` are cut into such, and these
+    put in order: the number of geometries composed is linear in the number of links.
+    """
+    orders: list[Order | None] = [Order(0, link, i) for i, link in enumerate(links)]
+    while len(orders) > 1:
+        cuts = range(0, len(orders), LONGEST)
+        orders = [_cheapest(orders[i : i + LONGEST]) for i in cuts]
+    return orders[0]
 
 
-def _product_cost(b: Geometry, a: Geometry) -> int:
-    """Multiplications of one composition."""
+def _cheapest(links: Sequence[Order | None]) -> Order | None:
+    """The cheapest order of a short chain, of what the links themselves cost included."""
+    count = len(links)
+    best = {(i, i + 1): link for i, link in enumerate(links)}
+    for length in range(2, count + 1):
+        for first in range(count - length + 1):
+            last = first + length
+            ways = []
+            for middle in range(last - 1, first, -1):
+                a, b = best[first, middle], best[middle, last]
+                if a is not None and b is not None:
+                    cost = a.cost + b.cost + product_cost(b.geometry, a.geometry)
+                    ways.append((cost, (a, b)))
+            best[first, last] = next(_accepted(sorted(ways, key=itemgetter(0))), None)
+    return best[0, count]
+
+
+def _accepted(ways: Iterable[tuple[int, tuple[Order, Order]]]) -> Iterator[Order]:
+    """Those of the ways to compose two chains that are not refused."""
+    for cost, (a, b) in ways:
+        with suppress(Refused):
+            geometry = compose_geometry(b.geometry, a.geometry)
+            yield Order(cost + ENTRY * math.prod(geometry.kernel_shape), geometry, (a, b))
+
+
+def _composed(operators: Sequence[Operator], order: Order) -> Operator:
+    if isinstance(order.parts, int):
+        return operators[order.parts]
+    a, b = (_composed(operators, part) for part in order.parts)
+    return compose(b, a)
+
+
+def product_cost(b: Geometry, a: Geometry) -> int:
+    """Multiplications of one composition, of group counts of which one divides the other."""
     pairs = math.prod(a.taps) * math.prod(b.taps)
-    fine = max(a.groups, b.groups)
-    return pairs * a.channels[0] * a.channels[1] * b.channels[1] // (fine * min(a.groups, b.groups))
+    return pairs * a.channels[0] * a.channels[1] * b.channels[1] // (a.groups * b.groups)

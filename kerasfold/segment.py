@@ -16,7 +16,6 @@ from kerasfold.conv import (
     add,
     add_geometry,
     chain,
-    collapsed,
     compose,
     compose_geometry,
     concatenate,
@@ -188,7 +187,7 @@ def evaluate(nodes: Sequence[Node], visited: Sequence[int]) -> dict[int, Any]:
     """
     if is_path(nodes, visited):
         (root,) = nodes[visited[0]].operands
-        return {root: collapsed((Values.load(nodes[i]) for i in visited), Values.compose)}
+        return {root: chain([Values.load(nodes[i]) for i in visited])}
     values: dict[int, dict[int, Any]] = {}
     for index in visited:
         operands = [values.get(o, {o: None}) for o in nodes[index].operands]
@@ -210,7 +209,6 @@ def weights_of(nodes: Sequence[Node], segment: Segment) -> dict[Any, Operator | 
     'framed' one, the operator of the interior by 'interior', and its stages by number; of a
     'tiled' one, the operator of each tile by its place along each axis.
     """
-    target = next(iter(segment.terms.values()))
     if segment.form == "tiled":
         stages = [_single(evaluate(nodes, stage)) for stage in segment.stages]
         parts = [enumerate(part) for part in tiles([stage.geometry for stage in stages])]
@@ -225,8 +223,7 @@ def weights_of(nodes: Sequence[Node], segment: Segment) -> dict[Any, Operator | 
             [
                 Operator(geometry, stage.kernel, stage.bias)
                 for geometry, stage in zip(inner, stages, strict=True)
-            ],
-            target,
+            ]
         )
         return {"interior": interior, **dict(enumerate(stages))}
     if segment.form == "pooled":
@@ -239,7 +236,7 @@ def weights_of(nodes: Sequence[Node], segment: Segment) -> dict[Any, Operator | 
                 strict=True,
             )
         ]
-        return {"operator": chain(links, target)}
+        return {"operator": chain(links)}
     if segment.middle is None:
         return evaluate(nodes, segment.visited)
     before = [i for i in segment.visited if i <= segment.middle]

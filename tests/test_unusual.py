@@ -274,7 +274,7 @@ def test_a_chain_ends_in_its_target():
     whole = links[0]
     for operator in links[1:]:
         whole = operator @ whole
-    composed = chain(links, whole.geometry)
+    composed = chain(links)
     assert composed.geometry == whole.geometry
     x = np.random.default_rng(0).normal(size=(12, 3))
     y = x
