@@ -279,8 +279,10 @@ class Forms:
     def sibling(self, segment: Segment) -> tuple[Any, Segment] | None:
         """The segment as one dense convolution, and what it shares with those it may join.
 
-        None where it is anything else, or its weights are shared with another call.
+        None where it is anything else, is held, or shares its weights with another call.
         """
+        if segment.node in self.held:
+            return None
         if segment.form == "keep" and segment.cost.layers == 1:
             try:
                 segment = self._operator(segment.node, segment.visited)
@@ -298,7 +300,8 @@ class Forms:
         ((read, geometry),) = segment.terms.items()
         if geometry is None or geometry.groups > 1 or geometry.ones or geometry.normalised:
             return None
-        policy = layers[-1].dtype_policy.name, all(layer.trainable for layer in layers)
+        weighty = [layer for layer in layers if layer.weights] or layers
+        policy = weighty[-1].dtype_policy.name, any(layer.trainable for layer in weighty)
         return (read, geometry.axes, geometry.vector, policy), segment
 
     def joined(self, segments: Sequence[Segment]) -> list[Segment]:

@@ -1,0 +1,482 @@
+"""Siblings: convolutions that read one tensor become one, whose channels are sliced apart."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from cases import FLOAT32, FLOAT64, assert_same, kinds, policy, randomise, run
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from keras import layers
+
+import kerasfold
+from kerasfold import emit as emission
+from kerasfold.cost import OBJECTIVES
+from kerasfold.errors import EquivalenceError
+from kerasfold.graph import read
+from kerasfold.plan import Plan, Search, plan
+from kerasfold.region import Regions, lift
+
+SHAPE = (56, 56, 16)  # so large that narrow siblings pay for their slices
+
+
+def model_of(
+    make: Callable[[Any], Any], shape: tuple[int | None, ...] = SHAPE, dtype: str = "float32"
+) -> keras.Model:
+    with policy(dtype):
+        x = keras.Input(shape, name="image")
+        return randomise(keras.Model(x, make(x), name="siblings"))
+
+
+def conv(filters: int = 3, size: Any = 3, **settings: Any) -> keras.layers.Layer:
+    return layers.Conv2D(filters, size, **{"padding": "same"} | settings)
+
+
+def unjoined(regions: Regions) -> Plan:
+    search = Search(regions, OBJECTIVES["latency"], frozenset())
+    return search.plan(search.auto)
+
+
+def groups(model: keras.Model, objective: str = "latency") -> list[tuple[str, ...]]:
+    """Names of the calls that are joined, group by group."""
+    regions = lift(read(model))
+    found = {
+        segment.siblings: tuple(regions.owner[node].call.name for node in segment.siblings)
+        for segment in plan(regions, objective).segments.values()
+        if segment.form == "joined"
+    }
+    return list(found.values())
+
+
+def assert_exact(model: keras.Model, tolerance: float = FLOAT64) -> keras.Model:
+    """The fold of a model, which is verified, is what the model is."""
+    folded = kerasfold.fold(model)
+    assert folded.fold_report.equivalence.equivalent
+    assert_same(model, folded, tolerance)
+    assert folded.output_names == model.output_names
+    return folded
+
+
+# what is joined
+
+
+def pair(x: Any) -> list[Any]:
+    return [conv(3, name="first")(x), conv(5, name="second")(x)]
+
+
+def normed(x: Any) -> list[Any]:
+    return [
+        layers.BatchNormalization(name="first")(conv(3, use_bias=False)(x)),
+        layers.ReLU()(layers.BatchNormalization(name="second")(conv(4)(x))),
+    ]
+
+
+def activated(x: Any) -> list[Any]:
+    """Each its own activation, one of them none, one with weights, one along the channels."""
+    own = layers.PReLU(shared_axes=[1, 2], name="own")
+    given = {"a": "relu", "b": None, "c": "softmax", "d": own}
+    return [conv(i + 2, name=name, activation=f)(x) for i, (name, f) in enumerate(given.items())]
+
+
+def strided(x: Any) -> list[Any]:
+    """Padding that a layer of its own gives."""
+    return [
+        conv(3, strides=2, padding="valid", name=name)(layers.ZeroPadding2D(1)(x)) for name in "ab"
+    ]
+
+
+def summed(x: Any) -> list[Any]:
+    """A block of branches is a sibling like any other."""
+    block = layers.Add(name="block")([conv(3)(x), conv(3, 1)(x)])
+    return [block, conv(4, name="other")(x)]
+
+
+def three_in_turns(x: Any) -> list[Any]:
+    """Outputs in another order than the calls."""
+    first, second, third = (conv(n, name=f"c{n}")(x) for n in (3, 5, 4))
+    return [third, first, second]
+
+
+def deeper(x: Any) -> list[Any]:
+    """What they read is a layer's output, and itself no input."""
+    x = layers.MaxPooling2D(1)(layers.BatchNormalization(name="norm")(conv(16, name="stem")(x)))
+    return pair(x)
+
+
+def materialised(x: Any) -> list[Any]:
+    """What they read is materialised, and affine: too expensive to compose."""
+    return pair(conv(16, strides=2, name="stem")(x))
+
+
+def read_further(x: Any) -> list[Any]:
+    """A sibling that others read before the next sibling is called."""
+    first = conv(3, name="first")(x)
+    second = conv(4, 1, name="second")(first)
+    return [layers.ReLU(name="relu")(first), second, conv(5, name="third")(x)]
+
+
+def two_groups(x: Any) -> list[Any]:
+    y = layers.ReLU(name="between")(conv(16, name="stem")(x))
+    return [conv(n, name=f"{name}{n}")(t) for n in (3, 4) for name, t in (("x", x), ("y", y))]
+
+
+def late(x: Any) -> list[Any]:
+    """A sibling that is called after what reads the other's output."""
+    first = layers.MaxPooling2D(2, name="pool")(conv(3, name="first")(x))
+    return [conv(2, name="reader")(first), conv(4, name="second")(x)]
+
+
+JOINED: dict[str, tuple[Callable[[Any], Any], list[tuple[str, ...]]]] = {
+    "pair": (pair, [("first", "second")]),
+    "normed": (normed, [("first", "second")]),
+    "activated": (activated, [("a", "b", "c", "d")]),
+    "strided": (strided, [("a", "b")]),
+    "summed": (summed, [("block", "other")]),
+    "three in turns": (three_in_turns, [("c3", "c5", "c4")]),
+    "deeper": (deeper, [("first", "second")]),
+    "materialised": (materialised, [("first", "second")]),
+    "read further": (read_further, [("first", "third")]),
+    "two groups": (two_groups, [("x3", "x4", "stem"), ("y3", "y4")]),
+    "late": (late, [("first", "second")]),
+}
+
+
+@pytest.mark.parametrize("name", JOINED)
+def test_joined_siblings_are_exact(name):
+    make, expected = JOINED[name]
+    model = model_of(make, dtype="float64")
+    found = groups(model)
+    assert sorted(map(sorted, found)) == sorted(map(sorted, expected))
+    folded = assert_exact(model)
+    assert all(f"{group[0]}_joined" in [x.name for x in folded.layers] for group in found)
+    assert not {n for group in found for n in group} & {
+        x.name for x in folded.layers if isinstance(x, layers.Conv2D)
+    }
+
+
+@pytest.mark.parametrize("name", ["activated", "three in turns", "two groups"])
+def test_a_saved_fold_is_loaded_with_its_names(name, tmp_path):
+    model = model_of(JOINED[name][0])
+    folded = assert_exact(model, FLOAT32)
+    folded.save(tmp_path / "folded.keras")
+    loaded = keras.models.load_model(tmp_path / "folded.keras")
+    assert loaded.output_names == model.output_names
+    assert_same(folded, loaded, 0.0)
+
+
+SHAPED: dict[str, tuple[tuple[int | None, ...], Callable[[Any], Any]]] = {
+    "line": ((4000, 16), lambda x: [layers.Conv1D(n, 3, padding="causal")(x) for n in (2, 3)]),
+    "volume": ((16, 16, 16, 4), lambda x: [layers.Conv3D(n, 3)(x) for n in (2, 3)]),
+    "any size": ((None, None, 16), lambda x: [conv(n, strides=2)(x) for n in (2, 3)]),
+    "transposed": (SHAPE, lambda x: [layers.Conv2DTranspose(n, 3)(x) for n in (1, 2, 3)]),
+    "heads": (
+        (64, 64, 8),
+        lambda x: [
+            layers.Dense(n, name=f"d{n}", activation="softmax" if n == 5 else None)(
+                layers.Flatten()(x)
+            )
+            for n in (3, 5, 4)
+        ],
+    ),
+    "vectors": ((200000,), lambda x: [layers.Dense(n, name=f"d{n}")(x) for n in (2, 3, 5)]),
+    "pixels": ((112, 112, 64), lambda x: [layers.Dense(n)(x) for n in (2, 3)]),
+}
+
+
+@pytest.mark.parametrize("name", SHAPED)
+def test_siblings_on_other_shapes(name):
+    shape, make = SHAPED[name]
+    model = model_of(make, shape)
+    assert len(groups(model)) == 1
+    folded = assert_exact(model, FLOAT32)
+    weighty = [x for x in folded.layers if x.weights]
+    assert len(weighty) == 1
+    assert isinstance(weighty[0], layers.Dense) == (name in ("heads", "vectors"))
+
+
+def test_names_that_a_joint_would_take_are_left_to_the_layers_that_have_them():
+    def make(x: Any) -> list[Any]:
+        a, b = (conv(n, name=name, activation="relu")(x) for n, name in ((3, "a"), (5, "b")))
+        outputs = [a, b]
+        for name in ("a_joined", "a_slice", "b_joined", "b_slice"):
+            outputs.append(layers.MaxPooling2D(2, name=name)(outputs[-1]))
+        return outputs
+
+    model = model_of(make)
+    assert len(groups(model)) == 1
+    folded = assert_exact(model, FLOAT32)
+    names = [operation.name for operation in folded.operations]
+    assert len(names) == len(set(names))
+    assert [x.name for x in folded.layers if x.weights] == ["a_joined_1"]
+    assert {type(folded.get_layer(f"{name}_joined")) for name in "ab"} == {layers.MaxPooling2D}
+
+
+def test_nested_models():
+    def make(x: Any) -> Any:
+        inside = keras.Input(SHAPE)
+        return keras.Model(inside, pair(inside), name="inner")(x)
+
+    assert len(groups(model_of(make))) == 1
+    assert_exact(model_of(make, dtype="float64"))
+
+
+def test_channels_first_under_xla():
+    def make(x: Any) -> list[Any]:
+        first = {"data_format": "channels_first"}
+        return [conv(3, **first)(x), conv(5, activation="relu", **first)(x)]
+
+    model = model_of(make, (16, 56, 57))
+    assert len(groups(model)) == 1
+    folded = kerasfold.fold(model, verify=False)
+    x = np.random.default_rng(0).normal(size=(2, 16, 56, 57)).astype("float32")
+    results = []
+    for each in (model, folded):
+        each.compile(jit_compile=True)
+        results.append(each.predict(x, verbose=0))
+    for want, got in zip(*results, strict=True):
+        assert got.shape == want.shape
+        np.testing.assert_allclose(got, want, atol=FLOAT32 * np.abs(want).max())
+
+
+def test_a_frozen_group_stays_frozen_and_keeps_its_policy():
+    def make(x: Any) -> list[Any]:
+        return [conv(n, trainable=False, dtype="mixed_float16")(x) for n in (3, 4)]
+
+    model = model_of(make)
+    assert len(groups(model)) == 1
+    (joint,) = [x for x in kerasfold.fold(model).layers if x.weights]
+    assert not joint.trainable
+    assert joint.dtype_policy.name == "mixed_float16"
+
+
+# what is not
+
+
+def shared_layer(x: Any) -> list[Any]:
+    layer = conv(3)
+    return [layer(x), layer(layers.ReLU()(x)), conv(3)(x)]
+
+
+def frozen_apart(trainable: bool) -> Callable[[Any], list[Any]]:
+    """BatchNormalizations are frozen in both: the layers' kernels tell."""
+
+    def make(x: Any) -> list[Any]:
+        return [
+            layers.BatchNormalization(trainable=False)(conv(3, trainable=own)(x))
+            for own in (trainable, not trainable)
+        ]
+
+    return make
+
+
+def policies(x: Any) -> list[Any]:
+    """What stores weights tells, not what comes last."""
+    return [
+        layers.Rescaling(2.0, dtype="float16")(conv(3, dtype=dtype)(x))
+        for dtype in ("mixed_float16", "float16")
+    ]
+
+
+APART: dict[str, Callable[[Any], Any]] = {
+    "kernels": lambda x: [conv(3, 3)(x), conv(3, 1)(x), conv(3, (1, 3))(x)],
+    "strides": lambda x: [conv(3)(x), conv(3, strides=2)(x)],
+    "padding": lambda x: [conv(3)(x), conv(3, padding="valid")(x)],
+    "dilations": lambda x: [conv(3)(x), conv(3, dilation_rate=2)(x)],
+    "groups": lambda x: [conv(4, groups=2)(x) for _ in range(2)],
+    "depthwise": lambda x: [layers.DepthwiseConv2D(3)(x) for _ in range(2)],
+    "pools": lambda x: [layers.AveragePooling2D(3, 1)(x) for _ in range(2)],
+    "other tensors": lambda x: [conv(3)(x), conv(3)(layers.ReLU()(x))],
+    "two tensors": lambda x: [
+        layers.Add()([conv(16)(x), layers.ReLU()(x)]),
+        layers.Add()([conv(16)(x), layers.ReLU()(x)]),
+    ],
+    "operations": lambda x: [2.0 * conv(3)(x), 3.0 * conv(3)(x)],
+    "shared": shared_layer,
+    "frozen": lambda x: [conv(3)(x), conv(3, trainable=False)(x)],
+    "frozen under a norm": frozen_apart(True),
+    "frozen first under a norm": frozen_apart(False),
+    "dtypes": lambda x: [conv(3)(x), conv(3, dtype="mixed_float16")(x)],
+    "policies": policies,
+    "wide": lambda x: [conv(64)(x) for _ in range(2)],
+}
+
+
+@pytest.mark.parametrize("name", APART)
+def test_what_is_not_joined(name):
+    assert groups(model_of(APART[name])) == []
+
+
+def test_frozen_weights_stay_frozen_beside_others():
+    model = model_of(frozen_apart(True))
+    folded = kerasfold.fold(model)
+    assert [x.trainable for x in folded.layers if x.weights] == [True, False]
+
+
+def test_small_images_do_not_pay_for_slices():
+    assert groups(model_of(pair, (8, 8, 16))) == []
+
+
+@pytest.mark.parametrize("objective", [o for o in OBJECTIVES if o != "latency"])
+def test_other_objectives_do_not_join(objective):
+    model = model_of(pair)
+    assert groups(model, objective) == []
+    assert kinds(kerasfold.fold(model, objective)) == ["Conv2D", "Conv2D"]
+
+
+def test_a_plan_that_is_told_what_to_materialise_does_not_join():
+    regions = lift(read(model_of(pair)))
+    told = plan(regions, "latency", materialise=regions.lifted)
+    assert [s.form for s in told.segments.values()] == ["keep", "keep"]
+
+
+def test_held_nodes_are_not_joined():
+    regions = lift(read(model_of(pair)))
+    first, *_ = regions.lifted
+    assert [s.form for s in plan(regions).segments.values()] == ["joined"] * 2
+    assert [s.form for s in plan(regions, held=[first]).segments.values()] == ["keep"] * 2
+
+
+def test_weights_that_overflow_only_as_one_kernel_are_left_as_they_are(monkeypatch):
+    """Siblings whose composed weights have no dtype: held, so that planning comes to an end."""
+    own = [
+        layers.SeparableConv2D(4, 3, dtype="float16", use_bias=False, name=name) for name in "abc"
+    ]
+    image = keras.Input(SHAPE, dtype="float16")
+    model = keras.Model(image, [layer(image) for layer in own])
+    regions = lift(read(model))
+    assert {s.form for s in plan(regions).segments.values()} == {"joined"}
+    for layer in own:
+        for weight in layer.weights:
+            weight.assign(np.full(weight.shape, 3e3))
+    pipeline = sys.modules["kerasfold.fold"]
+    tried: list[Any] = []
+
+    def counted(*args: Any, **kwargs: Any) -> Plan:
+        tried.append(kwargs["held"].copy())
+        assert len(tried) <= 4, "it does not end"
+        return plan(*args, **kwargs)
+
+    monkeypatch.setattr(pipeline, "make_plan", counted)
+    folded = kerasfold.fold(model, verify=False)
+    assert kinds(folded) == ["SeparableConv2D"] * 3
+    assert len(folded.fold_report.kept) == 3
+    assert "overflow" in folded.fold_report.kept[0].reason
+
+
+# costs, the report, faults
+
+
+@pytest.mark.parametrize("name", [*JOINED, *APART])
+def test_joining_never_costs_more_and_only_where_it_saves(name):
+    make = JOINED[name][0] if name in JOINED else APART[name]
+    regions = lift(read(model_of(make)))
+    key = OBJECTIVES["latency"]
+    chosen, before = plan(regions), unjoined(regions)
+    if name in JOINED:
+        assert key(chosen.cost)[0] < key(before.cost)[0]
+        assert chosen.cost.layers < before.cost.layers
+    else:
+        assert chosen.cost == before.cost
+    assert chosen.segments.keys() == before.segments.keys()
+    assert chosen.original == before.original
+
+
+def test_the_report_says_what_became_one_layer():
+    folded = kerasfold.fold(model_of(normed))
+    report = folded.fold_report
+    assert [(m.into, m.kind) for m in report.merged] == [
+        ("first", "3x3/1, one of 2 in one layer"),
+        ("second", "3x3/1, one of 2 in one layer"),
+    ]
+    assert [m.layers[-1] for m in report.merged] == ["first", "second"]
+    assert [len(m.layers) for m in report.merged] == [2, 2]
+    assert (report.layers_before, report.layers_after) == (4, 1)
+    assert report.params_after == folded.count_params() == 9 * 16 * 7 + 7
+    assert report.macs_after == 56 * 56 * 9 * 16 * 7
+    assert "3x3/1, one of 2 in one layer" in str(report)
+    assert kerasfold.explain(model_of(normed)).layers_after == 1
+
+
+def test_equal_widths_in_another_order_are_caught(monkeypatch):
+    model = model_of(lambda x: [conv(4, name=name)(x) for name in "ab"])
+    assert_exact(model, FLOAT32)
+    concatenate = emission.concatenate
+    monkeypatch.setattr(emission, "concatenate", lambda parts: concatenate(parts[::-1]))
+    with pytest.raises(EquivalenceError, match="the fold of 'siblings' is not handed out"):
+        kerasfold.fold(model)
+
+
+def test_offsets_that_are_one_off_are_caught(monkeypatch):
+    """Every slice in its place but for one channel of the first."""
+    model = model_of(pair)
+    joint_slice = emission._Emitter._joint_slice
+
+    def off(self: Any, segment: Any, style: Any, name: str, activation: Any) -> Any:
+        value = joint_slice(self, segment, style, name, activation)
+        return value if name != "first" else keras.ops.roll(value, 1, axis=-1)
+
+    monkeypatch.setattr(emission._Emitter, "_joint_slice", off)
+    with pytest.raises(EquivalenceError, match="first"):
+        kerasfold.fold(model)
+
+
+# random siblings
+
+ACTIVATIONS = (None, "relu", "tanh", "sigmoid", "layer")
+
+branches = st.lists(
+    st.tuples(
+        st.integers(1, 20),  # channels
+        st.sampled_from([(1, 1, "same"), (3, 1, "same"), (3, 2, "same"), (3, 1, "valid")]),
+        st.booleans(),  # a BatchNormalization
+        st.booleans(),  # a bias
+        st.sampled_from(ACTIVATIONS),
+    ),
+    min_size=2,
+    max_size=6,
+)
+
+
+def branch(x: Any, option: tuple, name: str) -> Any:
+    width, (size, stride, padding), norm, bias, activation = option
+    inline = None if norm or activation == "layer" else activation
+    y = layers.Conv2D(width, size, stride, padding, use_bias=bias, activation=inline)(x)
+    if norm:
+        y = layers.BatchNormalization()(y)
+    if activation == "layer" or (norm and activation):
+        y = layers.Activation("relu" if activation == "layer" else activation, name=name)(y)
+    return y
+
+
+@pytest.fixture
+def _free_slices(monkeypatch):
+    """Joining pays on small images too."""
+    monkeypatch.setattr("kerasfold.forms.PER_CALL", 0.0)
+
+
+@pytest.mark.usefixtures("_free_slices")
+@given(options=branches, stem=st.booleans(), seed=st.integers(0, 2**16))
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_random_siblings(options, stem, seed):
+    x = image = keras.Input((9, 8, 3))
+    if stem:
+        x = layers.Conv2D(4, 3, activation="relu", padding="same")(x)
+    outputs = [branch(x, option, f"out_{i}") for i, option in enumerate(options)]
+    model = randomise(keras.Model(image, outputs), seed)
+    regions = lift(read(model))
+    key = OBJECTIVES["latency"]
+    assert key(plan(regions).cost) <= key(unjoined(regions).cost)
+    folded = kerasfold.fold(model, verify=False)
+    assert folded.output_names == model.output_names
+    assert_same(model, folded, FLOAT32)
+    kernels = [geometry for _, geometry, *_ in options]
+    if len(set(kernels)) < len(kernels):
+        assert groups(model), "siblings of one geometry, and slices are free"
+    for want, got in zip(model.outputs, folded.outputs, strict=True):
+        assert (want.shape, want.dtype) == (got.shape, got.dtype)
+    assert all(np.isfinite(y).all() for y in run(folded, np.zeros((1, 9, 8, 3))))
