@@ -99,7 +99,8 @@ def part(regions: Regions, component: Sequence[Node]) -> Regions:
     """The calls of one component as a model of their own, on the same program.
 
     With them come the layers that read one of its outputs alone and keep its shape, as
-    activations do: runtimes run those together with what is before them.
+    activations do: runtimes run those together with what is before them, and what nothing else
+    reads is then no output.
     """
     members = {node.index for node in component}
     inside = [regions.owner[index] for index in members & regions.lifted.keys()]
@@ -109,18 +110,33 @@ def part(regions: Regions, component: Sequence[Node]) -> Regions:
         if lifted.node in regions.sinks
     }
     calls = {lifted.call.index for lifted in inside}
+    identities = {lifted.call.index for lifted in regions.identities}
+    readable = dict(outputs)
     for call in regions.graph.calls:
         reads = {x.index for x in call.inputs}
-        if call.index in regions.barriers and len(reads) == 1 and reads <= outputs.keys():
-            (source,) = reads
-            (made, *rest) = call.outputs
-            if not rest and made.shape == outputs[source].shape:
+        if len(reads) == len(call.outputs) == 1 and reads <= readable.keys():
+            (source,), (made,) = reads, call.outputs
+            if call.index in identities:
+                readable[made.index] = made
+            elif call.index in regions.barriers and made.shape == readable[source].shape:
                 calls.add(call.index)
-                outputs[made.index] = made
+                outputs[made.index] = readable[made.index] = made
+    # What is behind an identity is the tensor before it, not one more input.
+    read = {x.index for call in regions.graph.calls if call.index in calls for x in call.inputs}
+    for lifted in reversed(regions.identities):
+        if lifted.call.outputs[0].index in read:
+            calls.add(lifted.call.index)
+            read |= {x.index for x in lifted.call.inputs}
+    others = [call for call in regions.graph.calls if call.index not in calls]
+    needed = {x.index for x in tree.flatten(regions.graph.outputs) if isinstance(x, Tensor)}
+    needed |= {x.index for call in others for x in call.inputs}
+    for lifted in reversed(regions.identities):
+        if lifted.call.outputs[0].index in needed:
+            needed |= {x.index for x in lifted.call.inputs}
     graph = part_of(
         regions.graph,
         [call for call in regions.graph.calls if call.index in calls],
-        list(outputs.values()),
+        [tensor for index, tensor in outputs.items() if index in needed],
     )
     own = {x.index: x for x in graph.inputs}
     roots = {n: own[t] for t, n in regions.tensors.items() if t in own} | regions.roots
