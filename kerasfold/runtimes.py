@@ -78,18 +78,21 @@ def deploy(model: keras.Model, runtime: str, inputs: Arrays) -> Run:
 
 
 def difference(expected: Arrays, actual: Arrays) -> float:
-    """The largest difference of two models' outputs, against the largest output, or NaN."""
-    tiny = np.finfo(np.float32).tiny
-    return float(
-        np.max(
-            [
-                np.max(np.abs(np.subtract(x, y, dtype=np.float64)), initial=0.0)
-                / max(np.max(np.abs(x), initial=0.0), tiny)
-                for x, y in zip(expected, actual, strict=True)
-            ],
-            initial=0.0,
-        )
-    )
+    """The largest difference of two models' outputs, against the largest finite output.
+
+    It is NaN where one is NaN and the other is not. What is infinite in both, or NaN in both,
+    does not differ.
+    """
+    pairs = zip(expected, actual, strict=True)
+    return float(np.max([_difference(np.asarray(x), np.asarray(y)) for x, y in pairs], initial=0.0))
+
+
+def _difference(x: np.ndarray, y: np.ndarray) -> float:
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        off = np.where((x == y) | (np.isnan(x) & np.isnan(y)), 0.0, np.abs(x - y))
+    largest = np.max(np.abs(x), initial=0.0, where=np.isfinite(x))
+    return np.max(off, initial=0.0) / max(largest, np.finfo(np.float32).tiny)
 
 
 def check_runtime(runtime: Any) -> None:

@@ -203,3 +203,11 @@ def test_differences_are_relative_to_the_largest_output():
     ones = [np.ones(3), np.full(2, 4.0)]
     assert difference(ones, [np.array([1, 1.5, 1]), np.full(2, 5.0)]) == 0.5
     assert np.isnan(difference(ones, [np.ones(3), np.array([np.nan, 4.0])]))
+
+
+def test_what_is_not_finite_in_both_does_not_differ():
+    values = [np.array([np.nan, np.inf, -np.inf, 4.0], "float16"), np.zeros(0), np.array([True])]
+    assert difference(values, values) == 0.0
+    assert difference(values[:1], [np.array([np.nan, np.inf, -np.inf, 5.0])]) == 0.25
+    assert difference(values[:1], [np.array([np.nan, -np.inf, -np.inf, 4.0])]) == np.inf
+    assert np.isnan(difference(values[:1], [np.array([0.0, np.inf, -np.inf, 4.0])]))
