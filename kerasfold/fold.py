@@ -18,7 +18,7 @@ from kerasfold.plan import plan as make_plan
 from kerasfold.region import Regions, lift
 from kerasfold.report import FoldReport, report
 from kerasfold.runtimes import check_runtime
-from kerasfold.segment import Segment, weights_of
+from kerasfold.segment import OutOfRange, Segment, weights_of
 from kerasfold.verify import verify_fold
 
 
@@ -45,7 +45,7 @@ def fold(
         runtime: for 'measured', where to time: 'tensorflow' (a `tf.function`), 'xla', 'litert',
             'onnxruntime' or 'openvino', at batch 1.
         budget: for 'measured', seconds after which no further part of the model is timed;
-            what is left is planned for 'latency'.
+            what is left is planned for 'latency'. With 0, nothing is timed.
         progress: for 'measured', whether to draw a progress bar on stderr.
 
     Returns:
@@ -82,7 +82,7 @@ def _fold(
     while True:
         try:
             plan, folded = _planned(model, regions, objective, held, measure)
-        except _OutOfRange as overflow:
+        except OutOfRange as overflow:
             held |= dict.fromkeys(overflow.nodes, "merged, its weights would overflow their dtype")
             continue
         shared = _shared(regions) - held.keys()
@@ -113,7 +113,7 @@ def _planned(
         return plan, emit(regions, plan, compose).model
     plan = measured_plan(regions, compose, *measure, held=held)
     folded = emit(regions, plan, compose).model
-    if is_slower(folded, model, measure[0]):
+    if measure[1] > 0 and is_slower(folded, model, measure[0]):
         plan = original_plan(regions)
         folded = emit(regions, plan, compose).model
     return plan, folded
@@ -168,13 +168,6 @@ def _shared(regions: Regions) -> set[int]:
     }
 
 
-class _OutOfRange(Exception):
-    """Composed weights that the dtype they will be stored or used in cannot hold."""
-
-    def __init__(self, nodes: set[int]) -> None:
-        self.nodes = nodes
-
-
 def _exact(regions: Regions) -> Any:
     """Composes segments, in float64."""
     return lambda segment: weights_of(regions.program.nodes, segment)
@@ -192,7 +185,7 @@ def _rounded(regions: Regions) -> Any:
             arrays = [] if operator is None else [operator.kernel, operator.bias, operator.ones]
             if any(a is not None and not np.max(np.abs(a), initial=0.0) <= limit for a in arrays):
                 merged = {i for i in segment.visited if i in regions.lifted and i != segment.node}
-                raise _OutOfRange(merged or {segment.node})
+                raise OutOfRange(merged or {segment.node})
         return operators
 
     return compose

@@ -26,7 +26,7 @@ from kerasfold.express import written
 from kerasfold.plan import METHODS, Plan, Search
 from kerasfold.region import Regions, part
 from kerasfold.runtimes import WRONG, check_runtime, deploy, difference, random_inputs
-from kerasfold.segment import Segment
+from kerasfold.segment import OutOfRange, Segment
 from kerasfold.timing import paired_seconds, ratio
 
 Way = dict[int, Segment]  # segments of one component
@@ -40,7 +40,22 @@ FINALISTS = 4  # ways that are timed again
 FINAL_ROUNDS = 21
 CLOSE = 1.15  # time, in that of the fastest, up to which a way is timed again
 
-_CACHE: dict[Any, int] = {}  # chosen way, by runtime and geometry
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What timing found.
+
+    Attributes:
+        position: of the way chosen.
+        whole: whether all ways were there to choose from: time for them was left, and their
+            weights had a dtype.
+    """
+
+    position: int
+    whole: bool
+
+
+_CACHE: dict[Any, Choice] = {}  # by runtime and geometry
 
 
 @dataclass(slots=True)
@@ -92,11 +107,13 @@ def measured_plan(
         ways = candidates(search, component)
         chosen[component[0].index] = ways[0]
         if len(ways) > 1:
-            key = (runtime, _signature(regions, component), len(ways))
-            if key not in _CACHE and clock.left > 0:
-                _CACHE[key] = _fastest(regions, component, ways, compose, runtime, clock)
-            if key in _CACHE:
-                chosen[component[0].index] = ways[_CACHE[key]]
+            own = part(regions, component)
+            key = (runtime, _signature(own, component, search.held), len(ways))
+            known = _CACHE.get(key)
+            if (known is None or not known.whole) and clock.left > 0:
+                known = _CACHE[key] = _fastest(own, ways, compose, runtime, clock)
+            if known is not None:
+                chosen[component[0].index] = ways[known.position]
     return search.plan(lambda component: chosen[component[0].index])
 
 
@@ -166,10 +183,11 @@ def _kernel(geometry: Any) -> Any:
     return replace(written(geometry), biased=False, steady=True)
 
 
-def _signature(regions: Regions, component: Sequence[Node]) -> Any:
-    """Equal for components that are timed alike."""
+def _signature(regions: Regions, component: Sequence[Node], held: Collection[int]) -> Any:
+    """Equal for components, each with its `part`, that are timed alike."""
     places: dict[int, int] = {}
-    rows = []
+    rows: list[Any] = [regions.graph.layout]
+    rows += [type(c.operation) for c in regions.graph.calls if c.index in regions.barriers]
     for node in component:
         reads = tuple(places.setdefault(o, len(places)) for o in node.operands)
         owner = regions.owner[node.index]
@@ -178,6 +196,7 @@ def _signature(regions: Regions, component: Sequence[Node]) -> Any:
             (
                 *(node.form, node.geometry, node.sizes, node.channels, node.factors, reads),
                 *(type(layer), owner.node == node.index, node.index in regions.sinks),
+                node.index in held,
                 getattr(layer, "compute_dtype", ""),
                 getattr(owner.activation, "__name__", str(owner.activation)),
             )
@@ -187,27 +206,28 @@ def _signature(regions: Regions, component: Sequence[Node]) -> Any:
 
 
 def _fastest(
-    regions: Regions,
-    component: Sequence[Node],
-    ways: Sequence[Way],
-    compose: Compose,
-    runtime: str,
-    clock: Clock,
-) -> int:
-    """The position of the fastest way; of the original, where it is as fast as any."""
-    own = part(regions, component)
+    own: Regions, ways: Sequence[Way], compose: Compose, runtime: str, clock: Clock
+) -> Choice:
+    """The fastest way; the original, where it is as fast as any."""
+    original = next(
+        (p for p, way in enumerate(ways) if all(s.form == "keep" for s in way.values())), None
+    )
     runs: dict[int, Callable[[], Any]] = {}
-    refusal: FoldError | None = None
+    whole = True
+    refusal: FoldError | OutOfRange | None = None
     inputs: list[np.ndarray] | None = None
     expected: list[np.ndarray] | None = None
-    for position, way in enumerate(ways):
-        if runs and clock.left < 0:
+    # The original first: what there is time for is held against it.
+    for position in sorted(range(len(ways)), key=lambda p: p != original):
+        if len(runs) > 1 and clock.left < 0:
+            whole = False
             break
-        model = emit(own, Plan(way, {}, Cost(), Cost()), compose).model
-        inputs = random_inputs(model) if inputs is None else inputs
         try:
+            model = emit(own, Plan(ways[position], {}, Cost(), Cost()), compose).model
+            inputs = random_inputs(model) if inputs is None else inputs
             run = deploy(model, runtime, inputs)
-        except FoldError as error:
+        except (FoldError, OutOfRange) as error:
+            whole = whole and not isinstance(error, OutOfRange)
             refusal = error
             continue
         if expected is None:
@@ -221,24 +241,36 @@ def _fastest(
         seconds = np.median(paired_seconds(list(runs.values()), ROUNDS), axis=0)
         near = [i for i in np.argsort(seconds) if seconds[i] <= CLOSE * seconds.min()]
         positions = [positions[i] for i in near[:FINALISTS]]
-    original = next((p for p in runs if all(s.form == "keep" for s in ways[p].values())), None)
-    if original is not None and original not in positions:
+    if original in runs and original not in positions:
         positions.append(original)
     if len(positions) == 1:
-        return positions[0]
+        return Choice(positions[0], whole)
     times = paired_seconds([runs[p] for p in positions], FINAL_ROUNDS)
     best = int(np.argmin(np.median(times, axis=0)))
-    if original is not None:
+    if original in positions:
         against = times[:, positions.index(original)]
         if positions[best] != original and ratio(against, times[:, best]).low <= 1:
-            return original
-    return positions[best]
+            return Choice(original, whole)
+    return Choice(positions[best], whole)
 
 
 def is_slower(folded: keras.Model, model: keras.Model, runtime: str) -> bool:
-    """Whether a folded model as a whole takes longer on a runtime than its original."""
+    """Whether a folded model as a whole takes longer on a runtime than its original.
+
+    One that the runtime refuses, or that it alone computes wrongly, is no faster.
+    """
     inputs = random_inputs(model)
-    runs = [deploy(m, runtime, inputs) for m in (model, folded)]
+    runs = [deploy(model, runtime, inputs)]
+    try:
+        runs.append(deploy(folded, runtime, inputs))
+    except FoldError:
+        return True
+    outputs = [run() for run in runs]
+    if not difference(*outputs) <= WRONG:
+        expected = deploy(model, "tensorflow", inputs)()
+        own, its = (difference(expected, y) <= WRONG for y in outputs)
+        if own and not its:
+            return True
     times = paired_seconds(runs, FINAL_ROUNDS)
     return ratio(times[:, 0], times[:, 1]).high < 1
 

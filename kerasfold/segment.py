@@ -67,6 +67,13 @@ class Segment:
     refusal: str = ""
 
 
+class OutOfRange(Exception):
+    """Composed weights that the dtype they will be stored or used in cannot hold."""
+
+    def __init__(self, nodes: set[int]) -> None:
+        self.nodes = nodes
+
+
 class Sizes:
     """Composition of geometries."""
 
