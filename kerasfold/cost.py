@@ -53,12 +53,14 @@ OBJECTIVES: dict[str, Callable[[Cost], tuple[float, ...]]] = {
     "layers": lambda c: (c.layers, c.unconvolved, _seconds(c)),
 }
 
-# Roofline of a small CPU, float32, per second: see benchmarks/roofline.py.
-DENSE_MACS = 6e10
-DEPTHWISE_MACS = 6e9
-POOL_ADDS = 6e10
-BYTES = 8e9
-PER_CALL = 8e-6
+# The roofline of float32 on two cores of an Intel Xeon (TensorFlow 2.21 graph, batch 1), per
+# second: fitted by benchmarks/roofline.py on 2026-11-22. Under XLA the same
+# fit gave 4.0e10, 3.4e8, 3.6e11, 5.0e9 and 5.4e-6.
+DENSE_MACS = 8.4e10
+DEPTHWISE_MACS = 1.8e10
+POOL_ADDS = 4e11
+BYTES = 1.3e10
+PER_CALL = 6e-5
 LANES = 16  # float32 of a vector register: output channels are computed so many at a time
 
 

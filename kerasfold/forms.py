@@ -305,7 +305,11 @@ class Forms:
         return (read, geometry.axes, geometry.vector, policy), segment
 
     def joined(self, segments: Sequence[Segment]) -> list[Segment]:
-        """Siblings as slices of one wider convolution; the first carries its cost."""
+        """Siblings as slices of one wider convolution; the first carries its cost.
+
+        A slice counts as a call: runtimes may run siblings side by side, so that fewer calls
+        alone save nothing.
+        """
         nodes = tuple(segment.node for segment in segments)
         geometries = [g for segment in segments for g in segment.terms.values() if g is not None]
         cost = operator_cost(concatenate_geometry(geometries))

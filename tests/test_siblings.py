@@ -25,6 +25,17 @@ from kerasfold.region import Regions, lift
 SHAPE = (56, 56, 16)  # so large that narrow siblings pay for their slices
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _cheap_calls():
+    """A machine whose calls cost little, so that small models have siblings that pay."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kerasfold.cost.PER_CALL", 8e-6)
+        patch.setattr("kerasfold.forms.PER_CALL", 8e-6)
+        patch.setattr("kerasfold.cost.BYTES", 8e9)
+        patch.setattr("kerasfold.forms.BYTES", 8e9)
+        yield
+
+
 def model_of(
     make: Callable[[Any], Any], shape: tuple[int | None, ...] = SHAPE, dtype: str = "float32"
 ) -> keras.Model:
