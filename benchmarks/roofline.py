@@ -36,7 +36,15 @@ from kerasfold.timing import paired_seconds
 
 CHAIN = 4  # layers in the longer chain, beside the one in both
 LARGEST = 2e8  # multiply-accumulates of the largest layer timed
-CONSTANTS = ("DENSE_MACS", "DEPTHWISE_MACS", "POOL_ADDS", "BYTES", "PER_CALL")
+CONSTANTS = (
+    "DENSE_MACS",
+    "DEPTHWISE_MACS",
+    "POOL_ADDS",
+    "BYTES",
+    "PATCHES",
+    "PER_CALL",
+    "DISPATCH",
+)
 
 
 def cases() -> Iterator[tuple[str, int, int, Callable[[int], keras.Layer]]]:
@@ -96,6 +104,7 @@ def measure(runtime: str, rounds: int) -> list[dict]:
                 if geometry.groups > 1
                 else "DENSE_MACS",
                 "macs": cost.vectorised_macs(geometry),
+                "patches": cost.patches(geometry),
                 "bytes": 2 * cost.moved_bytes(geometry.sizes, channels) + 4 * geometry.params,
             }
         )
@@ -104,18 +113,20 @@ def measure(runtime: str, rounds: int) -> list[dict]:
 
 
 def fit(rows: list[dict]) -> dict[str, float]:
-    """Constants that minimise the absolute error of log time."""
+    """Constants that minimise the squared error of log time."""
 
     def predict(constants: dict[str, float], row: dict) -> float:
-        work = max(row["macs"] / constants[row["kind"]], row["bytes"] / constants["BYTES"])
-        return work + constants["PER_CALL"]
+        work = row["macs"] / constants[row["kind"]] + row["patches"] / constants["PATCHES"]
+        work = max(work, row["bytes"] / constants["BYTES"])
+        shared = constants["DISPATCH"] if work > cost.SPLIT else 0.0
+        return work + constants["PER_CALL"] + shared
 
     def loss(logs: np.ndarray) -> float:
         constants = dict(zip(CONSTANTS, np.exp(logs), strict=True))
-        return sum(abs(math.log(predict(constants, row) / row["seconds"])) for row in rows)
+        return sum(math.log(predict(constants, row) / row["seconds"]) ** 2 for row in rows)
 
     start = np.log([getattr(cost, name) for name in CONSTANTS])
-    best = minimize(loss, start, method="Nelder-Mead", options={"maxiter": 8000, "fatol": 1e-9})
+    best = minimize(loss, start, method="Nelder-Mead", options={"maxiter": 20000, "maxfev": 20000})
     return dict(zip(CONSTANTS, map(float, np.exp(best.x)), strict=True))
 
 

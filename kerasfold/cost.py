@@ -53,15 +53,19 @@ OBJECTIVES: dict[str, Callable[[Cost], tuple[float, ...]]] = {
     "layers": lambda c: (c.layers, c.unconvolved, _seconds(c)),
 }
 
-# The roofline of float32 on two cores of an Intel Xeon (TensorFlow 2.21 graph, batch 1), per
-# second: fitted by benchmarks/roofline.py on 2026-11-22. Under XLA the same
-# fit gave 4.0e10, 3.4e8, 3.6e11, 5.0e9 and 5.4e-6.
-DENSE_MACS = 8.4e10
-DEPTHWISE_MACS = 1.8e10
-POOL_ADDS = 4e11
-BYTES = 1.3e10
-PER_CALL = 6e-5
-LANES = 16  # float32 of a vector register: output channels are computed so many at a time
+# The roofline of float32 on two cores of an Intel Xeon, batch 1, per second. Fitted on 2026-11-22
+# by benchmarks/roofline.py, on TensorFlow 2.21 graphs | under XLA:
+DENSE_MACS = 8.5e10  # 1.2e11 | 8.5e10
+DEPTHWISE_MACS = 1.8e10  # 1.8e10 | 3.4e8
+POOL_ADDS = 1.7e11  # 1.7e11 | as fast as memory
+BYTES = 1.25e10  # 1.25e10 | 1.25e10
+PATCHES = 3.2e9  # 1.5e10 | 3.2e9; inputs gathered for a product, one for each tap and output pixel
+PER_CALL = 7e-6  # 3.2e-5 | 7e-6
+DISPATCH = 3.2e-5  # 3.2e-5 | 1.7e-5; to share the work of a call among cores
+# In use is that of the runtime by which a merge gains less, but for depthwise layers, which XLA
+# runs so slowly that it would have them all made dense.
+SPLIT = 1.25e-5  # seconds of work from which on a call is shared; read off chains under XLA
+LANES, ROWS = 16, 48  # output channels and pixels that are computed at a time
 
 
 def pixels(sizes: Iterable[int | None]) -> int:
@@ -78,10 +82,19 @@ def macs_of(geometry: Geometry) -> int:
 
 
 def vectorised_macs(geometry: Geometry) -> float:
-    """Multiply-accumulates with the idle lanes of the last vector of output channels."""
-    outputs = geometry.channels[1]
-    lanes = -(-outputs // LANES) * LANES if geometry.groups == 1 else outputs
-    return macs_of(geometry) * lanes / outputs
+    """Multiply-accumulates of a matrix product in whole blocks of output pixels and channels."""
+    macs = macs_of(geometry)
+    rows, columns = pixels(computed_sizes(geometry)), geometry.channels[1]
+    if geometry.groups > 1 or not rows > 1:
+        return macs
+    return macs * (-(-rows // ROWS) * ROWS / rows) * (-(-columns // LANES) * LANES / columns)
+
+
+def patches(geometry: Geometry) -> float:
+    """Inputs that are gathered for a matrix product: none for 1x1 and grouped kernels."""
+    if geometry.groups > 1 or math.prod(geometry.taps) == 1:
+        return 0.0
+    return macs_of(geometry) / geometry.channels[1]
 
 
 def moved_bytes(sizes: Iterable[int | None], channels: int) -> int:
@@ -102,8 +115,9 @@ def operator_cost(geometry: Geometry, shared: int = 1, weightless: bool = False)
     write = moved_bytes(computed_sizes(geometry), geometry.channels[1])
     grouped = geometry.groups > 1
     rate = POOL_ADDS if weightless else DEPTHWISE_MACS if grouped else DENSE_MACS
-    work = vectorised_macs(geometry) / rate
-    seconds = max(work, (read + write + 4 * geometry.params) / BYTES) + PER_CALL
+    work = vectorised_macs(geometry) / rate + patches(geometry) / PATCHES
+    work = max(work, (read + write + 4 * geometry.params) / BYTES)
+    seconds = work + PER_CALL + (DISPATCH if work > SPLIT else 0.0)
     if geometry.groups > 1 and not (weightless or is_depthwise_layer(geometry)):
         # Group by group, each with a copy of its part of the input and the output.
         seconds += geometry.groups * (PER_CALL + (read + write) / BYTES)
