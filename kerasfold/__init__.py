@@ -12,6 +12,7 @@ with startup.for_this_process():
         EquivalenceError,
         FoldError,
         NonlinearLayerError,
+        RuntimeUnavailableError,
         UnsupportedModelError,
     )
     from kerasfold.fold import explain, fold, require_linear
@@ -26,6 +27,7 @@ __all__ = [
     "FoldReport",
     "NonlinearLayerError",
     "Refused",
+    "RuntimeUnavailableError",
     "Signal",
     "UnsupportedModelError",
     "assert_equivalent",
