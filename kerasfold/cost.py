@@ -85,14 +85,14 @@ def vectorised_macs(geometry: Geometry) -> float:
     """Multiply-accumulates of a matrix product in whole blocks of output pixels and channels."""
     macs = macs_of(geometry)
     rows, columns = pixels(computed_sizes(geometry)), geometry.channels[1]
-    if geometry.groups > 1 or not rows > 1:
+    if geometry.groups > 1 or rows <= 1:
         return macs
     return macs * (-(-rows // ROWS) * ROWS / rows) * (-(-columns // LANES) * LANES / columns)
 
 
 def patches(geometry: Geometry) -> float:
-    """Inputs that are gathered for a matrix product: none for 1x1 and grouped kernels."""
-    if geometry.groups > 1 or math.prod(geometry.taps) == 1:
+    """Inputs that are gathered for a matrix product: none for 1x1, whole and grouped kernels."""
+    if geometry.groups > 1 or geometry.vector or math.prod(geometry.taps) == 1:
         return 0.0
     return macs_of(geometry) / geometry.channels[1]
 

@@ -410,7 +410,8 @@ class _Style:
             assert operator is not None
             label = self.emitter._name("_".join([name, "tile", *map(str, place)]))
             parts[place] = self.convolution(x, operator, label, None, ("tile", place))
-        split = [axis for axis in range(len(place)) if any(p[axis] for p in parts)]
+        rank = len(next(iter(parts)))
+        split = [axis for axis in range(rank) if any(place[axis] for place in parts)]
         for axis in reversed(split):
             rows: dict[tuple[int, ...], list[Any]] = {}
             for place, part in parts.items():
@@ -655,7 +656,8 @@ class _Style:
     def _window(self, geometry: Geometry, padding: str) -> dict[str, Any]:
         strides = tuple(axis.stride for axis in geometry.axes)
         if padding == "valid" and not geometry.is_depthwise:
-            # OpenVINO 2026.4 computes columns of one pixel wrongly, in bfloat16, with a stride.
+            # OpenVINO 2026.4 computes columns of one pixel wrongly, in bfloat16, with a stride;
+            # a depthwise layer needs equal strides.
             strides = tuple(1 if _is_one_window(axis) else axis.stride for axis in geometry.axes)
         return {
             "kernel_size": geometry.taps,

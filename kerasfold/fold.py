@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import keras
@@ -10,14 +12,15 @@ import numpy as np
 
 from kerasfold import graph as graphs
 from kerasfold.conv import Operator
+from kerasfold.cost import OBJECTIVES
 from kerasfold.emit import emit
 from kerasfold.errors import EquivalenceError, FoldError, NonlinearLayerError
-from kerasfold.measured import is_slower, measured_plan
+from kerasfold.measured import is_no_better, measured_plan
 from kerasfold.plan import Plan, original_plan
 from kerasfold.plan import plan as make_plan
 from kerasfold.region import Regions, lift
 from kerasfold.report import FoldReport, report
-from kerasfold.runtimes import check_runtime
+from kerasfold.runtimes import check_runtime, deploy, random_inputs
 from kerasfold.segment import OutOfRange, Segment, weights_of
 from kerasfold.verify import verify_fold
 
@@ -28,7 +31,7 @@ def fold(
     nonlinear: Literal["keep", "error"] = "keep",
     verify: bool = True,
     runtime: str = "tensorflow",
-    budget: float = 300.0,
+    budget: float = 60.0,
     progress: bool = False,
 ) -> keras.Model:
     """Merge everything linear in a model, wherever that is exact and pays.
@@ -45,7 +48,8 @@ def fold(
         runtime: for 'measured', where to time: 'tensorflow' (a `tf.function`), 'xla', 'litert',
             'onnxruntime' or 'openvino', at batch 1.
         budget: for 'measured', seconds after which no further part of the model is timed;
-            what is left is planned for 'latency'. With 0, nothing is timed.
+            what is left is planned for 'latency'. The whole model is timed on top of it. With
+            0, nothing is.
         progress: for 'measured', whether to draw a progress bar on stderr.
 
     Returns:
@@ -62,10 +66,25 @@ def fold(
     """
     if objective == "measured":
         check_runtime(runtime)
+        if not (isinstance(budget, (int, float)) and budget >= 0):
+            raise FoldError(f"budget={budget!r}: expected a number of seconds, 0 or more")
+    elif not isinstance(objective, str) or objective not in OBJECTIVES:
+        known = ", ".join(map(repr, (*OBJECTIVES, "measured")))
+        raise FoldError(f"unknown objective {objective!r}: choose one of {known}")
     if nonlinear not in ("keep", "error"):
         raise FoldError(f"unknown nonlinear={nonlinear!r}: choose 'keep' or 'error'")
     with graphs.random_state_kept():
-        return _fold(model, objective, nonlinear, verify, (runtime, budget, progress))
+        measure = _Measure(runtime, time.perf_counter() + budget, progress)
+        return _fold(model, objective, nonlinear, verify, measure)
+
+
+@dataclass(frozen=True, slots=True)
+class _Measure:
+    """Where to time, until when, and whether to show it."""
+
+    runtime: str
+    deadline: float
+    progress: bool
 
 
 def _fold(
@@ -73,7 +92,7 @@ def _fold(
     objective: str,
     nonlinear: str,
     verify: bool,
-    measure: tuple[str, float, bool],
+    measure: _Measure,
 ) -> keras.Model:
     regions = _lifted(model)
     if nonlinear == "error":
@@ -104,18 +123,25 @@ def _planned(
     regions: Regions,
     objective: str,
     held: Mapping[int, str],
-    measure: tuple[str, float, bool],
+    measure: _Measure,
 ) -> tuple[Plan, keras.Model]:
     """A plan, and the model that it is."""
     compose = _rounded(regions)
     if objective != "measured":
         plan = make_plan(regions, objective, held=held)
         return plan, emit(regions, plan, compose).model
-    plan = measured_plan(regions, compose, *measure, held=held)
+    budget = max(measure.deadline - time.perf_counter(), 0.0)
+    plan = measured_plan(regions, compose, measure.runtime, budget, measure.progress, held)
     folded = emit(regions, plan, compose).model
-    if measure[1] > 0 and is_slower(folded, model, measure[0]):
-        plan = original_plan(regions)
-        folded = emit(regions, plan, compose).model
+    if not budget:
+        return plan, folded
+    unfolded = original_plan(regions)
+    same = emit(regions, unfolded, compose).model
+    if all(segment.form == "keep" for segment in plan.segments.values()):
+        deploy(same, measure.runtime, random_inputs(same))  # which says so if it is refused
+    elif is_no_better(folded, same, measure.runtime):
+        why = f"merged, the whole model is no faster on {measure.runtime}"
+        return replace(unfolded, held=dict.fromkeys(unfolded.segments, why)), same
     return plan, folded
 
 

@@ -21,6 +21,7 @@ from kerasfold.conv import (
     collapsed,
     compose_geometry,
     concatenate_geometry,
+    frame_of,
     one_of,
     require_plain,
     shifted,
@@ -301,8 +302,8 @@ class Forms:
         if geometry is None or geometry.groups > 1 or geometry.ones or geometry.normalised:
             return None
         weighty = [layer for layer in layers if layer.weights] or layers
-        policy = weighty[-1].dtype_policy.name, any(layer.trainable for layer in weighty)
-        return (read, geometry.axes, geometry.vector, policy), segment
+        kind = weighty[-1].dtype_policy.name, any(layer.trainable for layer in weighty)
+        return (read, geometry.axes, geometry.vector, kind), segment
 
     def joined(self, segments: Sequence[Segment]) -> list[Segment]:
         """Siblings as slices of one wider convolution; the first carries its cost.
@@ -417,7 +418,7 @@ def _tiles(links: Sequence[Geometry], shared: int) -> _Frame | None:
         if part.normalised or part.ones or part.vector:
             return None
         cost += operator_cost(part, shared)
-    interior = tuple(max(part, key=lambda ends: ends[1] - ends[0]) for part in parts)
+    interior = tuple(part[lo] for part, (lo, _) in zip(parts, frame_of(steps), strict=True))
     whole = tile_geometry(steps, interior)
     sizes, (_, channels) = links[-1].sizes, links[-1].channels
     joins = sum(math.prod(map(len, parts[:d])) for d, part in enumerate(parts) if len(part) > 1)

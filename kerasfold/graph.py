@@ -213,6 +213,7 @@ def part_of(graph: Graph, calls: Sequence[Call], outputs: Sequence[Tensor]) -> G
     names = [f"part_output_{i}" for i in range(len(outputs))]
     return replace(
         graph,
+        name=f"{graph.name}_part",
         inputs=list(read.values()),
         input_layers=tuple(layers),
         outputs=list(outputs),

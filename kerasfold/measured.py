@@ -24,7 +24,7 @@ from kerasfold.emit import emit
 from kerasfold.errors import FoldError
 from kerasfold.express import written
 from kerasfold.plan import METHODS, Plan, Search
-from kerasfold.region import Regions, part
+from kerasfold.region import Regions, part, readers_of
 from kerasfold.runtimes import WRONG, check_runtime, deploy, difference, random_inputs
 from kerasfold.segment import OutOfRange, Segment
 from kerasfold.timing import paired_seconds, ratio
@@ -91,7 +91,7 @@ def measured_plan(
         compose: gives the operators of a segment, as for `emit`.
         runtime: a key of `kerasfold.runtimes.RUNTIMES`.
         budget: seconds after which no further component is timed; what is left is planned for
-            'latency'. Components are timed in the order of their modelled cost.
+            'latency', siblings apart. Components are timed in the order of their modelled cost.
         progress: whether to draw a progress bar on stderr.
         held: nodes that must be materialised.
 
@@ -102,12 +102,13 @@ def measured_plan(
     clock = Clock(budget, time.perf_counter())
     search = Search(regions, OBJECTIVES["latency"], frozenset(held))
     components = sorted(regions.components(), key=lambda c: -_total(search.original(c)).seconds)
+    readers = readers_of(regions.graph)
     chosen: dict[int, Way] = {}
     for component in _with_bar(components, runtime, progress):
-        ways = candidates(search, component)
+        ways = candidates(search, component) if budget > 0 else [search.auto(component)]
         chosen[component[0].index] = ways[0]
-        if len(ways) > 1:
-            own = part(regions, component)
+        if len(ways) > 1 and (clock.left > 0 or _CACHE):
+            own = part(regions, component, readers)
             key = (runtime, _signature(own, component, search.held), len(ways))
             known = _CACHE.get(key)
             if (known is None or not known.whole) and clock.left > 0:
@@ -124,20 +125,23 @@ def candidates(search: Search, component: Sequence[Node]) -> list[Way]:
     """
     original = search.original(component)
     ways = [search.auto(component), original]
-    every = list(search.every(component, EVERY + 1))
-    if len(every) <= EVERY:
+    few = 2 ** len(search.optional(component)) <= EVERY
+    every = list(search.every(component, EVERY + 1)) if few else []
+    if few and len(every) <= EVERY:
         ways += every
     else:
-        ways += [_under(search, component, objective) for objective in OBJECTIVES]
+        others = [objective for objective in OBJECTIVES if objective != "latency"]
+        ways += [_under(search, component, objective) for objective in others]
     ways.sort(key=lambda way: search.total(way))
-    works = [_work(search.regions, way) for way in ways]
+    numbers: dict[Any, int] = {}
+    works = [_work(search.regions, way, numbers) for way in ways]
     kept: list[int] = []
     for i, work in enumerate(works):
         if not any(works[j] <= work for j in kept):
             kept = [j for j in kept if not work <= works[j]] + [i]
     best = search.total(ways[0])[0]
     likely = [i for i in kept if search.total(ways[i])[0] <= HOPELESS * best][:TIMED]
-    own = _work(search.regions, original)
+    own = _work(search.regions, original, numbers)
     likely += [i for i in kept if works[i] == own and i not in likely]
     return [ways[i] for i in likely]
 
@@ -153,8 +157,8 @@ def _total(way: Way) -> Cost:
     return sum((segment.cost for segment in way.values()), Cost())
 
 
-def _work(regions: Regions, way: Way) -> Counter[Any]:
-    """What a way computes: one item for each operator, sum or copy, with its sizes."""
+def _work(regions: Regions, way: Way, numbers: dict[Any, int]) -> Counter[int]:
+    """What a way computes: one item, by number, for each operator, sum or copy with its sizes."""
     nodes = regions.program.nodes
     work: Counter[Any] = Counter()
     for segment in way.values():
@@ -169,7 +173,7 @@ def _work(regions: Regions, way: Way) -> Counter[Any]:
                 work[("sum", node.sizes, node.channels, len(segment.terms)), False] += 1
         else:
             work[segment.form, segment.node, segment.visited, segment.pool_first] += 1
-    return work
+    return Counter({numbers.setdefault(k, len(numbers)): n for k, n in work.items()})
 
 
 def _step(node: Node) -> Any:
@@ -195,10 +199,12 @@ def _signature(regions: Regions, component: Sequence[Node], held: Collection[int
         rows.append(
             (
                 *(node.form, node.geometry, node.sizes, node.channels, node.factors, reads),
+                *(node.weightless, node.mean),
+                tuple(regions.roots[o].dtype for o in node.operands if o in regions.roots),
                 *(type(layer), owner.node == node.index, node.index in regions.sinks),
                 node.index in held,
                 getattr(layer, "compute_dtype", ""),
-                getattr(owner.activation, "__name__", str(owner.activation)),
+                getattr(owner.activation, "__name__", type(owner.activation)),
             )
         )
         places.setdefault(node.index, len(places))
@@ -218,8 +224,8 @@ def _fastest(
     inputs: list[np.ndarray] | None = None
     expected: list[np.ndarray] | None = None
     # The original first: what there is time for is held against it.
-    for position in sorted(range(len(ways)), key=lambda p: p != original):
-        if len(runs) > 1 and clock.left < 0:
+    for tried, position in enumerate(sorted(range(len(ways)), key=lambda p: p != original)):
+        if tried > 1 and clock.left < 0:
             whole = False
             break
         try:
@@ -234,20 +240,25 @@ def _fastest(
             expected = deploy(model, "tensorflow", inputs)()
         if difference(expected, run()) <= WRONG:  # a runtime may have defects
             runs[position] = run
+        else:
+            whole = False  # that may be these weights
     if not runs:
-        if refusal is not None:
+        if isinstance(refusal, OutOfRange):
             raise refusal
-        return Choice(original or 0, whole)  # all wrong there: none is better
+        # A part at these sizes is no verdict on the model: that is given on the whole of it.
+        return Choice(original or 0, whole=False)
     positions = list(runs)
     if len(positions) > FINALISTS:
-        seconds = np.median(paired_seconds(list(runs.values()), ROUNDS), axis=0)
+        left = max(clock.left, 0.0)
+        seconds = np.median(paired_seconds(list(runs.values()), ROUNDS, left), axis=0)
         near = [i for i in np.argsort(seconds) if seconds[i] <= CLOSE * seconds.min()]
         positions = [positions[i] for i in near[:FINALISTS]]
     if original in runs and original not in positions:
         positions.append(original)
     if len(positions) == 1:
         return Choice(positions[0], whole)
-    times = paired_seconds([runs[p] for p in positions], FINAL_ROUNDS)
+    times = paired_seconds([runs[p] for p in positions], FINAL_ROUNDS, max(clock.left, 0.0))
+    whole = whole and len(times) == FINAL_ROUNDS
     best = int(np.argmin(np.median(times, axis=0)))
     if original in positions:
         against = times[:, positions.index(original)]
@@ -256,10 +267,10 @@ def _fastest(
     return Choice(positions[best], whole)
 
 
-def is_slower(folded: keras.Model, model: keras.Model, runtime: str) -> bool:
+def is_no_better(folded: keras.Model, model: keras.Model, runtime: str) -> bool:
     """Whether a folded model as a whole takes longer on a runtime than its original.
 
-    One that the runtime refuses, or that it alone computes wrongly, is no faster.
+    Or the runtime refuses it, or computes it, and not the original, wrongly.
     """
     inputs = random_inputs(model)
     runs = [deploy(model, runtime, inputs)]

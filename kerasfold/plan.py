@@ -200,10 +200,10 @@ class Search:
             if found is not None:
                 groups.setdefault(found[0], []).append(found[1])
         segments = dict(plan.segments)
-        for siblings in groups.values():
+        for siblings in (group for group in groups.values() if len(group) > 1):
             apart = {s.node: plan.segments[s.node] for s in siblings}
             together = {s.node: s for s in self.forms.joined(siblings)}
-            if len(siblings) > 1 and self.total(together) < self.total(apart):
+            if self.total(together) < self.total(apart):
                 segments |= together
         cost = sum((s.cost for s in segments.values()), Cost())
         return replace(plan, segments=segments, cost=cost)
@@ -235,19 +235,22 @@ class Search:
 
         Args:
             component: nodes of the program.
-            most: a number of ways after which no more follow.
+            most: sets, and ways, that are looked at.
         """
         required, optional = self.required(component), sorted(self.optional(component))
-        subsets = itertools.chain.from_iterable(
-            itertools.combinations(optional, count) for count in range(len(optional) + 1)
+        subsets = itertools.islice(
+            itertools.chain.from_iterable(
+                itertools.combinations(optional, count) for count in range(len(optional) + 1)
+            ),
+            most,
         )
         ways = (
-            dict(zip(cut, segments, strict=True))
-            for cut in (sorted(required.union(subset)) for subset in subsets)
+            dict(zip(sorted(cut), segments, strict=True))
+            for cut in (required.union(subset) for subset in subsets)
             for segments in itertools.product(
                 *(
                     [f for f in self.forms.of(i, self.visit(i, cut)) if isinstance(f, Segment)]
-                    for i in cut
+                    for i in sorted(cut)
                 )
             )
         )
@@ -321,8 +324,9 @@ class Search:
             if len(ways) > width:  # some for what they will cost at most, some for what they cost
                 careful = heapq.nsmallest(width // 2, ways, key=estimate)
                 hopeful = heapq.nsmallest(width // 2, ways, key=lambda way: self.key(way.cost))
-                # One with nothing pending can always be gone on from.
-                settled = [way for way in ways if not way.pending][:1]
+                # One in which only the insides of calls are pending can always be gone on from.
+                settled = [w for w in ways if all(i not in start for i, _ in w.pending)]
+                settled = heapq.nsmallest(1, settled, key=lambda way: self.key(way.cost))
                 ways = list({id(way): way for way in (*careful, *hopeful, *settled)}.values())
         best = min(ways, key=lambda way: self.key(way.cost))
         chosen: dict[int, Segment] = {}

@@ -43,7 +43,13 @@ def random_inputs(model: keras.Model, batch: int = 1) -> list[np.ndarray]:
             dtype = "float32" if spec.dtype == "bfloat16" else spec.dtype
             arrays.append(rng.normal(size=shape).astype(dtype))
         else:
-            arrays.append(rng.integers(0, 2, size=shape).astype(spec.dtype))
+            try:
+                arrays.append(rng.integers(0, 2, size=shape).astype(spec.dtype))
+            except TypeError as error:
+                raise FoldError(
+                    f"input '{spec.name}' of model '{model.name}' is {spec.dtype}: random inputs "
+                    "to time it with are numbers"
+                ) from error
     return arrays
 
 
@@ -116,7 +122,7 @@ def check_runtime(runtime: Any) -> None:
         try:
             with _silent():
                 importlib.import_module(package)
-        except ImportError as error:
+        except Exception as error:  # also of packages that do not fit each other
             raise RuntimeUnavailableError(
                 f"runtime {runtime!r} needs the package {package} ({error}): "
                 f'pip install "kerasfold[{runtime}]"'

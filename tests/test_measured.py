@@ -32,7 +32,7 @@ from kerasfold.emit import emit
 from kerasfold.errors import EquivalenceError, FoldError, RuntimeUnavailableError
 from kerasfold.graph import input_structure, read
 from kerasfold.plan import Plan, Search, plan
-from kerasfold.region import Regions, lift, part
+from kerasfold.region import Regions, lift, part, readers_of
 from kerasfold.segment import Segment, weights_of
 
 Priced = Callable[[keras.Model], float]
@@ -109,7 +109,7 @@ class Stopwatch:
         run.model = model  # type: ignore[attr-defined]
         return run
 
-    def paired_seconds(self, runs: Any, rounds: int) -> np.ndarray:
+    def paired_seconds(self, runs: Any, rounds: int, seconds: float = np.inf) -> np.ndarray:
         self.timed.append([run.model for run in runs])
         self.now += self.steps[1]
         return np.tile([self.price(run.model) for run in runs], (rounds, 1))
@@ -277,7 +277,7 @@ def test_the_original_wins_ties(name, watch):
     model = MODELS[name]()
     found = watch(lambda model: 1.0)
     folded = by_measuring(model)
-    assert len(found.timed[0]) > 1
+    assert all(len(models) > 1 for models in found.timed)
     assert kinds(folded) == kinds(model)
     assert folded.fold_report.merged == ()
 
@@ -288,7 +288,7 @@ def test_the_original_wins_where_the_gain_is_not_sure(watch, monkeypatch):
     found = watch(few_calls)
     steady = found.paired_seconds
 
-    def uneasy(runs: Any, rounds: int) -> np.ndarray:
+    def uneasy(runs: Any, rounds: int, seconds: float = np.inf) -> np.ndarray:
         times = steady(runs, rounds)
         slow = [few_calls(run.model) == 1 for run in runs]
         times[: int(0.45 * rounds), slow] = 50.0
@@ -483,11 +483,12 @@ def test_a_fold_is_kept_where_the_original_is_what_a_runtime_computes_wrongly(wa
     assert kinds(by_measuring(model)) == ["Conv2D"]
 
 
-def test_a_runtime_that_computes_nothing_right_is_named(watch):
+def test_a_runtime_that_computes_nothing_right_gets_the_original(watch):
     found = watch(few_calls)
     found.wrong = lambda m: True
-    with pytest.raises(FoldError, match="xla computes stack wrongly"):
-        by_measuring(MODELS["expand"]())
+    model = MODELS["expand"]()
+    assert kinds(by_measuring(model)) == kinds(model)
+    assert found.timed == []
 
 
 def test_a_runtime_that_refuses_everything_is_named(monkeypatch):
@@ -574,7 +575,10 @@ def parts(model: keras.Model) -> list[list[keras.Model]]:
     regions = lift(read(model))
     search = Search(regions, OBJECTIVES["latency"], frozenset())
     return [
-        [emitted(part(regions, component), way) for way in measured.candidates(search, component)]
+        [
+            emitted(part(regions, component, readers_of(regions.graph)), way)
+            for way in measured.candidates(search, component)
+        ]
         for component in regions.components()
     ]
 
