@@ -768,3 +768,15 @@ def test_a_real_run(runtime, capfd):
     assert folded.fold_report.equivalence.equivalent
     assert_same(model, folded, FLOAT32)
     assert capfd.readouterr().out == ""
+
+
+def test_a_long_stack_of_which_nothing_merges_has_few_ways():
+    """No more sets are looked at than there may be, though hardly any has a plan."""
+    x = y = keras.Input((None, None, 8))
+    for _ in range(30):
+        y = layers.Conv2D(8, 3, padding="same")(y)
+    regions = lift(read(keras.Model(x, y)))
+    search = Search(regions, OBJECTIVES["latency"], frozenset())
+    (component,) = regions.components()
+    assert len(list(search.every(component, 64))) <= 64
+    assert len(measured.candidates(search, component)) == 1
