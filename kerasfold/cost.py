@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kerasfold.conv import Geometry
 from kerasfold.express import computed_sizes, is_depthwise_layer, is_one_layer, written
@@ -116,7 +116,8 @@ def operator_cost(geometry: Geometry, shared: int = 1, weightless: bool = False)
     grouped = geometry.groups > 1
     rate = POOL_ADDS if weightless else DEPTHWISE_MACS if grouped else DENSE_MACS
     work = vectorised_macs(geometry) / rate + patches(geometry) / PATCHES
-    work = max(work, (read + write + 4 * geometry.params) / BYTES)
+    weights = replace(geometry, biased=False).params  # a bias is added on the way
+    work = max(work, (read + write + 4 * weights) / BYTES)
     seconds = work + PER_CALL + (DISPATCH if work > SPLIT else 0.0)
     if geometry.groups > 1 and not (weightless or is_depthwise_layer(geometry)):
         # Group by group, each with a copy of its part of the input and the output.

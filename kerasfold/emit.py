@@ -658,7 +658,10 @@ class _Style:
         if padding == "valid" and not geometry.is_depthwise:
             # OpenVINO 2026.4 computes columns of one pixel wrongly, in bfloat16, with a stride;
             # a depthwise layer needs equal strides.
-            strides = tuple(1 if _is_one_window(axis) else axis.stride for axis in geometry.axes)
+            cut = keras_padding(geometry) is None
+            strides = tuple(
+                1 if _is_one_window(axis, cut) else axis.stride for axis in geometry.axes
+            )
         return {
             "kernel_size": geometry.taps,
             "strides": strides,
@@ -793,9 +796,11 @@ def _on_image(operator: Operator) -> np.ndarray | None:
     return kernel
 
 
-def _is_one_window(axis: Axis) -> bool:
-    """Whether a window fills the axis, so that its stride says nothing."""
-    return axis.extent is not None and axis.extent + sum(axis.pad) == axis.span
+def _is_one_window(axis: Axis, cut: bool) -> bool:
+    """Whether a window fills the axis, `cut` to what is read or not, so that no stride is left."""
+    if axis.extent is None or (any(axis.crop) and not cut):
+        return False
+    return axis.extent + sum(axis.pad) == axis.span
 
 
 def _keras_pairs(pairs: list[tuple[int, int]]) -> Any:
