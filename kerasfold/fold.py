@@ -100,7 +100,7 @@ def _fold(
     held: dict[int, str] = {}
     while True:
         try:
-            plan, folded = _planned(model, regions, objective, held, measure)
+            plan, folded = _planned(regions, objective, held, measure)
         except OutOfRange as overflow:
             held |= dict.fromkeys(overflow.nodes, "merged, its weights would overflow their dtype")
             continue
@@ -119,7 +119,6 @@ def _fold(
 
 
 def _planned(
-    model: keras.Model,
     regions: Regions,
     objective: str,
     held: Mapping[int, str],

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,9 +18,8 @@ import keras
 import numpy as np
 
 from kerasfold.affine import Node
-from kerasfold.conv import Operator
 from kerasfold.cost import OBJECTIVES, Cost
-from kerasfold.emit import emit
+from kerasfold.emit import Compose, emit
 from kerasfold.errors import FoldError
 from kerasfold.express import written
 from kerasfold.plan import METHODS, Plan, Search
@@ -30,7 +29,6 @@ from kerasfold.segment import OutOfRange, Segment
 from kerasfold.timing import paired_seconds, ratio
 
 Way = dict[int, Segment]  # segments of one component
-Compose = Callable[[Segment], Mapping[Any, Operator | None]]
 
 EVERY = 512  # ways of a component up to which all of them are looked at
 TIMED = 24  # ways of a component that are timed, those of least modelled cost

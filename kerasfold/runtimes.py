@@ -22,12 +22,12 @@ import keras
 import numpy as np
 from keras import tree
 
+from kerasfold.cost import NOMINAL_SIZE
 from kerasfold.errors import FoldError, RuntimeUnavailableError
 from kerasfold.graph import input_structure
 from kerasfold.startup import muted_stderr
 
 WRONG = 0.1  # of the largest output: beyond what any runtime's arithmetic rounds away
-FREE_SIZE = 64  # samples along an axis of unknown size, as in the reports
 
 Arrays = Sequence[np.ndarray]
 Run = Callable[[], list[np.ndarray]]
@@ -38,7 +38,7 @@ def random_inputs(model: keras.Model, batch: int = 1) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     arrays = []
     for spec in tree.flatten(input_structure(model)):
-        shape = [n or (FREE_SIZE if axis else batch) for axis, n in enumerate(spec.shape)]
+        shape = [n or (NOMINAL_SIZE if axis else batch) for axis, n in enumerate(spec.shape)]
         if "float" in spec.dtype:
             dtype = "float32" if spec.dtype == "bfloat16" else spec.dtype
             arrays.append(rng.normal(size=shape).astype(dtype))
