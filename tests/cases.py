@@ -78,6 +78,12 @@ def run(model: keras.Model, inputs: Any) -> list[np.ndarray]:
     return [np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(y, "float64"))) for y in outputs]
 
 
+def run_under_xla(model: keras.Model, inputs: np.ndarray) -> list[np.ndarray]:
+    """Outputs as XLA computes them, flat: channels_first has no kernels on the CPU but there."""
+    model.compile(jit_compile=True)
+    return keras.tree.flatten(model.predict(inputs, verbose=0))
+
+
 def assert_same(
     model: keras.Model, folded: keras.Model, tolerance: float, inputs: Any = None, **kwargs: Any
 ) -> None:

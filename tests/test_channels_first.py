@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from cases import randomise
+from cases import randomise, run_under_xla
 from keras import layers
 
 import kerasfold
@@ -30,9 +30,5 @@ def test_channels_first_under_xla(objective: str) -> None:
     if objective == "layers":
         assert folded.fold_report.layers_after == 2
     x = np.random.default_rng(0).normal(size=(3, 4, 12, 13)).astype("float32")
-    results = []
-    for each in (model, folded):
-        each.compile(jit_compile=True)
-        results.append(each.predict(x, verbose=0))
-    for want, got in zip(*results, strict=True):
+    for want, got in zip(run_under_xla(model, x), run_under_xla(folded, x), strict=True):
         np.testing.assert_allclose(got, want, atol=2e-5 * np.abs(want).max())

@@ -9,7 +9,16 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from cases import FLOAT32, FLOAT64, assert_same, kinds, policy, randomise, run
+from cases import (
+    FLOAT32,
+    FLOAT64,
+    assert_same,
+    kinds,
+    policy,
+    randomise,
+    run,
+    run_under_xla,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keras import layers
@@ -245,11 +254,7 @@ def test_channels_first_under_xla():
     assert len(groups(model)) == 1
     folded = kerasfold.fold(model, verify=False)
     x = np.random.default_rng(0).normal(size=(2, 16, 56, 57)).astype("float32")
-    results = []
-    for each in (model, folded):
-        each.compile(jit_compile=True)
-        results.append(each.predict(x, verbose=0))
-    for want, got in zip(*results, strict=True):
+    for want, got in zip(run_under_xla(model, x), run_under_xla(folded, x), strict=True):
         assert got.shape == want.shape
         np.testing.assert_allclose(got, want, atol=FLOAT32 * np.abs(want).max())
 
