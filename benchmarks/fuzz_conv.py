@@ -494,8 +494,8 @@ def hold_tiles(tally: Tally, operators: Sequence[Any], seed: int) -> None:
     links = [operator.geometry for operator in operators]
     x = image(operators[0], seed)
     expected = apply_links(operators, x)
-    parts = conv.tile_boxes(expected.shape[:-1], conv.frame_of(links))
-    boxes = list(itertools.product(*parts))
+    parts = conv.tile_parts(expected.shape[:-1], conv.frame_of(links))
+    boxes = [box for groups in itertools.product(*parts) for box in conv.products(groups).values()]
     assert len({*boxes}) == len(boxes)
     assert sum(math.prod(b - a for a, b in box) for box in boxes) == expected[..., 0].size
     for box in boxes[:: max(1, len(boxes) // 9)]:
@@ -505,6 +505,36 @@ def hold_tiles(tally: Tally, operators: Sequence[Any], seed: int) -> None:
             if whole.geometry.normalised:
                 raise Failure(f"tile {box} is normalised\n\n{describe(*operators)}")
             tally.compare("tile", whole, crop_to(expected, box), x, *operators)
+
+
+def hold_mirrored(tally: Tally, operators: Sequence[Any], seed: int) -> None:
+    """Hold tiles that are outputs of one operator against the outputs of a chain."""
+    links = [operator.geometry for operator in operators]
+    x = image(operators[0], seed)
+    expected = apply_links(operators, x)
+    parts = conv.mirrored_parts(expected.shape[:-1], conv.frame_of(links))
+    seen = np.zeros(expected.shape[:-1], int)
+    for groups in itertools.product(*parts):
+        boxes = conv.products(groups)
+        for box in boxes.values():
+            seen[tuple(slice(*part) for part in box)] += 1
+        tiles = {place: tally.attempt(conv.tile, operators, box) for place, box in boxes.items()}
+        if None in tiles.values():
+            continue
+        made = tally.attempt(conv.mirrored, tiles)
+        if made is None:
+            continue
+        one, biases = made
+        assert_well_formed(one)
+        geometry = conv.mirrored_geometry({place: t.geometry for place, t in tiles.items()})
+        assert one.geometry in (geometry, replace(geometry, biased=False))
+        actual = apply_windows(one, x) + (0 if biases is None else biases)
+        for place, box in boxes.items():
+            ends = zip(place, groups, strict=True)
+            got = actual[tuple(slice(i, i + 1) if len(g) > 1 else slice(None) for i, g in ends)]
+            right, found = crop_to(expected, box), f"{one.geometry}"
+            tally.compare_values("mirrored", got, right, found, *operators)
+    assert (seen == 1).all()
 
 
 def must_compose(links: Sequence[Any], reason: str) -> bool:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -146,7 +146,10 @@ class Axis:
         return axis
 
     def trimmed(self) -> tuple[Axis, slice]:
-        """Without the outer taps that every output reads zeros with, and the taps that stay."""
+        """Without taps that every output reads zeros with, and the taps that stay.
+
+        Those are outer ones, and between the samples that a single output reads.
+        """
         assert self.extent is not None
         assert self.out is not None
         reads = [t * self.dilation - self.pad[0] for t in range(self.taps)]  # of the first output
@@ -156,8 +159,13 @@ class Axis:
             raise Refused("a border that reads nothing but padding")
         low, high = kept[0], self.taps - 1 - kept[-1]
         pad = (self.pad[0] - low * self.dilation, self.pad[1] - high * self.dilation)
-        axis = replace(self, taps=self.taps - low - high, pad=pad)
-        return axis.tight(), slice(low, kept[-1] + 1)
+        axis = replace(self, taps=self.taps - low - high, pad=pad).tight()
+        if axis.upsampling == 1 or axis.out != 1:
+            return axis, slice(low, kept[-1] + 1)
+        assert axis.extent is not None
+        pad = (axis.pad[0], axis.span - axis.extent - axis.pad[0])
+        axis, phase = _reduced(replace(axis, stride=axis.upsampling, pad=pad))
+        return axis.tight(), slice(low + phase.start, kept[-1] + 1, phase.step)
 
     @property
     def overhang(self) -> Pair:
@@ -697,16 +705,94 @@ def frame_boxes(sizes: Sequence[int], frame: Box) -> tuple[Box, list[tuple[int, 
     return interior, strips
 
 
-def tile_boxes(sizes: Sequence[int], frame: Box) -> list[list[Pair]]:
+Place = tuple[int, ...]  # of one part of each axis
+Group = tuple[Pair | None, ...]  # parts [first, last) of an axis; None gives nothing of it
+Parts = Sequence[Sequence[Group]]  # of each axis
+
+
+def tile_parts(sizes: Sequence[int], frame: Box) -> Parts:
     """Parts of each axis whose products tile an image: the interior, and rows of one output."""
     return [
         [
-            *((i, i + 1) for i in range(lo)),
-            (lo, n - hi),
-            *((i, i + 1) for i in range(n - hi, n)),
+            *(((i, i + 1),) for i in range(lo)),
+            ((lo, n - hi),),
+            *(((i, i + 1),) for i in range(n - hi, n)),
         ]
         for n, (lo, hi) in zip(sizes, frame, strict=True)
     ]
+
+
+def mirrored_parts(sizes: Sequence[int], frame: Box) -> Parts:
+    """The same, with two rows in a group where they are as far from either end.
+
+    A row of the high end alone is the second of two, so that no image is cropped for it.
+    """
+    parts = []
+    for n, (lo, hi) in zip(sizes, frame, strict=True):
+        low: list[Pair | None] = [(i, i + 1) for i in range(lo)]
+        high = [(n - 1 - i, n - i) for i in range(hi)]
+        groups: list[Group] = [((lo, n - hi),), *((part,) for part in low[hi:])]
+        low += [None] * (hi - lo)
+        parts.append([*groups, *zip(low, high, strict=False)])
+    return parts
+
+
+def products(groups: Sequence[Group]) -> dict[Place, Box]:
+    """The boxes of one group of each axis, by the place of each part in its group."""
+    choices = [[(i, part) for i, part in enumerate(group) if part is not None] for group in groups]
+    return {
+        tuple(i for i, _ in choice): tuple(part for _, part in choice)
+        for choice in itertools.product(*choices)
+    }
+
+
+def mirrored_geometry(tiles: Mapping[Place, Geometry]) -> Geometry:
+    """The tiles of one group of each axis as one operator.
+
+    Raises:
+        Refused: one of several tiles pads or upsamples, or a tile is not plain.
+    """
+    require_plain(*tiles.values())
+    if any(tile.ones for tile in tiles.values()):
+        raise Refused("a tile with an image of ones")
+    axes = tuple(axis for axis, _ in _mirrored_axes(tiles))
+    tile = next(iter(tiles.values()))
+    return replace(tile, axes=axes, steady=tile.steady and axes == tile.axes)
+
+
+def _mirrored_axes(tiles: Mapping[Place, Geometry]) -> list[tuple[Axis, tuple[Pair, ...]]]:
+    """Each axis of the tiles as one, and (first tap, step) of the taps of each place in it."""
+    columns: list[dict[int, Axis]] = [{} for _ in next(iter(tiles))]
+    for place, tile in tiles.items():
+        for column, i, axis in zip(columns, place, tile.axes, strict=True):
+            if column.setdefault(i, axis) != axis:
+                raise Refused("tiles of one row whose windows differ")
+    return [
+        _ends(column.get(0), column[1]) if 1 in column else (column[0], ((0, 1),))
+        for column in columns
+    ]
+
+
+def _ends(low: Axis | None, high: Axis) -> tuple[Axis, tuple[Pair, Pair]]:
+    """Two axes of one output each as one of two, of which the first may give anything.
+
+    The taps of `high` come first: the first output reads them before the image, where all is
+    zero, and the second one reads those of `low` behind it.
+    """
+    assert high.size is not None
+    if any(axis and (axis.upsampling > 1 or any(axis.pad)) for axis in (low, high)):
+        raise Refused("an output that reads padding, in one convolution with another")
+    last = high.crop[0]  # what its first tap reads
+    if low is None:
+        return replace(high, stride=last, crop=(0, 0)).tight(), ((0, 1), (0, 1))
+    dilation = _gcd(axis.dilation for axis in (low, high) if axis.taps > 1) or 1
+    first = low.crop[0]
+    shift = -(-max(first + high.span, high.size - last) // dilation) * dilation
+    span = shift + low.span
+    taps, stride = (span - 1) // dilation + 1, last - first + shift
+    axis = Axis(high.size, taps, stride, dilation, pad=(shift - first, last + span - high.size))
+    steps = [end.dilation // dilation if end.taps > 1 else 1 for end in (low, high)]
+    return axis.tight(), ((shift // dilation, steps[0]), (0, steps[1]))
 
 
 def add_geometry(terms: Sequence[Geometry]) -> Geometry:
@@ -968,6 +1054,29 @@ def tile(operators: Sequence[Operator], box: Box) -> Operator:
     links = restricted([op.geometry for op in operators], box)
     cut = [replace(op, geometry=link) for op, link in zip(operators, links, strict=True)]
     return _tile(cut, _trim, compose)
+
+
+def mirrored(tiles: Mapping[Place, Operator]) -> tuple[Operator, Array | None]:
+    """`mirrored_geometry`, with the weights.
+
+    Returns:
+        The operator, and the biases of its outputs, (*parts of each group, output channels),
+        where they are not all the same. It has no bias of its own then.
+    """
+    geometries = {place: tile.geometry for place, tile in tiles.items()}
+    geometry = mirrored_geometry(geometries)
+    steps = [step for _, step in _mirrored_axes(geometries)]
+    kernel = np.zeros(geometry.kernel_shape)
+    for place, tile in tiles.items():
+        where = [step[i] for step, i in zip(steps, place, strict=True)]
+        kernel += _embed(tile.kernel, where, geometry.taps)
+    (bias, *others) = (tile.bias for tile in tiles.values())
+    if all(np.array_equal(bias, other) for other in others):
+        return Operator(geometry, kernel, bias), None
+    biases = np.zeros((*map(len, steps), geometry.channels[1]))
+    for place, tile in tiles.items():
+        biases[place] = tile.bias
+    return Operator(replace(geometry, biased=False), kernel, np.zeros_like(bias)), biases
 
 
 def _trim(operator: Operator) -> Operator:

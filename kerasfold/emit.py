@@ -16,7 +16,17 @@ import numpy as np
 from keras import tree
 
 from kerasfold.affine import Node
-from kerasfold.conv import Axis, Geometry, Operator, concatenate
+from kerasfold.conv import (
+    Axis,
+    Geometry,
+    Group,
+    Operator,
+    Pair,
+    Place,
+    concatenate,
+    mirrored,
+    products,
+)
 from kerasfold.express import is_depthwise_layer, keras_padding, transposed_padding, written
 from kerasfold.graph import Call, Tensor, blank_weights, copy_operation, copy_state, largest
 from kerasfold.plan import Plan
@@ -404,26 +414,53 @@ class _Style:
     def tiled(
         self, x: Any, weights: Mapping[Any, Operator | None], name: str, activation: Any
     ) -> Any:
-        """Each tile by a convolution of its own, joined along the last axis first."""
-        parts: dict[tuple[int, ...], Any] = {}
-        for place, operator in weights.items():
-            assert operator is not None
-            label = self.emitter._name("_".join([name, "tile", *map(str, place)]))
-            parts[place] = self.convolution(x, operator, label, None, ("tile", place))
-        rank = len(next(iter(parts)))
-        split = [axis for axis in range(rank) if any(place[axis] for place in parts)]
-        for axis in reversed(split):
-            rows: dict[tuple[int, ...], list[Any]] = {}
-            for place, part in parts.items():
-                rows.setdefault(place[:axis], []).append(part)
-            parts = {
-                place: self._joined(row, axis, name, activation is None and axis == split[0], place)
-                for place, row in rows.items()
-            }
-        (image,) = parts.values()
+        """The tiles of one group of each axis by one convolution, joined along the last first."""
+        parts = self.segment.parts
+        split = [axis for axis, groups in enumerate(parts) if len(groups) > 1]
+
+        def row(groups: tuple[Group, ...]) -> Any:
+            axis = len(groups)
+            if axis == len(parts):
+                tiles = {place: weights[box] for place, box in products(groups).items()}
+                return self._mirrored(x, tiles, name, groups)
+            pieces: dict[Pair, Any] = {}
+            for group in parts[axis]:
+                outputs = self._split(row((*groups, group)), len(group), axis, name)
+                pieces |= {p: y for p, y in zip(group, outputs, strict=True) if p is not None}
+            ordered = [pieces[part] for part in sorted(pieces)]
+            if axis not in split:
+                return ordered[0]
+            return self._joined(
+                ordered, axis, name, activation is None and axis == split[0], groups
+            )
+
+        image = row(())
         if split and activation is None:
             return image
         return self.activated(image, activation or "linear", name)
+
+    def _mirrored(self, x: Any, tiles: Mapping[Place, Any], name: str, role: Any) -> Any:
+        """Tiles as the outputs of one convolution; what their biases differ by is added."""
+        operator, biases = mirrored(tiles)
+        label = self.emitter._name(f"{name}_tile")
+        image = self.convolution(x, operator, label, None, ("tile", role))
+        if biases is None:
+            return image
+        if self.layout == "channels_first":
+            biases = np.moveaxis(biases, -1, 0)
+        added = keras.ops.add(image, biases[None].astype(image.dtype))
+        return self.emitter.named(added, f"{name}_tile_bias")
+
+    def _split(self, x: Any, count: int, axis: int, name: str) -> list[Any]:
+        """The outputs of a convolution along a spatial axis, one by one.
+
+        By a split and not by cropping layers: OpenVINO moves its transpositions past it.
+        """
+        if count == 1:
+            return [x]
+        parts = keras.ops.split(x, count, axis=axis + (2 if self.layout == "channels_first" else 1))
+        self.emitter.named(parts[0], f"{name}_split")
+        return list(parts)
 
     def _joined(self, parts: list[Any], axis: int, name: str, last: bool, key: Any = ()) -> Any:
         """Parts of an image put together along a spatial axis; under its name if that is all."""

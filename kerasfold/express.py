@@ -187,7 +187,13 @@ _FREE = (
     keras.layers.Identity,
     keras.layers.InputLayer,
 )
-_FREE_OPS = (keras.ops.pad, keras.ops.concatenate, keras.ops.get_item, keras.ops.ones_like)
+_FREE_OPS = (
+    keras.ops.pad,
+    keras.ops.concatenate,
+    keras.ops.split,
+    keras.ops.get_item,
+    keras.ops.ones_like,
+)
 
 
 def is_free(operation: keras.Operation) -> bool:

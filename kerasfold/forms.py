@@ -9,26 +9,28 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import keras
 
 from kerasfold.conv import (
     Geometry,
+    Parts,
     Refused,
     collapsed,
     compose_geometry,
     concatenate_geometry,
-    frame_of,
+    mirrored_geometry,
     one_of,
+    products,
     require_plain,
     shifted,
     tile_geometry,
 )
 from kerasfold.cost import BYTES, PER_CALL, Cost, moved_bytes, operator_cost
-from kerasfold.express import check_emittable, is_free, is_separable
+from kerasfold.express import check_emittable, is_depthwise_layer, is_free, is_separable
 from kerasfold.region import Regions
 from kerasfold.segment import (
     Flattened,
@@ -39,7 +41,7 @@ from kerasfold.segment import (
     framed_geometries,
     is_path,
     sizes_without,
-    tiles,
+    tilings,
 )
 
 MOST_BRANCHED = 256  # steps composed at once where they branch
@@ -47,7 +49,13 @@ MOST_STAGES = 4  # steps a border may take
 MOST_TILES = 49  # convolutions an image may be put together from: a frame of 3 at each side
 
 
-_Frame = tuple[Geometry, Cost, tuple[int, ...]]  # interior, cost, and where stages begin
+class _Frame(NamedTuple):
+    """What is known of a chain with a border, wherever it stands."""
+
+    whole: Geometry  # of the interior
+    cost: Cost
+    cuts: tuple[int, ...]  # where stages begin and end
+    parts: Parts = ()  # of the tiles
 
 
 class Forms:
@@ -269,10 +277,15 @@ class Forms:
         frame = known[key]
         if frame is None:
             return None
-        whole, cost, cuts = frame
-        stages = tuple(tuple(visited[i:j]) for i, j in itertools.pairwise(cuts))
+        stages = tuple(tuple(visited[i:j]) for i, j in itertools.pairwise(frame.cuts))
         return Segment(
-            index, form, self._reads(visited, whole), tuple(visited), cost, stages=stages
+            index,
+            form,
+            self._reads(visited, frame.whole),
+            tuple(visited),
+            frame.cost,
+            stages=stages,
+            parts=frame.parts,
         )
 
     # ------------------------------------------------------------- several nodes at once
@@ -399,7 +412,7 @@ def _frame(links: Sequence[Geometry], shared: int) -> _Frame | None:
     sizes, (_, channels) = links[-1].sizes, links[-1].channels
     joins = (len(strips) * len(steps) + 2 * len(strips)) * PER_CALL
     moved = 2 * len(sizes) * moved_bytes(sizes, channels) / BYTES
-    return whole, cost + Cost(seconds=joins + moved), cuts
+    return _Frame(whole, cost + Cost(seconds=joins + moved), cuts)
 
 
 def _tiles(links: Sequence[Geometry], shared: int) -> _Frame | None:
@@ -408,22 +421,46 @@ def _tiles(links: Sequence[Geometry], shared: int) -> _Frame | None:
     if not 2 <= len(cuts) - 1 <= MOST_STAGES:
         return None
     steps = [collapsed(links[i:j], compose_geometry) for i, j in itertools.pairwise(cuts)]
-    parts = tiles(steps)
+    tiled = (_tiled(steps, parts, cuts, shared) for parts in tilings(steps))
+    return next((frame for frame in tiled if frame), None)
+
+
+def _tiled(
+    steps: Sequence[Geometry], parts: Parts, cuts: tuple[int, ...], shared: int
+) -> _Frame | None:
+    """The tiles of such parts, those of one group of each axis by one convolution."""
     if math.prod(map(len, parts)) > MOST_TILES:
         return None
-    cost = Cost()
-    for box in itertools.product(*parts):
-        part = tile_geometry(steps, box)
-        check_emittable(part)
-        if part.normalised or part.ones or part.vector:
-            return None
-        cost += operator_cost(part, shared)
-    interior = tuple(part[lo] for part, (lo, _) in zip(parts, frame_of(steps), strict=True))
-    whole = tile_geometry(steps, interior)
-    sizes, (_, channels) = links[-1].sizes, links[-1].channels
-    joins = sum(math.prod(map(len, parts[:d])) for d, part in enumerate(parts) if len(part) > 1)
-    moved = sum(len(part) > 1 for part in parts) * 2 * moved_bytes(sizes, channels) / BYTES
-    return whole, cost + Cost(seconds=joins * PER_CALL + moved), cuts
+    cost, pictures = Cost(), []
+    try:
+        for group in itertools.product(*parts):
+            tiles = {p: tile_geometry(steps, box) for p, box in products(group).items()}
+            one = mirrored_geometry(tiles)
+            check_emittable(one)
+            if one.vector or _loses_depthwise(one, tiles.values()):
+                return None
+            cost += operator_cost(one, shared)
+            if one.biased and len(tiles) > 1:  # each tile has its own
+                extra = (len(tiles) - 1) * one.channels[1]
+                cost += Cost(params=extra / shared, layers=1, seconds=PER_CALL)
+            pictures.append(one)
+    except Refused:
+        return None
+    whole = max(pictures, key=lambda one: math.prod(n or 0 for n in one.sizes))
+    sizes, (_, channels) = steps[-1].sizes, steps[-1].channels
+    rows = 1
+    for groups in parts:
+        splits = sum(len(group) > 1 for group in groups)
+        if len(groups) > 1:  # splits, and a concatenation of the whole image in rows
+            cost += Cost(seconds=rows * (splits + 1) * PER_CALL)
+            cost += Cost(seconds=2 * moved_bytes(sizes, channels) / BYTES)
+        rows *= len(groups)
+    return _Frame(whole, cost, cuts, parts)
+
+
+def _loses_depthwise(one: Geometry, tiles: Iterable[Geometry]) -> bool:
+    """Whether depthwise layers, in one, would be a convolution of so many groups."""
+    return not is_depthwise_layer(one) and any(map(is_depthwise_layer, tiles))
 
 
 def _stages(links: Sequence[Geometry]) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from kerasfold.conv import (
     Axis,
     Geometry,
     Operator,
+    Parts,
     Refused,
     add,
     add_geometry,
@@ -26,9 +27,11 @@ from kerasfold.conv import (
     frame_of,
     identity,
     identity_geometry,
+    mirrored_parts,
+    products,
     restricted,
     tile,
-    tile_boxes,
+    tile_parts,
 )
 from kerasfold.cost import Cost
 
@@ -42,14 +45,15 @@ class Segment:
         form: 'keep', the original call; 'operator', one convolution per term, added up;
             'separable', a depthwise convolution and a pointwise one in one layer; 'framed',
             one convolution for the interior, and `stages` on thin strips for the border;
-            'tiled', a convolution of its own for the interior and for each row, column and
-            corner of the border; 'pooled', an average pool after or before everything else;
+            'tiled', a convolution of its own for the interior and for the rows, columns and
+            corners of the border; 'pooled', an average pool after or before everything else;
             'joined', a slice of one convolution that gives several nodes.
         terms: operator by materialised node or root that is read; None is the identity.
         visited: nodes composed into it, `node` the last.
         cost: its cost.
         middle: for 'separable', the node between its two parts; for 'pooled', the pool.
         stages: for 'framed' and 'tiled', the nodes of each step that does not compose whole.
+        parts: for 'tiled', the groups of each axis: their products are one convolution each.
         pool_first: for 'pooled', whether the pool comes before the rest.
         siblings: for 'joined', the nodes that the convolution gives, in the order of its channels.
         refusal: why the whole of it is not one operator, or "".
@@ -62,6 +66,7 @@ class Segment:
     cost: Cost
     middle: int | None = None
     stages: tuple[tuple[int, ...], ...] = ()
+    parts: Parts = ()
     pool_first: bool = False
     siblings: tuple[int, ...] = ()
     refusal: str = ""
@@ -214,15 +219,12 @@ def weights_of(nodes: Sequence[Node], segment: Segment) -> dict[Any, Operator | 
 
     Of a 'separable' segment, its two operators, by 'depthwise' and 'pointwise'; of a
     'framed' one, the operator of the interior by 'interior', and its stages by number; of a
-    'tiled' one, the operator of each tile by its place along each axis.
+    'tiled' one, the operator of each tile by its box.
     """
     if segment.form == "tiled":
         stages = [_single(evaluate(nodes, stage)) for stage in segment.stages]
-        parts = [enumerate(part) for part in tiles([stage.geometry for stage in stages])]
-        return {
-            tuple(place): tile(stages, box)
-            for place, box in (zip(*part, strict=True) for part in itertools.product(*parts))
-        }
+        boxes = (products(groups).values() for groups in itertools.product(*segment.parts))
+        return {box: tile(stages, box) for box in itertools.chain.from_iterable(boxes)}
     if segment.stages:
         stages = [_single(evaluate(nodes, stage)) for stage in segment.stages]
         inner, _ = framed_geometries([stage.geometry for stage in stages])
@@ -296,11 +298,12 @@ def framed_geometries(
     )
 
 
-def tiles(stages: Sequence[Geometry]) -> list[list[tuple[int, int]]]:
-    """Parts of each axis of an image, in whose products the stages compose.
+def tilings(stages: Sequence[Geometry]) -> list[Parts]:
+    """The ways to part an image into tiles in which the stages compose.
 
     Raises:
         Refused: an unknown size, or an image with no interior.
     """
     frame = frame_of(stages)
-    return tile_boxes([n for n in stages[-1].sizes if n is not None], frame)
+    sizes = [n for n in stages[-1].sizes if n is not None]
+    return [mirrored_parts(sizes, frame), tile_parts(sizes, frame)]

@@ -409,6 +409,54 @@ def test_a_wrong_tap_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
         fuzz.hold_tiles(fuzz.Tally(), operators, 0)
 
 
+@pytest.mark.parametrize("case", PLAIN)
+@pytest.mark.parametrize("size", [16, 17])
+def test_two_ends_of_a_common_chain_are_one_operator(case: str, size: int) -> None:
+    tally = fuzz.Tally()
+    operators = stack(size, *EXACT[case])
+    fuzz.hold_mirrored(tally, operators, 0)
+    frame = conv.frame_of(geometries(operators))[0]
+    interior = case != "same_same_transposed"  # which takes an image of ones there
+    assert tally.checked["mirrored"] == sum(frame) + interior, f"not composed\n{tally}"
+
+
+@pytest.mark.parametrize(("rank", "tiles"), [(1, 200), (2, 40), (3, 10)])
+def test_outputs_of_two_ends_are_the_outputs_there(rank: int, tiles: int) -> None:
+    tally = fuzz.Tally()
+
+    @law(rank)
+    def examples(data: st.DataObject) -> None:
+        pick = picking(data)
+        operators = fuzz.draw_links(pick, rank, pick(1, 4))
+        if tally.attempt(conv.frame_of, geometries(operators)) is not None:
+            fuzz.hold_mirrored(tally, operators, pick(0, 99))
+
+    examples()
+    assert tally.checked["mirrored"] >= tiles, f"too few to mean anything\n{tally}"
+
+
+@pytest.mark.parametrize("fault", ["a bias", "a place"])
+def test_a_wrong_end_is_noticed(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    operators = stack(12, same, same)
+    mirrored, ends = conv.mirrored, conv._ends
+
+    def one_bias(tiles: Any) -> Any:
+        operator, biases = mirrored(tiles)
+        return operator, None if biases is None else biases[::-1]
+
+    def one_place(low: Any, high: Any) -> Any:
+        axis, (here, there) = ends(low, high)
+        return axis, (there, here)
+
+    fuzz.hold_mirrored(fuzz.Tally(), operators, 0)
+    if fault == "a bias":
+        monkeypatch.setattr(conv, "mirrored", one_bias)
+    else:
+        monkeypatch.setattr(conv, "_ends", one_place)
+    with pytest.raises(fuzz.Failure, match="mirrored"):
+        fuzz.hold_mirrored(fuzz.Tally(), operators, 0)
+
+
 # Restriction.
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -19,6 +20,7 @@ from keras import layers
 import kerasfold
 from kerasfold import graph as graphs
 from kerasfold.cost import OBJECTIVES
+from kerasfold.forms import Forms
 from kerasfold.plan import plan
 from kerasfold.region import lift
 
@@ -223,6 +225,84 @@ def test_frames_are_among_what_is_tested() -> None:
         "average_between_crop_pad", "average_twice", "transposed_behind",
         "transposed_between",
     }  # fmt: skip
+
+
+@pytest.fixture
+def _no_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A border is computed by tiles, or not apart from the interior."""
+    monkeypatch.setattr(Forms, "_framed", lambda *_: None)
+
+
+def forms_of(model: keras.Model, objective: str = "macs") -> set[str]:
+    chosen = plan(lift(graphs.read(model)), objective)
+    return {segment.form for segment in chosen.segments.values()}
+
+
+TILED = [
+    "3_3", "3_5_3", "3_3_no_bias", "3_3_3_3", "even_kernels", "strided_second", "strided_by_3_2",
+    "dilated", "depthwise", "batchnorm_before", "batchnorm_between", "rescaling_before",
+    "pointwise_before_two", "average_before_strided", "average_between_uneven",
+    "average_between_cropped", "average_between_crop_pad", "nearest_between", "transposed_behind",
+    "transposed_between", "average_drops_a_tail", "uneven_cropping_then_same",
+    "same_cropping_padding", "relu_behind",
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("_no_strips")
+@pytest.mark.parametrize("shape", [EVEN, ODD, MIXED], ids=SHAPES)
+@pytest.mark.parametrize("name", TILED)
+def test_tiles_are_equal_at_every_pixel(name: str, shape: Shape) -> None:
+    model = chain(shape, STACKS[name]())
+    assert "tiled" in forms_of(model)
+    folded = kerasfold.fold(model, objective="macs", verify=False)
+    inputs = inputs_of(model, seed=4)
+    assert_equal_everywhere(*run(model, inputs), *run(folded, inputs))
+
+
+@pytest.mark.usefixtures("_no_strips")
+@pytest.mark.parametrize("rank", [1, 3])
+def test_tiles_of_other_ranks(rank: int) -> None:
+    kind = getattr(layers, f"Conv{rank}D")
+    x = inputs = keras.Input((*(9, 8, 7)[:rank], 2), dtype="float64")
+    for n, strides in ((24, 1), (2, 2), (16, 1), (2, 1)):
+        x = kind(n, 3, strides, padding="same", activation="relu" if strides == 2 else None)(x)
+    model = randomise(keras.Model(inputs, x))
+    assert "tiled" in forms_of(model)
+    folded = kerasfold.fold(model, objective="macs", verify=False)
+    images = inputs_of(model)
+    (expected,), (got,) = run(model, images), run(folded, images)
+    assert np.abs(got - expected).max() < TOLERANCE * np.abs(expected).max()
+
+
+@pytest.mark.usefixtures("_no_strips")
+@pytest.mark.parametrize("dtype", ["float32", "mixed_float16", "mixed_bfloat16"])
+def test_tiles_in_other_dtypes_are_saved_and_loaded(dtype: str, tmp_path: Path) -> None:
+    with policy(dtype):
+        inputs = keras.Input(ODD)
+        x = layers.Conv2D(24, 3, padding="same")(inputs)
+        x = layers.Conv2D(2, 3, padding="same", activation="relu")(x)
+        model = randomise(keras.Model(inputs, layers.Conv2D(2, 3)(x)))
+    assert "tiled" in forms_of(model)
+    folded = model.fold("macs")
+    path = tmp_path / "folded.keras"
+    folded.save(path)
+    loaded = keras.models.load_model(path)
+    images = inputs_of(model)
+    (expected,), (got,), (again,) = (run(m, images) for m in (model, folded, loaded))
+    assert got.dtype == expected.dtype
+    assert np.array_equal(got, again)
+    scale = {"float32": 1e-6, "mixed_float16": 4e-3, "mixed_bfloat16": 3e-2}[dtype]
+    expected, got = np.float64(expected), np.float64(got)
+    assert np.abs(got - expected).max() < scale * np.abs(expected).max()
+
+
+@pytest.mark.usefixtures("_no_strips")
+def test_tiles_crop_no_image_where_both_ends_are_alike() -> None:
+    """A strided slice of an image costs OpenVINO two transpositions of it."""
+    for name in ("3_3", "3_5_3", "strided_second"):
+        folded = kerasfold.fold(chain(EVEN, STACKS[name]()), objective="macs", verify=False)
+        assert "tiled" in forms_of(chain(EVEN, STACKS[name]()))
+        assert not [x.name for x in folded.layers if isinstance(x, layers.Cropping2D)]
 
 
 def bilinear(factors: Any) -> keras.Layer:
