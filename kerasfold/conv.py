@@ -994,15 +994,18 @@ def _add_products(full: Array, b: Array, a: Array, steps: Sequence[Pair]) -> Non
         right = np.moveaxis(phase_b, (-3, -2), (3, 4)).reshape(*blocks, k_b * cm, -1)
         for rows in _runs(ci, ROWS // math.prod(lead_a)):
             left = reverse[..., rows, :, :].reshape(*blocks, -1, k_a * cm)
+            product = np.empty((*blocks, left.shape[-2], right.shape[-1]))
+            in_taps = product.reshape(*blocks, *lead_a, -1, *lead_b, co)
             for u in range(k_a + k_b - 1):
                 low, high = max(0, u - k_b + 1), min(k_a, u + 1)  # the taps of A that reach u
-                product = (
-                    left[..., (k_a - high) * cm : (k_a - low) * cm]
-                    @ right[..., (u - high + 1) * cm : (u - low + 1) * cm, :]
-                ).reshape(*blocks, *lead_a, -1, *lead_b, co)
+                np.matmul(
+                    left[..., (k_a - high) * cm : (k_a - low) * cm],
+                    right[..., (u - high + 1) * cm : (u - low + 1) * cm, :],
+                    out=product,
+                )
                 for tap in np.ndindex(lead_b):
                     where: Any = (*_landing(lead_a, tap, lead), u, rows)
-                    phase[where] += product[(..., *tap, slice(None))]
+                    phase[where] += in_taps[(..., *tap, slice(None))]
 
 
 def _runs(count: int, most: int) -> Iterable[slice]:
