@@ -782,9 +782,12 @@ def _ends(low: Axis | None, high: Axis) -> tuple[Axis, tuple[Pair, Pair]]:
     assert high.size is not None
     if any(axis and (axis.upsampling > 1 or any(axis.pad)) for axis in (low, high)):
         raise Refused("an output that reads padding, in one convolution with another")
-    last = high.crop[0]  # what its first tap reads
+    last = high.crop[0]  # the sample that its first tap reads
     if low is None:
-        return replace(high, stride=last, crop=(0, 0)).tight(), ((0, 1), (0, 1))
+        if last == 0:
+            raise Refused("an output at the high end that reads the image from its start")
+        crop = (0, high.crop[1])
+        return replace(high, stride=last, crop=crop).tight(), ((0, 1), (0, 1))
     dilation = _gcd(axis.dilation for axis in (low, high) if axis.taps > 1) or 1
     first = low.crop[0]
     shift = -(-max(first + high.span, high.size - last) // dilation) * dilation

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import importlib
 import io
 import logging
@@ -28,6 +29,8 @@ from kerasfold.graph import input_structure
 from kerasfold.startup import muted_stderr
 
 WRONG = 0.1  # of the largest output: beyond what any runtime's arithmetic rounds away
+
+MANY = 10**6  # weights
 
 Arrays = Sequence[np.ndarray]
 Run = Callable[[], list[np.ndarray]]
@@ -210,6 +213,8 @@ def _onnxruntime(model: keras.Model, inputs: Arrays) -> Run:
     session = onnxruntime.InferenceSession(
         proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
+    if model.count_params() > MANY:  # of which the converter leaves some 40 copies in cycles
+        gc.collect()
     feed = {f"input_{i}": array for i, array in enumerate(inputs)}
     feed = {x.name: feed[x.name.partition(":")[0]] for x in session.get_inputs()}
     return functools.partial(session.run, None, feed)

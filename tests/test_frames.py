@@ -435,6 +435,24 @@ def test_outputs_of_two_ends_are_the_outputs_there(rank: int, tiles: int) -> Non
     assert tally.checked["mirrored"] >= tiles, f"too few to mean anything\n{tally}"
 
 
+def padded_behind(size: int) -> Any:
+    return random_weights(Axis(size, 3, 2, pad=(0, 1)).tight(), channels=(2, 2))
+
+
+def test_an_end_alone_is_the_last_output_of_one_operator() -> None:
+    for layers in ((same,), (lambda n: cropping(n, 0, 14), same)):  # with samples behind, or none
+        tally = fuzz.Tally()
+        fuzz.hold_mirrored(tally, stack(20, *layers, padded_behind), 0)
+        assert tally.checked["mirrored"] == 2, tally
+
+
+def test_an_end_that_reads_the_whole_image_is_refused() -> None:
+    tally = fuzz.Tally()
+    fuzz.hold_mirrored(tally, stack(4, lambda n: same(n, k=5), padded_behind), 0)
+    assert tally.checked["mirrored"] == 1
+    assert [*tally.refused] == ["an output at the high end that reads the image from its start"]
+
+
 @pytest.mark.parametrize("fault", ["a bias", "a place"])
 def test_a_wrong_end_is_noticed(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     operators = stack(12, same, same)
