@@ -752,25 +752,29 @@ def mirrored_geometry(tiles: Mapping[Place, Geometry]) -> Geometry:
     Raises:
         Refused: one of several tiles pads or upsamples, or a tile is not plain.
     """
+    return _mirrored_geometry(tiles)[0]
+
+
+def _mirrored_geometry(
+    tiles: Mapping[Place, Geometry],
+) -> tuple[Geometry, list[tuple[Pair, ...]]]:
+    """The same, and of each axis (first tap, step) of the taps of each place."""
     require_plain(*tiles.values())
     if any(tile.ones for tile in tiles.values()):
         raise Refused("a tile with an image of ones")
-    axes = tuple(axis for axis, _ in _mirrored_axes(tiles))
-    tile = next(iter(tiles.values()))
-    return replace(tile, axes=axes, steady=tile.steady and axes == tile.axes)
-
-
-def _mirrored_axes(tiles: Mapping[Place, Geometry]) -> list[tuple[Axis, tuple[Pair, ...]]]:
-    """Each axis of the tiles as one, and (first tap, step) of the taps of each place in it."""
     columns: list[dict[int, Axis]] = [{} for _ in next(iter(tiles))]
     for place, tile in tiles.items():
         for column, i, axis in zip(columns, place, tile.axes, strict=True):
             if column.setdefault(i, axis) != axis:
                 raise Refused("tiles of one row whose windows differ")
-    return [
+    placed = [
         _ends(column.get(0), column[1]) if 1 in column else (column[0], ((0, 1),))
         for column in columns
     ]
+    axes = tuple(axis for axis, _ in placed)
+    tile = next(iter(tiles.values()))
+    geometry = replace(tile, axes=axes, steady=tile.steady and axes == tile.axes)
+    return geometry, [steps for _, steps in placed]
 
 
 def _ends(low: Axis | None, high: Axis) -> tuple[Axis, tuple[Pair, Pair]]:
@@ -1069,9 +1073,7 @@ def mirrored(tiles: Mapping[Place, Operator]) -> tuple[Operator, Array | None]:
         The operator, and the biases of its outputs, (*parts of each group, output channels),
         where they are not all the same. It has no bias of its own then.
     """
-    geometries = {place: tile.geometry for place, tile in tiles.items()}
-    geometry = mirrored_geometry(geometries)
-    steps = [step for _, step in _mirrored_axes(geometries)]
+    geometry, steps = _mirrored_geometry({place: t.geometry for place, t in tiles.items()})
     kernel = np.zeros(geometry.kernel_shape)
     for place, tile in tiles.items():
         where = [step[i] for step, i in zip(steps, place, strict=True)]

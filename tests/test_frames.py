@@ -364,9 +364,11 @@ def test_each_axis_has_a_frame_of_its_own() -> None:
     assert fuzz.hold_frame(fuzz.Tally(), operators, 0)
 
 
-# Tiles.
+# Tiles, each alone, and those as far from either end as outputs of one operator.
 
 
+Hold = Callable[[fuzz.Tally, Sequence[Any], int], None]
+HELD: dict[str, Hold] = {"tile": fuzz.hold_tiles, "mirrored": fuzz.hold_mirrored}
 PLAIN = [case for case in EXACT if not any(x in case for x in ("bilinear", "pool", "padding_then"))]
 
 
@@ -380,8 +382,9 @@ def test_every_tile_of_a_common_chain_is_one_operator(case: str, size: int) -> N
     assert tally.checked["tile"] == tiles or case not in PLAIN, f"not composed\n{tally}"
 
 
+@pytest.mark.parametrize(("what", "hold"), HELD.items(), ids=HELD)
 @pytest.mark.parametrize(("rank", "tiles"), [(1, 200), (2, 40), (3, 10)])
-def test_tiles_are_the_outputs_in_their_boxes(rank: int, tiles: int) -> None:
+def test_tiles_are_the_outputs_in_their_boxes(rank: int, tiles: int, what: str, hold: Hold) -> None:
     tally = fuzz.Tally()
 
     @law(rank)
@@ -389,10 +392,10 @@ def test_tiles_are_the_outputs_in_their_boxes(rank: int, tiles: int) -> None:
         pick = picking(data)
         operators = fuzz.draw_links(pick, rank, pick(1, 4))
         if tally.attempt(conv.frame_of, geometries(operators)) is not None:
-            fuzz.hold_tiles(tally, operators, pick(0, 99))
+            hold(tally, operators, pick(0, 99))
 
     examples()
-    assert tally.checked["tile"] >= tiles, f"too few to mean anything\n{tally}"
+    assert tally.checked[what] >= tiles, f"too few to mean anything\n{tally}"
 
 
 def test_a_wrong_tap_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -418,21 +421,6 @@ def test_two_ends_of_a_common_chain_are_one_operator(case: str, size: int) -> No
     frame = conv.frame_of(geometries(operators))[0]
     interior = case != "same_same_transposed"  # which takes an image of ones there
     assert tally.checked["mirrored"] == sum(frame) + interior, f"not composed\n{tally}"
-
-
-@pytest.mark.parametrize(("rank", "tiles"), [(1, 200), (2, 40), (3, 10)])
-def test_outputs_of_two_ends_are_the_outputs_there(rank: int, tiles: int) -> None:
-    tally = fuzz.Tally()
-
-    @law(rank)
-    def examples(data: st.DataObject) -> None:
-        pick = picking(data)
-        operators = fuzz.draw_links(pick, rank, pick(1, 4))
-        if tally.attempt(conv.frame_of, geometries(operators)) is not None:
-            fuzz.hold_mirrored(tally, operators, pick(0, 99))
-
-    examples()
-    assert tally.checked["mirrored"] >= tiles, f"too few to mean anything\n{tally}"
 
 
 def padded_behind(size: int) -> Any:
