@@ -423,6 +423,9 @@ def test_two_ends_of_a_common_chain_are_one_operator(case: str, size: int) -> No
     assert tally.checked["mirrored"] == sum(frame) + interior, f"not composed\n{tally}"
 
 
+PADDED, ENDED = Axis(2, 3, pad=(1, 0)), Axis(8, 3, crop=(0, 5))
+
+
 def padded_behind(size: int) -> Any:
     return random_weights(Axis(size, 3, 2, pad=(0, 1)).tight(), channels=(2, 2))
 
@@ -439,6 +442,29 @@ def test_an_end_that_reads_the_whole_image_is_refused() -> None:
     fuzz.hold_mirrored(tally, stack(4, lambda n: same(n, k=5), padded_behind), 0)
     assert tally.checked["mirrored"] == 1
     assert [*tally.refused] == ["an output at the high end that reads the image from its start"]
+
+
+@pytest.mark.parametrize(
+    ("axes", "settings", "reason"),
+    [
+        ([[PADDED], [PADDED]], {}, "an output that reads padding, in one convolution with another"),
+        ([[ENDED], [ENDED]], {"ones": True}, "a tile with an image of ones"),
+        (
+            [[ENDED, ENDED], [Axis(8, 2, crop=(0, 6)), ENDED]],
+            {},
+            "tiles of one row whose windows differ",
+        ),
+    ],
+)
+def test_why_tiles_are_not_one_operator(axes: Any, settings: Any, reason: str) -> None:
+    places = [(0,), (1,)] if len(axes[0]) == 1 else [(0, 0), (0, 1)]
+    tiles = {
+        place: Geometry(tuple(own), (2, 2), **settings)
+        for place, own in zip(places, axes, strict=True)
+    }
+    with pytest.raises(Refused) as refused:
+        conv.mirrored_geometry(tiles)
+    assert refused.value.reason == reason
 
 
 @pytest.mark.parametrize("fault", ["a bias", "a place"])
