@@ -8,26 +8,31 @@ For each model of `models.py` and each runtime, on one image: the model as it is
 as it goes (objective 'layers'), folded for latency, folded by measuring on that runtime, and built
 by hand where that is known. All of them run in turns; a ratio is the median over rounds of
 original / variant, with its 95 % interval, so that above 1 the variant is faster. One is called
-slower where that whole interval lies below 0.97. What was measured is written after every model
-and runtime, and `--append` goes on from there.
+slower where that whole interval lies below 0.97. Every model has a process of its own, so that
+none runs among the threads and the leavings of those before it, and one that exhausts the memory
+costs no more than itself. What was measured is written after every model and runtime, and
+`--append` goes on from there.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import platform
 import statistics
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -57,14 +62,30 @@ Row = dict[str, Any]
 Build = Callable[[], keras.Model]
 
 
+class Limits(NamedTuple):
+    """How long to measure.
+
+    Attributes:
+        rounds: of each comparison, at most.
+        seconds: of each comparison, about, at most.
+        budget: seconds of each fold by measuring.
+        verify: whether folds of applications are verified too.
+    """
+
+    rounds: int
+    seconds: float
+    budget: float
+    verify: bool
+
+
 class Variants:
     """The forms of one model; those that depend on no runtime are made once."""
 
-    def __init__(self, entry: Entry, budget: float, verify: bool) -> None:
+    def __init__(self, entry: Entry, limits: Limits) -> None:
         self.original = entry.build()
         self.entry = entry
-        self.budget = budget
-        self.verify = verify
+        self.limits = limits
+        self.verify = limits.verify or entry.group != "applications"
         self._made: dict[str, keras.Model | FoldError] = {ORIGINAL: self.original}
 
     def form(self, variant: str, runtime: str) -> keras.Model:
@@ -79,7 +100,7 @@ class Variants:
                 MEASURED,
                 verify=self.verify,
                 runtime=runtime,
-                budget=self.budget,
+                budget=self.limits.budget,
                 progress=False,
             )
         if variant not in self._made:
@@ -98,29 +119,17 @@ class Variants:
             return error
 
 
-def measure(
-    forms: Variants, runtime: str, variants: Iterable[str], rounds: int, limit: float
+def empty_row(
+    entry: Entry, runtime: str, variants: Iterable[str], failed: Mapping[str, str]
 ) -> Row:
-    """Seconds of the variants of one model on one runtime, in turns, and their ratios."""
-    inputs = random_inputs(forms.original)
-    runs: dict[str, Callable[[], list[np.ndarray]]] = {}
-    failed: dict[str, str] = {}
-    for variant in (ORIGINAL, *variants):
-        if variant == PLAIN and forms.entry.plain is None:
-            continue
-        try:
-            runs[variant] = deploy(forms.form(variant, runtime), runtime, inputs)
-        except FoldError as error:
-            failed[variant] = str(error)
-            if variant == ORIGINAL:
-                break
-    row: Row = {
-        "model": forms.entry.name,
-        "group": forms.entry.group,
+    """What there is of one model on one runtime before anything is timed."""
+    return {
+        "model": entry.name,
+        "group": entry.group,
         "runtime": runtime,
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "variants": list(variants),
-        "failed": failed,
+        "failed": dict(failed),
         "rounds": 0,
         "seconds": {},
         "ratios": {},
@@ -129,17 +138,49 @@ def measure(
         "slower": [],
         "slower_than_plain": [],
     }
-    if ORIGINAL not in runs:
-        return row
+
+
+def measure(
+    forms: Variants,
+    runtime: str,
+    variants: Iterable[str],
+    lost: Mapping[str, str],
+    making: Callable[[str | None], None],
+) -> Row:
+    """Seconds of the variants of one model on one runtime, in turns, and their ratios.
+
+    Args:
+        forms: of the model.
+        runtime: where.
+        variants: which, beside the original.
+        lost: those that are not to be made, and why.
+        making: told each variant before it is made, and None once all are.
+    """
+    inputs = random_inputs(forms.original)
+    row = empty_row(forms.entry, runtime, variants, lost)
+    runs: dict[str, Callable[[], list[np.ndarray]]] = {}
+    failed: dict[str, str] = row["failed"]
+    for variant in (ORIGINAL, *variants):
+        if variant in lost or (variant == PLAIN and forms.entry.plain is None):
+            continue
+        making(variant)
+        try:
+            runs[variant] = deploy(forms.form(variant, runtime), runtime, inputs)
+        except FoldError as error:
+            failed[variant] = str(error)
+            if variant == ORIGINAL:
+                return row
+    making(None)
     outputs = runs[ORIGINAL]()
     for variant in [v for v in runs if v not in (ORIGINAL, PLAIN)]:
-        error = difference(outputs, runs[variant]())
-        if error <= WRONG:
-            row["errors"][variant] = error
+        off = difference(outputs, runs[variant]())
+        if off <= WRONG:
+            row["errors"][variant] = off
         else:  # the runtime's doing, if the fold was verified; what it gains is nothing
-            failed[variant] = f"its outputs are wrong there, by {error:.0e} of the largest"
+            failed[variant] = f"its outputs are wrong there, by {off:.0e} of the largest"
             del runs[variant]
-    seconds = dict(zip(runs, paired_seconds(list(runs.values()), rounds, limit).T, strict=True))
+    times = paired_seconds(list(runs.values()), forms.limits.rounds, forms.limits.seconds)
+    seconds = dict(zip(runs, times.T, strict=True))
     row["rounds"] = len(seconds[ORIGINAL])
     row["seconds"] = {variant: float(np.median(times)) for variant, times in seconds.items()}
     for variant in [v for v in runs if v != ORIGINAL]:
@@ -150,6 +191,78 @@ def measure(
         row["slower"] = [v for v in row["ratios"] if v != PLAIN and is_slower(row["ratios"][v])]
         row["slower_than_plain"] = [v for v, r in row["to_plain"].items() if is_slower(r)]
     return row
+
+
+Wanted = dict[str, list[str]]  # of one model: the variants on each runtime
+
+
+def cells(
+    entry: Entry,
+    wanted: Wanted,
+    limits: Limits,
+    lost: Mapping[str, Mapping[str, str]] | None = None,
+    making: Callable[[str | None], None] = lambda variant: None,
+) -> Iterator[Row]:
+    """Measure one model on runtimes, in this process; `lost` and `making` as of `measure`."""
+    forms = Variants(entry, limits)
+    for runtime, variants in wanted.items():
+        yield measure(forms, runtime, variants, lost[runtime] if lost else {}, making)
+        gc.collect()  # the sessions and what they hold
+
+
+def send_cells(
+    connection: Connection,
+    name: str,
+    wanted: Wanted,
+    limits: Limits,
+    lost: Mapping[str, Mapping[str, str]],
+) -> None:
+    """`cells` for the parent process: names of variants as they are made, and rows."""
+    with contextlib.suppress(OSError):  # where memory runs out, this process is the one to stop
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    (entry,) = chosen([name])
+    for row in cells(entry, wanted, limits, lost, connection.send):
+        connection.send(row)
+
+
+def cells_apart(
+    entry: Entry, wanted: Wanted, limits: Limits, target: Callable[..., None] = send_cells
+) -> Iterator[Row]:
+    """Measure one model on runtimes, in a process of its own.
+
+    Where that stops, the variant that was being made is left out, and the rest measured in
+    another; where it was the original, or all were made, the row is one that failed.
+    """
+    todo, lost = dict(wanted), {runtime: dict[str, str]() for runtime in wanted}
+    context = multiprocessing.get_context("spawn")
+    while todo:
+        runtime, variants = next(iter(todo.items()))
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=target, args=(sender, entry.name, todo, limits, lost))
+        process.start()
+        sender.close()  # the child's end alone stays open: it closes with the child
+        making: str | None = ORIGINAL
+        try:
+            with contextlib.suppress(EOFError):
+                while todo:
+                    said = receiver.recv()
+                    if isinstance(said, dict):
+                        yield said
+                        del todo[said["runtime"]]
+                        runtime, variants = next(iter(todo.items()), (runtime, variants))
+                        making = ORIGINAL
+                    else:
+                        making = said
+            process.join()
+        finally:
+            process.kill()
+        if todo:
+            why = f"its process stopped with exit code {process.exitcode}"
+            if making in (ORIGINAL, None):
+                yield empty_row(entry, runtime, variants, lost[runtime] | {ORIGINAL: why})
+                del todo[runtime]
+            else:
+                lost[runtime][making] = why
 
 
 def is_slower(found: dict[str, float]) -> bool:
@@ -417,31 +530,24 @@ def run(args: argparse.Namespace, console: Console) -> None:
     rows: dict[tuple[str, str], Row] = {
         (row["model"], row["runtime"]): row for row in args.result["rows"]
     }
-    todo: dict[Entry, dict[str, list[str]]] = {}
+    todo: dict[Entry, Wanted] = {}
     for entry in args.entries:
         for runtime in args.runtimes:
             had = rows.get((entry.name, runtime), {"variants": []})["variants"]
             if set(args.variants) - set(had):
                 wanted = [v for v in VARIANTS if v in args.variants or v in had]
                 todo.setdefault(entry, {})[runtime] = wanted
+    limits = Limits(args.rounds, args.seconds, args.budget, args.verify)
     columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=sum(map(len, todo.values())))
-        for entry, wanted in todo.items():
-            progress.update(task, description=f"{entry.name}: folding")
-            verify = args.verify or entry.group != "applications"
-            forms = Variants(entry, args.budget, verify)
-            for runtime, variants in wanted.items():
-                progress.update(task, description=f"{entry.name} on {runtime}")
-                row = measure(forms, runtime, variants, args.rounds, args.seconds)
-                rows[entry.name, runtime] = row
+        for entry, lacking in todo.items():
+            progress.update(task, description=entry.name)
+            for row in cells_apart(entry, lacking, limits):
+                rows[entry.name, row["runtime"]] = row
                 args.result["rows"] = list(rows.values())
                 write(args.out, args.result)
-                gc.collect()  # the sessions and what they hold
                 progress.advance(task)
-            del forms
-            keras.backend.clear_session()
-            gc.collect()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -211,3 +212,21 @@ def test_what_is_not_finite_in_both_does_not_differ():
     assert difference(values[:1], [np.array([np.nan, np.inf, -np.inf, 5.0])]) == 0.25
     assert difference(values[:1], [np.array([np.nan, -np.inf, -np.inf, 4.0])]) == np.inf
     assert np.isnan(difference(values[:1], [np.array([0.0, np.inf, -np.inf, 4.0])]))
+
+
+@pytest.mark.parametrize("before", [None, "0"])
+def test_openvino_reports_nothing_home(monkeypatch, before):
+    pytest.importorskip("openvino")
+    backend = pytest.importorskip("openvino_telemetry.backend.backend_ga4").GA4Backend
+    telemetry = importlib.import_module("openvino_telemetry").Telemetry
+    # As at the first conversion of a process.
+    monkeypatch.setattr(telemetry, "_SingletonMetaClass__single_instance", None)
+    sent = []
+    monkeypatch.setattr(backend, "send", lambda self, message: sent.append(message))
+    monkeypatch.delenv("CI", raising=False)
+    if before is not None:
+        monkeypatch.setenv("CI", before)
+    model = keras.Sequential([keras.Input((4,)), L.Dense(2)])
+    deploy(model, "openvino", random_inputs(model))
+    assert not sent
+    assert os.environ.get("CI") == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -95,8 +96,9 @@ def test_models_are_chosen_by_name_and_group(models):
 
 
 @pytest.fixture
-def start(suite, tmp_path):
-    """Runs the suite on one or two models; the rows of its file, by model and runtime."""
+def start(suite, monkeypatch, tmp_path):
+    """Runs the suite here, on one or two models; the rows of its file, by model and runtime."""
+    monkeypatch.setattr(suite, "cells_apart", suite.cells)
 
     def call(*options: str) -> dict:
         out = tmp_path / "suite.json"
@@ -228,7 +230,8 @@ def test_measuring_is_asked_for_each_runtime_and_the_rest_folded_once(suite, mod
         return model
 
     monkeypatch.setattr(suite, "kerasfold", SimpleNamespace(fold=fold))
-    forms = suite.Variants(entry(models, "average-pooling"), budget=7.0, verify=False)
+    application = entry(models, "average-pooling")._replace(group="applications")
+    forms = suite.Variants(application, suite.Limits(2, 0.0, budget=7.0, verify=False))
     for runtime in ("xla", "litert"):
         for variant in ("layers", "latency", "measured"):
             assert forms.form(variant, runtime) is forms.original
@@ -271,3 +274,42 @@ def test_a_variant_that_a_runtime_computes_wrongly_is_not_timed(
     assert row["failed"]["layers"].startswith("its outputs are wrong there, by ")
     assert list(row["seconds"]) == ["original", "latency", "plain"]
     assert "tensorflow, layers: its outputs are wrong there" in capsys.readouterr().out
+
+
+def test_a_model_has_a_process_of_its_own(suite, models, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)  # the process has it from here
+    wanted = {"tensorflow": ["latency"], "litert": ["layers"]}
+    limits = suite.Limits(2, 0.0, 1.0, False)
+    rows = list(suite.cells_apart(entry(models, "average-pooling"), wanted, limits))
+    assert [(row["runtime"], list(row["ratios"])) for row in rows] == [
+        ("tensorflow", ["latency"]),
+        ("litert", ["layers"]),
+    ]
+
+
+STOPS = {"litert": "layers", "openvino": "original", "xla": None}  # None: while it is timed
+
+
+def stops(connection, name, wanted, limits, lost):
+    """Measures nothing, and ends its process at variants of some runtimes."""
+    for runtime, variants in wanted.items():
+        for variant in ("original", *variants, None):
+            if variant not in lost[runtime]:
+                connection.send(variant)
+                if variant == STOPS.get(runtime, "nowhere"):
+                    os._exit(7)
+        connection.send({"runtime": runtime, "failed": lost[runtime]})
+
+
+def test_a_process_that_stops_costs_what_it_was_making(suite, models, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    wanted = {r: ["layers", "latency"] for r in ("tensorflow", "litert", "openvino", "xla")}
+    limits = suite.Limits(2, 0.0, 1.0, False)
+    rows = list(suite.cells_apart(entry(models, "average-pooling"), wanted, limits, stops))
+    why = "its process stopped with exit code 7"
+    assert [(row["runtime"], row["failed"]) for row in rows] == [
+        ("tensorflow", {}),
+        ("litert", {"layers": why}),
+        ("openvino", {"original": why}),
+        ("xla", {"original": why}),
+    ]
