@@ -8,17 +8,16 @@ For each model of `models.py` and each runtime, on one image: the model as it is
 as it goes (objective 'layers'), folded for latency, folded by measuring on that runtime, and built
 by hand where that is known. All of them run in turns; a ratio is the median over rounds of
 original / variant, with its 95 % interval, so that above 1 the variant is faster. One is called
-slower where that whole interval lies below 0.97. Every model has a process of its own, so that
-none runs among the threads and the leavings of those before it, and one that exhausts the memory
-costs no more than itself. What was measured is written after every model and runtime, and
-`--append` goes on from there.
+slower where that whole interval lies below 0.97. Each model and runtime have a process of their
+own, so that none runs among the threads and the leavings of others, and what exhausts the memory
+costs no more than itself. What was measured is written after each, and `--append` goes on from
+there.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import gc
 import importlib.metadata
 import json
 import multiprocessing
@@ -27,11 +26,12 @@ import platform
 import statistics
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -78,45 +78,25 @@ class Limits(NamedTuple):
     verify: bool
 
 
-class Variants:
-    """The forms of one model; those that depend on no runtime are made once."""
+def form(
+    variant: str, entry: Entry, original: keras.Model, runtime: str, limits: Limits
+) -> keras.Model:
+    """A variant of a model, for a runtime.
 
-    def __init__(self, entry: Entry, limits: Limits) -> None:
-        self.original = entry.build()
-        self.entry = entry
-        self.limits = limits
-        self.verify = limits.verify or entry.group != "applications"
-        self._made: dict[str, keras.Model | FoldError] = {ORIGINAL: self.original}
-
-    def form(self, variant: str, runtime: str) -> keras.Model:
-        """A variant of the model, for a runtime.
-
-        Raises:
-            FoldError: it cannot be made.
-        """
-        if variant == MEASURED:
-            return kerasfold.fold(
-                self.original,
-                MEASURED,
-                verify=self.verify,
-                runtime=runtime,
-                budget=self.limits.budget,
-                progress=False,
-            )
-        if variant not in self._made:
-            self._made[variant] = self._make(variant)
-        made = self._made[variant]
-        if isinstance(made, FoldError):
-            raise made
-        return made
-
-    def _make(self, variant: str) -> keras.Model | FoldError:
-        if variant == PLAIN:
-            return self.entry.plain()
-        try:
-            return kerasfold.fold(self.original, variant, verify=self.verify)
-        except FoldError as error:
-            return error
+    Raises:
+        FoldError: it cannot be made.
+    """
+    if variant == ORIGINAL:
+        return original
+    if variant == PLAIN:
+        return entry.plain()
+    own = {"runtime": runtime, "budget": limits.budget, "progress": False}
+    return kerasfold.fold(
+        original,
+        variant,
+        verify=limits.verify or entry.group != "applications",
+        **(own if variant == MEASURED else {}),
+    )
 
 
 def empty_row(
@@ -141,31 +121,35 @@ def empty_row(
 
 
 def measure(
-    forms: Variants,
+    entry: Entry,
     runtime: str,
     variants: Iterable[str],
-    lost: Mapping[str, str],
-    making: Callable[[str | None], None],
+    limits: Limits,
+    lost: Mapping[str, str] = MappingProxyType({}),
+    making: Callable[[str | None], None] = lambda variant: None,
 ) -> Row:
     """Seconds of the variants of one model on one runtime, in turns, and their ratios.
 
     Args:
-        forms: of the model.
+        entry: the model.
         runtime: where.
         variants: which, beside the original.
+        limits: how long.
         lost: those that are not to be made, and why.
         making: told each variant before it is made, and None once all are.
     """
-    inputs = random_inputs(forms.original)
-    row = empty_row(forms.entry, runtime, variants, lost)
+    original = entry.build()
+    inputs = random_inputs(original)
+    row = empty_row(entry, runtime, variants, lost)
     runs: dict[str, Callable[[], list[np.ndarray]]] = {}
     failed: dict[str, str] = row["failed"]
     for variant in (ORIGINAL, *variants):
-        if variant in lost or (variant == PLAIN and forms.entry.plain is None):
+        if variant in lost or (variant == PLAIN and entry.plain is None):
             continue
         making(variant)
         try:
-            runs[variant] = deploy(forms.form(variant, runtime), runtime, inputs)
+            model = form(variant, entry, original, runtime, limits)
+            runs[variant] = deploy(model, runtime, inputs)
         except FoldError as error:
             failed[variant] = str(error)
             if variant == ORIGINAL:
@@ -179,7 +163,7 @@ def measure(
         else:  # the runtime's doing, if the fold was verified; what it gains is nothing
             failed[variant] = f"its outputs are wrong there, by {off:.0e} of the largest"
             del runs[variant]
-    times = paired_seconds(list(runs.values()), forms.limits.rounds, forms.limits.seconds)
+    times = paired_seconds(list(runs.values()), limits.rounds, limits.seconds)
     seconds = dict(zip(runs, times.T, strict=True))
     row["rounds"] = len(seconds[ORIGINAL])
     row["seconds"] = {variant: float(np.median(times)) for variant, times in seconds.items()}
@@ -193,76 +177,54 @@ def measure(
     return row
 
 
-Wanted = dict[str, list[str]]  # of one model: the variants on each runtime
-
-
-def cells(
-    entry: Entry,
-    wanted: Wanted,
-    limits: Limits,
-    lost: Mapping[str, Mapping[str, str]] | None = None,
-    making: Callable[[str | None], None] = lambda variant: None,
-) -> Iterator[Row]:
-    """Measure one model on runtimes, in this process; `lost` and `making` as of `measure`."""
-    forms = Variants(entry, limits)
-    for runtime, variants in wanted.items():
-        yield measure(forms, runtime, variants, lost[runtime] if lost else {}, making)
-        gc.collect()  # the sessions and what they hold
-
-
-def send_cells(
+def send_row(
     connection: Connection,
     name: str,
-    wanted: Wanted,
+    runtime: str,
+    variants: Iterable[str],
     limits: Limits,
-    lost: Mapping[str, Mapping[str, str]],
+    lost: Mapping[str, str],
 ) -> None:
-    """`cells` for the parent process: names of variants as they are made, and rows."""
+    """`measure` for the parent process: variants as they are made, then the row."""
     with contextlib.suppress(OSError):  # where memory runs out, this process is the one to stop
         Path("/proc/self/oom_score_adj").write_text("1000")
     (entry,) = chosen([name])
-    for row in cells(entry, wanted, limits, lost, connection.send):
-        connection.send(row)
+    connection.send(measure(entry, runtime, variants, limits, lost, connection.send))
 
 
-def cells_apart(
-    entry: Entry, wanted: Wanted, limits: Limits, target: Callable[..., None] = send_cells
-) -> Iterator[Row]:
-    """Measure one model on runtimes, in a process of its own.
+def measure_apart(
+    entry: Entry,
+    runtime: str,
+    variants: Iterable[str],
+    limits: Limits,
+    target: Callable[..., None] = send_row,
+) -> Row:
+    """`measure`, in a process of its own.
 
-    Where that stops, the variant that was being made is left out, and the rest measured in
-    another; where it was the original, or all were made, the row is one that failed.
+    Where that stops, it is tried again without the variant that was being made; where that was
+    the original, or all were made, the row is one that failed.
     """
-    todo, lost = dict(wanted), {runtime: dict[str, str]() for runtime in wanted}
     context = multiprocessing.get_context("spawn")
-    while todo:
-        runtime, variants = next(iter(todo.items()))
+    lost: dict[str, str] = {}
+    while True:
         receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=target, args=(sender, entry.name, todo, limits, lost))
+        own = (sender, entry.name, runtime, variants, limits, lost)
+        process = context.Process(target=target, args=own)
         process.start()
-        sender.close()  # the child's end alone stays open: it closes with the child
+        sender.close()  # the pipe ends with the process
         making: str | None = ORIGINAL
         try:
-            with contextlib.suppress(EOFError):
-                while todo:
-                    said = receiver.recv()
-                    if isinstance(said, dict):
-                        yield said
-                        del todo[said["runtime"]]
-                        runtime, variants = next(iter(todo.items()), (runtime, variants))
-                        making = ORIGINAL
-                    else:
-                        making = said
+            while not isinstance(said := receiver.recv(), dict):
+                making = said
+            return said
+        except EOFError:
             process.join()
         finally:
             process.kill()
-        if todo:
-            why = f"its process stopped with exit code {process.exitcode}"
-            if making in (ORIGINAL, None):
-                yield empty_row(entry, runtime, variants, lost[runtime] | {ORIGINAL: why})
-                del todo[runtime]
-            else:
-                lost[runtime][making] = why
+        why = f"its process stopped with exit code {process.exitcode}"
+        if making in (ORIGINAL, None):
+            return empty_row(entry, runtime, variants, lost | {ORIGINAL: why})
+        lost[making] = why
 
 
 def is_slower(found: dict[str, float]) -> bool:
@@ -530,24 +492,22 @@ def run(args: argparse.Namespace, console: Console) -> None:
     rows: dict[tuple[str, str], Row] = {
         (row["model"], row["runtime"]): row for row in args.result["rows"]
     }
-    todo: dict[Entry, Wanted] = {}
+    todo: list[tuple[Entry, str, list[str]]] = []
     for entry in args.entries:
         for runtime in args.runtimes:
             had = rows.get((entry.name, runtime), {"variants": []})["variants"]
             if set(args.variants) - set(had):
-                wanted = [v for v in VARIANTS if v in args.variants or v in had]
-                todo.setdefault(entry, {})[runtime] = wanted
+                todo.append((entry, runtime, [v for v in VARIANTS if v in (*args.variants, *had)]))
     limits = Limits(args.rounds, args.seconds, args.budget, args.verify)
     columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=sum(map(len, todo.values())))
-        for entry, lacking in todo.items():
-            progress.update(task, description=entry.name)
-            for row in cells_apart(entry, lacking, limits):
-                rows[entry.name, row["runtime"]] = row
-                args.result["rows"] = list(rows.values())
-                write(args.out, args.result)
-                progress.advance(task)
+        task = progress.add_task("", total=len(todo))
+        for entry, runtime, variants in todo:
+            progress.update(task, description=f"{entry.name} on {runtime}")
+            rows[entry.name, runtime] = measure_apart(entry, runtime, variants, limits)
+            args.result["rows"] = list(rows.values())
+            write(args.out, args.result)
+            progress.advance(task)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -32,7 +32,7 @@ Way = dict[int, Segment]  # segments of one component
 
 EVERY = 512  # ways of a component up to which all of them are looked at
 TIMED = 24  # ways of a component that are timed, those of least modelled cost
-HOPELESS = 4.0  # modelled cost, in that of the best way, from which on none is timed
+HOPELESS = 10.0  # modelled cost, in that of the best way, from which on none is timed
 ROUNDS = 5  # of all ways that are timed
 FINALISTS = 4  # ways that are timed again
 FINAL_ROUNDS = 21

@@ -98,7 +98,7 @@ def test_models_are_chosen_by_name_and_group(models):
 @pytest.fixture
 def start(suite, monkeypatch, tmp_path):
     """Runs the suite here, on one or two models; the rows of its file, by model and runtime."""
-    monkeypatch.setattr(suite, "cells_apart", suite.cells)
+    monkeypatch.setattr(suite, "measure_apart", suite.measure)
 
     def call(*options: str) -> dict:
         out = tmp_path / "suite.json"
@@ -143,13 +143,13 @@ def test_a_run_goes_on_where_it_was_broken_off(start, suite, monkeypatch, tmp_pa
     asked = []
     real = suite.measure
 
-    def measure(forms, runtime, variants, *limits):
-        asked.append((forms.entry.name, runtime))
+    def measure(entry, runtime, variants, limits):
+        asked.append((entry.name, runtime))
         if len(asked) == 2:
             raise KeyboardInterrupt
-        return real(forms, runtime, variants, *limits)
+        return real(entry, runtime, variants, limits)
 
-    monkeypatch.setattr(suite, "measure", measure)
+    monkeypatch.setattr(suite, "measure_apart", measure)
     with pytest.raises(KeyboardInterrupt):
         start(*SMALL)
     (first,) = json.loads((tmp_path / "suite.json").read_text())["rows"]
@@ -222,7 +222,8 @@ def test_what_a_runtime_refuses_is_said(start, suite, monkeypatch, capsys, fails
     assert f"failed: transition-56 on tensorflow, {fails}: no such kernel" in printed
 
 
-def test_measuring_is_asked_for_each_runtime_and_the_rest_folded_once(suite, models, monkeypatch):
+@pytest.mark.parametrize(("group", "verify"), [("applications", False), ("seeds", True)])
+def test_how_folds_are_asked_for(suite, models, monkeypatch, group, verify):
     asked = []
 
     def fold(model, objective, **options):
@@ -230,17 +231,13 @@ def test_measuring_is_asked_for_each_runtime_and_the_rest_folded_once(suite, mod
         return model
 
     monkeypatch.setattr(suite, "kerasfold", SimpleNamespace(fold=fold))
-    application = entry(models, "average-pooling")._replace(group="applications")
-    forms = suite.Variants(application, suite.Limits(2, 0.0, budget=7.0, verify=False))
-    for runtime in ("xla", "litert"):
-        for variant in ("layers", "latency", "measured"):
-            assert forms.form(variant, runtime) is forms.original
-    measured = {"verify": False, "budget": 7.0, "progress": False}
+    it = entry(models, "average-pooling")._replace(group=group)
+    for variant in ("original", "layers", "latency", "measured"):
+        suite.form(variant, it, "the model", "xla", suite.Limits(2, 0.0, 7.0, verify=False))
     assert asked == [
-        ("layers", {"verify": False}),
-        ("latency", {"verify": False}),
-        ("measured", measured | {"runtime": "xla"}),
-        ("measured", measured | {"runtime": "litert"}),
+        ("layers", {"verify": verify}),
+        ("latency", {"verify": verify}),
+        ("measured", {"verify": verify, "runtime": "xla", "budget": 7.0, "progress": False}),
     ]
 
 
@@ -276,40 +273,33 @@ def test_a_variant_that_a_runtime_computes_wrongly_is_not_timed(
     assert "tensorflow, layers: its outputs are wrong there" in capsys.readouterr().out
 
 
-def test_a_model_has_a_process_of_its_own(suite, models, monkeypatch):
+LIMITS = (2, 0.0, 1.0, False)
+
+
+def test_models_are_measured_in_processes_of_their_own(suite, models, monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)  # the process has it from here
-    wanted = {"tensorflow": ["latency"], "litert": ["layers"]}
-    limits = suite.Limits(2, 0.0, 1.0, False)
-    rows = list(suite.cells_apart(entry(models, "average-pooling"), wanted, limits))
-    assert [(row["runtime"], list(row["ratios"])) for row in rows] == [
-        ("tensorflow", ["latency"]),
-        ("litert", ["layers"]),
-    ]
+    it, limits = entry(models, "average-pooling"), suite.Limits(*LIMITS)
+    row = suite.measure_apart(it, "litert", ["layers", "latency"], limits)
+    assert list(row["ratios"]) == ["layers", "latency"]
 
 
-STOPS = {"litert": "layers", "openvino": "original", "xla": None}  # None: while it is timed
+def stops(connection, name, runtime, variants, limits, lost):
+    """Measures nothing, and ends its process at a variant: on xla, as all are timed."""
+    for variant in ("original", *variants, None):
+        if variant not in lost:
+            connection.send(variant)
+            if variant == {"litert": "layers", "openvino": "original", "xla": None}[runtime]:
+                os._exit(7)
+    connection.send({"failed": lost})
 
 
-def stops(connection, name, wanted, limits, lost):
-    """Measures nothing, and ends its process at variants of some runtimes."""
-    for runtime, variants in wanted.items():
-        for variant in ("original", *variants, None):
-            if variant not in lost[runtime]:
-                connection.send(variant)
-                if variant == STOPS.get(runtime, "nowhere"):
-                    os._exit(7)
-        connection.send({"runtime": runtime, "failed": lost[runtime]})
-
-
-def test_a_process_that_stops_costs_what_it_was_making(suite, models, monkeypatch):
+@pytest.mark.parametrize(
+    ("runtime", "variant"), [("litert", "layers"), ("openvino", "original"), ("xla", "original")]
+)
+def test_a_process_that_stops_costs_what_it_was_making(
+    suite, models, monkeypatch, runtime, variant
+):
     monkeypatch.syspath_prepend(BENCHMARKS)
-    wanted = {r: ["layers", "latency"] for r in ("tensorflow", "litert", "openvino", "xla")}
-    limits = suite.Limits(2, 0.0, 1.0, False)
-    rows = list(suite.cells_apart(entry(models, "average-pooling"), wanted, limits, stops))
-    why = "its process stopped with exit code 7"
-    assert [(row["runtime"], row["failed"]) for row in rows] == [
-        ("tensorflow", {}),
-        ("litert", {"layers": why}),
-        ("openvino", {"original": why}),
-        ("xla", {"original": why}),
-    ]
+    it, limits = entry(models, "average-pooling"), suite.Limits(*LIMITS)
+    row = suite.measure_apart(it, runtime, ["layers", "latency"], limits, stops)
+    assert row["failed"] == {variant: "its process stopped with exit code 7"}
