@@ -217,7 +217,7 @@ def measure_apart(
             while not isinstance(said := receiver.recv(), dict):
                 making = said
             return said
-        except EOFError:
+        except (EOFError, OSError):  # the latter in the middle of what it said
             process.join()
         finally:
             process.kill()
@@ -237,9 +237,9 @@ def is_slower(found: dict[str, float]) -> bool:
 
 def machine() -> dict[str, Any]:
     """What it was measured on."""
-    wanted = ["tensorflow", "keras", "numpy", "ai-edge-litert", "onnxruntime", "tf2onnx"]
+    wanted = ["kerasfold", "tensorflow", "keras", "numpy", "ai-edge-litert", "onnxruntime"]
     versions = {}
-    for package in (*wanted, "openvino"):
+    for package in (*wanted, "tf2onnx", "openvino"):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -478,12 +478,14 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if not args.entries:
         parser.error("no model is left")
     args.variants = [v for v in VARIANTS if v in args.variants]
-    here = machine()
-    args.result = {"machine": here, "rows": []}
+    args.limits = Limits(args.rounds, args.seconds, args.budget, args.verify)
+    args.result = {"machine": machine(), "limits": args.limits._asdict(), "rows": []}
     if args.append and args.out.exists():
-        args.result = json.loads(args.out.read_text())
-        if args.result["machine"] != here:
+        had, args.result = args.result, json.loads(args.out.read_text())
+        if args.result["machine"] != had["machine"]:
             parser.error(f"{args.out} was measured on {in_words(args.result['machine'])}")
+        if args.result["limits"] != had["limits"]:
+            parser.error(f"{args.out} was measured with {args.result['limits']}")
     return args
 
 
@@ -498,13 +500,12 @@ def run(args: argparse.Namespace, console: Console) -> None:
             had = rows.get((entry.name, runtime), {"variants": []})["variants"]
             if set(args.variants) - set(had):
                 todo.append((entry, runtime, [v for v in VARIANTS if v in (*args.variants, *had)]))
-    limits = Limits(args.rounds, args.seconds, args.budget, args.verify)
     columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=len(todo))
         for entry, runtime, variants in todo:
             progress.update(task, description=f"{entry.name} on {runtime}")
-            rows[entry.name, runtime] = measure_apart(entry, runtime, variants, limits)
+            rows[entry.name, runtime] = measure_apart(entry, runtime, variants, args.limits)
             args.result["rows"] = list(rows.values())
             write(args.out, args.result)
             progress.advance(task)

@@ -6,6 +6,7 @@ A tensor that the plan materialises keeps the name of the call that made it.
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -306,7 +307,10 @@ class _Emitter:
         return self.activations[id(activation)][1]
 
     def _sharing_key(self, segment: Segment) -> Any:
-        """Equal for segments that are the same layers over again, so that they share weights."""
+        """Equal for segments that are the same layers over again, so that they may share weights.
+
+        They do where those are emitted alike, with equal weights: the sizes of images may differ.
+        """
         owners = [self.owner[i].call.operation for i in segment.visited]
         weighty = {id(o) for o in owners if isinstance(o, keras.Layer) and o.weights}
         if not weighty or min(self.regions.uses[o] for o in weighty) == 1:
@@ -323,7 +327,7 @@ class _Emitter:
             what = id(owner) if id(owner) in weighty else _content(node)
             steps.append((what, index - self.owner[index].start, self._constants(index), reads))
         activation = id(self.owner[segment.node].activation)
-        return tuple(steps), tuple(segment.terms.values()), segment.form, activation
+        return tuple(steps), segment.form, activation
 
     def _constants(self, index: int) -> str:
         """What else than tensors a node's call was given."""
@@ -354,10 +358,15 @@ class _Style:
 
     def layer(self, kind: Any, role: Any, **config: Any) -> keras.Layer:
         """A layer of this segment; the same one wherever the segment is repeated."""
-        key = (self.key, role)
+        key = self._key(kind, role, config)
         if key not in self.emitter.made:
             self.emitter.made[key] = kind(dtype=self.policy, trainable=self.trainable, **config)
         return self.emitter.made[key]
+
+    def _key(self, kind: Any, role: Any, config: Mapping[str, Any]) -> Any:
+        """What a layer of this segment is, but for its name and its weights."""
+        settings = frozenset((k, v) for k, v in config.items() if k != "name")
+        return self.key, role, kind, settings
 
     def copied(self, node: int, x: Any, name: str) -> Any:
         """The pool or upsampling layer that a node is, on another tensor."""
@@ -480,8 +489,7 @@ class _Style:
                 x = self._cut_out(x, position, stage.geometry, geometry, label)
                 continue
             role = ("stage", position)
-            own = label if (self.key, role) in self.emitter.made else f"{shared}_stage_{position}"
-            own = self.emitter._name(own)
+            own = self.emitter._name(f"{shared}_stage_{position}")
             operator = Operator(geometry, stage.kernel, stage.bias)
             if any(axis.upsampling > 1 for axis in geometry.axes):
                 common = {"name": own, "activation": None, "use_bias": geometry.biased}
@@ -717,8 +725,12 @@ class _Style:
         **config: Any,
     ) -> Any:
         """Call a layer whose variables start as `weights`, at no second copy."""
-        if (self.key, role) in self.emitter.made:
-            return self.emitter.made[self.key, role](x)
+        if isinstance(self.key, tuple):  # not an object of its own: other segments may share it
+            digests = (hashlib.sha256(w.tobytes()).digest() for w in weights.values())
+            role = (role, *digests)
+        known = self.emitter.made.get(self._key(kind, role, config))
+        if known is not None:
+            return known(x)
         layer: Any = self.layer(kind, role, **config)
         attributes = {
             name: (initializers or {}).get(name, f"{name}_initializer") for name in weights

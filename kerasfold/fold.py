@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -23,6 +24,8 @@ from kerasfold.report import FoldReport, report
 from kerasfold.runtimes import check_runtime, deploy, random_inputs
 from kerasfold.segment import OutOfRange, Segment, weights_of
 from kerasfold.verify import verify_fold
+
+LAST = 10.0  # seconds that the whole model may be timed for, whatever its parts took
 
 
 def fold(
@@ -74,15 +77,16 @@ def fold(
     if nonlinear not in ("keep", "error"):
         raise FoldError(f"unknown nonlinear={nonlinear!r}: choose 'keep' or 'error'")
     with graphs.random_state_kept():
-        measure = _Measure(runtime, time.perf_counter() + budget, progress)
+        measure = _Measure(runtime, budget, time.perf_counter() + budget, progress)
         return _fold(model, objective, nonlinear, verify, measure)
 
 
 @dataclass(frozen=True, slots=True)
 class _Measure:
-    """Where to time, until when, and whether to show it."""
+    """Where to time, for how many seconds, until when, and whether to show it."""
 
     runtime: str
+    budget: float
     deadline: float
     progress: bool
 
@@ -129,16 +133,18 @@ def _planned(
     if objective != "measured":
         plan = make_plan(regions, objective, held=held)
         return plan, emit(regions, plan, compose).model
-    budget = max(measure.deadline - time.perf_counter(), 0.0)
-    plan = measured_plan(regions, compose, measure.runtime, budget, measure.progress, held)
+    left = measure.deadline - time.perf_counter()
+    if measure.budget:
+        left = max(left, sys.float_info.min)  # what was timed before still counts
+    plan = measured_plan(regions, compose, measure.runtime, left, measure.progress, held)
     folded = emit(regions, plan, compose).model
-    if not budget:
+    if not measure.budget:
         return plan, folded
     unfolded = original_plan(regions)
     same = emit(regions, unfolded, compose).model
     if all(segment.form == "keep" for segment in plan.segments.values()):
         deploy(same, measure.runtime, random_inputs(same))  # which says so if it is refused
-    elif is_no_better(folded, same, measure.runtime):
+    elif is_no_better(folded, same, measure.runtime, max(left, LAST)):
         why = f"merged, the whole model is no faster on {measure.runtime}"
         return replace(unfolded, held=dict.fromkeys(unfolded.segments, why)), same
     return plan, folded
@@ -146,6 +152,8 @@ def _planned(
 
 def explain(model: keras.Model, objective: str = "latency") -> FoldReport:
     """The report that `fold(model, objective)` would give, with nothing built.
+
+    But for what only merged weights tell: whether they overflow their dtype.
 
     Raises:
         UnsupportedModelError: a model that cannot be read.

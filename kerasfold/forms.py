@@ -390,10 +390,9 @@ class Forms:
 
 def _frame(links: Sequence[Geometry], shared: int) -> _Frame | None:
     """A chain as one convolution for the interior, and stages on strips for the border."""
-    cuts = _stages(links)
-    if not 2 <= len(cuts) - 1 <= MOST_STAGES:
+    cuts, steps = _stages(links)
+    if not steps:
         return None
-    steps = [collapsed(links[i:j], compose_geometry) for i, j in itertools.pairwise(cuts)]
     for step in steps:
         if not step.normalised:
             check_emittable(step)
@@ -417,10 +416,9 @@ def _frame(links: Sequence[Geometry], shared: int) -> _Frame | None:
 
 def _tiles(links: Sequence[Geometry], shared: int) -> _Frame | None:
     """A chain as one convolution for each tile of its output."""
-    cuts = _stages(links)
-    if not 2 <= len(cuts) - 1 <= MOST_STAGES:
+    cuts, steps = _stages(links)
+    if not steps:
         return None
-    steps = [collapsed(links[i:j], compose_geometry) for i, j in itertools.pairwise(cuts)]
     tiled = (_tiled(steps, parts, cuts, shared) for parts in tilings(steps))
     return next((frame for frame in tiled if frame), None)
 
@@ -463,8 +461,11 @@ def _loses_depthwise(one: Geometry, tiles: Iterable[Geometry]) -> bool:
     return not is_depthwise_layer(one) and any(map(is_depthwise_layer, tiles))
 
 
-def _stages(links: Sequence[Geometry]) -> tuple[int, ...]:
-    """Where a chain is cut, its ends included: only where its links do not compose."""
+def _stages(links: Sequence[Geometry]) -> tuple[tuple[int, ...], list[Geometry]]:
+    """Where a chain is cut, its ends included: only where its links do not compose; its stages.
+
+    There are none where they would be one, or more than `MOST_STAGES`.
+    """
     cuts = [0]
     so_far = links[0]
     for position, link in enumerate(links[1:], 1):
@@ -478,8 +479,11 @@ def _stages(links: Sequence[Geometry]) -> tuple[int, ...]:
         else:
             so_far = joined
         if len(cuts) > MOST_STAGES:
-            break
-    return (*cuts, len(links))
+            return (), []
+    if len(cuts) == 1:
+        return (), []
+    ends = (*cuts, len(links))
+    return ends, [collapsed(links[i:j], compose_geometry) for i, j in itertools.pairwise(ends)]
 
 
 def _composed(links: Sequence[Geometry]) -> Geometry | None:

@@ -77,8 +77,7 @@ class Graph:
         outputs: the model's output structure, with `Tensor` at the leaves.
         output_names: the model's name for each output, in flat order.
         calls: every call, in topological order.
-        layout: 'channels_last' or 'channels_first'.
-        trainable: the model's own `trainable` flag.
+        layout: 'channels_last' or 'channels_first', as most of the calls that have one.
     """
 
     name: str
@@ -88,7 +87,6 @@ class Graph:
     output_names: tuple[str, ...]
     calls: tuple[Call, ...]
     layout: str
-    trainable: bool
 
 
 _OPS: dict[type, Any] = {}
@@ -188,12 +186,13 @@ def read(model: keras.Model) -> Graph:
         outputs=tree.pack_sequence_as(functional._outputs_struct, outputs),
         output_names=tuple(x._keras_history.operation.name for x in functional._outputs),
         calls=calls,
-        layout=next(
-            (c.operation.data_format for c in calls if hasattr(c.operation, "data_format")),
-            "channels_last",
-        ),
-        trainable=model.trainable,
+        layout=_layout(calls),
     )
+
+
+def _layout(calls: Sequence[Call]) -> str:
+    formats = [getattr(call.operation, "data_format", None) for call in calls]
+    return max(("channels_last", "channels_first"), key=formats.count)
 
 
 def part_of(graph: Graph, calls: Sequence[Call], outputs: Sequence[Tensor]) -> Graph:
@@ -287,8 +286,17 @@ class _Reader:
         masked = getattr(source, "_keras_mask", None) is not None
         return Tensor(self.count - 1, tuple(source.shape), source.dtype, masked)
 
-    def walk(self, functional: Any, prefix: str, training: bool | None) -> list[Tensor]:
-        """Read every call of a functional graph whose inputs are known; its outputs."""
+    def walk(
+        self, functional: Any, prefix: str, training: bool | None, resized: bool = False
+    ) -> list[Tensor]:
+        """Read every call of a functional graph whose inputs are known; its outputs.
+
+        Args:
+            functional: the graph.
+            prefix: of the names of its calls.
+            training: the flag that Keras gives them all.
+            resized: whether its inputs have other shapes than it was built with.
+        """
         for node in _topological(functional):
             if node.is_input:
                 continue
@@ -303,6 +311,8 @@ class _Reader:
                 inner, operation, node, args, kwargs, prefix
             ):
                 continue
+            if resized:
+                self._resize(node, args, kwargs)
             outputs = tuple(self.tensor(x) for x in node.outputs)
             self.calls.append(
                 Call(
@@ -313,6 +323,17 @@ class _Reader:
 
     def _argument(self, value: Any) -> Any:
         return self.tensor(value) if isinstance(value, keras.KerasTensor) else value
+
+    def _resize(self, node: Any, args: tuple, kwargs: dict) -> None:
+        """Number the outputs of a call, with the shapes that these arguments give."""
+        args, kwargs = tree.map_structure(
+            lambda x: keras.KerasTensor(x.shape, x.dtype) if isinstance(x, Tensor) else x,
+            (args, kwargs),
+        )
+        specs = tree.flatten(node.operation.compute_output_spec(*args, **kwargs))
+        for source, spec in zip(node.outputs, specs, strict=True):
+            self._alive.append(source)
+            self.known[id(source)] = replace(self._new(source), shape=tuple(spec.shape))
 
     def _walk_nested(
         self,
@@ -340,8 +361,9 @@ class _Reader:
                 or have.dtype != want.dtype
             ):
                 return False
+        resized = any(x.shape != tuple(y.shape) for x, y in zip(given, inner._inputs, strict=True))
         outside, self.known = self.known, dict(zip(map(id, inner._inputs), given, strict=True))
-        outputs = self.walk(inner, f"{prefix}{operation.name}_", kwargs.get("training"))
+        outputs = self.walk(inner, f"{prefix}{operation.name}_", kwargs.get("training"), resized)
         self.known = outside
         for source, tensor in zip(node.outputs, outputs, strict=True):
             self._alive.append(source)

@@ -235,7 +235,7 @@ def _fastest(
             refusal = error
             continue
         if expected is None:
-            expected = deploy(model, "tensorflow", inputs)()
+            expected = _expected(model, runtime, inputs)
         if difference(expected, run()) <= WRONG:  # a runtime may have defects
             runs[position] = run
         else:
@@ -265,10 +265,21 @@ def _fastest(
     return Choice(positions[best], whole)
 
 
-def is_no_better(folded: keras.Model, model: keras.Model, runtime: str) -> bool:
+def _expected(model: keras.Model, runtime: str, inputs: list[np.ndarray]) -> list[np.ndarray]:
+    """What a model computes: where TensorFlow cannot say, as it does for some, on the runtime."""
+    try:
+        return deploy(model, "tensorflow", inputs)()
+    except FoldError:
+        return deploy(model, runtime, inputs)()
+
+
+def is_no_better(
+    folded: keras.Model, model: keras.Model, runtime: str, seconds: float = np.inf
+) -> bool:
     """Whether a folded model as a whole takes longer on a runtime than its original.
 
-    Or the runtime refuses it, or computes it, and not the original, wrongly.
+    Or the runtime refuses it, or computes it, and not the original, wrongly. After so many
+    seconds no further round of timing begins.
     """
     inputs = random_inputs(model)
     runs = [deploy(model, runtime, inputs)]
@@ -278,11 +289,11 @@ def is_no_better(folded: keras.Model, model: keras.Model, runtime: str) -> bool:
         return True
     outputs = [run() for run in runs]
     if not difference(*outputs) <= WRONG:
-        expected = deploy(model, "tensorflow", inputs)()
+        expected = _expected(model, runtime, inputs)
         own, its = (difference(expected, y) <= WRONG for y in outputs)
         if own and not its:
             return True
-    times = paired_seconds(runs, FINAL_ROUNDS)
+    times = paired_seconds(runs, FINAL_ROUNDS, seconds)
     return ratio(times[:, 0], times[:, 1]).high < 1
 
 

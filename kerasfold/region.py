@@ -241,6 +241,7 @@ class _Lifter:
         args, kwargs = _arguments(call, args, kwargs)
         start = len(self.program.nodes)
         signal = _ruled(rule, call, args, kwargs)
+        del self.program.nodes[max(start, signal.node.index + 1) :]  # what a rule only tried
         _check_shape(call, signal, output)
         activation = _activation(call.operation)
         source = self.roots.get(signal.node.index)

@@ -1198,3 +1198,113 @@ def test_method_is_the_function() -> None:
     model = built("residual")
     assert kinds(model.fold(objective="layers")) == kinds(kerasfold.fold(model, objective="layers"))
     assert model.fold(verify=False).fold_report.equivalence is None
+
+
+# Nested models called at other sizes than they were built with, and layers shared among sizes.
+
+
+def backbone(size: int | None) -> keras.Model:
+    return keras.Sequential(
+        [
+            keras.Input((size, size, 3)),
+            Conv(6, 3, strides=2, padding="same", use_bias=False),
+            BN(),
+            layers.ReLU(),
+            Conv(4, 3, padding="same"),
+            Conv(5, 3, padding="same"),
+            layers.GlobalAveragePooling2D(keepdims=True),
+        ],
+        name="backbone",
+    )
+
+
+def test_a_nested_model_is_read_at_the_sizes_it_is_called_with() -> None:
+    def head() -> list[keras.layers.Layer]:
+        return [layers.Flatten(), layers.Dense(2)]
+
+    image_16 = keras.Input((16, 16, 3))
+    nested = randomise(keras.Sequential([image_16, backbone(None), *head()]))
+    flat = randomise(keras.Sequential([image_16, *backbone(None).layers, *head()]))
+    assert kerasfold.explain(nested).macs_before == kerasfold.explain(flat).macs_before
+    for objective in ("latency", "macs", "layers"):
+        folded, known = (kerasfold.fold(m, objective=objective) for m in (nested, flat))
+        assert_same(nested, folded, FLOAT32)
+        assert kinds(folded) == kinds(known)
+
+
+def test_a_nested_model_of_one_size_runs_at_any_that_it_is_called_with() -> None:
+    net = keras.Sequential(
+        [
+            Conv(4, 3, padding="same"),
+            layers.ReLU(),
+            Conv(4, 3, padding="same"),
+            Conv(3, 3, padding="same"),
+            layers.AveragePooling2D(2, padding="same"),
+        ],
+        name="net",
+    )
+    net(np.zeros((1, 32, 32, 3), "float32"))
+    model = randomise(keras.Model(i := image((None, None, 3), "image"), net(i)))
+    for objective in ("latency", "macs", "layers"):
+        folded = kerasfold.fold(model, objective=objective)
+        for size in (9, 32, 33):
+            x = np.random.default_rng(size).normal(size=(2, size, size, 3)).astype("float32")
+            assert_same(model, folded, FLOAT32, x)
+
+
+def heads(sizes: tuple[int, ...], **settings: Any) -> keras.Model:
+    """One head, of layers that merge, on images of several sizes."""
+    conv, norm = Conv(6, 3, padding="same", name="c", **settings), BN(name="n")
+    wide, last = Conv(12, 3, name="w"), Conv(2, 1, name="l")
+    images = [image((size, size, 3), f"image_{size}") for size in sizes]
+    return randomise(keras.Model(images, [last(wide(ops.relu(norm(conv(x))))) for x in images]))
+
+
+@pytest.mark.parametrize("objective", ["latency", "params", "macs", "layers"])
+@pytest.mark.parametrize("strides", [1, 2])
+def test_a_layer_stays_shared_among_sizes(objective: str, strides: int) -> None:
+    model = heads((16, 10, 9), strides=strides)
+    folded = kerasfold.fold(model, objective=objective)
+    assert_same(model, folded, FLOAT32)
+    assert kinds(folded).count("BatchNormalization") == 0
+    assert folded.count_params() < model.count_params()
+    assert kerasfold.explain(model, objective=objective).params_after == folded.count_params()
+
+
+def test_equal_settings_do_not_make_weights_shared() -> None:
+    """At an even and at an odd size a stride reads other taps of what is merged."""
+    conv, pool = Conv(4, 3, strides=2, padding="same", name="c"), layers.AveragePooling2D(2)
+    images = [image((size, size, 3), f"image_{size}") for size in (4, 5)]
+    model = randomise(keras.Model(images, [layers.Flatten()(pool(conv(x))) for x in images]))
+    for objective in ("latency", "params", "macs", "layers"):
+        assert_same(model, kerasfold.fold(model, objective=objective), FLOAT32)
+
+
+@keras.saving.register_keras_serializable("test_graphs")
+class Formatted(layers.Layer):
+    """Has a `data_format` of its own kind."""
+
+    def __init__(self, data_format: Any = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.data_format = data_format
+
+    def call(self, x: Any) -> Any:
+        return ops.sin(x)
+
+
+@pytest.mark.parametrize("data_format", [None, "NHWC", "channels_first"])
+def test_the_layout_is_that_of_most_layers(data_format: Any) -> None:
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), Formatted(data_format), Conv(4, 1), Conv(5, 3)]
+    )
+    randomise(model)
+    folded = kerasfold.fold(model, objective="layers")
+    assert_same(model, folded, FLOAT32)
+    assert kinds(folded) == ["Formatted", "Conv2D"]
+
+
+def test_activations_are_no_layers_however_they_are_written() -> None:
+    i = image((8, 8, 3), "image")
+    x = ops.softmax(Conv(4, 1)(ops.silu(Conv(4, 1)(ops.relu(Conv(4, 3)(i))))))
+    model = keras.Model(i, ops.reshape(x, (-1, 6 * 6 * 4)))
+    assert kerasfold.explain(model, objective="layers").layers_before == 3

@@ -387,3 +387,19 @@ def test_one_rule_for_two_classes_and_the_function_is_returned() -> None:
     assert kerasfold.lifts(ChannelScale, Subclass)(rule) is rule
     check_lift(ChannelScale(), (6, 5, 3))
     check_lift(Subclass(), (6, 3))
+
+
+def test_what_a_rule_only_tries_is_no_part_of_the_model() -> None:
+    @kerasfold.lifts(ChannelScale)
+    def rule(layer: Any, x: kerasfold.Signal) -> kerasfold.Signal:
+        x.scale(2.0)
+        y = x.scale(layer.gain)
+        y.pad([(1, 1), (1, 1)])
+        return y
+
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), layers.Conv2D(8, 3), ChannelScale(), layers.Conv2D(4, 3)]
+    )
+    for objective in ("layers", "latency", "measured"):
+        folded = kerasfold.fold(model, objective, runtime="tensorflow", budget=5.0)
+        assert folded.fold_report.layers_after < 3

@@ -443,6 +443,29 @@ def test_what_there_was_no_time_for_is_timed_when_there_is(watch):
     assert found.components == 0  # now it is known
 
 
+def test_what_was_timed_still_counts_when_an_overflow_is_found_after_the_budget(watch, monkeypatch):
+    """The second component is not timed, and merged as for latency its weights overflow."""
+    half = {"dtype": "float16"}
+    model = keras.Sequential(
+        [
+            keras.Input((12, 12, 4), dtype="float16"),
+            *(conv(6, 1, **half), conv(4, **half), layers.ReLU(**half)),
+            *(conv(4, 1, **half), layers.BatchNormalization(name="norm", **half)),
+        ]
+    )
+    norm = model.get_layer("norm")
+    norm.gamma.assign(np.full(4, 6e4))
+    norm.moving_variance.assign(np.full(4, 1e-3))
+    model.layers[-2].kernel.assign(np.full((1, 1, 4, 4), 3e2))
+    assert kinds(kerasfold.fold(model, "latency", verify=False))[:2] == ["Conv2D", "ReLU"]
+    found = watch(many_calls)
+    monkeypatch.setattr(importlib.import_module("kerasfold.fold"), "time", measured.time)
+    found.steps = (0.0, 10.0)
+    folded = by_measuring(model, budget=5.0, verify=False)
+    assert found.components == 1
+    assert kinds(folded) == ["Conv2D", "Conv2D", "ReLU", "Conv2D", "BatchNormalization"]
+
+
 # runtimes with defects
 
 
@@ -464,6 +487,22 @@ def test_what_a_runtime_refuses_is_passed_over(watch):
     found.refused = lambda m: is_part(m) and len(kinds(m)) == 3  # the original alone
     measured._CACHE.clear()
     assert len(kinds(by_measuring(model))) == 1
+
+
+def test_what_tensorflow_refuses_is_held_against_the_original_on_the_runtime(watch, monkeypatch):
+    found = watch(few_calls)
+
+    def deploy(model: keras.Model, runtime: str, inputs: Any) -> Any:
+        if runtime == "tensorflow":
+            raise FoldError("tensorflow does not take it")
+        return found.deploy(model, runtime, inputs)
+
+    monkeypatch.setattr(measured, "deploy", deploy)
+    model = MODELS["3x3-pool-3x3"]()
+    assert len(kinds(by_measuring(model, verify=False))) == 1
+    measured._CACHE.clear()
+    found.wrong = lambda m: len(kinds(m)) == 1
+    assert len(kinds(by_measuring(model, verify=False))) == 2
 
 
 @pytest.mark.parametrize("fault", ["wrong", "refused"])
