@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -33,7 +34,7 @@ Array = np.ndarray
 Pair = tuple[int, int]
 
 ENTRIES = 2**17  # numbers that are scaled and added at a time: 1 MiB, which a cache holds
-ROWS = 1024  # of a matrix product: enough for its full rate, few enough to add it from a cache
+ROWS = 4096  # of a matrix product: enough for its full rate
 LONGEST = 16  # links of a chain whose orders are all compared
 ENTRY = 256  # multiplications of a matrix product in the time that a number of its result takes
 
@@ -988,11 +989,15 @@ def _add_products(full: Array, b: Array, a: Array, steps: Sequence[Pair]) -> Non
         left: (*blocks, taps of A along lead * rows, taps * cm)
         right: (*blocks, taps * cm, taps of B along lead * co)
 
-    Both factors are read once for each `u`, and few numbers are added outside of a product.
+    Both factors are read once for each `u`, and few numbers are added outside of a product:
+    those that land at one place one after another, so that it stays in a cache.
     """
     *lead, (step_a, step_b) = steps
     blocks, lead_a, lead_b = a.shape[:3], a.shape[3:-3], b.shape[3:-3]
     ci, cm, co = *a.shape[-2:], b.shape[-1]
+    places = _places(lead_a, lead_b, lead)
+    every = slice(None)
+    of_blocks = (every,) * 3
     for r, s in np.ndindex(min(step_b, a.shape[-3]), min(step_a, b.shape[-3])):
         phase_a, phase_b = a[..., r::step_b, :, :], b[..., s::step_a, :, :]
         phase = full[..., r * step_a + s * step_b :: step_a * step_b, :, :]
@@ -1010,15 +1015,32 @@ def _add_products(full: Array, b: Array, a: Array, steps: Sequence[Pair]) -> Non
                     right[..., (u - high + 1) * cm : (u - low + 1) * cm, :],
                     out=product,
                 )
-                for tap in np.ndindex(lead_b):
-                    where: Any = (*_landing(lead_a, tap, lead), u, rows)
-                    phase[where] += in_taps[(..., *tap, slice(None))]
+                for place, pairs in places.items():
+                    where: Any = (*of_blocks, *place, u, rows)
+                    target = phase[where]
+                    for tap_a, tap_b in pairs:
+                        what: Any = (*of_blocks, *tap_a, every, *tap_b)
+                        target += in_taps[what]
 
 
 def _runs(count: int, most: int) -> Iterable[slice]:
     """So many in runs alike, each of at least one and at most `most`."""
     runs = -(-count // max(1, most))
     return itertools.starmap(slice, itertools.pairwise(count * i // runs for i in range(runs + 1)))
+
+
+def _places(
+    taps_a: Sequence[int], taps_b: Sequence[int], steps: Sequence[Pair]
+) -> dict[tuple[int, ...], list[tuple[tuple[int, ...], tuple[int, ...]]]]:
+    """The pairs of a tap of A and one of B that land at each place."""
+    places = defaultdict(list)
+    for tap_a in np.ndindex(*taps_a):
+        for tap_b in np.ndindex(*taps_b):
+            place = tuple(
+                t * s_a + v * s_b for t, v, (s_a, s_b) in zip(tap_a, tap_b, steps, strict=True)
+            )
+            places[place].append((tap_a, tap_b))
+    return places
 
 
 def _landing(taps: Sequence[int], tap: Sequence[int], steps: Sequence[Pair]) -> tuple[slice, ...]:
