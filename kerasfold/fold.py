@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -16,7 +14,7 @@ from kerasfold.conv import Operator
 from kerasfold.cost import OBJECTIVES
 from kerasfold.emit import emit
 from kerasfold.errors import EquivalenceError, FoldError, NonlinearLayerError
-from kerasfold.measured import is_no_better, measured_plan
+from kerasfold.measured import Clock, is_no_better, measured_plan
 from kerasfold.plan import Plan, original_plan
 from kerasfold.plan import plan as make_plan
 from kerasfold.region import Regions, lift
@@ -77,17 +75,16 @@ def fold(
     if nonlinear not in ("keep", "error"):
         raise FoldError(f"unknown nonlinear={nonlinear!r}: choose 'keep' or 'error'")
     with graphs.random_state_kept():
-        measure = _Measure(runtime, budget, time.perf_counter() + budget, progress)
+        measure = _Measure(runtime, Clock(budget), progress)
         return _fold(model, objective, nonlinear, verify, measure)
 
 
 @dataclass(frozen=True, slots=True)
 class _Measure:
-    """Where to time, for how many seconds, until when, and whether to show it."""
+    """Where to time, until when, and whether to show it."""
 
     runtime: str
-    budget: float
-    deadline: float
+    clock: Clock
     progress: bool
 
 
@@ -133,12 +130,11 @@ def _planned(
     if objective != "measured":
         plan = make_plan(regions, objective, held=held)
         return plan, emit(regions, plan, compose).model
-    left = measure.deadline - time.perf_counter()
-    if measure.budget:
-        left = max(left, sys.float_info.min)  # what was timed before still counts
-    plan = measured_plan(regions, compose, measure.runtime, left, measure.progress, held)
+    clock = measure.clock
+    left = clock.left
+    plan = measured_plan(regions, compose, measure.runtime, clock, measure.progress, held)
     folded = emit(regions, plan, compose).model
-    if not measure.budget:
+    if not clock.seconds:
         return plan, folded
     unfolded = original_plan(regions)
     same = emit(regions, unfolded, compose).model

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -62,11 +62,11 @@ class Clock:
 
     Attributes:
         seconds: of the whole.
-        start: when it began.
+        start: when it began: now.
     """
 
     seconds: float
-    start: float
+    start: float = field(default_factory=lambda: time.perf_counter())
 
     @property
     def left(self) -> float:
@@ -78,7 +78,7 @@ def measured_plan(
     regions: Regions,
     compose: Compose,
     runtime: str,
-    budget: float,
+    clock: Clock,
     progress: bool = False,
     held: Collection[int] = (),
 ) -> Plan:
@@ -88,8 +88,9 @@ def measured_plan(
         regions: the lifted model.
         compose: gives the operators of a segment, as for `emit`.
         runtime: a key of `kerasfold.runtimes.RUNTIMES`.
-        budget: seconds after which no further component is timed; what is left is planned for
-            'latency', siblings apart. Components are timed in the order of their modelled cost.
+        clock: no further component is timed once its time is over; what is left is planned for
+            'latency', siblings apart, but for what was timed before, if it had any time.
+            Components are timed in the order of their modelled cost.
         progress: whether to draw a progress bar on stderr.
         held: nodes that must be materialised.
 
@@ -97,13 +98,12 @@ def measured_plan(
         FoldError: a runtime that is unknown, lacks a package, or refuses the model.
     """
     check_runtime(runtime)
-    clock = Clock(budget, time.perf_counter())
     search = Search(regions, OBJECTIVES["latency"], frozenset(held))
     components = sorted(regions.components(), key=lambda c: -_total(search.original(c)).seconds)
     readers = readers_of(regions.graph)
     chosen: dict[int, Way] = {}
     for component in _with_bar(components, runtime, progress):
-        ways = candidates(search, component) if budget > 0 else [search.auto(component)]
+        ways = candidates(search, component) if clock.seconds > 0 else [search.auto(component)]
         chosen[component[0].index] = ways[0]
         if len(ways) > 1 and (clock.left > 0 or _CACHE):
             own = part(regions, component, readers)

@@ -382,7 +382,7 @@ def test_held_nodes_are_timed_anew(watch):
     first, second, _ = regions.lifted
 
     def forms(*held: int) -> list[str]:
-        chosen = measured.measured_plan(regions, composed, "xla", 60.0, held=held)
+        chosen = measured.measured_plan(regions, composed, "xla", measured.Clock(60.0), held=held)
         return [segment.form for segment in chosen.segments.values()]
 
     def composed(segment: Segment) -> Any:
@@ -443,7 +443,7 @@ def test_what_there_was_no_time_for_is_timed_when_there_is(watch):
     assert found.components == 0  # now it is known
 
 
-def test_what_was_timed_still_counts_when_an_overflow_is_found_after_the_budget(watch, monkeypatch):
+def test_what_was_timed_still_counts_when_an_overflow_is_found_after_the_budget(watch):
     """The second component is not timed, and merged as for latency its weights overflow."""
     half = {"dtype": "float16"}
     model = keras.Sequential(
@@ -459,7 +459,6 @@ def test_what_was_timed_still_counts_when_an_overflow_is_found_after_the_budget(
     model.layers[-2].kernel.assign(np.full((1, 1, 4, 4), 3e2))
     assert kinds(kerasfold.fold(model, "latency", verify=False))[:2] == ["Conv2D", "ReLU"]
     found = watch(many_calls)
-    monkeypatch.setattr(importlib.import_module("kerasfold.fold"), "time", measured.time)
     found.steps = (0.0, 10.0)
     folded = by_measuring(model, budget=5.0, verify=False)
     assert found.components == 1
