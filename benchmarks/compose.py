@@ -52,6 +52,7 @@ def four_poolings(channels: int) -> list[Link]:
 CHAINS: dict[str, tuple[int, list[Link]]] = {
     "three 7x7, 256 channels": (256, [conv(7, 256)] * 3),
     "four poolings, 64 channels": (64, four_poolings(64)),
+    "four poolings, 3 to 64": (3, four_poolings(64)),
     "1x1, 3x3, 1x1 in 512 channels": (128, [conv(1, 512), conv(3, 512), conv(1, 128)]),
     "depthwise 3x3, 1x1, twice, 256": (256, [depthwise(3), conv(1, 256)] * 2),
     "3x3 dilated by 1, 2, 4, 128": (128, [conv(3, 128, dilation=d) for d in (1, 2, 4)]),

@@ -983,10 +983,11 @@ def _add_products(full: Array, b: Array, a: Array, steps: Sequence[Pair]) -> Non
 
     Along that axis the product sums: the taps of A that reach `u`, last to first, are side by
     side in `left`, and B's, first to last, below each other in `right`. With `step_b` between
-    B's taps they are the taps of one phase, every `step_b`-th of A; and so for B. Along the
-    other axes, `lead`, the product has a row for each tap of A and a column for each of B:
+    B's taps they are the taps of one phase, every `step_b`-th of A; and so for B. Phases of as
+    many taps are rows of one product. Along the other axes, `lead`, it has a row for each tap of
+    A and a column for each of B:
 
-        left: (*blocks, taps of A along lead * rows, taps * cm)
+        left: (*blocks, taps of A along lead * phases * rows, taps * cm)
         right: (*blocks, taps * cm, taps of B along lead * co)
 
     Both factors are read once for each `u`, and few numbers are added outside of a product:
@@ -998,16 +999,17 @@ def _add_products(full: Array, b: Array, a: Array, steps: Sequence[Pair]) -> Non
     places = _places(lead_a, lead_b, lead)
     every = slice(None)
     of_blocks = (every,) * 3
-    for r, s in np.ndindex(min(step_b, a.shape[-3]), min(step_a, b.shape[-3])):
-        phase_a, phase_b = a[..., r::step_b, :, :], b[..., s::step_a, :, :]
-        phase = full[..., r * step_a + s * step_b :: step_a * step_b, :, :]
-        k_a, k_b = phase_a.shape[-3], phase_b.shape[-3]
-        reverse = np.flip(phase_a, -3).swapaxes(-3, -2)
+    of_a = _phases(a.shape[-3], step_b, ROWS // (math.prod(lead_a) * ci))
+    for (first, count, k_a), s in itertools.product(of_a, range(min(step_a, b.shape[-3]))):
+        phase_b = b[..., s::step_a, :, :]
+        k_b = phase_b.shape[-3]
         right = np.moveaxis(phase_b, (-3, -2), (3, 4)).reshape(*blocks, k_b * cm, -1)
-        for rows in _runs(ci, ROWS // math.prod(lead_a)):
-            left = reverse[..., rows, :, :].reshape(*blocks, -1, k_a * cm)
+        for rows in _runs(ci, ROWS // (math.prod(lead_a) * count)):
+            in_phases = [a[..., first + t * step_b :, rows, :] for t in reversed(range(k_a))]
+            taps = np.stack([phase[..., :count, :, :] for phase in in_phases], axis=-2)
+            left = taps.reshape(*blocks, -1, k_a * cm)
             product = np.empty((*blocks, left.shape[-2], right.shape[-1]))
-            in_taps = product.reshape(*blocks, *lead_a, -1, *lead_b, co)
+            in_taps = product.reshape(*blocks, *lead_a, count, -1, *lead_b, co)
             for u in range(k_a + k_b - 1):
                 low, high = max(0, u - k_b + 1), min(k_a, u + 1)  # the taps of A that reach u
                 np.matmul(
@@ -1015,12 +1017,26 @@ def _add_products(full: Array, b: Array, a: Array, steps: Sequence[Pair]) -> Non
                     right[..., (u - high + 1) * cm : (u - low + 1) * cm, :],
                     out=product,
                 )
+                start = first * step_a + s * step_b + u * step_a * step_b
+                phases = slice(start, start + (count - 1) * step_a + 1, step_a)
                 for place, pairs in places.items():
-                    where: Any = (*of_blocks, *place, u, rows)
-                    target = phase[where]
+                    where: Any = (*of_blocks, *place, phases, rows)
+                    target = full[where]
                     for tap_a, tap_b in pairs:
-                        what: Any = (*of_blocks, *tap_a, every, *tap_b)
+                        what: Any = (*of_blocks, *tap_a, every, every, *tap_b)
                         target += in_taps[what]
+
+
+def _phases(taps: int, step: int, most: int) -> list[tuple[int, int, int]]:
+    """Runs of at most `most` phases, of every `step`-th tap: the first, how many, taps of each."""
+    longer = taps % step
+    alike = ((0, longer, taps // step + 1), (longer, step - longer, taps // step))
+    return [
+        (first + run.start, run.stop - run.start, each)
+        for first, count, each in alike
+        if count and each
+        for run in _runs(count, most)
+    ]
 
 
 def _runs(count: int, most: int) -> Iterable[slice]:
