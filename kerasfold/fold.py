@@ -131,7 +131,6 @@ def _planned(
         plan = make_plan(regions, objective, held=held)
         return plan, emit(regions, plan, compose).model
     clock = measure.clock
-    left = clock.left
     plan = measured_plan(regions, compose, measure.runtime, clock, measure.progress, held)
     folded = emit(regions, plan, compose).model
     if not clock.seconds:
@@ -140,7 +139,7 @@ def _planned(
     same = emit(regions, unfolded, compose).model
     if all(segment.form == "keep" for segment in plan.segments.values()):
         deploy(same, measure.runtime, random_inputs(same))  # which says so if it is refused
-    elif is_no_better(folded, same, measure.runtime, max(left, LAST)):
+    elif is_no_better(folded, same, measure.runtime, max(clock.left, LAST)):
         why = f"merged, the whole model is no faster on {measure.runtime}"
         return replace(unfolded, held=dict.fromkeys(unfolded.segments, why)), same
     return plan, folded

@@ -365,7 +365,7 @@ class Search:
                     continue
                 step = known[end] if i == j else self.segment(end, cuts[max(i - 1, 0) : i])
                 if isinstance(step, Refused):
-                    break  # a longer step contains the same refused composition
+                    continue  # a longer step may undo what refuses: a cropping, a padding
                 total = step.cost if so_far is None else so_far[0] + step.cost
                 if best is None or self.key(total) < self.key(best[0]):
                     best = (total, i, step)

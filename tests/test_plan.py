@@ -23,6 +23,13 @@ from kerasfold.region import Regions, lift
 from kerasfold.segment import weights_of
 
 
+SEARCHED = {
+    "deadline": None,
+    "derandomize": True,
+    "suppress_health_check": list(HealthCheck),
+}
+
+
 def regions_of(model: keras.Model) -> Regions:
     return lift(read(randomise(model)))
 
@@ -97,6 +104,57 @@ def test_a_chain_gets_the_cheapest_of_all_subsets(name, objective):
     assert found <= key(original_plan(regions).cost)
 
 
+LINKS = (
+    lambda n: layers.Conv2D(n, 3),
+    lambda n: layers.Conv2D(n, 1),
+    lambda n: layers.Conv2D(n, 3, strides=2, padding="same"),
+    lambda n: layers.Conv2D(n, 3, padding="same", dilation_rate=2),
+    lambda n: layers.DepthwiseConv2D(3, padding="same"),
+    lambda n: layers.AveragePooling2D(2),
+    lambda n: layers.AveragePooling2D(3, 1, padding="same"),
+    lambda n: layers.UpSampling2D(2),
+    lambda n: layers.Conv2DTranspose(n, 2, strides=2),
+    lambda n: layers.ZeroPadding2D(((1, 2), (0, 1))),
+    lambda n: layers.Cropping2D(((1, 0), (2, 1))),
+    lambda n: layers.BatchNormalization(),
+)
+
+
+@given(
+    links=st.lists(
+        st.tuples(st.integers(0, len(LINKS) - 1), st.sampled_from([1, 2, 5, 16])),
+        min_size=2,
+        max_size=8,
+    ),
+    objective=st.sampled_from(tuple(OBJECTIVES)),
+)
+@settings(max_examples=200, **SEARCHED)
+def test_a_chain_of_any_layers_gets_the_cheapest_of_all_subsets(links, objective):
+    """Also where a step is refused that a longer one, with a padding or a cropping, is not."""
+    x = inputs = keras.Input((24, 24, 2))
+    for kind, channels in links:
+        assume(min(x.shape[1:3]) > 4)  # a cropping of all is refused
+        x = LINKS[kind](channels)(x)
+    regions = regions_of(keras.Model(inputs, x))
+    found = OBJECTIVES[objective](plan(regions, objective).cost)
+    assert found == pytest.approx(optimum(regions, objective), rel=1e-9)
+
+
+def test_a_cropping_behind_a_padding_merges_what_the_padding_kept_apart():
+    """Found as a plan of three layers where two are exact."""
+    stack = [
+        layers.DepthwiseConv2D(3, padding="same"),
+        layers.ZeroPadding2D(2),
+        layers.Cropping2D(2),
+    ]
+    regions = regions_of(keras.Sequential([keras.Input((24, 24, 3)), *stack]))
+    for objective in OBJECTIVES:
+        found = OBJECTIVES[objective](plan(regions, objective).cost)
+        assert found == pytest.approx(optimum(regions, objective), rel=1e-9)
+    (segment,) = plan(regions, "latency").segments.values()
+    assert len(segment.visited) == 3
+
+
 def optimum(regions: Regions, objective: str) -> tuple[float, ...]:
     """The least cost of all sets of materialised tensors, component by component."""
     key = OBJECTIVES[objective]
@@ -160,13 +218,6 @@ def knot(draw, most: int) -> Regions:
 def undecided(regions: Regions) -> int:
     search = Search(regions, OBJECTIVES["macs"], frozenset())
     return max(len(search.candidates(c) - search.required(c)) for c in (*regions.components(), ()))
-
-
-SEARCHED = {
-    "deadline": None,
-    "derandomize": True,
-    "suppress_health_check": list(HealthCheck),
-}
 
 
 @given(recipe=recipes(most_steps=11), objective=st.sampled_from(tuple(OBJECTIVES)))
