@@ -187,6 +187,7 @@ class _Lifter:
         self.lifted: dict[int, Lifted] = {}
         self.identities: list[Lifted] = []
         self.barriers: dict[int, str] = {}
+        self.whole: set[int] = set()  # tensors that may hold integers, whatever their dtype says
 
     def run(self) -> Regions:
         for call in self.graph.calls:
@@ -198,6 +199,8 @@ class _Lifter:
                 for key in [k for k, s in self.root_signals.items() if s.node.index >= start]:
                     self.roots.pop(self.root_signals.pop(key).node.index)
                 self.barriers[call.index] = refusal.reason
+                if self._may_pass_integers(call):
+                    self.whole |= {x.index for x in call.outputs}
         tensors = {index: signal.node.index for index, signal in self.signals.items()}
         needed = [x for x in tree.flatten(self.graph.outputs) if isinstance(x, Tensor)]
         for call in self.graph.calls:
@@ -219,6 +222,24 @@ class _Lifter:
             {i: lifted for lifted in self.lifted.values() for i in lifted.added},
             Counter(id(call.operation) for call in self.graph.calls),
         )
+
+    def _may_pass_integers(self, call: Call) -> bool:
+        """Whether the result may be of integers.
+
+        Keras declares what its layers make to be of their dtype, but casts no integers: a
+        padding of an image of bytes makes bytes. A weight would promote them.
+        """
+        layer = call.operation
+        casts = (keras.layers.Rescaling, keras.layers.Normalization)
+        return (
+            isinstance(layer, keras.Layer)
+            and not isinstance(layer, casts)
+            and not layer.weights
+            and not all(self._is_float(x) for x in call.inputs)
+        )
+
+    def _is_float(self, tensor: Tensor) -> bool:
+        return keras.backend.is_float_dtype(tensor.dtype) and tensor.index not in self.whole
 
     def _lift(self, call: Call) -> None:
         rule = RULES.get(call.kind)
@@ -265,8 +286,9 @@ class _Lifter:
         if key not in self.root_signals:
             if len(tensor.shape) < 2:
                 raise Refused(f"a tensor of shape {tensor.shape} has no channels")
-            if not keras.backend.is_float_dtype(tensor.dtype):
-                raise Refused(f"its input is {tensor.dtype}, not a float")
+            if not self._is_float(tensor):
+                kind = "may hold integers" if tensor.index in self.whole else f"is {tensor.dtype}"
+                raise Refused(f"its input {kind}, not floats")
             first = self.graph.layout == "channels_first"
             channels = tensor.shape[1 if first else -1]
             if channels is None:

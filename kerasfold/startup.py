@@ -11,8 +11,13 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def muted_stderr() -> Iterator[None]:
-    """Send what C++ code writes to stderr nowhere."""
-    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    """Send what C++ code writes to stderr nowhere, if there is a stderr."""
+    try:
+        saved = os.dup(2)
+    except OSError:  # closed
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
         yield

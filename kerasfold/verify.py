@@ -137,14 +137,16 @@ def verify(a: keras.Model, b: keras.Model, data: Any = None) -> EquivalenceRepor
         a: the reference.
         b: the model that should compute the same.
         data: optional inputs in place of random ones: an array (n, ...), a structure of
-            arrays as the model takes it, or an iterable of batches (`tf.data.Dataset`,
-            `keras.utils.PyDataset`), of which `(x, y)` pairs give `x`.
+            arrays as the model takes it or by input names, or batches of them
+            (`tf.data.Dataset`, `keras.utils.PyDataset`, an iterator), of which `(x, y)` pairs
+            give `x`.
 
     Returns:
         An `EquivalenceReport`.
 
     Raises:
-        FoldError: models whose inputs or outputs differ in number or shape.
+        FoldError: models whose inputs or outputs differ in number or shape, or data that does
+            not fit them.
     """
     for model in (a, b):
         if not isinstance(model, keras.Model):
@@ -515,6 +517,11 @@ def _random(model: keras.Model, size: int) -> list[Any]:
     )
     wanted = min(max(PROBED // max(numbers, 1), PROBES[0]), PROBES[1])
     count = 1 if not fixed else -(-wanted // max(fixed))
+    words = [
+        layer.input_dim
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.Embedding)
+    ]
 
     def draw(spec: Any) -> np.ndarray:
         shape = [
@@ -524,7 +531,8 @@ def _random(model: keras.Model, size: int) -> list[Any]:
         if "float" in spec.dtype:
             # Rounded as the model will round it, so that both precisions see one input.
             return graphs.as_array(graphs.as_dtype(rng.normal(size=shape), spec.dtype))
-        return rng.integers(0, 2, size=shape)
+        few = 256 if spec.dtype == "uint8" else 2
+        return rng.integers(0, min(words, default=few), size=shape)
 
     return [tree.map_structure(draw, graphs.input_structure(model)) for _ in range(max(count, 1))]
 
@@ -567,29 +575,42 @@ def _given(model: keras.Model, data: Any) -> list[Any]:
 def _batches(model: keras.Model, data: Any) -> Iterator[Any]:
     """Inputs of the model, batch by batch, whatever `data` is."""
     specs = graphs.input_structure(model)
-    names = [spec.name for spec in tree.flatten(specs)]
     if keras.ops.is_tensor(data):
         data = keras.ops.convert_to_numpy(data)
     if isinstance(data, (str, bytes, int, float)):
         raise FoldError(f"data of type {type(data).__name__}: pass arrays, or batches of them")
     flat = tree.flatten(data) if isinstance(data, (Mapping, list, tuple, np.ndarray)) else []
     if flat and all(hasattr(x, "shape") for x in flat):
-        if isinstance(data, Mapping) and not isinstance(specs, Mapping):
-            missing = [name for name in names if name not in data]
-            if missing:
-                raise FoldError(
-                    f"data has no array for input(s) {missing}. Received: {sorted(data)}"
-                )
-            flat = [data[name] for name in names]
-        if len(flat) != len(names):
-            raise FoldError(f"data holds {len(flat)} array(s), the model takes {len(names)}")
-        for start in range(0, len(flat[0]), 32):
-            yield tree.pack_sequence_as(specs, [x[start : start + 32] for x in flat])
+        arrays = _arrays(specs, data)
+        for start in range(0, len(arrays[0]), 32):
+            yield tree.pack_sequence_as(specs, [x[start : start + 32] for x in arrays])
         return
     indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__")
     for item in (data[i] for i in range(len(data))) if indexed else data:
         x = item[0] if isinstance(item, tuple) else item
-        yield tree.pack_sequence_as(specs, [keras.ops.convert_to_numpy(v) for v in tree.flatten(x)])
+        arrays = [keras.ops.convert_to_numpy(v) for v in _arrays(specs, x)]
+        yield tree.pack_sequence_as(specs, arrays)
+
+
+def _arrays(specs: Any, data: Any) -> list[Any]:
+    """One array for each input, in the model's order: of a mapping, those of their names."""
+    inputs = tree.flatten(specs)
+    if isinstance(data, Mapping):
+        names = list(specs) if isinstance(specs, Mapping) else [spec.name for spec in inputs]
+        missing = [name for name in names if name not in data]
+        if missing:
+            raise FoldError(
+                f"data has no array for input(s) {missing}. Received: {sorted(map(str, data))}"
+            )
+        chosen = [data[name] for name in names]
+        data = dict(zip(names, chosen, strict=True)) if isinstance(specs, Mapping) else chosen
+    arrays = tree.flatten(data)
+    if len(arrays) != len(inputs):
+        raise FoldError(f"data holds {len(arrays)} array(s), the model takes {len(inputs)}")
+    lengths = {spec.name: len(x) for spec, x in zip(inputs, arrays, strict=True)}
+    if len(set(lengths.values())) > 1:
+        raise FoldError(f"data holds arrays of different lengths: {lengths}")
+    return arrays
 
 
 def _with_agreement(

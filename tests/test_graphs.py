@@ -26,6 +26,7 @@ from cases import (
 from keras import layers, ops
 
 import kerasfold
+from kerasfold.cost import OBJECTIVES
 
 Conv, BN = layers.Conv2D, layers.BatchNormalization
 
@@ -1113,6 +1114,32 @@ def test_integer_images() -> None:
     assert folded.inputs[0].dtype == "uint8"
     given = np.random.default_rng(0).integers(0, 255, (2, 8, 8, 3)).astype("uint8")
     assert_same(model, folded, FLOAT32, inputs=given)
+
+
+@pytest.mark.parametrize(
+    "keeps",
+    [
+        lambda i: layers.ZeroPadding2D(1)(i),
+        lambda i: layers.UpSampling2D(2)(i),
+        lambda i: layers.Add()([i, i]),  # which wraps at 256
+        lambda i: layers.Cropping2D(1)(layers.Concatenate()([i, i])),
+        lambda i: layers.Permute((2, 1, 3))(layers.MaxPooling2D(2)(i)),
+    ],
+    ids=["padding", "upsampling", "sum", "concatenation", "permutation"],
+)
+def test_layers_that_keep_bytes_are_not_merged(keeps: Any) -> None:
+    """Keras says that they make floats; a kernel on bytes does not run."""
+    i = image(dtype="uint8")
+    x = layers.Rescaling(1 / 255)(keeps(i))
+    model = randomise(keras.Model(i, Conv(4, 3, name="c")(Conv(4, 1, name="b")(x))))
+    given = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype("uint8")
+    for objective in OBJECTIVES:
+        folded = kerasfold.fold(model, objective=objective)
+        assert any(isinstance(layer, layers.Rescaling) for layer in folded.layers)
+        assert_same(model, folded, FLOAT32, inputs=given)
+    assert len(kerasfold.fold(model, "layers").layers) == len(model.layers) - 1
+    reasons = [r.reason for r in folded.fold_report.kept if "integers" in r.reason]
+    assert len(reasons) >= 1
 
 
 # Masks.

@@ -22,7 +22,6 @@ from kerasfold.plan import METHODS, Search, original_plan, plan
 from kerasfold.region import Regions, lift
 from kerasfold.segment import weights_of
 
-
 SEARCHED = {
     "deadline": None,
     "derandomize": True,

@@ -381,6 +381,69 @@ def test_data_is_not_consumed_or_changed() -> None:
     np.testing.assert_array_equal(x, before)
 
 
+def swapped() -> tuple[keras.Model, dict[str, np.ndarray]]:
+    """Inputs of one shape whose order is not that of their names, and data by name."""
+    right, left = keras.Input((4,), name="right"), keras.Input((4,), name="left")
+    model = keras.Model([right, left], keras.ops.relu(right - 2.0 * left))
+    rng = np.random.default_rng(0)
+    return model, {n: rng.normal(size=(12, 4)).astype("float32") for n in ("left", "right")}
+
+
+@pytest.mark.parametrize("form", ["arrays", "dataset", "pydataset", "generator_of_pairs"])
+def test_named_data_goes_to_the_inputs_of_those_names(form: str, monkeypatch: Any) -> None:
+    model, data = swapped()
+    seen: list[Any] = []
+    compared = kerasfold.verify.__globals__["_run"]
+
+    def spied(which: keras.Model, batches: list[Any]) -> Any:
+        seen.append(batches)
+        return compared(which, batches)
+
+    monkeypatch.setitem(kerasfold.verify.__globals__, "_run", spied)
+    kerasfold.verify(model, copy_of(model), forms(data)[form])
+    right, left = (np.concatenate([batch[k] for batch in seen[0]]) for k in (0, 1))
+    np.testing.assert_array_equal(right, data["right"])
+    np.testing.assert_array_equal(left, data["left"])
+
+
+def test_data_of_different_lengths_is_an_error() -> None:
+    model, data = swapped()
+    data["left"] = data["left"][:5]
+    with pytest.raises(kerasfold.FoldError, match=r"lengths: \{'right': 12, 'left': 5\}"):
+        kerasfold.verify(model, copy_of(model), data)
+
+
+def test_every_word_of_an_embedding_is_compared() -> None:
+    i = keras.Input((6,), dtype="int32")
+    model = keras.Model(i, keras.layers.Dense(3)(keras.layers.Embedding(10, 4)(i)))
+    twin = copy_of(model)
+    assert kerasfold.verify(model, twin).equivalent
+    change(twin.layers[1].weights[0], lambda w: w + 5.0 * (np.arange(10) == 7)[:, None])
+    assert not kerasfold.verify(model, twin).equivalent
+
+
+def test_bytes_are_compared_to_the_last() -> None:
+    def model(top: float) -> keras.Model:
+        i = keras.Input((6,), dtype="uint8")
+        return keras.Model(i, keras.ops.minimum(keras.ops.cast(i, "float32"), top))
+
+    assert kerasfold.verify(model(255.0), model(255.0)).equivalent
+    assert not kerasfold.verify(model(255.0), model(200.0)).equivalent
+
+
+def test_a_difference_at_the_border_is_told_from_one_inside() -> None:
+    def model(edge: float, inside: float) -> keras.Model:
+        i = keras.Input((8, 8, 1))
+        shift = np.full((1, 8, 8, 1), edge, "float32")
+        shift[:, 1:-1, 1:-1] = inside
+        return keras.Model(i, i + shift)
+
+    (at_border,) = kerasfold.verify(model(0, 0), model(0.5, 0)).outputs
+    assert at_border.max_border_error == pytest.approx(0.5, rel=1e-3)
+    (inside,) = kerasfold.verify(model(0, 0), model(0, 0.5)).outputs
+    assert inside.max_border_error < 1e-6 < inside.max_abs_error
+
+
 # Not a number.
 
 
