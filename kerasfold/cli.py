@@ -1,7 +1,6 @@
 """The command line over `fold`, `explain` and `verify`, and a stopwatch for two stored models.
 
-Keras is imported only once the arguments are known to be good. Files are loaded with
-Keras's safe mode on, and no code in them is ever run.
+Files are loaded with Keras's safe mode on, and no code in them is ever run.
 """
 
 from __future__ import annotations
@@ -21,16 +20,21 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
-from kerasfold.startup import muted_stderr
+import keras
+import numpy as np
 
-if TYPE_CHECKING:
-    import keras
+from kerasfold.cost import OBJECTIVES
+from kerasfold.errors import EquivalenceError, FoldError, NonlinearLayerError, words_of
+from kerasfold.fold import explain, fold
+from kerasfold.graph import input_structure
+from kerasfold.runtimes import RUNTIMES, check_runtime, deploy, random_inputs
+from kerasfold.timing import SAMPLES_OF_95, paired_seconds, ratio
+from kerasfold.verify import verify
 
-OBJECTIVES = ("latency", "macs", "params", "layers")
+HERE = "tensorflow"  # the runtime where none is named
 MEASURED = "measured"  # an objective of fold alone: to measure is to build
-RUNTIMES = ("tensorflow", "xla", "litert", "onnxruntime", "openvino")
 BUDGET = 60.0  # seconds
 KERAS, HDF5 = (".keras",), (".h5", ".hdf5")
 
@@ -57,8 +61,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         verification refused, or with --strict not linear. 2: unusable input or arguments,
         with one line on stderr.
     """
-    from kerasfold.errors import EquivalenceError, FoldError, NonlinearLayerError
-
     path = list(sys.path)
     try:
         args = _parser().parse_args(argv)
@@ -77,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(problem), UNUSABLE)
     except Exception as bug:
         return _fail(
-            f"unexpected {_words(bug)}: a defect of kerasfold or of a layer in the model; call "
+            f"unexpected {words_of(bug)}: a defect of kerasfold or of a layer in the model; call "
             "kerasfold from Python to see where",
             UNUSABLE,
         )
@@ -88,12 +90,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _fail(message: str, code: int) -> int:
     print(f"kerasfold: error: {' '.join(message.split())}", file=sys.stderr)
     return code
-
-
-def _words(error: BaseException) -> str:
-    """The class of an exception and the first line of its message."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -116,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
         help="where to write it (.keras, .h5, .hdf5)",
     )
     _add_objective(fold, (*OBJECTIVES, MEASURED))
-    _add_runtime(fold, f"with --objective {MEASURED}: where to measure ({RUNTIMES[0]})")
+    _add_runtime(fold, f"with --objective {MEASURED}: where to measure ({HERE})")
     fold.add_argument(
         "--budget",
         type=_seconds,
@@ -129,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
 
     explain = commands.add_parser("explain", help="print what fold would merge; build nothing")
     explain.add_argument("input", metavar="IN", help="model to read (.keras, .h5, .hdf5)")
-    _add_objective(explain, OBJECTIVES)
+    _add_objective(explain, tuple(OBJECTIVES))
     explain.set_defaults(run=_explain)
 
     verify = commands.add_parser("verify", help="compare two stored models")
@@ -143,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
 
     bench = commands.add_parser("bench", help="time two stored models, in turns")
     _add_pair(bench)
-    _add_runtime(bench, f"where to run them ({RUNTIMES[0]}; else Keras's own backend)")
+    _add_runtime(bench, f"where to run them ({HERE}; else Keras's own backend)")
     bench.add_argument(
         "--batch", type=_positive, default=1, metavar="N", help="inputs per call (1)"
     )
@@ -170,7 +166,7 @@ def _add_objective(command: argparse.ArgumentParser, choices: Sequence[str]) -> 
 
 
 def _add_runtime(command: argparse.ArgumentParser, what: str) -> None:
-    command.add_argument("--runtime", choices=RUNTIMES, help=what)
+    command.add_argument("--runtime", choices=tuple(RUNTIMES), help=what)
 
 
 def _add_pair(command: argparse.ArgumentParser) -> None:
@@ -207,8 +203,6 @@ def _fold(args: argparse.Namespace) -> int:
     _check_input(args.input)
     target = _checked_output(args.output)
     custom = _start(args.modules)
-    from kerasfold.fold import fold
-
     model = _load(args.input, custom)
     nonlinear: Literal["keep", "error"] = "error" if args.strict else "keep"
     folded: Any = fold(model, args.objective, nonlinear, not args.no_verify, **measured)
@@ -221,7 +215,7 @@ def _measured(args: argparse.Namespace) -> dict[str, Any]:
     """What `fold` is told where it measures."""
     if args.objective == MEASURED:
         return {
-            "runtime": args.runtime or RUNTIMES[0],
+            "runtime": args.runtime or HERE,
             "budget": args.budget or BUDGET,
             "progress": sys.stderr.isatty(),
         }
@@ -236,8 +230,6 @@ def _measured(args: argparse.Namespace) -> dict[str, Any]:
 def _explain(args: argparse.Namespace) -> int:
     _check_input(args.input)
     custom = _start(args.modules)
-    from kerasfold.fold import explain
-
     _show(explain(_load(args.input, custom), args.objective), args.json)
     return DONE
 
@@ -248,8 +240,6 @@ def _verify(args: argparse.Namespace) -> int:
     if args.data is not None:
         _check_file(args.data, (".npz",))
     custom = _start(args.modules)
-    from kerasfold.verify import verify
-
     a, b = _load(args.a, custom), _load(args.b, custom)
     report = verify(a, b, None if args.data is None else _data(args.data, a))
     _show(report, args.json)
@@ -260,14 +250,8 @@ def _bench(args: argparse.Namespace) -> int:
     _check_input(args.a)
     _check_input(args.b)
     custom = _start(args.modules)
-    import keras
-    import numpy as np
-
-    from kerasfold.runtimes import check_runtime
-    from kerasfold.timing import SAMPLES_OF_95, paired_seconds, ratio
-
     backend = keras.backend.backend()
-    runtime = args.runtime or (RUNTIMES[0] if backend == "tensorflow" else None)
+    runtime = args.runtime or (HERE if backend == "tensorflow" else None)
     if runtime is not None:
         check_runtime(runtime)
     a, b = _load(args.a, custom), _load(args.b, custom)
@@ -305,10 +289,6 @@ def _bench(args: argparse.Namespace) -> int:
 
 def _refuse_other_inputs(args: argparse.Namespace, a: keras.Model, b: keras.Model) -> None:
     """Refuse models that one input cannot feed both of."""
-    import keras
-
-    from kerasfold.graph import input_structure
-
     specs = []
     for name, model in ((args.a, a), (args.b, b)):
         if not getattr(model, "inputs", None):
@@ -328,11 +308,6 @@ def _refuse_other_inputs(args: argparse.Namespace, a: keras.Model, b: keras.Mode
 
 def _run(model: keras.Model, runtime: str | None, batch: int) -> Callable[[], Any]:
     """A call of a model on random inputs: on a runtime, or as Keras's own backend runs it."""
-    import keras
-
-    from kerasfold.graph import input_structure
-    from kerasfold.runtimes import deploy, random_inputs
-
     inputs = random_inputs(model, batch)
     if runtime is not None:
         return deploy(model, runtime, inputs)
@@ -399,18 +374,12 @@ def _checked_output(name: str) -> Path:
 def _start(modules: Sequence[str]) -> dict[str, type]:
     """Import Keras, then the user's modules; their classes of layers, models and operations."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if "keras" not in sys.modules:
-        # TensorFlow's first lines are written before it has read that variable.
-        with muted_stderr():
-            importlib.import_module("keras")
-    import keras
-
     custom: dict[str, type] = {}
     for name in modules:
         try:
             module = importlib.import_module(name)
         except (Exception, SystemExit) as error:
-            raise _Unusable(f"cannot import {name} ({_words(error)})") from error
+            raise _Unusable(f"cannot import {name} ({words_of(error)})") from error
         for value in vars(module).values():
             own = isinstance(value, type) and value.__module__.split(".")[0] != "keras"
             if own and issubclass(value, keras.Operation):
@@ -434,8 +403,6 @@ def _no_advice() -> Iterator[None]:
 
 def _load(name: str, custom: dict[str, type]) -> keras.Model:
     """Load a model; nothing in its file is run."""
-    import keras
-
     _refuse_code(name, _config(name))
     try:
         with _no_advice():
@@ -449,7 +416,7 @@ def _load(name: str, custom: dict[str, type]) -> keras.Model:
                 f"{name} uses '{unknown[1]}', which Keras does not know: pass --import MODULE, the "
                 "module that defines it"
             ) from error
-        raise _Unusable(f"{name} cannot be loaded ({_words(error)})") from error
+        raise _Unusable(f"{name} cannot be loaded ({words_of(error)})") from error
     if not isinstance(model, keras.Model):
         raise _Unusable(f"{name} holds a {type(model).__name__}, not a model")
     return model
@@ -468,7 +435,7 @@ def _config(name: str) -> Any:
         text = _archived_config(name) if name.endswith(KERAS) else _hdf5_config(name)
         return json.loads(text)
     except OSError as error:
-        raise _Unusable(f"{name} cannot be read ({_words(error)})") from error
+        raise _Unusable(f"{name} cannot be read ({words_of(error)})") from error
     except (ValueError, RecursionError) as error:
         raise _Unusable(f"{name} is damaged: its configuration is not JSON") from error
 
@@ -482,7 +449,7 @@ def _archived_config(name: str) -> bytes:
     except KeyError as error:
         raise _Unusable(f"{name} is no Keras model: the archive has no config.json") from error
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise _Unusable(f"{name} is damaged ({_words(error)})") from error
+        raise _Unusable(f"{name} is damaged ({words_of(error)})") from error
 
 
 def _hdf5_config(name: str) -> str | bytes:
@@ -524,16 +491,11 @@ def _refuse_code(name: str, config: Any) -> None:
 
 def _data(name: str, model: keras.Model) -> Any:
     """Arrays of an .npz file, in the structure that the model takes."""
-    import keras
-    import numpy as np
-
-    from kerasfold.graph import input_structure
-
     try:
         with np.load(name, allow_pickle=False) as file:
             arrays = dict(file) if hasattr(file, "files") else {}
     except Exception as error:
-        raise _Unusable(f"{name} cannot be read as an .npz file ({_words(error)})") from error
+        raise _Unusable(f"{name} cannot be read as an .npz file ({words_of(error)})") from error
     specs = keras.tree.flatten(input_structure(model))
     names = [spec.name for spec in specs]
     if len(arrays) == len(specs) == 1:
@@ -573,20 +535,17 @@ def _save(model: keras.Model, target: Path, custom: dict[str, type]) -> None:
     except _Unusable:
         raise
     except Exception as error:
-        raise _Unusable(f"cannot write {target} ({_words(error)})") from error
+        raise _Unusable(f"cannot write {target} ({words_of(error)})") from error
 
 
 def _check_written(model: keras.Model, written: Path, custom: dict[str, type]) -> None:
     """Refuse a file that gives another model: HDF5 files cannot hold the calls of `keras.ops`."""
-    import keras
-    import numpy as np
-
     try:
         with _no_advice():
             stored = keras.saving.load_model(written, custom_objects=custom, compile=False)
     except Exception as error:
         raise _Unusable(
-            f"the folded model cannot be stored as {written.suffix} ({_words(error)})"
+            f"the folded model cannot be stored as {written.suffix} ({words_of(error)})"
             + ("" if written.suffix in KERAS else ": write a .keras file instead")
         ) from error
     pairs = zip(model.get_weights(), stored.get_weights(), strict=True)

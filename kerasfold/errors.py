@@ -1,5 +1,9 @@
 """What kerasfold raises. All of it is a `FoldError`, which is a `ValueError`."""
 
+from __future__ import annotations
+
+import re
+
 
 class FoldError(ValueError):
     """Something kerasfold was asked to do cannot be done; the message says what to do."""
@@ -19,3 +23,14 @@ class EquivalenceError(FoldError):
 
 class RuntimeUnavailableError(FoldError):
     """A runtime to measure on lacks a package; the message names the extra that brings it."""
+
+
+_TERMINAL = re.compile(r"\x1b\[[0-9;]*m")
+_WRAPPER = "Exception encountered when calling"  # with which Keras begins what a layer raises
+
+
+def words_of(error: BaseException) -> str:
+    """The class of an exception and the first line of its message that says something."""
+    lines = _TERMINAL.sub("", str(error)).splitlines()
+    telling = [line.strip() for line in lines if line.strip() and not line.startswith(_WRAPPER)]
+    return f"{type(error).__name__}: {telling[0][:300]}" if telling else type(error).__name__

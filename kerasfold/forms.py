@@ -85,6 +85,12 @@ class Forms:
             yield self.kept(index)
             if index in self.held or (len(visited) == 1 and not self._is_pool(index)):
                 return  # no form but itself
+        if self._misplaces_bias(visited):
+            yield Refused(
+                "a bias on images as wide as they have channels, channels first, which Keras adds "
+                "along the width on TensorFlow"
+            )
+            return
         forms = [self._separable, self._pool_last, self._pool_first]
         try:
             yield self._operator(index, visited)
@@ -322,9 +328,12 @@ class Forms:
         """Siblings as slices of one wider convolution; the first carries its cost.
 
         A slice counts as a call: runtimes may run siblings side by side, so that fewer calls
-        alone save nothing.
+        alone save nothing. Where they cannot be joined, they are returned as they are.
         """
         nodes = tuple(segment.node for segment in segments)
+        channels = sum(self.nodes[index].channels for index in nodes)
+        if any(self._misplaces_bias(segment.visited, channels) for segment in segments):
+            return list(segments)
         geometries = [g for segment in segments for g in segment.terms.values() if g is not None]
         cost = operator_cost(concatenate_geometry(geometries))
         result = []
@@ -376,6 +385,24 @@ class Forms:
             and node.geometry is not None
             and all(a.taps == a.stride == a.upsampling == 1 for a in node.geometry.axes)
         )
+
+    def _misplaces_bias(self, visited: Sequence[int], channels: int | None = None) -> bool:
+        """Whether Keras may add a bias of one of the nodes along the wrong axis.
+
+        On TensorFlow `keras.ops.add` takes what has as many numbers as the last axis is long for
+        a bias of that axis, as of Keras 3.15; a convolution with channels first adds its own so.
+
+        Args:
+            visited: the nodes.
+            channels: of the convolution that theirs are some of; None for their own.
+        """
+        graph = self.regions.graph
+        if graph.layout != "channels_first" or keras.backend.backend() != "tensorflow":
+            return False
+        nodes = [self.nodes[i] for i in visited]
+        if not any(n.geometry and (n.geometry.biased or n.geometry.ones) for n in nodes):
+            return False
+        return any(n.sizes and n.sizes[-1] in (None, channels or n.channels) for n in nodes)
 
     def _is_layer(self, index: int) -> bool:
         """Whether a node is all that a call computes, so that a copy of the call computes it."""

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from kerasfold.errors import UnsupportedModelError
+from kerasfold.errors import UnsupportedModelError, words_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -453,16 +453,11 @@ def copy_operation(operation: keras.Operation, name: str, dtype: str | None) -> 
     except Exception as error:
         raise UnsupportedModelError(
             f"layer '{operation.name}' of class {type(operation).__name__} cannot be rebuilt from "
-            f"its config ({type(error).__name__}: {first_line(error)}): "
+            f"its config ({words_of(error)}): "
             "give it a get_config() that returns every argument of its __init__"
         ) from error
     fresh.name = name
     return fresh
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message."""
-    return (str(error).strip() or "no message").splitlines()[0]
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ import numpy as np
 from keras import tree
 
 from kerasfold.cost import NOMINAL_SIZE
-from kerasfold.errors import FoldError, RuntimeUnavailableError
+from kerasfold.errors import FoldError, RuntimeUnavailableError, words_of
 from kerasfold.graph import input_structure
 from kerasfold.startup import muted_stderr
 
@@ -78,9 +78,8 @@ def deploy(model: keras.Model, runtime: str, inputs: Arrays) -> Run:
             run = RUNTIMES[runtime](model, inputs)
             run()
         except Exception as error:
-            line = (str(error).strip().splitlines() or [""])[0][:300]
             raise FoldError(
-                f"{runtime} does not take model '{model.name}': {type(error).__name__}: {line}"
+                f"{runtime} does not take model '{model.name}': {words_of(error)}"
             ) from error
     return run
 

@@ -26,7 +26,7 @@ from keras import tree
 
 from kerasfold import graph as graphs
 from kerasfold.emit import Emission, emit
-from kerasfold.errors import FoldError, UnsupportedModelError
+from kerasfold.errors import FoldError, UnsupportedModelError, words_of
 from kerasfold.plan import Plan, original_plan
 from kerasfold.region import Regions, lift
 
@@ -242,7 +242,7 @@ def _compare(
             the rounding unit of operations that have no float64 (0.0 where there are none).
     """
     with _full_precision():
-        runs = tuple(_run(m, batches) for m in (a64, b64, a, b))
+        runs = tuple(_ran(m, batches) for m in (a64, b64, a, b))
     dtype = _coarsest([a64, b64], runs[0])
     report = _judge(a, a64, batches, runs, dtype, bound(runs[0], dtype, 0.0))
     if report.equivalent or report.dtype != "float64":
@@ -479,11 +479,23 @@ def _run(model: keras.Model, batches: Iterable[Any]) -> Arrays:
         )
     same = all(p[i].shape[1:] == parts[0][i].shape[1:] for p in parts for i in range(len(parts[0])))
     if same:
-        return [np.concatenate(column) for column in zip(*parts, strict=True)]
+        columns = zip(*parts, strict=True)
+        return [np.concatenate([np.atleast_1d(y) for y in column]) for column in columns]
     # Images of several sizes: one flat row per input.
     return [
         np.concatenate([c.reshape(-1) for c in column])[None] for column in zip(*parts, strict=True)
     ]
+
+
+def _ran(model: keras.Model, batches: list[Any]) -> Arrays:
+    """The same, of a model that may not run here. Raises `FoldError`."""
+    try:
+        return _run(model, batches)
+    except Exception as error:
+        raise FoldError(
+            f"model '{model.name}' does not run on {_device()}, where it was to be compared "
+            f"({words_of(error)}): pass verify=False, and compare where it does run"
+        ) from error
 
 
 def _probes(model: keras.Model) -> list[Any]:
@@ -501,9 +513,10 @@ def _probes(model: keras.Model) -> list[Any]:
             n is not None for x in tree.flatten(graphs.input_structure(model)) for n in x.shape[1:]
         ):
             break
+    assert error is not None
     raise FoldError(
         f"model '{model.name}' does not run on random inputs "
-        f"({type(error).__name__}: {str(error).strip().splitlines()[0]}): pass verify=False, and "
+        f"({words_of(error)}): pass verify=False, and "
         "compare with kerasfold.verify(model, folded, data=...)"
     ) from error
 

@@ -9,6 +9,7 @@ from cases import randomise, run_under_xla
 from keras import layers
 
 import kerasfold
+from kerasfold.cost import OBJECTIVES
 from kerasfold.forms import Forms
 
 
@@ -48,3 +49,28 @@ def test_tiles_in_channels_first(monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.random.default_rng(0).normal(size=(2, 3, 12, 13)).astype("float32")
     (want,), (got,) = run_under_xla(model, x), run_under_xla(folded, x)
     np.testing.assert_allclose(got, want, atol=2e-5 * np.abs(want).max())
+
+
+FIRST = {"data_format": "channels_first"}
+
+
+@pytest.mark.parametrize("size", [8, None])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_no_bias_is_brought_where_keras_adds_it_along_the_width(objective, size) -> None:
+    """`keras.ops.add` takes 6 numbers for a bias of the last axis, where that has 6 columns."""
+    x = inputs = keras.Input((3, size, size))
+    x = layers.Conv2D(6, 3, use_bias=False, **FIRST)(x)
+    model = randomise(keras.Model(inputs, layers.BatchNormalization(axis=1)(x)))
+    folded = kerasfold.fold(model, objective=objective)
+    image = np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype("float32")
+    np.testing.assert_allclose(np.asarray(folded(image)), np.asarray(model(image)), atol=1e-5)
+    (reason,) = [row.reason for row in folded.fold_report.kept if row.layer.startswith("conv")]
+    assert "along the width" in reason
+
+
+def test_a_fold_that_does_not_run_here_is_an_error_that_says_so() -> None:
+    """TensorFlow's CPU pools with channels first, and does not convolve so in float64."""
+    x = inputs = keras.Input((1, 8, 8))
+    x = layers.AveragePooling2D(2, **FIRST)(layers.ZeroPadding2D(1, **FIRST)(x))
+    with pytest.raises(kerasfold.FoldError, match=r"does not run on tensorflow.*Conv2D op curr"):
+        kerasfold.fold(keras.Model(inputs, x))

@@ -1116,6 +1116,15 @@ def test_integer_images() -> None:
     assert_same(model, folded, FLOAT32, inputs=given)
 
 
+def test_one_number_for_all_inputs() -> None:
+    i = keras.Input((7,))
+    model = randomise(keras.Model(i, ops.mean(layers.Dense(3)(layers.Dense(4)(i)))))
+    folded = kerasfold.fold(model, objective="layers")
+    assert len(folded.layers) == len(model.layers) - 1
+    x = np.random.default_rng(0).normal(size=(5, 7)).astype("float32")
+    np.testing.assert_allclose(np.asarray(folded(x)), np.asarray(model(x)), rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     "keeps",
     [

@@ -252,6 +252,9 @@ def test_channels_first_under_xla():
 
     model = model_of(make, (16, 56, 57))
     assert len(groups(model)) == 1
+    # As many channels as columns: Keras would add their bias along the width.
+    assert len(groups(model_of(make, (16, 56, 8)))) == 0
+    assert len(groups(model_of(make, (16, 56, 9)))) == 1
     folded = kerasfold.fold(model, verify=False)
     x = np.random.default_rng(0).normal(size=(2, 16, 56, 57)).astype("float32")
     for want, got in zip(run_under_xla(model, x), run_under_xla(folded, x), strict=True):
