@@ -470,7 +470,7 @@ def weighted_sum(terms: Sequence[Signal], factors: Sequence[float] | None = None
     """Sum of signals of one shape, each times a number."""
     first = terms[0]
     factors = tuple(factors) if factors is not None else (1.0,) * len(terms)
-    _same_program(terms)
+    _require_signals(terms)
     for term in terms[1:]:
         if (term.sizes, term.channels) != (first.sizes, first.channels):
             raise Refused(
@@ -489,7 +489,7 @@ def weighted_sum(terms: Sequence[Signal], factors: Sequence[float] | None = None
 
 def concatenate(parts: Sequence[Signal]) -> Signal:
     """Signals of one size, stacked along the channels."""
-    _same_program(parts)
+    _require_signals(parts)
     first = parts[0]
     if any(p.sizes != first.sizes for p in parts):
         raise Refused(f"a concatenation of images of sizes {[p.sizes for p in parts]}")
@@ -502,6 +502,6 @@ def concatenate(parts: Sequence[Signal]) -> Signal:
     )
 
 
-def _same_program(signals: Sequence[Signal]) -> None:
+def _require_signals(signals: Sequence[Signal]) -> None:
     if any(not isinstance(s, Signal) for s in signals):
         raise Refused("an operand that is not a tensor of the model")

@@ -14,6 +14,7 @@ import logging
 import math
 import os
 import re
+import stat
 import sys
 import tempfile
 import warnings
@@ -77,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(refusal), DIFFERENT)
     except (_Unusable, FoldError) as problem:
         return _fail(str(problem), UNUSABLE)
+    except OSError as problem:  # what is written to is full, or closed
+        return _fail(words_of(problem), UNUSABLE)
     except Exception as bug:
         return _fail(
             f"unexpected {words_of(bug)}: a defect of kerasfold or of a layer in the model; call "
@@ -531,6 +534,8 @@ def _save(model: keras.Model, target: Path, custom: dict[str, type]) -> None:
             with _no_advice():
                 model.save(written)
             _check_written(model, written, custom)
+            if target.exists():
+                written.chmod(stat.S_IMODE(target.stat().st_mode))
             os.replace(written, target)
     except _Unusable:
         raise

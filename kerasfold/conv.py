@@ -468,10 +468,6 @@ def require_plain(*geometries: Geometry) -> None:
         )
 
 
-def _join_groups(*groups: int) -> int:
-    return _gcd(groups)
-
-
 def _compose_geometry(
     b: Geometry, a: Geometry
 ) -> tuple[Geometry, list[_Placement], tuple[int, ...] | None]:
@@ -495,7 +491,7 @@ def _compose_geometry(
         Geometry(
             tuple(p.axis for p in placements),
             (a.channels[0], b.channels[1]),
-            _join_groups(a.groups, b.groups),
+            math.gcd(a.groups, b.groups),
             b.biased or (a.biased and indicator is None),
             a.ones or b.ones or indicator is not None,
             a.steady and b.steady,
@@ -813,7 +809,7 @@ def add_geometry(terms: Sequence[Geometry]) -> Geometry:
     return Geometry(
         axes,
         first.channels,
-        _join_groups(*(t.groups for t in terms)),
+        math.gcd(*(t.groups for t in terms)),
         any(t.biased for t in terms),
         any(t.ones for t in terms),
         all(t.steady for t in terms),
@@ -938,7 +934,7 @@ def _convolve(b: Array, a: Array, groups: Pair, placements: Sequence[_Placement]
         (*taps, inputs / joined groups, c2).
     """
     groups_b, groups_a = groups
-    joined = _join_groups(groups_a, groups_b)
+    joined = math.gcd(groups_a, groups_b)
     if groups_a % groups_b and groups_b % groups_a:
         b, groups_b = regroup(b, groups_b, joined), joined
     fine_a, fine_b = groups_a // joined, groups_b // joined

@@ -148,7 +148,8 @@ def _planned(
 def explain(model: keras.Model, objective: str = "latency") -> FoldReport:
     """The report that `fold(model, objective)` would give, with nothing built.
 
-    But for what only merged weights tell: whether they overflow their dtype.
+    But for what only merged weights tell: whether they overflow their dtype, and that the
+    biases of border tiles are constants, which Keras does not count as parameters.
 
     Raises:
         UnsupportedModelError: a model that cannot be read.
@@ -221,4 +222,4 @@ def _rounded(regions: Regions) -> Any:
 
 graphs.attach_fold(fold)
 
-__all__ = ["Plan", "explain", "fold", "require_linear"]
+__all__ = ["explain", "fold", "require_linear"]

@@ -137,7 +137,7 @@ def interpolates(operation: keras.Operation) -> bool:
     """Whether an operation resizes images, which TensorFlow does in float32 in any dtype."""
     if isinstance(operation, keras.layers.UpSampling2D):
         return operation.interpolation != "nearest"
-    return "Resiz" in type(operation).__name__ or type(operation).__name__ == "Resize"
+    return "Resiz" in type(operation).__name__
 
 
 def output_names(model: keras.Model) -> list[str]:

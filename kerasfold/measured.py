@@ -22,7 +22,7 @@ from kerasfold.cost import OBJECTIVES, Cost
 from kerasfold.emit import Compose, emit
 from kerasfold.errors import FoldError
 from kerasfold.express import written
-from kerasfold.plan import METHODS, Plan, Search
+from kerasfold.plan import Plan, Search
 from kerasfold.region import Regions, part, readers_of
 from kerasfold.runtimes import WRONG, check_runtime, deploy, difference, random_inputs
 from kerasfold.segment import OutOfRange, Segment
@@ -148,7 +148,7 @@ def _under(search: Search, component: Sequence[Node], objective: str) -> Way:
     """The way that another objective chooses."""
     other = Search(search.regions, OBJECTIVES[objective], search.held)
     other.forms = search.forms
-    return METHODS["auto"](other, component)
+    return other.auto(component)
 
 
 def _total(way: Way) -> Cost:

@@ -194,6 +194,21 @@ def test_a_failed_write_leaves_the_output_and_its_folder_alone(
     assert list(tmp_path.iterdir()) == [out]
 
 
+def test_a_file_that_is_written_again_keeps_its_permissions(files, run, tmp_path):
+    out = tmp_path / "out.keras"
+    out.touch(0o600)
+    assert run("fold", files["linear.keras"], "-o", out)[0] == 0
+    assert out.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_full_standard_output_is_no_defect(files, run, monkeypatch):
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("kerasfold.cli.explain", full)
+    assert_fails(run("explain", files["linear.keras"]), 2, r"OSError: \[Errno 28\] No space left.*")
+
+
 def test_a_model_that_its_format_cannot_hold_is_not_written(run, tmp_path):
     x = keras.Input((8, 8, 3))
     keras.Model(x, keras.ops.exp(keras.layers.Conv2D(2, 3)(x))).save(tmp_path / "ops.keras")

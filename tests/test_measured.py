@@ -30,6 +30,7 @@ from kerasfold import measured, runtimes
 from kerasfold.cost import OBJECTIVES, Cost
 from kerasfold.emit import emit
 from kerasfold.errors import EquivalenceError, FoldError, RuntimeUnavailableError
+from kerasfold.fold import LAST
 from kerasfold.graph import input_structure, read
 from kerasfold.plan import Plan, Search, plan
 from kerasfold.region import Regions, lift, part, readers_of
@@ -422,6 +423,22 @@ def test_a_component_is_planned_for_latency_where_no_time_is_left(watch):
         *[x.name for x in usual.layers if isinstance(x, layers.Conv2D)][:1],
         *[x.name for x in model.layers if isinstance(x, layers.Conv2D)][2:],
     ]
+
+
+@pytest.mark.parametrize(("step", "left"), [(40.0, 460.0), (600.0, LAST)])
+def test_the_whole_model_is_timed_for_what_its_parts_left(watch, monkeypatch, step, left):
+    found = watch(few_calls)
+    found.steps = (0.0, step)
+    given: list[float] = []
+
+    def spied(folded: Any, model: Any, runtime: str, seconds: float) -> bool:
+        given.append(seconds)
+        return False
+
+    monkeypatch.setattr(sys.modules["kerasfold.fold"], "is_no_better", spied)
+    by_measuring(stack(conv(8, 1), conv(3)), budget=500.0, verify=False)
+    assert len(found.timed) == 1
+    assert given == [left]
 
 
 def test_what_there_was_no_time_for_is_timed_when_there_is(watch):
