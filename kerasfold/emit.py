@@ -457,7 +457,9 @@ class _Style:
             return image
         if self.layout == "channels_first":
             biases = np.moveaxis(biases, -1, 0)
-        added = keras.ops.add(image, biases[None].astype(image.dtype))
+        # In this order: TensorFlow's backend takes a second summand of one axis for a bias, of
+        # the last axis, or the second, where that is as long.
+        added = keras.ops.add(biases[None].astype(image.dtype), image)
         return self.emitter.named(added, f"{name}_tile_bias")
 
     def _split(self, x: Any, count: int, axis: int, name: str) -> list[Any]:

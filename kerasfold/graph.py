@@ -496,7 +496,9 @@ def copy_state(source: keras.Operation, target: keras.Operation) -> None:
     for old, new in zip(source.variables, target.variables, strict=False):
         if tuple(old.shape) == tuple(new.shape):
             new.assign(old.value if old.dtype == new.dtype else as_array(old))
-    for old, new in pairs:
+    for old, new in pairs:  # what a layer is made of may be frozen by itself
+        if new.trainable != old.trainable:
+            new.trainable = old.trainable
         finalize = getattr(new, "finalize_state", None)
         if finalize is not None:
             finalize()

@@ -74,3 +74,19 @@ def test_a_fold_that_does_not_run_here_is_an_error_that_says_so() -> None:
     x = layers.AveragePooling2D(2, **FIRST)(layers.ZeroPadding2D(1, **FIRST)(x))
     with pytest.raises(kerasfold.FoldError, match=r"does not run on tensorflow.*Conv2D op curr"):
         kerasfold.fold(keras.Model(inputs, x))
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_the_biases_of_tiles_go_to_their_columns(first: bool) -> None:
+    """One of 40 columns may be taken for one of as many channels, which Keras adds otherwise."""
+    shape, kernel = ((3, 40, 2), (3, 1)) if first else ((2, 40, 1), (1, 3))
+    layout = FIRST if first else {}
+    x = inputs = keras.Input(shape)
+    x = layers.Conv2D(16, kernel, padding="same", **layout)(x)
+    model = randomise(keras.Model(inputs, layers.Conv2D(1, kernel, padding="same", **layout)(x)))
+    folded = kerasfold.fold(model, objective="macs", verify=False)
+    x = np.random.default_rng(0).normal(size=(1, *shape)).astype("float32")
+    want, got = np.asarray(model(x)), np.asarray(folded(x))
+    np.testing.assert_allclose(got, want, atol=2e-5 * np.abs(want).max())
+    if not first:
+        assert any("border" in row.kind for row in folded.fold_report.merged)

@@ -1116,6 +1116,17 @@ def test_integer_images() -> None:
     assert_same(model, folded, FLOAT32, inputs=given)
 
 
+def test_what_a_layer_is_made_of_stays_frozen() -> None:
+    i = keras.Input((5, 4))
+    attention = layers.MultiHeadAttention(2, 4, name="attention")
+    model = keras.Model(i, attention(i, i))
+    attention._query_dense.trainable = False
+    folded = kerasfold.fold(model)
+    own, kept = ([w.path for w in m.trainable_weights] for m in (model, folded))
+    assert [p.split("/")[-2:] for p in own] == [p.split("/")[-2:] for p in kept]
+    assert len(own) == 6
+
+
 def test_one_number_for_all_inputs() -> None:
     i = keras.Input((7,))
     model = randomise(keras.Model(i, ops.mean(layers.Dense(3)(layers.Dense(4)(i)))))
