@@ -103,7 +103,7 @@ def _fold(
         try:
             plan, folded = _planned(regions, objective, held, measure)
         except OutOfRange as overflow:
-            held |= dict.fromkeys(overflow.nodes, "merged, its weights would overflow their dtype")
+            held |= dict.fromkeys(overflow.nodes, "merged, its weights would not fit their dtype")
             continue
         shared = _shared(regions) - held.keys()
         if objective != "params" or folded.count_params() <= model.count_params() or not shared:
@@ -203,16 +203,23 @@ def _exact(regions: Regions) -> Any:
 
 
 def _rounded(regions: Regions) -> Any:
-    """Composes segments whose weights are about to be rounded; refuses an overflow."""
+    """Composes segments whose weights are about to be rounded; refuses what a dtype cannot hold.
+
+    That is an overflow, and kernels all of whose numbers are too small to keep their digits.
+    """
     nodes = regions.program.nodes
 
     def compose(segment: Segment) -> Mapping[Any, Operator | None]:
         with np.errstate(over="ignore", invalid="ignore"):
             operators = weights_of(nodes, segment)
-        limit = graphs.largest(regions.lifted[segment.node].call.outputs[0].dtype)
+        dtype = regions.lifted[segment.node].call.outputs[0].dtype
         for operator in operators.values():
-            arrays = [] if operator is None else [operator.kernel, operator.bias, operator.ones]
-            if any(a is not None and not np.max(np.abs(a), initial=0.0) <= limit for a in arrays):
+            if operator is None:
+                continue
+            arrays = [operator.kernel, operator.bias, operator.ones]
+            tops = [0.0 if a is None else float(np.max(np.abs(a), initial=0.0)) for a in arrays]
+            overflows = any(not top <= graphs.largest(dtype) for top in tops)
+            if overflows or 0.0 < tops[0] < graphs.smallest(dtype):
                 merged = {i for i in segment.visited if i in regions.lifted and i != segment.node}
                 raise OutOfRange(merged or {segment.node})
         return operators

@@ -259,6 +259,11 @@ def refuse_nonfinite(model: keras.Model) -> None:
                 )
 
 
+def smallest(dtype: str) -> float:
+    """The smallest number that a Keras float dtype holds with all its digits."""
+    return float(np.finfo("float32" if dtype == "bfloat16" else dtype).tiny)
+
+
 def largest(dtype: str) -> float:
     """The largest finite value of a Keras float dtype."""
     # np.finfo knows no bfloat16; its exponent is that of float32, its fraction 7 bits.

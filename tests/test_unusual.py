@@ -225,6 +225,35 @@ def test_verify_of_a_subclassed_model():
         kerasfold.verify(model, model)
 
 
+def test_weights_that_would_underflow_stay_apart():
+    """A kernel of subnormal float16 numbers, which a later factor makes visible."""
+    half = {"dtype": "mixed_float16"}
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 256)),
+            keras.layers.Conv2D(8, 3, use_bias=False, name="conv", **half),
+            keras.layers.BatchNormalization(epsilon=0.0, name="norm", **half),
+            keras.layers.ReLU(**half),
+            keras.layers.Rescaling(1e4, **half),
+        ]
+    )
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 256, 8)) * 0.1
+    model.get_layer("conv").set_weights([kernel])
+
+    def folded(gamma: float) -> keras.Model:
+        values = [np.full(8, gamma), np.zeros(8), np.zeros(8), np.ones(8)]
+        model.get_layer("norm").set_weights(values)
+        return kerasfold.fold(model, objective="layers")
+
+    apart = folded(1e-6)
+    kept = {row.layer: row.reason for row in apart.fold_report.kept}
+    assert "would not fit their dtype" in kept["conv"]
+    x = np.random.default_rng(1).normal(size=(4, 8, 8, 256)).astype("float32")
+    np.testing.assert_array_equal(np.asarray(apart(x)), np.asarray(model(x)))
+    assert len(folded(1e-2).layers) == len(model.layers)  # which do not count the Input
+    assert len(apart.layers) == len(model.layers) + 1
+
+
 def test_an_overflow_on_random_inputs_is_called_so():
     keras.config.set_dtype_policy("float32")
     x = keras.Input((8, 8, 3))
