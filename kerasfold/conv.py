@@ -33,7 +33,7 @@ import numpy as np
 Array = np.ndarray
 Pair = tuple[int, int]
 
-ENTRIES = 2**17  # numbers that are scaled and added at a time: 1 MiB, which a cache holds
+ENTRIES = 2**17  # numbers that are made and added at a time: 1 MiB, which a cache holds
 ROWS = 4096  # of a matrix product: enough for its full rate
 LONGEST = 16  # links of a chain whose orders are all compared
 ENTRY = 256  # multiplications of a matrix product in the time that a number of its result takes
@@ -995,7 +995,8 @@ def _add_products(full: Array, b: Array, a: Array, steps: Sequence[Pair]) -> Non
     places = _places(lead_a, lead_b, lead)
     every = slice(None)
     of_blocks = (every,) * 3
-    of_a = _phases(a.shape[-3], step_b, ROWS // (math.prod(lead_a) * ci))
+    numbers = math.prod(lead_a) * ci * math.prod(lead_b) * co  # of a product of one phase
+    of_a = _phases(a.shape[-3], step_b, ENTRIES // numbers)
     for (first, count, k_a), s in itertools.product(of_a, range(min(step_a, b.shape[-3]))):
         phase_b = b[..., s::step_a, :, :]
         k_b = phase_b.shape[-3]
