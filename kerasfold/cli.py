@@ -375,7 +375,7 @@ def _checked_output(name: str) -> Path:
 
 
 def _start(modules: Sequence[str]) -> dict[str, type]:
-    """Import Keras, then the user's modules; their classes of layers, models and operations."""
+    """Import the user's modules; their classes of layers, models and operations."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     custom: dict[str, type] = {}
     for name in modules:

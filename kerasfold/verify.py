@@ -615,8 +615,8 @@ def _arrays(specs: Any, data: Any) -> list[Any]:
             raise FoldError(
                 f"data has no array for input(s) {missing}. Received: {sorted(map(str, data))}"
             )
-        chosen = [data[name] for name in names]
-        data = dict(zip(names, chosen, strict=True)) if isinstance(specs, Mapping) else chosen
+        chosen = {name: data[name] for name in names}
+        data = chosen if isinstance(specs, Mapping) else list(chosen.values())
     arrays = tree.flatten(data)
     if len(arrays) != len(inputs):
         raise FoldError(f"data holds {len(arrays)} array(s), the model takes {len(inputs)}")
