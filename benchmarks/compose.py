@@ -21,7 +21,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from kerasfold.conv import Axis, Geometry, Operator, chain, compose_geometry, product_cost
+from kerasfold.algebra.axis import Axis
+from kerasfold.algebra.chain import chain, product_cost
+from kerasfold.algebra.geometry import Geometry, compose_geometry
+from kerasfold.algebra.operator import Operator
 from kerasfold.timing import ratio
 
 SIDE = 2048  # of the matrices

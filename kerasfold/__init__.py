@@ -7,7 +7,7 @@ from kerasfold import startup
 
 with startup.for_this_process():
     from kerasfold.affine import Signal, concatenate, weighted_sum
-    from kerasfold.conv import Refused
+    from kerasfold.algebra.axis import Refused
     from kerasfold.errors import (
         EquivalenceError,
         FoldError,

@@ -17,7 +17,9 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from kerasfold.conv import Axis, Geometry, Operator, Pair, Refused
+from kerasfold.algebra.axis import Axis, Pair, Refused
+from kerasfold.algebra.geometry import Geometry
+from kerasfold.algebra.operator import Operator
 from kerasfold.graph import as_array
 
 Sizes = tuple[int | None, ...]

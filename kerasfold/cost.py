@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from kerasfold.conv import Geometry
+from kerasfold.algebra.geometry import Geometry
 from kerasfold.express import computed_sizes, is_depthwise_layer, is_one_layer, written
 
 NOMINAL_SIZE = 64  # samples assumed along an axis of unknown size

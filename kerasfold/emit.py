@@ -17,17 +17,10 @@ import numpy as np
 from keras import tree
 
 from kerasfold.affine import Node
-from kerasfold.conv import (
-    Axis,
-    Geometry,
-    Group,
-    Operator,
-    Pair,
-    Place,
-    concatenate,
-    mirrored,
-    products,
-)
+from kerasfold.algebra.axis import Axis, Pair
+from kerasfold.algebra.geometry import Geometry
+from kerasfold.algebra.operator import Operator, concatenate
+from kerasfold.algebra.tiles import Group, Place, mirrored, products
 from kerasfold.express import is_depthwise_layer, keras_padding, transposed_padding, written
 from kerasfold.graph import Call, Tensor, blank_weights, copy_operation, copy_state, largest
 from kerasfold.plan import Plan

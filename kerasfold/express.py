@@ -8,7 +8,8 @@ from typing import Any, Literal
 import keras
 
 from kerasfold.affine import transposed_axis
-from kerasfold.conv import Axis, Geometry, Refused
+from kerasfold.algebra.axis import Axis, Refused
+from kerasfold.algebra.geometry import Geometry
 from kerasfold.graph import public_op
 
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from kerasfold import graph as graphs
-from kerasfold.conv import Operator
+from kerasfold.algebra.operator import Operator
 from kerasfold.cost import OBJECTIVES
 from kerasfold.emit import emit
 from kerasfold.errors import EquivalenceError, FoldError, NonlinearLayerError

@@ -15,20 +15,15 @@ from typing import Any, Literal, NamedTuple
 
 import keras
 
-from kerasfold.conv import (
+from kerasfold.algebra.axis import Refused
+from kerasfold.algebra.chain import collapsed, one_of, shifted
+from kerasfold.algebra.geometry import (
     Geometry,
-    Parts,
-    Refused,
-    collapsed,
     compose_geometry,
     concatenate_geometry,
-    mirrored_geometry,
-    one_of,
-    products,
     require_plain,
-    shifted,
-    tile_geometry,
 )
+from kerasfold.algebra.tiles import Parts, mirrored_geometry, products, tile_geometry
 from kerasfold.cost import BYTES, PER_CALL, Cost, moved_bytes, operator_cost
 from kerasfold.express import check_emittable, is_depthwise_layer, is_free, is_separable
 from kerasfold.region import Regions

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kerasfold.affine import Node
-from kerasfold.conv import Refused
+from kerasfold.algebra.axis import Refused
 from kerasfold.cost import OBJECTIVES, Cost
 from kerasfold.errors import FoldError
 from kerasfold.forms import Forms

@@ -17,7 +17,7 @@ import keras
 from keras import tree
 
 from kerasfold.affine import Node, Program, Signal
-from kerasfold.conv import Refused
+from kerasfold.algebra.axis import Refused
 from kerasfold.errors import FoldError
 from kerasfold.express import is_free
 from kerasfold.graph import Call, Graph, Tensor, part_of

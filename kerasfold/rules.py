@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from kerasfold.affine import Signal, concatenate, weighted_sum, weights
-from kerasfold.conv import Refused
+from kerasfold.algebra.axis import Refused
 from kerasfold.graph import as_array, as_constant, kernel_of
 
 Rule = Callable[..., Signal]

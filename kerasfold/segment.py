@@ -8,31 +8,26 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from kerasfold.affine import Node
-from kerasfold.conv import (
-    Axis,
+from kerasfold.algebra.axis import Axis, Refused
+from kerasfold.algebra.border import frame_boxes, frame_of, restricted
+from kerasfold.algebra.chain import chain
+from kerasfold.algebra.geometry import (
     Geometry,
-    Operator,
-    Parts,
-    Refused,
-    add,
     add_geometry,
-    chain,
-    compose,
     compose_geometry,
-    concatenate,
     concatenate_geometry,
     flattened_input,
-    flattened_operator,
-    frame_boxes,
-    frame_of,
-    identity,
     identity_geometry,
-    mirrored_parts,
-    products,
-    restricted,
-    tile,
-    tile_parts,
 )
+from kerasfold.algebra.operator import (
+    Operator,
+    add,
+    compose,
+    concatenate,
+    flattened_operator,
+    identity,
+)
+from kerasfold.algebra.tiles import Parts, mirrored_parts, products, tile, tile_parts
 from kerasfold.cost import Cost
 
 

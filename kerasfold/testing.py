@@ -16,7 +16,8 @@ from keras import tree
 
 from kerasfold import graph as graphs
 from kerasfold.affine import Node, Program
-from kerasfold.conv import Axis, Operator
+from kerasfold.algebra.axis import Axis
+from kerasfold.algebra.operator import Operator
 from kerasfold.region import lift
 from kerasfold.verify import in_precision
 

@@ -26,10 +26,10 @@ Box = Sequence[tuple[int, int]]
 """[first, last) along each axis."""
 
 
-def _load_conv() -> Any:
-    """`kerasfold/conv.py` by itself: the package around it imports Keras, which no law needs."""
-    path = Path(__file__).resolve().parents[1] / "kerasfold" / "conv.py"
-    spec = importlib.util.spec_from_file_location("kerasfold_conv_alone", path)
+def _load_algebra() -> Any:
+    """`kerasfold/algebra` by itself: the package around it imports Keras, which no law needs."""
+    package = Path(__file__).resolve().parents[1] / "kerasfold" / "algebra"
+    spec = importlib.util.spec_from_file_location("algebra_alone", package / "__init__.py")
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
@@ -37,7 +37,7 @@ def _load_conv() -> Any:
     return module
 
 
-conv = _load_conv()
+conv = _load_algebra()
 
 
 def extent(axis: Any) -> int:
@@ -272,7 +272,7 @@ def assert_well_formed(operator: Any) -> None:
 def describe(*operators: Any) -> str:
     """Python that builds `operators` again, named a, b, ..., for the report of a failure."""
     np_repr = "np.array({})".format
-    lines = ["import numpy as np", "from kerasfold.conv import *", ""]
+    lines = ["import numpy as np", "from kerasfold.algebra import *", ""]
     for name, operator in zip("abcdef", operators, strict=False):
         parts = [
             repr(operator.geometry),

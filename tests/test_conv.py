@@ -597,8 +597,8 @@ def test_every_spacing_of_the_taps(
 ) -> None:
     """Taps of A and of B spaced alike or not, more or fewer than there are phases."""
     if runs == "row by row":
-        monkeypatch.setattr(conv, "ENTRIES", 1)
-        monkeypatch.setattr(conv, "ROWS", 1)
+        monkeypatch.setattr(conv.product, "ENTRIES", 1)
+        monkeypatch.setattr(conv.product, "ROWS", 1)
     for taps_a, taps_b in ((4, 3), (3, 4), (1, 3), (4, 1), (2, 2)):
         a = random_weights(*[Axis(40, taps_a, dilation=steps[0]).tight()] * rank, channels=(3, 4))
         after = [Axis(a.geometry.sizes[0], taps_b, dilation=steps[1]).tight()] * rank
@@ -1042,7 +1042,7 @@ def test_a_reported_operator_can_be_built_again() -> None:
         random_weights(Axis(5, 2), biased=True, ones=True),
         random_weights(channels=(2, 3)),
     ]
-    program = describe(*operators).replace("kerasfold.conv", conv.__name__)
+    program = describe(*operators).replace("kerasfold.algebra", conv.__name__)
     names: dict[str, Any] = {}
     exec(program, names)
     for name, operator in zip("ab", operators, strict=True):

@@ -470,7 +470,7 @@ def test_why_tiles_are_not_one_operator(axes: Any, settings: Any, reason: str) -
 @pytest.mark.parametrize("fault", ["a bias", "a place"])
 def test_a_wrong_end_is_noticed(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     operators = stack(12, same, same)
-    mirrored, ends = conv.mirrored, conv._ends
+    mirrored, ends = conv.mirrored, conv.tiles._ends
 
     def one_bias(tiles: Any) -> Any:
         operator, biases = mirrored(tiles)
@@ -484,7 +484,7 @@ def test_a_wrong_end_is_noticed(fault: str, monkeypatch: pytest.MonkeyPatch) -> 
     if fault == "a bias":
         monkeypatch.setattr(conv, "mirrored", one_bias)
     else:
-        monkeypatch.setattr(conv, "_ends", one_place)
+        monkeypatch.setattr(conv.tiles, "_ends", one_place)
     with pytest.raises(fuzz.Failure, match="mirrored"):
         fuzz.hold_mirrored(fuzz.Tally(), operators, 0)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from keras import layers
 from random_graphs import build, recipes
 
-from kerasfold.conv import Refused
+from kerasfold.algebra.axis import Refused
 from kerasfold.cost import OBJECTIVES, Cost, macs_of
 from kerasfold.emit import emit
 from kerasfold.errors import FoldError

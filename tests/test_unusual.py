@@ -13,7 +13,10 @@ from keras import layers as L
 from keras import ops
 
 import kerasfold
-from kerasfold.conv import Axis, Geometry, Operator, chain
+from kerasfold.algebra.axis import Axis
+from kerasfold.algebra.chain import chain
+from kerasfold.algebra.geometry import Geometry
+from kerasfold.algebra.operator import Operator
 from kerasfold.rules import RULES
 from kerasfold.testing import apply, check_lift
 

@@ -1,0 +1,98 @@
+"""The affine operator: geometry (sizes only), weights, and their algebra. NumPy only.
+
+Every affine layer of a Keras CNN is one value of one type, a general dilated convolution
+plus a bias. Along each spatial axis, with ``n`` input samples,
+
+    y[p, o] = bias[o] + sum_{t, i} kernel[t, i, o] * x^[p*s + t*r - lo, i]
+                      + sum_t      ones[t, o]      * 1^[p*s + t*r - lo]
+
+where ``x^`` is ``x`` cropped, then spread by ``L - 1`` zeros between samples, and zero
+outside; ``1^`` is the same for an image of ones (the homogeneous coordinate: a bias that a
+later zero padding must not see). ``s`` is the stride, ``r`` the dilation of the taps, ``L``
+the upsampling factor. Such operators are closed under composition, sum and concatenation;
+the exceptions raise `Refused`, with the reason.
+
+Planning composes `Geometry` values, which hold sizes alone; emission composes `Operator`
+values, which also hold the weights, in float64, a chain of them in its cheapest order.
+"""
+
+from .axis import Axis, Pair, Refused
+from .border import Box, frame_boxes, frame_of, restricted
+from .chain import (
+    ENTRY,
+    LONGEST,
+    Order,
+    chain,
+    cheapest_order,
+    collapsed,
+    one_of,
+    product_cost,
+    shifted,
+)
+from .geometry import (
+    Geometry,
+    add_geometry,
+    compose_geometry,
+    concatenate_geometry,
+    flattened_input,
+    identity_geometry,
+    require_plain,
+)
+from .operator import Operator, add, compose, concatenate, flattened_operator, identity
+from .product import Array, regroup
+from .tiles import (
+    Group,
+    Parts,
+    Place,
+    mirrored,
+    mirrored_geometry,
+    mirrored_parts,
+    products,
+    tile,
+    tile_geometry,
+    tile_parts,
+)
+
+__all__ = [
+    "ENTRY",
+    "LONGEST",
+    "Array",
+    "Axis",
+    "Box",
+    "Geometry",
+    "Group",
+    "Operator",
+    "Order",
+    "Pair",
+    "Parts",
+    "Place",
+    "Refused",
+    "add",
+    "add_geometry",
+    "chain",
+    "cheapest_order",
+    "collapsed",
+    "compose",
+    "compose_geometry",
+    "concatenate",
+    "concatenate_geometry",
+    "flattened_input",
+    "flattened_operator",
+    "frame_boxes",
+    "frame_of",
+    "identity",
+    "identity_geometry",
+    "mirrored",
+    "mirrored_geometry",
+    "mirrored_parts",
+    "one_of",
+    "product_cost",
+    "products",
+    "regroup",
+    "require_plain",
+    "restricted",
+    "shifted",
+    "tile",
+    "tile_geometry",
+    "tile_parts",
+]

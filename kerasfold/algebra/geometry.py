@@ -1,0 +1,213 @@
+"""All of an operator but its weights, which compose, add and concatenate: what plans look at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from .axis import Axis, Pair, Placement, Refused, aligned_axes, composed_axis
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """All of an operator but its weights: what planning looks at.
+
+    Attributes:
+        axes: one `Axis` per spatial axis, outermost first; none for a plain matrix.
+        channels: (input, output) channels.
+        groups: `feature_group_count`; the channels split into so many independent blocks.
+        biased: whether a bias that is not zero is added.
+        ones: whether it reads an image of ones beside its input.
+        steady: whether it maps a constant image to a constant image, border included: true
+            where it neither inserts nor pads with zeros, and to be said where it does in spite
+            of them (nearest upsampling does; a transposed convolution of arbitrary weights
+            does not).
+        vector: whether its one output pixel is a vector, as after global pooling; what
+            follows then has no spatial axes.
+        normalised: whether a window that reaches beyond the image divides by the weight that
+            falls inside it, as average pooling 'same' and bilinear upsampling do
+            (normalized convolution: Knutsson and Westin, CVPR 1993). Then the kernel is
+            right but for the `overhang` of each axis, and nothing composes with it whole.
+    """
+
+    axes: tuple[Axis, ...]
+    channels: Pair
+    groups: int = 1
+    biased: bool = False
+    ones: bool = False
+    steady: bool = False
+    vector: bool = False
+    normalised: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.steady and (
+            self.normalised
+            or not any(axis.same or max(axis.pad) > 0 or axis.upsampling > 1 for axis in self.axes)
+        ):
+            object.__setattr__(self, "steady", True)
+
+    @property
+    def sizes(self) -> tuple[int | None, ...]:
+        """Output samples along each axis."""
+        return tuple(axis.out for axis in self.axes)
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """Kernel size along each axis."""
+        return tuple(axis.taps for axis in self.axes)
+
+    @property
+    def kernel_shape(self) -> tuple[int, ...]:
+        """Shape of the kernel: taps, input channels per group, output channels."""
+        return (*self.taps, self.channels[0] // self.groups, self.channels[1])
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether every output pixel reads the one input pixel at its own position."""
+        return all(axis.is_pointwise for axis in self.axes)
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether every output channel reads one input channel."""
+        return self.groups == self.channels[0]
+
+    @property
+    def params(self) -> int:
+        """Weights, the bias included."""
+        weights = math.prod(self.kernel_shape)
+        extra = math.prod(self.taps) * self.channels[1] if self.ones else 0
+        return weights + extra + (self.channels[1] if self.biased else 0)
+
+
+def flattened_input(matrix: Geometry, sizes: Sequence[int | None], channels: int) -> Geometry:
+    """Geometry of a matrix whose input is a flattened image, as an operator on the image.
+
+    Raises:
+        Refused: a matrix of independent groups, or an image of unknown size.
+    """
+    if matrix.groups > 1:
+        raise Refused("a scale for each pixel of a flattened image is no convolution")
+    if any(n is None for n in sizes):
+        raise Refused("a flattened image of unknown size")
+    axes = tuple(Axis(n, taps=n or 1) for n in sizes)
+    return Geometry(axes, (channels, matrix.channels[1]), 1, matrix.biased, vector=True)
+
+
+def identity_geometry(sizes: Sequence[int | None], channels: int) -> Geometry:
+    """Geometry of the identity on images of `sizes` with `channels` channels."""
+    return Geometry(tuple(map(Axis, sizes)), (channels, channels), channels)
+
+
+def require_plain(*geometries: Geometry) -> None:
+    """Refuse operators whose weights change at the border."""
+    if any(geometry.normalised for geometry in geometries):
+        raise Refused(
+            "average pooling 'same' divides by the pixels really there, and bilinear upsampling "
+            "clamps: their weights change at the border"
+        )
+
+
+def composition(
+    b: Geometry, a: Geometry
+) -> tuple[Geometry, list[Placement], tuple[int, ...] | None]:
+    """`B o A`, where each tap lands, and the taps of A that carry its bias, if any must."""
+    require_plain(b, a)
+    vector = a.vector if not b.axes else b.vector
+    if a.vector:
+        b = replace(b, axes=(Axis(1),) * len(a.axes))
+    if a.channels[1] != b.channels[0] or len(a.axes) != len(b.axes):
+        raise ValueError(
+            f"operators do not fit: {a.channels[1]} channels over {len(a.axes)} axes, "
+            f"then {b.channels[0]} over {len(b.axes)}"
+        )
+    placements = [
+        composed_axis(axis_b, axis_a) for axis_b, axis_a in zip(b.axes, a.axes, strict=True)
+    ]
+    indicator = None
+    if b.ones or (a.biased and not b.steady):
+        indicator = _indicator(b, a)
+    return (
+        Geometry(
+            tuple(p.axis for p in placements),
+            (a.channels[0], b.channels[1]),
+            math.gcd(a.groups, b.groups),
+            b.biased or (a.biased and indicator is None),
+            a.ones or b.ones or indicator is not None,
+            a.steady and b.steady,
+            vector,
+        ),
+        placements,
+        indicator,
+    )
+
+
+def _indicator(b: Geometry, a: Geometry) -> tuple[int, ...]:
+    taps = []
+    for axis_b, axis_a in zip(b.axes, a.axes, strict=True):
+        padded = [side for side in (0, 1) if axis_b.pad[side] >= axis_b.upsampling]
+        tap = axis_a.cropped(axis_b.crop).indicator(padded)
+        if tap is None:
+            raise Refused(
+                "a bias before zero padding: no tap of the layer before it tells its real "
+                "outputs from the padding"
+            )
+        taps.append(tap)
+    return tuple(taps)
+
+
+def compose_geometry(b: Geometry, a: Geometry) -> Geometry:
+    """Geometry of `B o A`, A applied first. Raises `Refused` where none is exact."""
+    return composition(b, a)[0]
+
+
+def trimmed_geometry(geometry: Geometry) -> tuple[Geometry, tuple[slice, ...]]:
+    """Without the taps that every output reads zeros with, and the taps that stay."""
+    if any(axis.out is None for axis in geometry.axes):
+        raise Refused("the border of an image of unknown size")
+    cuts = [axis.trimmed() for axis in geometry.axes]
+    axes = tuple(axis for axis, _ in cuts)
+    normalised = geometry.normalised and any(axis.reaches_out for axis in axes)
+    if geometry.normalised and any(axis.upsampling > 1 for axis in axes):
+        raise Refused("a bilinear window at the border")
+    steady = geometry.steady and (geometry.normalised or axes == geometry.axes)
+    return replace(geometry, axes=axes, steady=steady, normalised=normalised), tuple(
+        taps for _, taps in cuts
+    )
+
+
+def add_geometry(terms: Sequence[Geometry]) -> Geometry:
+    """Geometry of a sum of operators on one input. Raises `Refused`."""
+    require_plain(*terms)
+    first = terms[0]
+    if any(t.channels != first.channels for t in terms):
+        raise Refused("a sum that broadcasts over channels")
+    axes = tuple(aligned_axes([t.axes[d] for t in terms])[0] for d in range(len(first.axes)))
+    return Geometry(
+        axes,
+        first.channels,
+        math.gcd(*(t.groups for t in terms)),
+        any(t.biased for t in terms),
+        any(t.ones for t in terms),
+        all(t.steady for t in terms),
+        first.vector,
+    )
+
+
+def concatenate_geometry(parts: Sequence[Geometry]) -> Geometry:
+    """Geometry of operators on one input, stacked along the output channels."""
+    if len(parts) == 1:
+        return parts[0]
+    require_plain(*parts)
+    first = parts[0]
+    axes = tuple(aligned_axes([p.axes[d] for p in parts])[0] for d in range(len(first.axes)))
+    channels = (first.channels[0], sum(p.channels[1] for p in parts))
+    return Geometry(
+        axes,
+        channels,
+        1,
+        any(p.biased for p in parts),
+        any(p.ones for p in parts),
+        all(p.steady for p in parts),
+        first.vector,
+    )

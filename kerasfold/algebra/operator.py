@@ -1,0 +1,217 @@
+"""A geometry and its weights, in float64: they compose, add and concatenate as geometries do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .axis import Pair, aligned_axes
+from .geometry import (
+    Geometry,
+    add_geometry,
+    composition,
+    concatenate_geometry,
+    flattened_input,
+    identity_geometry,
+    trimmed_geometry,
+)
+from .product import Array, composed_kernel, regroup
+
+
+def _frozen(array: Array) -> Array:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Operator:
+    """A geometry and its weights.
+
+    Attributes:
+        geometry: the sizes.
+        kernel: (*taps, input channels / groups, output channels), float64.
+        bias: (output channels,), float64.
+        ones: (*taps, output channels), float64, or None.
+
+    Raises:
+        ValueError: an array whose shape the geometry does not give.
+    """
+
+    geometry: Geometry
+    kernel: Array
+    bias: Array
+    ones: Array | None = None
+
+    def __post_init__(self) -> None:
+        g = self.geometry
+        if self.kernel.shape != g.kernel_shape or self.bias.shape != g.channels[1:]:
+            raise ValueError(
+                f"kernel {self.kernel.shape} and bias {self.bias.shape} do not fit the geometry: "
+                f"expected {g.kernel_shape} and {g.channels[1:]}"
+            )
+        if (self.ones is not None) != g.ones or (
+            self.ones is not None and self.ones.shape != (*g.taps, g.channels[1])
+        ):
+            raise ValueError(f"ones kernel does not fit the geometry {g}")
+        for name in ("kernel", "bias", "ones"):
+            array = getattr(self, name)
+            if array is not None:
+                object.__setattr__(self, name, _frozen(array))
+
+    def __matmul__(self, other: Operator) -> Operator:
+        """`self @ other`: `other` first, then `self`."""
+        return compose(self, other)
+
+    def __add__(self, other: Operator) -> Operator:
+        return add([self, other])
+
+    def scaled(self, factor: float) -> Operator:
+        """The operator times a number."""
+        ones = None if self.ones is None else self.ones * factor
+        return Operator(self.geometry, self.kernel * factor, self.bias * factor, ones)
+
+
+def identity(sizes: Sequence[int | None], channels: int) -> Operator:
+    """The identity on images of `sizes` with `channels` channels."""
+    kernel = np.ones((1,) * len(sizes) + (1, channels))
+    return Operator(identity_geometry(sizes, channels), kernel, np.zeros(channels))
+
+
+def flattened_operator(matrix: Operator, sizes: Sequence[int | None], channels: int) -> Operator:
+    """`flattened_input`, with the weights."""
+    geometry = flattened_input(matrix.geometry, sizes, channels)
+    return Operator(geometry, matrix.kernel.reshape(geometry.kernel_shape), matrix.bias)
+
+
+def compose(b: Operator, a: Operator) -> Operator:
+    """`B o A`, A applied first. Raises `Refused` where no exact composition exists."""
+    geometry, placements, indicator = composition(b.geometry, a.geometry)
+    groups = (b.geometry.groups, a.geometry.groups)
+    rank = len(placements)
+    kernel_b = b.kernel.reshape((1,) * rank + b.kernel.shape) if a.geometry.vector else b.kernel
+    kernel = composed_kernel(kernel_b, a.kernel, groups, placements)
+    phases = math.prod(axis.upsampling for axis in b.geometry.axes)
+    bias = b.bias
+    carried = a.ones
+    if a.geometry.biased:
+        if indicator is None:
+            total = kernel_b.sum(axis=tuple(range(rank)))
+            bias = bias + _channels(total, a.bias, groups[0]) / phases
+        else:
+            constant = _carry(a.bias[None, :], indicator, a.geometry)
+            carried = constant if carried is None else carried + constant
+    ones = None
+    if geometry.ones:
+        ones = np.zeros((*geometry.taps, geometry.channels[1]))
+        if carried is not None:
+            dense = carried[..., None, :]
+            ones = ones + composed_kernel(kernel_b, dense, (groups[0], 1), placements)[..., 0, :]
+        if b.ones is not None:
+            assert indicator is not None
+            select = _carry(np.ones((1, 1)), indicator, a.geometry)[..., None, :]
+            ones = (
+                ones + composed_kernel(b.ones[..., None, :], select, (1, 1), placements)[..., 0, :]
+            )
+    return Operator(geometry, kernel, bias, ones)
+
+
+def trimmed(operator: Operator) -> Operator:
+    """Without the taps that every output reads zeros with.
+
+    Where the windows of a normalised operator are all cut alike, it is plain: its kernel, of
+    the taps that stay, over their sum.
+    """
+    geometry, taps = trimmed_geometry(operator.geometry)
+    kernel = operator.kernel[taps]
+    if operator.geometry.normalised and not geometry.normalised:
+        kernel = kernel / kernel.sum(axis=tuple(range(len(taps))), keepdims=True)
+    ones = None if operator.ones is None else operator.ones[taps]
+    return Operator(geometry, kernel, operator.bias, ones)
+
+
+def _carry(values: Array, first: tuple[int, ...], a: Geometry) -> Array:
+    """An image-of-ones kernel on A's taps that gives `values` at A's real outputs."""
+    kernel = np.zeros((*a.taps, values.shape[-1]))
+    run = tuple(slice(t, t + axis.upsampling) for t, axis in zip(first, a.axes, strict=True))
+    kernel[run] = values
+    return kernel
+
+
+def _channels(matrix: Array, vector: Array, groups: int) -> Array:
+    """A grouped matrix (c/groups, outputs) times a vector (c,)."""
+    width, outputs = matrix.shape
+    blocks = matrix.reshape(width, groups, outputs // groups)
+    return np.einsum("igo,gi->go", blocks, vector.reshape(groups, width)).reshape(outputs)
+
+
+def embedded(kernel: Array, places: Sequence[Pair], taps: tuple[int, ...]) -> Array:
+    """`kernel` (*taps, ...) placed in a window of `taps` taps."""
+    rank = len(taps)
+    if kernel.shape[:rank] == taps:
+        return kernel
+    full = np.zeros((*taps, *kernel.shape[rank:]))
+    where = tuple(
+        slice(first, first + (k - 1) * step + 1, step)
+        for (first, step), k in zip(places, kernel.shape[:rank], strict=True)
+    )
+    full[where] = kernel
+    return full
+
+
+def _aligned(operators: Sequence[Operator], geometry: Geometry) -> list[tuple[Array, Array | None]]:
+    """Kernel and ones kernel of each operator, in the common window of `geometry`."""
+    axes = zip(*(op.geometry.axes for op in operators), strict=True)
+    places = list(zip(*(aligned_axes(list(column))[1] for column in axes), strict=True)) or [
+        ()
+    ] * len(operators)
+    return [
+        (
+            embedded(op.kernel, place, geometry.taps),
+            None if op.ones is None else embedded(op.ones, place, geometry.taps),
+        )
+        for op, place in zip(operators, places, strict=True)
+    ]
+
+
+def add(operators: Sequence[Operator]) -> Operator:
+    """Sum of operators on one input. Raises `Refused`."""
+    if len(operators) == 1:
+        return operators[0]
+    geometry = add_geometry([op.geometry for op in operators])
+    placed = _aligned(operators, geometry)
+    kernel = sum(
+        regroup(kernel, op.geometry.groups, geometry.groups)
+        for op, (kernel, _) in zip(operators, placed, strict=True)
+    )
+    ones = np.sum([o for _, o in placed if o is not None], axis=0) if geometry.ones else None
+    bias = np.sum([op.bias for op in operators], axis=0)
+    return Operator(geometry, np.asarray(kernel), bias, ones)
+
+
+def concatenate(operators: Sequence[Operator]) -> Operator:
+    """Operators on one input, stacked along the output channels. Raises `Refused`."""
+    if len(operators) == 1:
+        return operators[0]
+    geometry = concatenate_geometry([op.geometry for op in operators])
+    placed = _aligned(operators, geometry)
+    kernel = np.concatenate(
+        [
+            regroup(kernel, op.geometry.groups, 1)
+            for op, (kernel, _) in zip(operators, placed, strict=True)
+        ],
+        axis=-1,
+    )
+    ones = None
+    if geometry.ones:
+        ones = np.concatenate(
+            [
+                np.zeros((*geometry.taps, op.geometry.channels[1])) if o is None else o
+                for op, (_, o) in zip(operators, placed, strict=True)
+            ],
+            axis=-1,
+        )
+    return Operator(geometry, kernel, np.concatenate([op.bias for op in operators]), ones)
