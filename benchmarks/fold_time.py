@@ -32,8 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 import kerasfold
-from kerasfold import graph as graphs
-from kerasfold.graph import Call, Graph, Tensor
+from kerasfold.graph import Call, Graph, Tensor, read
 from kerasfold.plan import plan
 from kerasfold.region import lift
 
@@ -119,14 +118,14 @@ def measure_chain(kind: str, layers: int, runs: int) -> dict[str, Any]:
         seconds(lambda: kerasfold.fold(model, verify=False)) for _ in range(runs)
     )
     copied = statistics.median(seconds(lambda: clone(model)) for _ in range(runs))
-    stages = stage_seconds(graphs.read(model))
+    stages = stage_seconds(read(model))
     return {
         "chain": kind,
         "layers": layers,
         "fold_s": total,
         "per_layer_ms": 1e3 * total / layers,
         "clone_s": copied,
-        "read_s": seconds(lambda: graphs.read(model)),
+        "read_s": seconds(lambda: read(model)),
         **stages,
     }
 

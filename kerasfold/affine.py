@@ -61,22 +61,13 @@ class Program:
 
     nodes: list[Node] = field(default_factory=list)
 
-    def root(self, sizes: Sizes, channels: int, layout: str) -> Signal:
-        """A new tensor that the affine part reads."""
-        return self._append("root", (), sizes, channels, layout)
-
-    def _append(
-        self,
-        form: Any,
-        operands: tuple[int, ...],
-        sizes: Sizes,
-        channels: int,
-        layout: str,
-        **rest: Any,
-    ) -> Signal:
+    def append(
+        self, form: Any, operands: tuple[int, ...], sizes: Sizes, channels: int, **rest: Any
+    ) -> Node:
+        """A new node, the last one; `rest` are its other attributes."""
         node = Node(len(self.nodes), form, operands, sizes, channels, **rest)
         self.nodes.append(node)
-        return Signal(self, node, layout)
+        return node
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +129,12 @@ class Signal:
         """Axis of the channels in the Keras tensor, batch included."""
         return 1 if self.layout == "channels_first" else self.rank + 1
 
+    def _then(
+        self, form: Any, operands: tuple[int, ...], sizes: Sizes, channels: int, **rest: Any
+    ) -> Signal:
+        node = self.program.append(form, operands, sizes, channels, **rest)
+        return Signal(self.program, node, self.layout)
+
     def apply(
         self,
         geometry: Geometry,
@@ -146,12 +143,11 @@ class Signal:
         mean: bool = False,
     ) -> Signal:
         """The signal after an operator, whose weights `load` reads."""
-        return self.program._append(
+        return self._then(
             "operator",
             (self.node.index,),
             () if geometry.vector else geometry.sizes,
             geometry.channels[1],
-            self.layout,
             geometry=geometry,
             load=load,
             weightless=weightless,
@@ -286,9 +282,7 @@ class Signal:
         if not self.sizes:
             return self
         sizes = self._known("flattening")
-        return self.program._append(
-            "flatten", (self.node.index,), (), math.prod(sizes) * self.channels, self.layout
-        )
+        return self._then("flatten", (self.node.index,), (), math.prod(sizes) * self.channels)
 
     def upsample(self, factors: Any) -> Signal:
         """Repeat each pixel: nearest upsampling."""
@@ -479,12 +473,11 @@ def weighted_sum(terms: Sequence[Signal], factors: Sequence[float] | None = None
                 f"a sum that broadcasts: {term.sizes} x {term.channels} channels against "
                 f"{first.sizes} x {first.channels}"
             )
-    return first.program._append(
+    return first._then(
         "sum",
         tuple(t.node.index for t in terms),
         first.sizes,
         first.channels,
-        first.layout,
         factors=factors,
     )
 
@@ -495,12 +488,11 @@ def concatenate(parts: Sequence[Signal]) -> Signal:
     first = parts[0]
     if any(p.sizes != first.sizes for p in parts):
         raise Refused(f"a concatenation of images of sizes {[p.sizes for p in parts]}")
-    return first.program._append(
+    return first._then(
         "concatenate",
         tuple(p.node.index for p in parts),
         first.sizes,
         sum(p.channels for p in parts),
-        first.layout,
     )
 
 

@@ -9,11 +9,18 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from kerasfold import graph as graphs
 from kerasfold.algebra.operator import Operator
 from kerasfold.cost import OBJECTIVES
 from kerasfold.emit import emit
 from kerasfold.errors import EquivalenceError, FoldError, NonlinearLayerError
+from kerasfold.graph import (
+    attach_fold,
+    largest,
+    random_state_kept,
+    read,
+    refuse_nonfinite,
+    smallest,
+)
 from kerasfold.measured import Clock, is_no_better, measured_plan
 from kerasfold.plan import Plan, original_plan
 from kerasfold.plan import plan as make_plan
@@ -74,7 +81,7 @@ def fold(
         raise FoldError(f"unknown objective {objective!r}: choose one of {known}")
     if nonlinear not in ("keep", "error"):
         raise FoldError(f"unknown nonlinear={nonlinear!r}: choose 'keep' or 'error'")
-    with graphs.random_state_kept():
+    with random_state_kept():
         measure = _Measure(runtime, Clock(budget), progress)
         return _fold(model, objective, nonlinear, verify, measure)
 
@@ -169,8 +176,8 @@ def require_linear(model: keras.Model, objective: str = "latency") -> keras.Mode
 
 
 def _lifted(model: keras.Model) -> Regions:
-    graph = graphs.read(model)
-    graphs.refuse_nonfinite(model)
+    graph = read(model)
+    refuse_nonfinite(model)
     return lift(graph)
 
 
@@ -218,8 +225,8 @@ def _rounded(regions: Regions) -> Any:
                 continue
             arrays = [operator.kernel, operator.bias, operator.ones]
             tops = [0.0 if a is None else float(np.max(np.abs(a), initial=0.0)) for a in arrays]
-            overflows = any(not top <= graphs.largest(dtype) for top in tops)
-            if overflows or 0.0 < tops[0] < graphs.smallest(dtype):
+            overflows = any(not top <= largest(dtype) for top in tops)
+            if overflows or 0.0 < tops[0] < smallest(dtype):
                 merged = {i for i in segment.visited if i in regions.lifted and i != segment.node}
                 raise OutOfRange(merged or {segment.node})
         return operators
@@ -227,6 +234,6 @@ def _rounded(regions: Regions) -> Any:
     return compose
 
 
-graphs.attach_fold(fold)
+attach_fold(fold)
 
 __all__ = ["explain", "fold", "require_linear"]

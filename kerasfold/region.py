@@ -294,8 +294,9 @@ class _Lifter:
             if channels is None:
                 raise Refused("its number of channels is unknown")
             sizes = tensor.shape[2:] if first else tensor.shape[1:-1]
-            self.root_signals[key] = self.program.root(sizes, channels, self.graph.layout)
-            self.roots[self.root_signals[key].node.index] = tensor
+            node = self.program.append("root", (), sizes, channels)
+            self.root_signals[key] = Signal(self.program, node, self.graph.layout)
+            self.roots[node.index] = tensor
         return self.root_signals[key]
 
 

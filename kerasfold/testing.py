@@ -14,10 +14,10 @@ import keras
 import numpy as np
 from keras import tree
 
-from kerasfold import graph as graphs
 from kerasfold.affine import Node, Program
 from kerasfold.algebra.axis import Axis
 from kerasfold.algebra.operator import Operator
+from kerasfold.graph import interpolates, read
 from kerasfold.region import lift
 from kerasfold.verify import in_precision
 
@@ -59,7 +59,7 @@ def check_lift(
     for sublayer in layer._flatten_layers():
         if hasattr(sublayer, "finalize_state"):
             sublayer.finalize_state()
-    regions = lift(graphs.read(model))
+    regions = lift(read(model))
     reasons = [
         regions.barriers[call.index]
         for call in regions.graph.calls
@@ -96,7 +96,7 @@ def check_lift(
     scale = np.max(np.abs(want), initial=0.0)
     error = np.max(np.abs(got - want), initial=0.0)
     # TensorFlow interpolates in float32 whatever it is given.
-    coarse = dtype != "float64" or graphs.interpolates(layer)
+    coarse = dtype != "float64" or interpolates(layer)
     bound = (1e-4 if coarse else 1e-10) * scale
     assert error <= bound, (
         f"layer '{layer.name}' on inputs of shape {input_shape}: its rule differs from the layer "

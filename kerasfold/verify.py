@@ -24,9 +24,18 @@ import keras
 import numpy as np
 from keras import tree
 
-from kerasfold import graph as graphs
 from kerasfold.emit import Emission, emit
 from kerasfold.errors import FoldError, UnsupportedModelError, words_of
+from kerasfold.graph import (
+    as_array,
+    as_dtype,
+    computed_dtypes,
+    input_structure,
+    interpolates,
+    operations,
+    output_names,
+    read,
+)
 from kerasfold.plan import Plan, original_plan
 from kerasfold.region import Regions, lift
 
@@ -267,7 +276,7 @@ def _judge(
     truth, other, own_a, own_b = runs
     outputs = []
     for name, t, o, x, y, limit in zip(
-        graphs.output_names(a), truth, other, own_a, own_b, bounds, strict=True
+        output_names(a), truth, other, own_a, own_b, bounds, strict=True
     ):
         scale = float(np.max(np.abs(t), initial=0.0, where=np.isfinite(t)))
         floor = ARITHMETIC * _eps(dtype) * scale
@@ -285,10 +294,10 @@ def _judge(
                 LOSS * own + ARITHMETIC * max(_eps(str(x.dtype)), _eps(dtype), unit) * scale,
             )
         )
-    blind = [n for n, t in zip(graphs.output_names(a), truth, strict=True) if not _tells(t)]
+    blind = [n for n, t in zip(output_names(a), truth, strict=True) if not _tells(t)]
     worst = max(outputs, key=lambda r: r.max_abs_error / (r.spread or r.scale or 1.0))
     reason = f"output '{blind[0]}' is nowhere finite, so nothing can be told of it" if blind else ""
-    for name, x, y in zip(graphs.output_names(a), own_a, own_b, strict=True):
+    for name, x, y in zip(output_names(a), own_a, own_b, strict=True):
         if x.shape[1:] != y.shape[1:]:
             reason = f"output '{name}' has shape {x.shape[1:]} in one, {y.shape[1:]} in the other"
     reason = reason or _unlike_its_copy(a, a64, outputs, batches) or _first_failure(outputs)
@@ -306,7 +315,7 @@ def _judge(
 
 def _coarsest(copies: list[keras.Model], truth: Arrays) -> str:
     """The float dtype that rounds most, among what the copies compute in and what they give."""
-    computed = set().union(*(graphs.computed_dtypes(copy) for copy in copies))
+    computed = set().union(*(computed_dtypes(copy) for copy in copies))
     floats = {d for d in computed | {str(t.dtype) for t in truth} if d in _FLOAT_EPS}
     return max(floats, key=_eps, default="float64")
 
@@ -399,7 +408,7 @@ def _spread(truth: np.ndarray) -> float:
 def _in_float64(model: keras.Model) -> keras.Model:
     """A float64 copy, or the model itself where it cannot be read as a graph."""
     try:
-        regions = lift(graphs.read(model))
+        regions = lift(read(model))
         return emit(regions, original_plan(regions), _nothing_composed, dtype="float64").model
     except FoldError:
         return model
@@ -432,7 +441,7 @@ def _rounds(copy: keras.Model, batches: list[Any]) -> bool:
     Outputs then move in steps: under the same noise, 1,024 times smaller, by far more than a
     1,024th of what they moved.
     """
-    if any(graphs.interpolates(operation) for operation in graphs.operations(copy)):
+    if any(interpolates(operation) for operation in operations(copy)):
         return True
     fine, coarse = (_noise_effect(copy, batches, 2.0**-n) for n in (30, 20))
     return any(f > 4 * c / 1024 for f, c in zip(fine, coarse, strict=True))
@@ -443,7 +452,7 @@ def _single_unit(models: list[keras.Model]) -> float:
     sides = [
         n or max(FREE_SIZES)
         for model in models
-        for operation in graphs.operations(model)
+        for operation in operations(model)
         for tensor in tree.flatten(operation.output)
         for n in tensor.shape[1:]
         if len(tensor.shape) > 2
@@ -458,7 +467,7 @@ def _stored_eps(model: keras.Model) -> float:
 
 def _computed_eps(model: keras.Model) -> float:
     """Unit of rounding of the coarsest tensor or layer of a model."""
-    dtypes = graphs.computed_dtypes(model)
+    dtypes = computed_dtypes(model)
     return max((_eps(d) for d in dtypes if "float" in d), default=SINGLE)
 
 
@@ -468,7 +477,7 @@ def _computed_eps(model: keras.Model) -> float:
 def _run(model: keras.Model, batches: Iterable[Any]) -> Arrays:
     """Outputs in flat order, the batches stacked."""
     parts = []
-    specs = graphs.input_structure(model)
+    specs = input_structure(model)
     for batch in batches:
         flat = zip(tree.flatten(batch), tree.flatten(specs), strict=True)
         typed = tree.pack_sequence_as(
@@ -509,9 +518,7 @@ def _probes(model: keras.Model) -> list[Any]:
             error = failure
         else:
             return batches
-        if all(
-            n is not None for x in tree.flatten(graphs.input_structure(model)) for n in x.shape[1:]
-        ):
+        if all(n is not None for x in tree.flatten(input_structure(model)) for n in x.shape[1:]):
             break
     assert error is not None
     raise FoldError(
@@ -523,10 +530,10 @@ def _probes(model: keras.Model) -> list[Any]:
 
 def _random(model: keras.Model, size: int) -> list[Any]:
     rng = np.random.default_rng(0)
-    fixed = {x.shape[0] for x in tree.flatten(graphs.input_structure(model))} - {None}
+    fixed = {x.shape[0] for x in tree.flatten(input_structure(model))} - {None}
     numbers = sum(
         math.prod(size if n is None else n for n in x.shape[1:])
-        for x in tree.flatten(graphs.input_structure(model))
+        for x in tree.flatten(input_structure(model))
     )
     wanted = min(max(PROBED // max(numbers, 1), PROBES[0]), PROBES[1])
     count = 1 if not fixed else -(-wanted // max(fixed))
@@ -543,11 +550,11 @@ def _random(model: keras.Model, size: int) -> list[Any]:
         ]
         if "float" in spec.dtype:
             # Rounded as the model will round it, so that both precisions see one input.
-            return graphs.as_array(graphs.as_dtype(rng.normal(size=shape), spec.dtype))
+            return as_array(as_dtype(rng.normal(size=shape), spec.dtype))
         few = 256 if spec.dtype == "uint8" else 2
         return rng.integers(0, min(words, default=few), size=shape)
 
-    return [tree.map_structure(draw, graphs.input_structure(model)) for _ in range(max(count, 1))]
+    return [tree.map_structure(draw, input_structure(model)) for _ in range(max(count, 1))]
 
 
 def _given(model: keras.Model, data: Any) -> list[Any]:
@@ -566,7 +573,7 @@ def _given(model: keras.Model, data: Any) -> list[Any]:
         ) from error
     if not batches or any(len(x) == 0 for x in tree.flatten(batches)):
         raise FoldError("data holds no input")
-    specs = tree.flatten(graphs.input_structure(model))
+    specs = tree.flatten(input_structure(model))
     for batch in batches:
         for x, spec in zip(tree.flatten(batch), specs, strict=True):
             fits = len(x.shape) == len(spec.shape) and all(
@@ -578,16 +585,14 @@ def _given(model: keras.Model, data: Any) -> list[Any]:
                     f"{tuple(spec.shape)}"
                 )
     return [
-        tree.map_structure(
-            lambda x, spec: graphs.as_dtype(x, spec.dtype), batch, graphs.input_structure(model)
-        )
+        tree.map_structure(lambda x, spec: as_dtype(x, spec.dtype), batch, input_structure(model))
         for batch in batches
     ]
 
 
 def _batches(model: keras.Model, data: Any) -> Iterator[Any]:
     """Inputs of the model, batch by batch, whatever `data` is."""
-    specs = graphs.input_structure(model)
+    specs = input_structure(model)
     if keras.ops.is_tensor(data):
         data = keras.ops.convert_to_numpy(data)
     if isinstance(data, (str, bytes, int, float)):

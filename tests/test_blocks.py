@@ -17,8 +17,8 @@ from cases import inputs_of, policy, randomise, run
 from keras import layers
 
 import kerasfold
-from kerasfold import graph as graphs
 from kerasfold.cost import OBJECTIVES
+from kerasfold.graph import read
 from kerasfold.plan import plan
 from kerasfold.region import lift
 
@@ -377,7 +377,7 @@ def test_other_objectives(item: Item, objective: str) -> None:
     folded = kerasfold.fold(model, objective=objective, verify=False)
     error = difference(model, folded)
     assert error < item.tolerance, f"differs by {error:.2e} of its size"
-    chosen = plan(lift(graphs.read(model)), objective)
+    chosen = plan(lift(read(model)), objective)
     key = OBJECTIVES[objective]
     # Seconds are added up in another order, which may differ in the last digit.
     worst = key(chosen.original)[0] * (1 + 1e-12)

@@ -18,9 +18,9 @@ from cases import inputs_of, policy, randomise, run
 from keras import layers
 
 import kerasfold
-from kerasfold import graph as graphs
 from kerasfold.cost import OBJECTIVES
 from kerasfold.forms import Forms
+from kerasfold.graph import read
 from kerasfold.plan import plan
 from kerasfold.region import lift
 
@@ -192,7 +192,7 @@ def test_equal_at_every_pixel(shape: Shape, stack: Stack) -> None:
     (expected,) = run(model, inputs)
     seen: dict[str, np.ndarray] = {}
     for objective, key in OBJECTIVES.items():
-        chosen = plan(lift(graphs.read(model)), objective)
+        chosen = plan(lift(read(model)), objective)
         # Seconds are added up in another order, which may differ in the last digit.
         assert key(chosen.cost)[0] <= key(chosen.original)[0] * (1 + 1e-12), objective
         folded = kerasfold.fold(model, objective=objective, verify=False)
@@ -234,7 +234,7 @@ def _no_strips(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def forms_of(model: keras.Model, objective: str = "macs") -> set[str]:
-    chosen = plan(lift(graphs.read(model)), objective)
+    chosen = plan(lift(read(model)), objective)
     return {segment.form for segment in chosen.segments.values()}
 
 
