@@ -32,9 +32,9 @@ from rich.console import Console
 from rich.table import Table
 
 import kerasfold
-from kerasfold.graph import Call, Graph, Tensor, read
+from kerasfold.lift.regions import lift
 from kerasfold.plan import plan
-from kerasfold.region import lift
+from kerasfold.read.graph import Call, Graph, Tensor, read
 
 APPS = (
     "MobileNet",

@@ -28,9 +28,9 @@ from rich.table import Table
 from scipy.optimize import minimize
 
 from kerasfold import cost
-from kerasfold.graph import read
+from kerasfold.lift.regions import lift
 from kerasfold.plan import original_plan
-from kerasfold.region import lift
+from kerasfold.read.graph import read
 from kerasfold.runtimes import RUNTIMES, deploy, random_inputs
 from kerasfold.timing import paired_seconds
 

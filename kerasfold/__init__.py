@@ -6,7 +6,6 @@
 from kerasfold import startup
 
 with startup.for_this_process():
-    from kerasfold.affine import Signal, concatenate, weighted_sum
     from kerasfold.algebra.axis import Refused
     from kerasfold.errors import (
         EquivalenceError,
@@ -16,8 +15,9 @@ with startup.for_this_process():
         UnsupportedModelError,
     )
     from kerasfold.fold import explain, fold, require_linear
+    from kerasfold.lift.rules import lifts
+    from kerasfold.lift.signal import Signal, concatenate, weighted_sum
     from kerasfold.report import FoldReport
-    from kerasfold.rules import lifts
     from kerasfold.verify import EquivalenceReport, assert_equivalent, verify
 
 __all__ = [

@@ -29,7 +29,7 @@ import numpy as np
 from kerasfold.cost import OBJECTIVES
 from kerasfold.errors import EquivalenceError, FoldError, NonlinearLayerError, words_of
 from kerasfold.fold import explain, fold
-from kerasfold.graph import input_structure
+from kerasfold.read.model import input_structure
 from kerasfold.runtimes import RUNTIMES, check_runtime, deploy, random_inputs
 from kerasfold.timing import SAMPLES_OF_95, paired_seconds, ratio
 from kerasfold.verify import verify

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from kerasfold.algebra.geometry import Geometry
-from kerasfold.express import computed_sizes, is_depthwise_layer, is_one_layer, written
+from kerasfold.layers.limits import is_depthwise_layer
+from kerasfold.layers.spelling import computed_sizes, is_one_layer, written
 
 NOMINAL_SIZE = 64  # samples assumed along an axis of unknown size
 

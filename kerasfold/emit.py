@@ -16,15 +16,26 @@ import keras
 import numpy as np
 from keras import tree
 
-from kerasfold.affine import Node
 from kerasfold.algebra.axis import Axis, Pair
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator, concatenate
 from kerasfold.algebra.tiles import Group, Place, mirrored, products
-from kerasfold.express import is_depthwise_layer, keras_padding, transposed_padding, written
-from kerasfold.graph import Call, Tensor, blank_weights, copy_operation, copy_state, largest
+from kerasfold.layers.limits import is_depthwise_layer
+from kerasfold.layers.rewrite import (
+    constant_ones,
+    homogeneous,
+    on_image,
+    pad_value,
+    unpadded,
+    written_kernel,
+)
+from kerasfold.layers.spelling import keras_padding, transposed_padding
+from kerasfold.lift.program import Node
+from kerasfold.lift.regions import Lifted, Regions
 from kerasfold.plan import Plan
-from kerasfold.region import Lifted, Regions
+from kerasfold.read.copies import blank_weights, copy_operation, copy_state
+from kerasfold.read.graph import Call, Tensor
+from kerasfold.read.weights import largest
 from kerasfold.segment import Segment, framed_geometries
 
 Compose = Callable[[Segment], Mapping[Any, Operator | None]]
@@ -531,16 +542,16 @@ class _Style:
             "use_bias": geometry.biased,
         }
         if operator.ones is not None and geometry.vector:
-            operator = _constant_ones(operator)
+            operator = constant_ones(operator)
             geometry, common["use_bias"] = operator.geometry, True
         if operator.ones is not None:
-            value = _pad_value(operator, largest(self.compute_dtype))
+            value = pad_value(operator, largest(self.compute_dtype))
             if value is None:
                 x = self._with_ones(x, geometry, name)
-                operator = _homogeneous(operator)
+                operator = homogeneous(operator)
             else:
                 x = self._padded_with(x, geometry, value, name)
-                operator = _unpadded(operator, value)
+                operator = unpadded(operator, value)
                 common["use_bias"] = True
             geometry, kernel = operator.geometry, operator.kernel
         if geometry.vector:
@@ -557,7 +568,7 @@ class _Style:
                 **common,
             )
         x, padding = self._padded(x, geometry, name)
-        kernel, geometry = _written(kernel, geometry)
+        kernel, geometry = written_kernel(kernel, geometry)
         common |= self._window(geometry, padding)
         if is_depthwise_layer(geometry):
             shape = (*geometry.taps, geometry.channels[0], -1)
@@ -584,7 +595,7 @@ class _Style:
     def _vector(self, x: Any, operator: Operator, common: dict[str, Any], role: Any) -> Any:
         """An operator with one output pixel, as a vector: a Dense layer where it sees all."""
         geometry, name = operator.geometry, common["name"]
-        kernel = _on_image(operator)
+        kernel = on_image(operator)
         if geometry.groups == 1 and kernel is not None:
             x = self.layer(
                 keras.layers.Flatten,
@@ -653,7 +664,7 @@ class _Style:
 
     def _transposed_layer(self, x: Any, operator: Operator, role: Any, **config: Any) -> Any:
         rank = len(operator.geometry.axes)
-        kernel, _ = _written(operator.kernel, operator.geometry)
+        kernel, _ = written_kernel(operator.kernel, operator.geometry)
         kernel = np.flip(kernel, axis=tuple(range(rank))).swapaxes(-1, -2)
         return self._weighted(
             _kind("Conv", rank, "Transpose"),
@@ -815,31 +826,6 @@ def _input_padding(axis: Axis, side: int) -> int:
     return max(0, -(-(axis.pad[side] - axis.span + 1) // axis.upsampling))
 
 
-def _constant_ones(operator: Operator) -> Operator:
-    """With a single output pixel, what an image of ones contributes is a constant."""
-    assert operator.ones is not None
-    seen = operator.ones
-    for d, axis in enumerate(operator.geometry.axes):
-        seen = np.take(seen, [t for t, j in enumerate(axis.first_reads()) if j is not None], axis=d)
-    bias = operator.bias + seen.sum(axis=tuple(range(len(operator.geometry.axes))))
-    return Operator(replace(operator.geometry, ones=False, biased=True), operator.kernel, bias)
-
-
-def _on_image(operator: Operator) -> np.ndarray | None:
-    """The kernel of a single output pixel as one weight per input sample, if it sees most."""
-    geometry, kernel = operator.geometry, operator.kernel
-    if written(geometry).taps != tuple(axis.size for axis in geometry.axes):
-        return None
-    for d, axis in enumerate(geometry.axes):
-        taps = [(t, j) for t, j in enumerate(axis.first_reads()) if j is not None]
-        placed = np.zeros((*kernel.shape[:d], axis.size or 0, *kernel.shape[d + 1 :]))
-        placed[(slice(None),) * d + ([j for _, j in taps],)] = np.take(
-            kernel, [t for t, _ in taps], axis=d
-        )
-        kernel = placed
-    return kernel
-
-
 def _is_one_window(axis: Axis, cut: bool) -> bool:
     """Whether a window fills the axis, `cut` to what is read or not, so that no stride is left."""
     if axis.extent is None or (any(axis.crop) and not cut):
@@ -859,65 +845,3 @@ def _start_as(values: np.ndarray) -> Any:
         return keras.ops.convert_to_tensor(values.astype(dtype or values.dtype), dtype=dtype)
 
     return initializer
-
-
-def _pad_value(operator: Operator, limit: float) -> float | None:
-    """The value v, up to `limit`, with which padding the input does what the image of ones does.
-
-    None where there is none. `kernel * x^ + ones * 1^` with `ones = -v sum_i kernel[:, i]` is
-    `kernel * (x - v)^`: a convolution of the input padded with v.
-    """
-    geometry = operator.geometry
-    assert operator.ones is not None
-    if any(axis.same or axis.upsampling > 1 or min(axis.pad) < 0 for axis in geometry.axes):
-        return None
-    sums = operator.kernel.sum(axis=-2)
-    size = float(np.vdot(sums, sums))
-    if not size:
-        return None
-    value = -float(np.vdot(operator.ones, sums)) / size
-    rest = np.max(np.abs(operator.ones + value * sums))
-    exact = rest <= 64 * np.finfo("float64").eps * np.max(np.abs(operator.ones))
-    if not exact or not abs(value) <= limit:
-        return None
-    fits = np.max(np.abs(_unpadded(operator, value).bias), initial=0.0) <= limit
-    return value if fits else None
-
-
-def _unpadded(operator: Operator, value: float) -> Operator:
-    """The operator on an input that is already padded with `value`."""
-    geometry = operator.geometry
-    axes = tuple(
-        Axis(
-            None if a.size is None else a.size - sum(a.crop) + sum(a.pad),
-            a.taps,
-            a.stride,
-            a.dilation,
-        )
-        for a in geometry.axes
-    )
-    taps = tuple(range(len(axes)))
-    bias = operator.bias - value * operator.kernel.sum(axis=-2).sum(axis=taps)
-    return Operator(replace(geometry, axes=axes, ones=False, biased=True), operator.kernel, bias)
-
-
-def _homogeneous(operator: Operator) -> Operator:
-    """The same operator with its image of ones as one more input channel of each group."""
-    geometry = operator.geometry
-    assert operator.ones is not None
-    kernel = np.concatenate([operator.kernel, operator.ones[..., None, :]], axis=-2)
-    inputs, outputs = geometry.channels
-    wider = Geometry(
-        geometry.axes, (inputs + geometry.groups, outputs), geometry.groups, geometry.biased
-    )
-    return Operator(wider, kernel, operator.bias)
-
-
-def _written(kernel: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, Geometry]:
-    """The kernel with zeros between its taps, where Keras has no dilation to say so."""
-    dense = written(geometry)
-    if dense.taps == geometry.taps:
-        return kernel, geometry
-    full = np.zeros((*dense.taps, *kernel.shape[len(dense.axes) :]))
-    full[tuple(slice(None, None, axis.dilation) for axis in geometry.axes)] = kernel
-    return full, dense

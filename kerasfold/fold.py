@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -10,21 +10,16 @@ import keras
 import numpy as np
 
 from kerasfold.algebra.operator import Operator
+from kerasfold.backend import random_state_kept
 from kerasfold.cost import OBJECTIVES
 from kerasfold.emit import emit
 from kerasfold.errors import EquivalenceError, FoldError, NonlinearLayerError
-from kerasfold.graph import (
-    attach_fold,
-    largest,
-    random_state_kept,
-    read,
-    refuse_nonfinite,
-    smallest,
-)
+from kerasfold.lift.regions import Regions, lift
 from kerasfold.measured import Clock, is_no_better, measured_plan
 from kerasfold.plan import Plan, original_plan
 from kerasfold.plan import plan as make_plan
-from kerasfold.region import Regions, lift
+from kerasfold.read.graph import read
+from kerasfold.read.weights import largest, refuse_nonfinite, smallest
 from kerasfold.report import FoldReport, report
 from kerasfold.runtimes import check_runtime, deploy, random_inputs
 from kerasfold.segment import OutOfRange, Segment, weights_of
@@ -234,6 +229,12 @@ def _rounded(regions: Regions) -> Any:
     return compose
 
 
+def attach_fold(fold: Callable[..., keras.Model]) -> None:
+    """Give every `keras.Model` a `fold` method."""
+    keras.Model.fold = fold
+
+
 attach_fold(fold)
+
 
 __all__ = ["explain", "fold", "require_linear"]

@@ -25,8 +25,8 @@ from kerasfold.algebra.geometry import (
 )
 from kerasfold.algebra.tiles import Parts, mirrored_geometry, products, tile_geometry
 from kerasfold.cost import BYTES, PER_CALL, Cost, moved_bytes, operator_cost
-from kerasfold.express import check_emittable, is_depthwise_layer, is_free, is_separable
-from kerasfold.region import Regions
+from kerasfold.layers.limits import check_emittable, is_depthwise_layer, is_free, is_separable
+from kerasfold.lift.regions import Regions
 from kerasfold.segment import (
     Flattened,
     Segment,

@@ -17,13 +17,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasfold.affine import Node
 from kerasfold.cost import OBJECTIVES, Cost
 from kerasfold.emit import Compose, emit
 from kerasfold.errors import FoldError
-from kerasfold.express import written
+from kerasfold.layers.spelling import written
+from kerasfold.lift.program import Node
+from kerasfold.lift.regions import Regions
+from kerasfold.measure.parts import part, readers_of
 from kerasfold.plan import Plan, Search
-from kerasfold.region import Regions, part, readers_of
 from kerasfold.runtimes import WRONG, check_runtime, deploy, difference, random_inputs
 from kerasfold.segment import OutOfRange, Segment
 from kerasfold.timing import paired_seconds, ratio

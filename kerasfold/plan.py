@@ -20,12 +20,12 @@ from collections.abc import Callable, Collection, Container, Iterator, Mapping, 
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kerasfold.affine import Node
 from kerasfold.algebra.axis import Refused
 from kerasfold.cost import OBJECTIVES, Cost
 from kerasfold.errors import FoldError
 from kerasfold.forms import Forms
-from kerasfold.region import Regions
+from kerasfold.lift.program import Node
+from kerasfold.lift.regions import Regions
 from kerasfold.segment import Segment
 
 EXACT = 14  # undecided tensors up to which every way to decide is kept

@@ -10,9 +10,9 @@ import keras
 from rich.console import Console
 from rich.table import Table
 
-from kerasfold.express import is_free
+from kerasfold.layers.limits import is_free
+from kerasfold.lift.regions import Lifted, Regions
 from kerasfold.plan import Plan
-from kerasfold.region import Lifted, Regions
 from kerasfold.segment import Segment
 from kerasfold.verify import EquivalenceReport
 

@@ -25,7 +25,7 @@ from keras import tree
 
 from kerasfold.cost import NOMINAL_SIZE
 from kerasfold.errors import FoldError, RuntimeUnavailableError, words_of
-from kerasfold.graph import input_structure
+from kerasfold.read.model import input_structure
 from kerasfold.startup import muted_stderr
 
 WRONG = 0.1  # of the largest output: beyond what any runtime's arithmetic rounds away

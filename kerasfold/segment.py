@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from kerasfold.affine import Node
 from kerasfold.algebra.axis import Axis, Refused
 from kerasfold.algebra.border import frame_boxes, frame_of, restricted
 from kerasfold.algebra.chain import chain
@@ -29,6 +28,7 @@ from kerasfold.algebra.operator import (
 )
 from kerasfold.algebra.tiles import Parts, mirrored_parts, products, tile, tile_parts
 from kerasfold.cost import Cost
+from kerasfold.lift.program import Node
 
 
 @dataclass(frozen=True, eq=False, slots=True)

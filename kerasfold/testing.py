@@ -14,11 +14,12 @@ import keras
 import numpy as np
 from keras import tree
 
-from kerasfold.affine import Node, Program
 from kerasfold.algebra.axis import Axis
 from kerasfold.algebra.operator import Operator
-from kerasfold.graph import interpolates, read
-from kerasfold.region import lift
+from kerasfold.lift.program import Node, Program
+from kerasfold.lift.regions import lift
+from kerasfold.read.graph import read
+from kerasfold.read.model import interpolates
 from kerasfold.verify import in_precision
 
 __all__ = ["apply", "check_lift", "run"]

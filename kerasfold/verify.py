@@ -14,7 +14,6 @@ softmax of a random network would look right with any kernel.
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -24,20 +23,20 @@ import keras
 import numpy as np
 from keras import tree
 
+from kerasfold.backend import device, full_precision
 from kerasfold.emit import Emission, emit
 from kerasfold.errors import FoldError, UnsupportedModelError, words_of
-from kerasfold.graph import (
-    as_array,
-    as_dtype,
+from kerasfold.lift.regions import Regions, lift
+from kerasfold.plan import Plan, original_plan
+from kerasfold.read.graph import read
+from kerasfold.read.model import (
     computed_dtypes,
     input_structure,
     interpolates,
     operations,
     output_names,
-    read,
 )
-from kerasfold.plan import Plan, original_plan
-from kerasfold.region import Regions, lift
+from kerasfold.read.weights import as_array, as_dtype
 
 EXACT = 1e-10  # of the output scale, in float64
 ARITHMETIC = 256.0  # units of float rounding, of the output scale, that any order of sums may make
@@ -48,6 +47,7 @@ REBUILT = 16.0  # times rounding effects that a model may be off its rebuilt flo
 PROBES = (4, 16)  # random inputs, at least and at most
 PROBED = 200_000  # numbers in all of them, between the two
 FREE_SIZES = (33, 64, 97, 128, 224, 299)  # tried along unknown axes
+
 
 Arrays = list[np.ndarray]
 Run = Callable[[Any], Arrays]
@@ -132,9 +132,6 @@ class EquivalenceReport:
         if self.agreement is not None:
             lines.append(f"  top class agrees on {100 * self.agreement:.2f} % of the data")
         return "\n".join(lines)
-
-
-# ------------------------------------------------------------------- public functions
 
 
 def verify(a: keras.Model, b: keras.Model, data: Any = None) -> EquivalenceReport:
@@ -228,9 +225,6 @@ def _nothing_composed(segment: Any) -> Any:
     raise AssertionError("the original has no composed segment")
 
 
-# ------------------------------------------------------------------------- comparison
-
-
 def _compare(
     a: keras.Model,
     b: keras.Model,
@@ -250,7 +244,7 @@ def _compare(
         bound: largest difference allowed of each output, given the outputs, their dtype, and
             the rounding unit of operations that have no float64 (0.0 where there are none).
     """
-    with _full_precision():
+    with full_precision():
         runs = tuple(_ran(m, batches) for m in (a64, b64, a, b))
     dtype = _coarsest([a64, b64], runs[0])
     report = _judge(a, a64, batches, runs, dtype, bound(runs[0], dtype, 0.0))
@@ -306,7 +300,7 @@ def _judge(
         max(r.max_abs_error for r in outputs),
         worst.max_abs_error / (worst.spread or worst.scale or 1.0),
         dtype,
-        _device(),
+        device(),
         sum(len(tree.flatten(batch)[0]) for batch in batches),
         tuple(outputs),
         reason=reason,
@@ -402,9 +396,6 @@ def _spread(truth: np.ndarray) -> float:
     return spread if spread > 1e-12 * scale else scale
 
 
-# ---------------------------------------------------------------------- float64 copies
-
-
 def _in_float64(model: keras.Model) -> keras.Model:
     """A float64 copy, or the model itself where it cannot be read as a graph."""
     try:
@@ -471,9 +462,6 @@ def _computed_eps(model: keras.Model) -> float:
     return max((_eps(d) for d in dtypes if "float" in d), default=SINGLE)
 
 
-# ------------------------------------------------------------------------------ inputs
-
-
 def _run(model: keras.Model, batches: Iterable[Any]) -> Arrays:
     """Outputs in flat order, the batches stacked."""
     parts = []
@@ -502,7 +490,7 @@ def _ran(model: keras.Model, batches: list[Any]) -> Arrays:
         return _run(model, batches)
     except Exception as error:
         raise FoldError(
-            f"model '{model.name}' does not run on {_device()}, where it was to be compared "
+            f"model '{model.name}' does not run on {device()}, where it was to be compared "
             f"({words_of(error)}): pass verify=False, and compare where it does run"
         ) from error
 
@@ -659,46 +647,6 @@ def _refuse_other_signature(a: keras.Model, b: keras.Model) -> None:
                 f"models '{a.name}' and '{b.name}' have {what} of different shapes: "
                 f"{shapes[0]} and {shapes[1]}"
             )
-
-
-# --------------------------------------------------------------------------- backends
-
-
-@contextlib.contextmanager
-def _full_precision() -> Iterator[None]:
-    """No TF32 and no other shortcut in float32 products while models are compared."""
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        switch = tf.config.experimental
-        before = switch.tensor_float_32_execution_enabled()
-        switch.enable_tensor_float_32_execution(False)
-        try:
-            yield
-        finally:
-            switch.enable_tensor_float_32_execution(before)
-    elif backend == "jax":
-        import jax
-
-        with jax.default_matmul_precision("highest"):
-            yield
-    elif backend == "torch":
-        import torch
-
-        flags = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        try:
-            yield
-        finally:
-            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = flags
-    else:
-        yield
-
-
-def _device() -> str:
-    devices = keras.distribution.list_devices()
-    return f"{keras.backend.backend()} on {devices[0] if devices else 'cpu'}"
 
 
 def _first_difference(first: Emission, second: Emission, batch: Any, regions: Regions) -> str:

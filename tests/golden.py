@@ -20,9 +20,9 @@ from hypothesis import HealthCheck, given, settings
 from random_graphs import Recipe, Step, build, recipes
 
 import kerasfold
-from kerasfold.graph import read
+from kerasfold.lift.regions import lift
 from kerasfold.plan import plan
-from kerasfold.region import lift
+from kerasfold.read.graph import read
 
 HERE = Path(__file__).parent
 PLANS, RECIPES, WEIGHTS = (HERE / f"golden_{n}" for n in ("plans.gz", "recipes.gz", "weights.npz"))
@@ -79,9 +79,7 @@ def geometry(g: Any) -> str:
         f"{a.size}:{a.taps}/{a.stride}*{a.dilation}^{a.upsampling} {a.crop}{a.pad}{a.same}"
         for a in g.axes
     ]
-    flags = "".join(
-        str(int(f)) for f in (g.biased, g.ones, g.steady, g.vector, g.normalised)
-    )
+    flags = "".join(str(int(f)) for f in (g.biased, g.ones, g.steady, g.vector, g.normalised))
     return f"[{', '.join(axes)}] {g.channels} {g.groups} {flags}"
 
 

@@ -18,9 +18,9 @@ from keras import layers
 
 import kerasfold
 from kerasfold.cost import OBJECTIVES
-from kerasfold.graph import read
+from kerasfold.lift.regions import lift
 from kerasfold.plan import plan
-from kerasfold.region import lift
+from kerasfold.read.graph import read
 
 FLOAT64 = 1e-10
 FLOAT32 = 2e-5

@@ -12,7 +12,7 @@ from cases import CASES, FLOAT64, Case, assert_same, policy, randomise
 from keras import layers
 
 import kerasfold
-from kerasfold.rules import RULES
+from kerasfold.lift.rules import RULES
 from kerasfold.testing import check_lift
 
 

@@ -31,9 +31,11 @@ from kerasfold.cost import OBJECTIVES, Cost
 from kerasfold.emit import emit
 from kerasfold.errors import EquivalenceError, FoldError, RuntimeUnavailableError
 from kerasfold.fold import LAST
-from kerasfold.graph import input_structure, read
+from kerasfold.lift.regions import Regions, lift
+from kerasfold.measure.parts import part, readers_of
 from kerasfold.plan import Plan, Search, plan
-from kerasfold.region import Regions, lift, part, readers_of
+from kerasfold.read.graph import read
+from kerasfold.read.model import input_structure
 from kerasfold.segment import Segment, weights_of
 
 Priced = Callable[[keras.Model], float]

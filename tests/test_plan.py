@@ -17,9 +17,9 @@ from kerasfold.algebra.axis import Refused
 from kerasfold.cost import OBJECTIVES, Cost, macs_of
 from kerasfold.emit import emit
 from kerasfold.errors import FoldError
-from kerasfold.graph import read
+from kerasfold.lift.regions import Regions, lift
 from kerasfold.plan import METHODS, Search, original_plan, plan
-from kerasfold.region import Regions, lift
+from kerasfold.read.graph import read
 from kerasfold.segment import weights_of
 
 SEARCHED = {

@@ -10,7 +10,7 @@ import pytest
 
 import kerasfold
 from kerasfold import cli
-from kerasfold.rules import RULES
+from kerasfold.lift.rules import RULES
 
 L = keras.layers
 ROOT = Path(__file__).parents[1]

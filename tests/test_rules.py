@@ -9,7 +9,7 @@ import pytest
 from cases import CASES, FLOAT32, Case, assert_same, kinds
 
 import kerasfold
-from kerasfold.rules import RULES
+from kerasfold.lift.rules import RULES
 
 EACH = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 

@@ -20,9 +20,9 @@ from keras import layers
 import kerasfold
 from kerasfold.cost import OBJECTIVES
 from kerasfold.forms import Forms
-from kerasfold.graph import read
+from kerasfold.lift.regions import lift
 from kerasfold.plan import plan
-from kerasfold.region import lift
+from kerasfold.read.graph import read
 
 TOLERANCE = 1e-10
 FAULT = 1e-8  # a hundredth of float32's rounding

@@ -27,9 +27,9 @@ import kerasfold
 from kerasfold import emit as emission
 from kerasfold.cost import OBJECTIVES
 from kerasfold.errors import EquivalenceError
-from kerasfold.graph import read
+from kerasfold.lift.regions import Regions, lift
 from kerasfold.plan import Plan, Search, plan
-from kerasfold.region import Regions, lift
+from kerasfold.read.graph import read
 
 SHAPE = (56, 56, 16)  # so large that narrow siblings pay for their slices
 

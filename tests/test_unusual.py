@@ -17,7 +17,7 @@ from kerasfold.algebra.axis import Axis
 from kerasfold.algebra.chain import chain
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
-from kerasfold.rules import RULES
+from kerasfold.lift.rules import RULES
 from kerasfold.testing import apply, check_lift
 
 OBJECTIVES = ("latency", "macs", "params", "layers")

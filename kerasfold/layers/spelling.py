@@ -1,16 +1,60 @@
-"""What one stock Keras layer can say: paddings, separable pairs, and what has no layer at all."""
+"""How Keras spells a padding: `padding=` and `output_padding=`, read and written."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any, Literal
 
-import keras
-
-from kerasfold.affine import transposed_axis
-from kerasfold.algebra.axis import Axis, Refused
+from kerasfold.algebra.axis import Axis, Pair, Refused
 from kerasfold.algebra.geometry import Geometry
-from kerasfold.graph import public_op
+
+
+def padded_axis(axis: Axis, padding: str | Pair) -> Axis:
+    """`axis` with a Keras padding, in normal form."""
+    n, s, span = axis.size, axis.stride, axis.span
+    if padding == "same":
+        if n is None and s > 1 and span > 1:
+            return _same(axis)
+        total = span - 1 if n is None else max((math.ceil(n / s) - 1) * s + span - n, 0)
+        pad = (total // 2, total - total // 2)
+    elif padding == "causal":
+        pad = (span - 1, 0)
+    elif padding == "valid":
+        pad = (0, 0)
+    else:
+        assert not isinstance(padding, str)
+        pad = padding
+    axis = Axis(n, axis.taps, s, axis.dilation, pad=pad)
+    if axis.out is not None and axis.out < 1:
+        raise Refused(f"an image of {n} samples is smaller than the kernel ({span})")
+    return axis.tight()
+
+
+def transposed_axis(
+    n: int | None, taps: int, stride: int, dilation: int, padding: str, extra: int | None
+) -> Axis:
+    """One axis of a transposed convolution, aligned as TensorFlow's gradient of a convolution.
+
+    The full result has L(n - 1) + span samples; 'same' drops (span - L) of them, and
+    `output_padding` restates the output size (Keras, `compute_conv_transpose_output_shape`).
+    """
+    span = dilation * (taps - 1) + 1
+    # Output samples are L (n - 1) + `tail`.
+    if padding == "same":
+        tail = stride if extra is None else span - 2 * (span // 2) + extra
+        cut = max(span - tail, 0) // 2
+    else:
+        tail = max(span, stride) if extra is None else span + extra
+        cut = 0
+    lo = span - 1 - cut
+    return Axis(
+        n, taps, dilation=dilation, upsampling=stride, pad=(lo, tail + span - 2 - lo)
+    ).tight()
+
+
+def _same(axis: Axis) -> Axis:
+    return Axis(axis.size, axis.taps, axis.stride, axis.dilation, same=True)
 
 
 def keras_padding(geometry: Geometry) -> Literal["valid", "same"] | None:
@@ -95,35 +139,6 @@ def _is_same(axis: Axis) -> bool:
     return out == axis.out and axis.pad[0] == total // 2
 
 
-def is_depthwise_layer(geometry: Geometry) -> bool:
-    """Whether a DepthwiseConv layer computes it, and not a Conv of so many groups."""
-    return (
-        geometry.is_depthwise
-        and geometry.groups > 1
-        and not geometry.ones
-        and len(geometry.axes) in (1, 2)
-        and len({axis.stride for axis in geometry.axes}) == 1
-    )
-
-
-def is_separable(first: Geometry | None, last: Geometry | None) -> bool:
-    """Whether a SeparableConv layer computes `last o first`."""
-    return (
-        first is not None
-        and last is not None
-        and len(first.axes) in (1, 2)
-        and not (first.vector or last.vector)
-        and first.is_depthwise
-        and not (first.biased or first.ones or first.normalised or last.ones)
-        and all(axis.size is None or axis.size > sum(axis.crop) for axis in first.axes)
-        and all(axis.upsampling == 1 for axis in first.axes)
-        and len({axis.stride for axis in first.axes}) == 1
-        and not (max(a.stride for a in first.axes) > 1 and max(a.dilation for a in first.axes) > 1)
-        and last.is_pointwise
-        and last.groups == 1
-    )
-
-
 def written(geometry: Geometry) -> Geometry:
     """The geometry as a Keras layer has to spell it out.
 
@@ -143,61 +158,3 @@ def written(geometry: Geometry) -> Geometry:
     if steps == 1 or all(axis.dilation == 1 for axis in axes):
         return geometry
     return replace(geometry, axes=tuple(replace(axis, taps=axis.span, dilation=1) for axis in axes))
-
-
-def check_emittable(geometry: Geometry) -> None:
-    """Refuse an operator that no single Keras layer expresses."""
-    if len(geometry.axes) > 3:
-        raise Refused(f"an image of {len(geometry.axes)} axes, for which Keras has no convolution")
-    if any(axis.size is not None and axis.size <= sum(axis.crop) for axis in geometry.axes):
-        raise Refused("an output that reads nothing but padding, which no cropping layer leaves")
-    if any(axis.same for axis in geometry.axes) and keras_padding(geometry) is None:
-        raise Refused(
-            "padding along one axis that depends on an unknown size, and none along another"
-        )
-    if any(axis.upsampling > 1 for axis in geometry.axes):
-        if any(axis.stride > 1 for axis in geometry.axes):
-            raise Refused("upsampling and stride in one operator, which no Keras layer expresses")
-        if geometry.groups > 1:
-            raise Refused("a transposed convolution in groups, which no Keras layer expresses")
-    if geometry.vector and geometry.groups > 1:
-        raise Refused(
-            "global pooling with a weight per pixel and channel, which is no pooling layer"
-        )
-    if not geometry.axes and geometry.groups > 1:
-        raise Refused("a scale per channel of a vector, which no Keras layer but itself expresses")
-
-
-_FREE = (
-    keras.layers.ZeroPadding1D,
-    keras.layers.ZeroPadding2D,
-    keras.layers.ZeroPadding3D,
-    keras.layers.Cropping1D,
-    keras.layers.Cropping2D,
-    keras.layers.Cropping3D,
-    keras.layers.Concatenate,
-    keras.layers.Reshape,
-    keras.layers.Flatten,
-    keras.layers.Permute,
-    keras.layers.Activation,
-    keras.layers.ReLU,
-    keras.layers.LeakyReLU,
-    keras.layers.PReLU,
-    keras.layers.ELU,
-    keras.layers.Softmax,
-    keras.layers.Identity,
-    keras.layers.InputLayer,
-)
-_FREE_OPS = (
-    *(keras.ops.pad, keras.ops.concatenate, keras.ops.split, keras.ops.get_item),
-    *(keras.ops.reshape, keras.ops.transpose, keras.ops.squeeze, keras.ops.expand_dims),
-    *(keras.ops.relu, keras.ops.relu6, keras.ops.leaky_relu, keras.ops.elu, keras.ops.selu),
-    *(keras.ops.sigmoid, keras.ops.hard_sigmoid, keras.ops.tanh, keras.ops.softplus),
-    *(keras.ops.silu, keras.ops.hard_silu, keras.ops.gelu, keras.ops.softmax),
-    keras.ops.ones_like,
-)
-
-
-def is_free(operation: keras.Operation) -> bool:
-    """Whether a call counts 0 under "layers": padding, reshaping, activations and the like."""
-    return isinstance(operation, _FREE) or public_op(type(operation)) in _FREE_OPS

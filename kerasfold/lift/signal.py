@@ -1,92 +1,21 @@
-"""The affine program: what lift rules write and the planner reads.
-
-A `Signal` stands for a tensor of images while a rule runs; its methods apply affine steps
-and record them as `Node` values of a `Program`. A node is a root (a tensor the affine part
-reads), an operator applied to one node, a weighted sum, a concatenation of channels, or an
-image flattened into a vector.
-Weights are recorded as functions, so that nothing is read before a plan needs it.
-"""
+"""What lift rules are written on: a tensor of images whose methods record affine steps."""
 
 from __future__ import annotations
 
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
 from kerasfold.algebra.axis import Axis, Pair, Refused
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
-from kerasfold.graph import as_array
-
-Sizes = tuple[int | None, ...]
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Node:
-    """One value of an affine program.
-
-    Attributes:
-        index: position in the program; operands come first.
-        form: what the node is.
-        operands: nodes it reads.
-        sizes: samples along each spatial axis, None where unknown.
-        channels: number of channels.
-        geometry: of the operator, for form 'operator'.
-        load: reads the operator's weights, for form 'operator'.
-        factors: one weight per operand, for form 'sum'.
-        weightless: an operator without multiplications by weights (padding, a pool).
-        mean: whether every output is a weighted mean of its own channel's inputs, but for what
-            padding cuts off: such an operator commutes with pointwise ones.
-    """
-
-    index: int
-    form: Literal["root", "operator", "sum", "concatenate", "flatten"]
-    operands: tuple[int, ...]
-    sizes: Sizes
-    channels: int
-    geometry: Geometry | None = None
-    load: Callable[[], Operator] | None = None
-    factors: tuple[float, ...] = ()
-    weightless: bool = False
-    mean: bool = False
-
-
-@dataclass(slots=True)
-class Program:
-    """Nodes in topological order."""
-
-    nodes: list[Node] = field(default_factory=list)
-
-    def append(
-        self, form: Any, operands: tuple[int, ...], sizes: Sizes, channels: int, **rest: Any
-    ) -> Node:
-        """A new node, the last one; `rest` are its other attributes."""
-        node = Node(len(self.nodes), form, operands, sizes, channels, **rest)
-        self.nodes.append(node)
-        return node
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """An array of known shape whose values are read when they are needed."""
-
-    shape: tuple[int, ...]
-    read: Callable[[], np.ndarray]
-
-    def reshape(self, *shape: int) -> Weights:
-        """The same values in another shape."""
-        return Weights(shape, lambda: self.read().reshape(shape))
-
-
-def weights(value: Any) -> Weights:
-    """`Weights` of a Keras variable, an array, or `Weights` themselves."""
-    if isinstance(value, Weights):
-        return value
-    return Weights(tuple(map(int, value.shape)), lambda: as_array(value))
+from kerasfold.layers.spelling import padded_axis, transposed_axis
+from kerasfold.lift.program import Node, Program, Sizes, weights
+from kerasfold.read.weights import as_array
 
 
 def _per_axis(value: Any, rank: int) -> tuple[int, ...]:
@@ -183,7 +112,7 @@ class Signal:
         *taps, _, outputs = kernel.shape
         rank = self.rank
         axes = tuple(
-            _padded(Axis(n, k, s, r), padding if isinstance(padding, str) else padding[d])
+            padded_axis(Axis(n, k, s, r), padding if isinstance(padding, str) else padding[d])
             for d, (n, k, s, r) in enumerate(
                 zip(
                     self.sizes,
@@ -227,7 +156,7 @@ class Signal:
         """
         pool, strides = _per_axis(pool, self.rank), _per_axis(strides, self.rank)
         axes = tuple(
-            _padded(Axis(n, k, s), padding)
+            padded_axis(Axis(n, k, s), padding)
             for n, k, s in zip(self.sizes, pool, strides, strict=True)
         )
         return self._normalised(axes, lambda: np.full(pool, 1 / math.prod(pool)))
@@ -405,53 +334,6 @@ class Signal:
             raise Refused("a quotient of two tensors is not linear")
         with np.errstate(divide="ignore"):
             return self.scale(1.0 / np.asarray(other, dtype="float64"))
-
-
-def _padded(axis: Axis, padding: str | Pair) -> Axis:
-    """`axis` with a Keras padding, in normal form."""
-    n, s, span = axis.size, axis.stride, axis.span
-    if padding == "same":
-        if n is None and s > 1 and span > 1:
-            return _same(axis)
-        total = span - 1 if n is None else max((math.ceil(n / s) - 1) * s + span - n, 0)
-        pad = (total // 2, total - total // 2)
-    elif padding == "causal":
-        pad = (span - 1, 0)
-    elif padding == "valid":
-        pad = (0, 0)
-    else:
-        assert not isinstance(padding, str)
-        pad = padding
-    axis = Axis(n, axis.taps, s, axis.dilation, pad=pad)
-    if axis.out is not None and axis.out < 1:
-        raise Refused(f"an image of {n} samples is smaller than the kernel ({span})")
-    return axis.tight()
-
-
-def transposed_axis(
-    n: int | None, taps: int, stride: int, dilation: int, padding: str, extra: int | None
-) -> Axis:
-    """One axis of a transposed convolution, aligned as TensorFlow's gradient of a convolution.
-
-    The full result has L(n - 1) + span samples; 'same' drops (span - L) of them, and
-    `output_padding` restates the output size (Keras, `compute_conv_transpose_output_shape`).
-    """
-    span = dilation * (taps - 1) + 1
-    # Output samples are L (n - 1) + `tail`.
-    if padding == "same":
-        tail = stride if extra is None else span - 2 * (span // 2) + extra
-        cut = max(span - tail, 0) // 2
-    else:
-        tail = max(span, stride) if extra is None else span + extra
-        cut = 0
-    lo = span - 1 - cut
-    return Axis(
-        n, taps, dilation=dilation, upsampling=stride, pad=(lo, tail + span - 2 - lo)
-    ).tight()
-
-
-def _same(axis: Axis) -> Axis:
-    return Axis(axis.size, axis.taps, axis.stride, axis.dilation, same=True)
 
 
 def _triangle(factor: int) -> np.ndarray:

@@ -14,12 +14,14 @@ from typing import Any, TypeVar
 import keras
 import numpy as np
 
-from kerasfold.affine import Signal, concatenate, weighted_sum, weights
 from kerasfold.algebra.axis import Refused
-from kerasfold.graph import as_array, as_constant, kernel_of
+from kerasfold.lift.program import weights
+from kerasfold.lift.signal import Signal, concatenate, weighted_sum
+from kerasfold.read.weights import as_array, as_constant, kernel_of
 
 Rule = Callable[..., Signal]
 R = TypeVar("R", bound=Rule)
+
 
 RULES: dict[Any, Rule] = {}
 
@@ -49,9 +51,6 @@ def lifts(*kinds: Any) -> Callable[[R], R]:
         return rule
 
     return register
-
-
-# ---------------------------------------------------------------------- convolutions
 
 
 @lifts(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
@@ -165,9 +164,6 @@ def adaptive_average_pooling(layer: Any, x: Signal) -> Signal:
     return x.average(pool, strides=pool)
 
 
-# ---------------------------------------------------------------------------- matrices
-
-
 @lifts(keras.layers.Dense)
 def dense(layer: Any, x: Signal) -> Signal:
     """y[o] = sum_i kernel[i, o] x[i] + bias[o]."""
@@ -193,9 +189,6 @@ def reshape(layer: Any, x: Signal) -> Signal:
     if x.rank:
         _require_layout("channels_last", x)
     return x.flatten()
-
-
-# ------------------------------------------------------------------ scales and shifts
 
 
 @lifts(keras.layers.BatchNormalization)
@@ -229,9 +222,6 @@ def normalization(layer: Any, x: Signal) -> Signal:
     return x.scale(1 / deviation, -mean / deviation)
 
 
-# ---------------------------------------------------------------- padding and cropping
-
-
 @lifts(keras.layers.ZeroPadding1D, keras.layers.ZeroPadding2D, keras.layers.ZeroPadding3D)
 def zero_padding(layer: Any, x: Signal) -> Signal:
     """y[p] = x[p - lo], zero outside."""
@@ -249,9 +239,6 @@ def cropping(layer: Any, x: Signal) -> Signal:
 def _pairs(value: Any) -> list[tuple[int, int]]:
     """Keras's ((lo, hi), ...), which for one axis is (lo, hi)."""
     return [tuple(v) for v in (value if isinstance(value[0], (tuple, list)) else (value,))]
-
-
-# ----------------------------------------------------------- identities at inference
 
 
 @lifts(
@@ -281,9 +268,6 @@ def _name(function: Any) -> str:
     return f"'{getattr(function, '__name__', type(function).__name__)}'"
 
 
-# ---------------------------------------------------------------- several tensors
-
-
 @lifts(keras.layers.Add)
 def add(layer: Any, xs: list[Signal]) -> Signal:
     """Y = sum of the inputs."""
@@ -307,9 +291,6 @@ def concatenation(layer: Any, xs: list[Signal]) -> Signal:
     """The channels of the inputs, one after another."""
     _on_channels(layer.axis, xs[0])
     return concatenate(xs)
-
-
-# --------------------------------------------------------- keras.ops and operators
 
 
 @lifts(keras.ops.add)
@@ -403,9 +384,6 @@ def _operand(value: Any, other: Any) -> Any:
     if list(shape) != per_channel:
         raise Refused(f"a constant of shape {array.shape} that varies along more than channels")
     return array.reshape(other.channels)
-
-
-# -------------------------------------------------------------------------- checks
 
 
 def _same_layout(layer: Any, x: Signal) -> None:

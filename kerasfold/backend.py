@@ -1,0 +1,63 @@
+"""What is the backend's own: its precision, its devices, its random state."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+
+
+@contextlib.contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Leave the global random generators where they are: building layers draws from them."""
+    generator = keras.src.backend.common.global_state.get_global_attribute("global_seed_generator")
+    state = None if generator is None else keras.ops.convert_to_numpy(generator.state)
+    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)  # noqa: NPY002
+        if generator is not None:
+            generator.state.assign(state)
+
+
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """No TF32 and no other shortcut in float32 products while models are compared."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        switch = tf.config.experimental
+        before = switch.tensor_float_32_execution_enabled()
+        switch.enable_tensor_float_32_execution(False)
+        try:
+            yield
+        finally:
+            switch.enable_tensor_float_32_execution(before)
+    elif backend == "jax":
+        import jax
+
+        with jax.default_matmul_precision("highest"):
+            yield
+    elif backend == "torch":
+        import torch
+
+        flags = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        try:
+            yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = flags
+    else:
+        yield
+
+
+def device() -> str:
+    """The backend, and where it computes."""
+    devices = keras.distribution.list_devices()
+    return f"{keras.backend.backend()} on {devices[0] if devices else 'cpu'}"

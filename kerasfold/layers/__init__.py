@@ -1,0 +1,1 @@
+"""What stock Keras layers can say, and how they are made."""

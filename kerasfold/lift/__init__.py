@@ -1,0 +1,1 @@
+"""Graph -> affine program: one rule a layer."""

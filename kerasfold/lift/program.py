@@ -1,0 +1,85 @@
+"""The affine program: nodes, in topological order, and the weights they are made of.
+
+A node is a root (a tensor the affine part reads), an operator applied to one node, a weighted
+sum, a concatenation of channels, or an image flattened into a vector. Kernels are recorded as
+functions, and read where a form is composed; of biases, scales and shifts it is known at once
+whether they are zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from kerasfold.algebra.geometry import Geometry
+from kerasfold.algebra.operator import Operator
+from kerasfold.read.weights import as_array
+
+Sizes = tuple[int | None, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Node:
+    """One value of an affine program.
+
+    Attributes:
+        index: position in the program; operands come first.
+        form: what the node is.
+        operands: nodes it reads.
+        sizes: samples along each spatial axis, None where unknown.
+        channels: number of channels.
+        geometry: of the operator, for form 'operator'.
+        load: reads the operator's weights, for form 'operator'.
+        factors: one weight per operand, for form 'sum'.
+        weightless: an operator without multiplications by weights (padding, a pool).
+        mean: whether every output is a weighted mean of its own channel's inputs, but for what
+            padding cuts off: such an operator commutes with pointwise ones.
+    """
+
+    index: int
+    form: Literal["root", "operator", "sum", "concatenate", "flatten"]
+    operands: tuple[int, ...]
+    sizes: Sizes
+    channels: int
+    geometry: Geometry | None = None
+    load: Callable[[], Operator] | None = None
+    factors: tuple[float, ...] = ()
+    weightless: bool = False
+    mean: bool = False
+
+
+@dataclass(slots=True)
+class Program:
+    """Nodes in topological order."""
+
+    nodes: list[Node] = field(default_factory=list)
+
+    def append(
+        self, form: Any, operands: tuple[int, ...], sizes: Sizes, channels: int, **rest: Any
+    ) -> Node:
+        """A new node, the last one; `rest` are its other attributes."""
+        node = Node(len(self.nodes), form, operands, sizes, channels, **rest)
+        self.nodes.append(node)
+        return node
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """An array of known shape whose values are read when they are needed."""
+
+    shape: tuple[int, ...]
+    read: Callable[[], np.ndarray]
+
+    def reshape(self, *shape: int) -> Weights:
+        """The same values in another shape."""
+        return Weights(shape, lambda: self.read().reshape(shape))
+
+
+def weights(value: Any) -> Weights:
+    """`Weights` of a Keras variable, an array, or `Weights` themselves."""
+    if isinstance(value, Weights):
+        return value
+    return Weights(tuple(map(int, value.shape)), lambda: as_array(value))

@@ -1,0 +1,1 @@
+"""Plans timed on a runtime."""

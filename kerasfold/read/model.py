@@ -1,0 +1,81 @@
+"""What a Keras model says of itself: its graph, its inputs and outputs, and what it computes in."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import keras
+from keras import tree
+
+from kerasfold.errors import UnsupportedModelError
+
+_OPS: dict[type, Any] = {}
+
+
+def public_op(operation: type) -> Any:
+    """The `keras.ops` function whose calls an operation class records, or None."""
+    if operation not in _OPS:
+        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", operation.__name__).lower()
+        own = operation.__module__.startswith("keras.src.ops.")
+        _OPS[operation] = getattr(keras.ops, name, None) if own else None
+    return _OPS[operation]
+
+
+def functional_graph(operation: keras.Operation) -> Any:
+    """The functional graph of a model whose `call` is Keras's own, else None."""
+    if isinstance(operation, keras.Sequential):
+        if type(operation).call is not keras.Sequential.call:
+            return None
+        return getattr(operation, "_functional", None)
+    if isinstance(operation, keras.Model) and hasattr(operation, "_nodes_by_depth"):
+        functional = keras.src.models.functional.Functional
+        return operation if type(operation).call is functional.call else None
+    return None
+
+
+def input_structure(model: keras.Model) -> Any:
+    """The KerasTensors a model takes, structured as it takes them."""
+    functional = functional_graph(model)
+    return model.input if functional is None else functional._inputs_struct
+
+
+def operations(model: keras.Model) -> list[keras.Operation]:
+    """The layers and operations of a model's graph; nothing of a subclassed model."""
+    functional = functional_graph(model)
+    return [] if functional is None else list(functional.operations)
+
+
+def computed_dtypes(model: keras.Model) -> set[str]:
+    """Dtypes of every tensor of a model and of every layer in it."""
+    tensors = {x.dtype for op in operations(model) for x in tree.flatten(op.output)}
+    idle = (keras.Model, keras.layers.InputLayer)  # they compute nothing themselves
+    layers = [layer for layer in model._flatten_layers() if not isinstance(layer, idle)]
+    return tensors | {layer.compute_dtype for layer in layers} - {None}
+
+
+def interpolates(operation: keras.Operation) -> bool:
+    """Whether an operation resizes images, which TensorFlow does in float32 in any dtype."""
+    if isinstance(operation, keras.layers.UpSampling2D):
+        return operation.interpolation != "nearest"
+    return "Resiz" in type(operation).__name__
+
+
+def output_names(model: keras.Model) -> list[str]:
+    """The name of each output of a model, in flat order."""
+    return list(
+        functional_graph(model).output_names
+        if isinstance(model, keras.Sequential)
+        else model.output_names
+    )
+
+
+def refuse_quantised(model: keras.Model) -> None:
+    """Refuse layers whose rounding is not affine. Raises `UnsupportedModelError`."""
+    for layer in model._flatten_layers():
+        mode = getattr(layer, "quantization_mode", None)
+        if mode is not None:
+            raise UnsupportedModelError(
+                f"layer '{layer.name}' has quantised ({mode}) weights: its rounding is not "
+                "affine. Fold the float model first, then quantise the result"
+            )

@@ -1,0 +1,80 @@
+"""What layers compute with, in float64, and what a dtype can hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerasfold.errors import UnsupportedModelError
+
+
+def refuse_nonfinite(model: keras.Model) -> None:
+    """Refuse weights that are not finite in the dtype their layer computes in.
+
+    Raises:
+        UnsupportedModelError: naming the weight.
+    """
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.built:
+            variance = keras.ops.convert_to_numpy(layer.moving_variance)
+            if -np.inf < np.min(variance, initial=np.inf) + layer.epsilon <= 0:
+                raise UnsupportedModelError(
+                    f"layer '{layer.name}' divides by the root of a moving variance of "
+                    f"{np.min(variance)} plus {layer.epsilon}, which is not positive: repair or "
+                    "retrain the model first"
+                )
+        for variable in layer._trainable_variables + layer._non_trainable_variables:
+            if "float" not in variable.dtype:
+                continue
+            cast = getattr(variable, "_autocast", True)
+            limit = largest(layer.compute_dtype if cast else variable.dtype)
+            values = keras.ops.convert_to_numpy(variable)
+            if not (np.max(values, initial=0.0) <= limit and np.min(values, initial=0.0) >= -limit):
+                raise UnsupportedModelError(
+                    f"weight '{variable.name}' of layer '{layer.name}' holds a value that is not "
+                    f"finite in {layer.compute_dtype}: repair or retrain the model first"
+                )
+
+
+def smallest(dtype: str) -> float:
+    """The smallest number that a Keras float dtype holds with all its digits."""
+    return float(np.finfo("float32" if dtype == "bfloat16" else dtype).tiny)
+
+
+def largest(dtype: str) -> float:
+    """The largest finite value of a Keras float dtype."""
+    # np.finfo knows no bfloat16; its exponent is that of float32, its fraction 7 bits.
+    return 3.3895313892515355e38 if dtype == "bfloat16" else float(np.finfo(dtype).max)
+
+
+def as_array(value: Any) -> np.ndarray:
+    """A Keras variable, tensor or array as NumPy float64, whatever float it is stored in."""
+    if isinstance(value, (int, float, list, tuple, np.ndarray, np.generic)):
+        return np.asarray(value, dtype="float64")  # never through the backend's default dtype
+    return np.asarray(keras.ops.convert_to_numpy(value), dtype="float64")
+
+
+def kernel_of(layer: Any) -> Any:
+    """The kernel a convolution or Dense layer computes with, its LoRA update included.
+
+    LoRA's own matrices are float32 under every policy, and so is their product; it is added
+    to the kernel in float64, as a float64 copy of the layer would add it.
+    """
+    if not getattr(layer, "lora_enabled", False):
+        return layer.kernel
+    update = (layer.lora_alpha / layer.lora_rank) * keras.ops.matmul(
+        layer.lora_kernel_a, layer.lora_kernel_b
+    )
+    return as_array(layer._kernel) + as_array(update)
+
+
+def as_dtype(value: Any, dtype: str) -> np.ndarray:
+    """An array as a model's input rounds it."""
+    return keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(value, dtype=dtype))
+
+
+def as_constant(value: Any) -> np.ndarray:
+    """A number or list in a layer's config, as Keras reads it: floats are rounded to float32."""
+    return as_array(keras.ops.convert_to_tensor(value))
