@@ -23,7 +23,7 @@ from rich.table import Table
 
 from kerasfold.algebra.axis import Axis
 from kerasfold.algebra.chain import chain, product_cost
-from kerasfold.algebra.geometry import Geometry, compose_geometry
+from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
 from kerasfold.timing import ratio
 
@@ -85,7 +85,7 @@ def operations(links: Sequence[Geometry]) -> int:
             own = 0 if scales else 2 * product_cost(b, a)
             ways.append((cost_a + cost_b + own, a, b))
         cost, a, b = min(ways, key=lambda way: way[0])
-        return cost, compose_geometry(b, a)
+        return cost, b @ a
 
     return best(0, len(links))[0]
 

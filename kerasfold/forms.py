@@ -19,8 +19,6 @@ from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.chain import collapsed, one_of, shifted
 from kerasfold.algebra.geometry import (
     Geometry,
-    compose_geometry,
-    concatenate_geometry,
     require_plain,
 )
 from kerasfold.algebra.tiles import Parts, mirrored_geometry, products, tile_geometry
@@ -30,9 +28,8 @@ from kerasfold.lift.regions import Regions
 from kerasfold.segment import (
     Flattened,
     Segment,
-    Sizes,
-    apply,
     at_sizes,
+    evaluate_node,
     framed_geometries,
     is_path,
     sizes_without,
@@ -168,9 +165,9 @@ class Forms:
         )
         stack = self.paths[first, visited[known - 1]] if known else ()
         for index in visited[known:]:
-            stack = shifted(stack, self._geometry(index), compose_geometry)
+            stack = shifted(stack, self._geometry(index))
             self.paths[first, index] = stack
-        return self._reads(visited, one_of(stack, compose_geometry))
+        return self._reads(visited, one_of(stack))
 
     def _branched(self, visited: Sequence[int]) -> Mapping[int, Any]:
         """The same in branches, from what is known of the same nodes before."""
@@ -183,7 +180,9 @@ class Forms:
             if key not in self.branches:
                 inner = [values.get(o, {o: None}) for o in operands]
                 try:
-                    self.branches[key] = apply(self.nodes[index], inner, self.nodes, Sizes)
+                    self.branches[key] = evaluate_node(
+                        self.nodes[index], inner, self.nodes, Geometry
+                    )
                 except Refused as refusal:
                     self.branches[key] = refusal
             value = self.branches[key]
@@ -330,7 +329,7 @@ class Forms:
         if any(self._misplaces_bias(segment.visited, channels) for segment in segments):
             return list(segments)
         geometries = [g for segment in segments for g in segment.terms.values() if g is not None]
-        cost = operator_cost(concatenate_geometry(geometries))
+        cost = operator_cost(Geometry.concatenation(geometries))
         result = []
         for segment in segments:
             node = self.nodes[segment.node]
@@ -355,7 +354,7 @@ class Forms:
 
     def _whole(self, path: Sequence[int]) -> Geometry:
         """The composition of a path of operators."""
-        return collapsed(map(self._geometry, path), compose_geometry)
+        return collapsed(map(self._geometry, path))
 
     def _reads(self, path: Sequence[int], geometry: Geometry) -> dict[int, Geometry | None]:
         """The terms of a form of a path: what its first operator reads."""
@@ -492,7 +491,7 @@ def _stages(links: Sequence[Geometry]) -> tuple[tuple[int, ...], list[Geometry]]
     so_far = links[0]
     for position, link in enumerate(links[1:], 1):
         try:
-            joined = compose_geometry(link, so_far)
+            joined = link @ so_far
         except Refused:
             joined = None
         if joined is None or joined.ones:
@@ -505,12 +504,12 @@ def _stages(links: Sequence[Geometry]) -> tuple[tuple[int, ...], list[Geometry]]
     if len(cuts) == 1:
         return (), []
     ends = (*cuts, len(links))
-    return ends, [collapsed(links[i:j], compose_geometry) for i, j in itertools.pairwise(ends)]
+    return ends, [collapsed(links[i:j]) for i, j in itertools.pairwise(ends)]
 
 
 def _composed(links: Sequence[Geometry]) -> Geometry | None:
     """A chain as one plain convolution that gives an image, or None. Raises `Refused`."""
-    whole = collapsed(links, compose_geometry)
+    whole = collapsed(links)
     require_plain(whole)
     check_emittable(whole)
     return None if whole.ones or whole.vector else whole

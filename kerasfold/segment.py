@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
 
-from kerasfold.algebra.axis import Axis, Refused
+from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.border import frame_boxes, frame_of, restricted
 from kerasfold.algebra.chain import chain
-from kerasfold.algebra.geometry import (
-    Geometry,
-    add_geometry,
-    compose_geometry,
-    concatenate_geometry,
-    flattened_input,
-    identity_geometry,
-)
-from kerasfold.algebra.operator import (
-    Operator,
-    add,
-    compose,
-    concatenate,
-    flattened_operator,
-    identity,
-)
+from kerasfold.algebra.geometry import Geometry
+from kerasfold.algebra.operator import Operator
 from kerasfold.algebra.tiles import Parts, mirrored_parts, products, tile, tile_parts
 from kerasfold.cost import Cost
 from kerasfold.lift.program import Node
@@ -74,58 +60,14 @@ class OutOfRange(Exception):
         self.nodes = nodes
 
 
-class Sizes:
-    """Composition of geometries."""
-
-    compose = staticmethod(compose_geometry)
-    add = staticmethod(add_geometry)
-    concatenate = staticmethod(concatenate_geometry)
-    identity = staticmethod(identity_geometry)
-    unflatten = staticmethod(flattened_input)
-
-    @staticmethod
-    def load(node: Node) -> Geometry:
-        """The geometry of an operator node."""
-        assert node.geometry is not None
-        return node.geometry
-
-    @staticmethod
-    def scaled(value: Geometry, factor: float) -> Geometry:
-        """A multiple has the same geometry."""
-        return value
-
-    @staticmethod
-    def linear(value: Geometry) -> Geometry:
-        """The part without any constant."""
-        if not (value.biased or value.ones):
-            return value
-        return replace(value, biased=False, ones=False)
+Affine = TypeVar("Affine", Geometry, Operator)
 
 
-class Values:
-    """Composition of operators."""
-
-    compose = staticmethod(compose)
-    add = staticmethod(add)
-    concatenate = staticmethod(concatenate)
-    identity = staticmethod(identity)
-    unflatten = staticmethod(flattened_operator)
-
-    @staticmethod
-    def load(node: Node) -> Operator:
-        """The operator of an operator node, its weights read now."""
-        assert node.load is not None
-        return node.load()
-
-    @staticmethod
-    def scaled(value: Operator, factor: float) -> Operator:
-        """A multiple."""
-        return value.scaled(factor)
-
-    @staticmethod
-    def linear(value: Operator) -> Operator:
-        """The part without any constant."""
-        return Operator(Sizes.linear(value.geometry), value.kernel, 0 * value.bias)
+def own(node: Node, domain: type[Affine]) -> Affine:
+    """What an operator node applies: its geometry, or its operator, the weights read now."""
+    value: Any = node.geometry if domain is Geometry else node.load and node.load()
+    assert value is not None
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,27 +79,37 @@ class Flattened:
     channels: int
 
 
-def apply(
-    node: Node, values: Sequence[dict[int, Any]], nodes: Sequence[Node], domain: Any
+def evaluate_node(
+    node: Node,
+    values: Sequence[Mapping[int, Any]],
+    nodes: Sequence[Node],
+    domain: type[Affine],
 ) -> dict[int, Any]:
-    """A node's operators by root, from those of its operands.
+    """A node's values by root, from those of its operands.
 
-    `domain` is `Sizes`, to compose geometries, or `Values`, to compose operators.
+    Args:
+        node: the node.
+        values: of each operand; None is the identity, `Flattened` a vector of an image.
+        nodes: the program's.
+        domain: `Geometry`, to compose sizes alone, or `Operator`.
+
+    Raises:
+        Refused: no exact value.
     """
 
-    def solid(root: int, value: Any) -> Any:
+    def solid(root: int, value: Any) -> Affine:
         if isinstance(value, Flattened):
             raise Refused("a flattened image is combined with others before a matrix reads it")
         return domain.identity(nodes[root].sizes, nodes[root].channels) if value is None else value
 
     if node.form == "operator":
-        own, (inner,) = domain.load(node), values
+        step, (inner,) = own(node, domain), values
         result = {}
         for position, (root, value) in enumerate(inner.items()):
-            step = own if position == 0 else domain.linear(own)
+            term = step if position == 0 else step.linear()
             if isinstance(value, Flattened):
-                step, value = domain.unflatten(step, value.sizes, value.channels), value.value
-            result[root] = step if value is None else domain.compose(step, value)
+                term, value = term.unflattened(value.sizes, value.channels), value.value
+            result[root] = term if value is None else term @ value
         return result
     if node.form == "flatten":
         image = nodes[node.operands[0]]
@@ -169,15 +121,15 @@ def apply(
         if len(roots) > 1:
             raise Refused("a concatenation of several sources")
         (root,) = roots
-        return {root: domain.concatenate([solid(root, value[root]) for value in values])}
+        return {root: domain.concatenation([solid(root, value[root]) for value in values])}
     by_root: dict[int, list[Any]] = {}
-    for value, factor in zip(values, node.factors, strict=True):
-        for root, term in value.items():
+    for operand, factor in zip(values, node.factors, strict=True):
+        for root, term in operand.items():
             if factor != 1.0:
-                term = domain.scaled(solid(root, term), factor)
+                term = solid(root, term).scaled(factor)
             by_root.setdefault(root, []).append(term)
     return {
-        root: terms[0] if len(terms) == 1 else domain.add([solid(root, t) for t in terms])
+        root: terms[0] if len(terms) == 1 else domain.sum([solid(root, t) for t in terms])
         for root, terms in by_root.items()
     }
 
@@ -194,11 +146,11 @@ def evaluate(nodes: Sequence[Node], visited: Sequence[int]) -> dict[int, Any]:
     """
     if is_path(nodes, visited):
         (root,) = nodes[visited[0]].operands
-        return {root: chain([Values.load(nodes[i]) for i in visited])}
+        return {root: chain([own(nodes[i], Operator) for i in visited])}
     values: dict[int, dict[int, Any]] = {}
     for index in visited:
         operands = [values.get(o, {o: None}) for o in nodes[index].operands]
-        values[index] = apply(nodes[index], operands, nodes, Values)
+        values[index] = evaluate_node(nodes[index], operands, nodes, Operator)
     return values[visited[-1]]
 
 
@@ -233,7 +185,7 @@ def weights_of(nodes: Sequence[Node], segment: Segment) -> dict[Any, Operator | 
     if segment.form == "pooled":
         others = [i for i in segment.visited if i != segment.middle]
         links = [
-            at_sizes(Values.load(nodes[i]), sizes)
+            at_sizes(own(nodes[i], Operator), sizes)
             for i, sizes in zip(
                 others,
                 sizes_without(nodes, segment.visited, segment.middle, segment.pool_first),
@@ -265,14 +217,9 @@ def sizes_without(
     return [(nodes[pool].sizes if pool_first else before) if m else None for m in moved]
 
 
-def at_sizes(value: Any, sizes: Sequence[int | None] | None) -> Any:
-    """A pointwise geometry or operator, on images of other sizes."""
-    if sizes is None:
-        return value
-    axes = tuple(map(Axis, sizes))
-    if isinstance(value, Operator):
-        return Operator(replace(value.geometry, axes=axes), value.kernel, value.bias)
-    return replace(value, axes=axes)
+def at_sizes(value: Affine, sizes: Sequence[int | None] | None) -> Affine:
+    """A pointwise geometry or operator on images of other sizes; as it is for None."""
+    return value if sizes is None else value.at_sizes(sizes)
 
 
 def framed_geometries(

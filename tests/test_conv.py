@@ -277,8 +277,8 @@ def _identity_is_neutral(pick: fuzz.Pick, rank: int) -> None:
     operator = fuzz.draw_operator(pick, fuzz.draw_sizes(pick, rank), pick(1, 4))
     x = fuzz.image(operator, pick(0, 99))
     inputs, outputs = operator.geometry.channels
-    before = conv.identity([axis.size for axis in operator.geometry.axes], inputs)
-    after = conv.identity(operator.geometry.sizes, outputs)
+    before = conv.Operator.identity([axis.size for axis in operator.geometry.axes], inputs)
+    after = conv.Operator.identity(operator.geometry.sizes, outputs)
     assert_close(apply(before, x), x)
     for second, first in ((operator, before), (after, operator)):
         composed = attempt(conv.compose, second, first)
@@ -300,7 +300,7 @@ def _geometry_agrees(pick: fuzz.Pick, rank: int) -> None:
     operators, _ = fuzz.draw_chain(pick, rank, 2, known)
     siblings = fuzz.draw_siblings(pick, rank, 2, same_outputs=True)
     for sizes_only, whole, arguments in (
-        (conv.compose_geometry, conv.compose, operators[::-1] if len(operators) == 2 else None),
+        (conv.Geometry.__matmul__, conv.compose, operators[::-1] if len(operators) == 2 else None),
         (conv.add_geometry, conv.add, [siblings]),
         (conv.concatenate_geometry, conv.concatenate, [siblings]),
     ):
@@ -485,9 +485,9 @@ def test_a_long_chain_without_padding(size: int | None) -> None:
 
 def cost_of(order: Any) -> int:
     """The cost of an order, each composition counted again."""
-    if isinstance(order.parts, int):
+    if isinstance(order.halves, int):
         return 0
-    a, b = order.parts
+    a, b = order.halves
     return cost_of(a) + cost_of(b) + step_cost(b.geometry, a.geometry, order.geometry)
 
 
@@ -498,9 +498,9 @@ def step_cost(b: Any, a: Any, whole: Any) -> int:
 
 def links_of(order: Any) -> list[int]:
     """The numbers of the links, in the order of the chain."""
-    if isinstance(order.parts, int):
-        return [order.parts]
-    a, b = map(links_of, order.parts)
+    if isinstance(order.halves, int):
+        return [order.halves]
+    a, b = map(links_of, order.halves)
     return a + b
 
 
@@ -513,7 +513,7 @@ def all_orders(links: Sequence[Any]) -> list[tuple[int, Any]]:
         for k in range(1, len(links))
         for cost_a, a in all_orders(links[:k])
         for cost_b, b in all_orders(links[k:])
-        if (whole := attempt(conv.compose_geometry, b, a)) is not None
+        if (whole := attempt(conv.Geometry.__matmul__, b, a)) is not None
     ]
 
 
@@ -548,7 +548,7 @@ def test_the_order_of_a_chain_is_the_cheapest() -> None:
 
 def shape_of(order: Any) -> Any:
     """The parentheses of an order."""
-    return order.parts if isinstance(order.parts, int) else tuple(map(shape_of, order.parts))
+    return order.halves if isinstance(order.halves, int) else tuple(map(shape_of, order.halves))
 
 
 def test_an_expansion_is_undone_first() -> None:
@@ -631,7 +631,7 @@ def test_a_matrix_on_a_flattened_image() -> None:
     last = random_weights(channels=(4, 2), groups=2, seed=2, biased=True)
     x = fuzz.image(convolution, 0)
     expected = apply(last, apply(dense, apply(convolution, x).ravel()))
-    flattened = conv.flattened_operator(dense, sizes, 3)
+    flattened = conv.Operator.unflattened(dense, sizes, 3)
     for total in (
         conv.compose(last, conv.compose(flattened, convolution)),
         conv.compose(conv.compose(last, flattened), convolution),
@@ -791,7 +791,7 @@ def test_sums_and_concatenations_of_same_branches(size: int | None) -> None:
     branches = [
         random_weights(Axis(size, 3, dilation=2, pad=(2, 2)), channels=(2, 2), biased=True),
         random_weights(Axis(size, 4, pad=(1, 2)), channels=(2, 2), seed=1),
-        conv.identity([size], 2),
+        conv.Operator.identity([size], 2),
         conv.compose(
             random_weights(Axis(size, 3, pad=(1, 1)), channels=(2, 2), seed=2),
             random_weights(Axis(size), channels=(2, 2), seed=3, biased=True),

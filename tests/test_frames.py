@@ -625,7 +625,7 @@ def _normalised_operands() -> dict[str, Callable[[], Any]]:
     ):
         pair = [first, second]
         cases[f"compose {name}"] = lambda a=first, b=second: conv.compose(b, a)
-        cases[f"compose_geometry {name}"] = lambda a=first, b=second: conv.compose_geometry(
+        cases[f"compose_geometry {name}"] = lambda a=first, b=second: conv.Geometry.__matmul__(
             b.geometry, a.geometry
         )
         cases[f"chain {name}"] = lambda pair=pair: conv.chain(pair)

@@ -14,6 +14,7 @@ from keras import layers
 from random_graphs import build, recipes
 
 from kerasfold.algebra.axis import Refused
+from kerasfold.algebra.geometry import Geometry
 from kerasfold.cost import OBJECTIVES, Cost, macs_of
 from kerasfold.emit import emit
 from kerasfold.errors import FoldError
@@ -327,8 +328,6 @@ def test_a_refused_step_says_why():
 @pytest.mark.parametrize("objective", ["latency", "layers"])
 def test_planning_composes_linearly_many_geometries(objective, monkeypatch):
     """No quadratic walk: three times the calls, about three times the compositions."""
-    from kerasfold import forms
-
     counts = []
     for length in (30, 90):
         stack = []
@@ -336,13 +335,13 @@ def test_planning_composes_linearly_many_geometries(objective, monkeypatch):
             stack += [layers.Conv2D(3, 1), layers.BatchNormalization()]
         regions = regions_of(keras.Sequential([keras.Input((8, 8, 3)), *stack]))
         calls = []
-        compose = forms.compose_geometry
+        compose = Geometry.__matmul__
 
         def counted(b, a, calls=calls, compose=compose):
             calls.append(1)
             return compose(b, a)
 
-        monkeypatch.setattr(forms, "compose_geometry", counted)
+        monkeypatch.setattr(Geometry, "__matmul__", counted)
         plan(regions, objective)
         monkeypatch.undo()
         counts.append(len(calls))

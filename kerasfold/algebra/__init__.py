@@ -32,13 +32,10 @@ from .chain import (
 from .geometry import (
     Geometry,
     add_geometry,
-    compose_geometry,
     concatenate_geometry,
-    flattened_input,
-    identity_geometry,
     require_plain,
 )
-from .operator import Operator, add, compose, concatenate, flattened_operator, identity
+from .operator import Operator, add, compose, concatenate
 from .product import Array, regroup
 from .tiles import (
     Group,
@@ -73,15 +70,10 @@ __all__ = [
     "cheapest_order",
     "collapsed",
     "compose",
-    "compose_geometry",
     "concatenate",
     "concatenate_geometry",
-    "flattened_input",
-    "flattened_operator",
     "frame_boxes",
     "frame_of",
-    "identity",
-    "identity_geometry",
     "mirrored",
     "mirrored_geometry",
     "mirrored_parts",

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from operator import itemgetter
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from .axis import Refused
-from .geometry import Geometry, compose_geometry
-from .operator import Operator, compose
+from .geometry import Geometry
+from .operator import Operator
 
 LONGEST = 16  # links of a chain whose orders are all compared
 ENTRY = 256  # multiplications of a matrix product in the time that a number of its result takes
 
 
-Link = TypeVar("Link")
+Link = TypeVar("Link", Geometry, Operator)
 
 
-def shifted(stack: tuple[Link, ...], link: Link, after: Callable[[Link, Link], Link]) -> Any:
+def shifted(stack: tuple[Link, ...], link: Link) -> tuple[Link, ...]:
     """A stack of links that do not compose, with one more link, composed as far as it can be.
 
     A stride refuses an upsampling; but with a pool behind it that undoes the upsampling, the
@@ -28,25 +28,26 @@ def shifted(stack: tuple[Link, ...], link: Link, after: Callable[[Link, Link], L
     """
     while stack:
         try:
-            link = after(link, stack[-1])
+            link = link @ stack[-1]
         except Refused:
             break
         stack = stack[:-1]
-    return (*stack, link)
+    stack += (link,)
+    return stack
 
 
-def collapsed(links: Iterable[Link], after: Callable[[Link, Link], Link]) -> Link:
-    """A chain as one link, where `after(b, a)` is `b o a`. Raises `Refused`."""
+def collapsed(links: Iterable[Link]) -> Link:
+    """A chain as one link. Raises `Refused`."""
     stack: tuple[Link, ...] = ()
     for link in links:
-        stack = shifted(stack, link, after)
-    return one_of(stack, after)
+        stack = shifted(stack, link)
+    return one_of(stack)
 
 
-def one_of(stack: tuple[Link, ...], after: Callable[[Link, Link], Link]) -> Link:
+def one_of(stack: tuple[Link, ...]) -> Link:
     """The only link of a stack. Raises `Refused`, with the reason, where there are several."""
     if len(stack) > 1:
-        after(stack[1], stack[0])
+        _ = stack[1] @ stack[0]  # raises the reason
         raise Refused("a chain that does not compose")
     return stack[0]
 
@@ -57,12 +58,12 @@ class Order(NamedTuple):
     Attributes:
         cost: multiplications of its compositions, and `ENTRY` for each number of their kernels.
         geometry: what they give.
-        parts: the two chains that are composed last, or the number of a link.
+        halves: the two chains that are composed last, or the number of a link.
     """
 
     cost: int
     geometry: Geometry
-    parts: tuple[Order, Order] | int
+    halves: tuple[Order, Order] | int
 
 
 def chain(operators: Sequence[Operator]) -> Operator:
@@ -75,10 +76,10 @@ def chain(operators: Sequence[Operator]) -> Operator:
         Refused: no exact composition in the order of `collapsed`.
     """
     links = [operator.geometry for operator in operators]
-    target = collapsed(links, compose_geometry)
+    target = collapsed(links)
     order = cheapest_order(links)
     if order is None or replace(order.geometry, steady=target.steady) != target:
-        return collapsed(operators, compose)
+        return collapsed(operators)
     return _composed(operators, order)
 
 
@@ -117,15 +118,15 @@ def _accepted(ways: Iterable[tuple[int, tuple[Order, Order]]]) -> Iterator[Order
     """Those of the ways to compose two chains that are not refused."""
     for cost, (a, b) in ways:
         with suppress(Refused):
-            geometry = compose_geometry(b.geometry, a.geometry)
+            geometry = b.geometry @ a.geometry
             yield Order(cost + ENTRY * math.prod(geometry.kernel_shape), geometry, (a, b))
 
 
 def _composed(operators: Sequence[Operator], order: Order) -> Operator:
-    if isinstance(order.parts, int):
-        return operators[order.parts]
-    a, b = (_composed(operators, part) for part in order.parts)
-    return compose(b, a)
+    if isinstance(order.halves, int):
+        return operators[order.halves]
+    a, b = (_composed(operators, half) for half in order.halves)
+    return b @ a
 
 
 def product_cost(b: Geometry, a: Geometry) -> int:

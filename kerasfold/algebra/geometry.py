@@ -79,24 +79,55 @@ class Geometry:
         extra = math.prod(self.taps) * self.channels[1] if self.ones else 0
         return weights + extra + (self.channels[1] if self.biased else 0)
 
+    def __matmul__(self, other: Geometry) -> Geometry:
+        """`self @ other`: `other` first, then `self`. Raises `Refused`."""
+        return composition(self, other)[0]
 
-def flattened_input(matrix: Geometry, sizes: Sequence[int | None], channels: int) -> Geometry:
-    """Geometry of a matrix whose input is a flattened image, as an operator on the image.
+    @staticmethod
+    def sum(terms: Sequence[Geometry]) -> Geometry:
+        """Of the sum of operators on one input. Raises `Refused`."""
+        return add_geometry(terms)
 
-    Raises:
-        Refused: a matrix of independent groups, or an image of unknown size.
-    """
-    if matrix.groups > 1:
-        raise Refused("a scale for each pixel of a flattened image is no convolution")
-    if any(n is None for n in sizes):
-        raise Refused("a flattened image of unknown size")
-    axes = tuple(Axis(n, taps=n or 1) for n in sizes)
-    return Geometry(axes, (channels, matrix.channels[1]), 1, matrix.biased, vector=True)
+    @staticmethod
+    def concatenation(parts: Sequence[Geometry]) -> Geometry:
+        """Of operators on one input, stacked along the output channels. Raises `Refused`."""
+        return concatenate_geometry(parts)
 
+    @staticmethod
+    def identity(sizes: Sequence[int | None], channels: int) -> Geometry:
+        """Of the identity on images of `sizes` with `channels` channels."""
+        return Geometry(tuple(map(Axis, sizes)), (channels, channels), channels)
 
-def identity_geometry(sizes: Sequence[int | None], channels: int) -> Geometry:
-    """Geometry of the identity on images of `sizes` with `channels` channels."""
-    return Geometry(tuple(map(Axis, sizes)), (channels, channels), channels)
+    def scaled(self, factor: float) -> Geometry:
+        """Of a multiple: the same."""
+        return self
+
+    def linear(self) -> Geometry:
+        """Of the part without any constant."""
+        if not (self.biased or self.ones):
+            return self
+        return replace(self, biased=False, ones=False)
+
+    def unflattened(self, sizes: Sequence[int | None], channels: int) -> Geometry:
+        """Of a matrix whose input is a flattened image, as an operator on the image.
+
+        Raises:
+            Refused: a matrix of independent groups, or an image of unknown size.
+        """
+        if self.groups > 1:
+            raise Refused("a scale for each pixel of a flattened image is no convolution")
+        if any(n is None for n in sizes):
+            raise Refused("a flattened image of unknown size")
+        axes = tuple(Axis(n, taps=n or 1) for n in sizes)
+        return Geometry(axes, (channels, self.channels[1]), 1, self.biased, vector=True)
+
+    def at_sizes(self, sizes: Sequence[int | None]) -> Geometry:
+        """Of a pointwise operator, on images of other sizes."""
+        return replace(self, axes=tuple(map(Axis, sizes)))
+
+    def trimmed(self) -> Geometry:
+        """Without the taps that every output reads zeros with. Raises `Refused`."""
+        return trimmed_geometry(self)[0]
 
 
 def require_plain(*geometries: Geometry) -> None:
@@ -154,11 +185,6 @@ def _indicator(b: Geometry, a: Geometry) -> tuple[int, ...]:
             )
         taps.append(tap)
     return tuple(taps)
-
-
-def compose_geometry(b: Geometry, a: Geometry) -> Geometry:
-    """Geometry of `B o A`, A applied first. Raises `Refused` where none is exact."""
-    return composition(b, a)[0]
 
 
 def trimmed_geometry(geometry: Geometry) -> tuple[Geometry, tuple[slice, ...]]:

@@ -14,8 +14,6 @@ from .geometry import (
     add_geometry,
     composition,
     concatenate_geometry,
-    flattened_input,
-    identity_geometry,
     trimmed_geometry,
 )
 from .product import Array, composed_kernel, regroup
@@ -69,22 +67,52 @@ class Operator:
     def __add__(self, other: Operator) -> Operator:
         return add([self, other])
 
+    @staticmethod
+    def sum(terms: Sequence[Operator]) -> Operator:
+        """Sum of operators on one input. Raises `Refused`."""
+        return add(terms)
+
+    @staticmethod
+    def concatenation(parts: Sequence[Operator]) -> Operator:
+        """Operators on one input, stacked along the output channels. Raises `Refused`."""
+        return concatenate(parts)
+
+    @staticmethod
+    def identity(sizes: Sequence[int | None], channels: int) -> Operator:
+        """The identity on images of `sizes` with `channels` channels."""
+        kernel = np.ones((1,) * len(sizes) + (1, channels))
+        return Operator(Geometry.identity(sizes, channels), kernel, np.zeros(channels))
+
     def scaled(self, factor: float) -> Operator:
         """The operator times a number."""
         ones = None if self.ones is None else self.ones * factor
         return Operator(self.geometry, self.kernel * factor, self.bias * factor, ones)
 
+    def linear(self) -> Operator:
+        """The part without any constant."""
+        return Operator(self.geometry.linear(), self.kernel, 0 * self.bias)
 
-def identity(sizes: Sequence[int | None], channels: int) -> Operator:
-    """The identity on images of `sizes` with `channels` channels."""
-    kernel = np.ones((1,) * len(sizes) + (1, channels))
-    return Operator(identity_geometry(sizes, channels), kernel, np.zeros(channels))
+    def unflattened(self, sizes: Sequence[int | None], channels: int) -> Operator:
+        """A matrix whose input is a flattened image, as an operator on the image."""
+        geometry = self.geometry.unflattened(sizes, channels)
+        return Operator(geometry, self.kernel.reshape(geometry.kernel_shape), self.bias)
 
+    def at_sizes(self, sizes: Sequence[int | None]) -> Operator:
+        """A pointwise operator, on images of other sizes."""
+        return Operator(self.geometry.at_sizes(sizes), self.kernel, self.bias)
 
-def flattened_operator(matrix: Operator, sizes: Sequence[int | None], channels: int) -> Operator:
-    """`flattened_input`, with the weights."""
-    geometry = flattened_input(matrix.geometry, sizes, channels)
-    return Operator(geometry, matrix.kernel.reshape(geometry.kernel_shape), matrix.bias)
+    def trimmed(self) -> Operator:
+        """Without the taps that every output reads zeros with. Raises `Refused`.
+
+        Where the windows of a normalised operator are all cut alike, it is plain: its kernel, of
+        the taps that stay, over their sum.
+        """
+        geometry, taps = trimmed_geometry(self.geometry)
+        kernel = self.kernel[taps]
+        if self.geometry.normalised and not geometry.normalised:
+            kernel = kernel / kernel.sum(axis=tuple(range(len(taps))), keepdims=True)
+        ones = None if self.ones is None else self.ones[taps]
+        return Operator(geometry, kernel, self.bias, ones)
 
 
 def compose(b: Operator, a: Operator) -> Operator:
@@ -117,20 +145,6 @@ def compose(b: Operator, a: Operator) -> Operator:
                 ones + composed_kernel(b.ones[..., None, :], select, (1, 1), placements)[..., 0, :]
             )
     return Operator(geometry, kernel, bias, ones)
-
-
-def trimmed(operator: Operator) -> Operator:
-    """Without the taps that every output reads zeros with.
-
-    Where the windows of a normalised operator are all cut alike, it is plain: its kernel, of
-    the taps that stay, over their sum.
-    """
-    geometry, taps = trimmed_geometry(operator.geometry)
-    kernel = operator.kernel[taps]
-    if operator.geometry.normalised and not geometry.normalised:
-        kernel = kernel / kernel.sum(axis=tuple(range(len(taps))), keepdims=True)
-    ones = None if operator.ones is None else operator.ones[taps]
-    return Operator(geometry, kernel, operator.bias, ones)
 
 
 def _carry(values: Array, first: tuple[int, ...], a: Geometry) -> Array:

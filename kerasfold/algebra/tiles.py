@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,8 +12,8 @@ import numpy as np
 from .axis import Axis, Pair, Refused
 from .border import Box, restricted
 from .chain import Link
-from .geometry import Geometry, compose_geometry, require_plain, trimmed_geometry
-from .operator import Operator, compose, embedded, trimmed
+from .geometry import Geometry, require_plain
+from .operator import Operator, embedded
 from .product import Array
 
 
@@ -27,15 +27,14 @@ def tile_geometry(links: Sequence[Geometry], box: Box) -> Geometry:
     Raises:
         Refused: an unknown size, or no exact composition.
     """
-    return _tile(restricted(links, box), lambda g: trimmed_geometry(g)[0], compose_geometry)
+    return _tile(restricted(links, box))
 
 
-def _tile(
-    links: Sequence[Link], trim: Callable[[Link], Link], after: Callable[[Link, Link], Link]
-) -> Link:
-    *earlier, whole = map(trim, links)
-    for link in reversed(earlier):
-        whole = trim(after(whole, link))
+def _tile(links: Sequence[Link]) -> Link:
+    trimmed = [link.trimmed() for link in links]
+    whole = trimmed[-1]
+    for link in reversed(trimmed[:-1]):
+        whole = (whole @ link).trimmed()
     return whole
 
 
@@ -140,7 +139,7 @@ def tile(operators: Sequence[Operator], box: Box) -> Operator:
     """`tile_geometry`, with the weights."""
     links = restricted([op.geometry for op in operators], box)
     cut = [replace(op, geometry=link) for op, link in zip(operators, links, strict=True)]
-    return _tile(cut, trimmed, compose)
+    return _tile(cut)
 
 
 def mirrored(tiles: Mapping[Place, Operator]) -> tuple[Operator, Array | None]:
