@@ -33,7 +33,7 @@ from rich.table import Table
 
 import kerasfold
 from kerasfold.lift.regions import lift
-from kerasfold.plan import plan
+from kerasfold.plan.choose import plan
 from kerasfold.read.graph import Call, Graph, Tensor, read
 
 APPS = (

@@ -494,7 +494,7 @@ def hold_tiles(tally: Tally, operators: Sequence[Any], seed: int) -> None:
     links = [operator.geometry for operator in operators]
     x = image(operators[0], seed)
     expected = apply_links(operators, x)
-    parts = conv.tile_parts(expected.shape[:-1], conv.frame_of(links))
+    parts = conv.tiling_of(expected.shape[:-1], conv.frame_of(links))
     boxes = [box for groups in itertools.product(*parts) for box in conv.products(groups).values()]
     assert len({*boxes}) == len(boxes)
     assert sum(math.prod(b - a for a, b in box) for box in boxes) == expected[..., 0].size
@@ -512,7 +512,7 @@ def hold_mirrored(tally: Tally, operators: Sequence[Any], seed: int) -> None:
     links = [operator.geometry for operator in operators]
     x = image(operators[0], seed)
     expected = apply_links(operators, x)
-    parts = conv.mirrored_parts(expected.shape[:-1], conv.frame_of(links))
+    parts = conv.mirrored_tiling(expected.shape[:-1], conv.frame_of(links))
     seen = np.zeros(expected.shape[:-1], int)
     for groups in itertools.product(*parts):
         boxes = conv.products(groups)

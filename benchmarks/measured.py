@@ -23,6 +23,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from kerasfold.compose import exact
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
@@ -36,12 +38,11 @@ from rich.table import Table
 
 import kerasfold
 from kerasfold import graph, region
-from kerasfold.cost import OBJECTIVES, Cost
+from kerasfold.cost import OBJECTIVES
 from kerasfold.emit import emit
 from kerasfold.errors import FoldError
-from kerasfold.plan import Plan, Search
+from kerasfold.plan.search import Search
 from kerasfold.runtimes import RUNTIMES, WRONG, check_runtime, deploy, difference, random_inputs
-from kerasfold.segment import Segment, weights_of
 from kerasfold.timing import Ratio, paired_seconds, ratio
 
 L = keras.layers
@@ -74,15 +75,14 @@ def plans(model: keras.Model) -> list[keras.Model]:
     """A model for each plan of the only component of a model."""
     regions = region.lift(graph.read(model))
     (component,) = regions.components()
-    search = Search(regions, OBJECTIVES["latency"], frozenset())
+    search = Search(regions, OBJECTIVES["latency"].key, frozenset())
     ways = list(search.every(component, MOST + 1))
     if len(ways) > MOST:
         raise ValueError(f"more than {MOST} plans")
 
-    def composed(segment: Segment) -> Any:
-        return weights_of(regions.program.nodes, segment)
+    composed = exact(regions)
 
-    return [emit(regions, Plan(way, {}, Cost(), Cost()), composed).model for way in ways]
+    return [emit(regions, way, composed).model for way in ways]
 
 
 def deployed(

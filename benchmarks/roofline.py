@@ -29,7 +29,7 @@ from scipy.optimize import minimize
 
 from kerasfold import cost
 from kerasfold.lift.regions import lift
-from kerasfold.plan import original_plan
+from kerasfold.plan.choose import original_plan
 from kerasfold.read.graph import read
 from kerasfold.runtimes import RUNTIMES, deploy, random_inputs
 from kerasfold.timing import paired_seconds

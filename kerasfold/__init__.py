@@ -14,9 +14,9 @@ with startup.for_this_process():
         RuntimeUnavailableError,
         UnsupportedModelError,
     )
-    from kerasfold.fold import explain, fold, require_linear
     from kerasfold.lift.rules import lifts
     from kerasfold.lift.signal import Signal, concatenate, weighted_sum
+    from kerasfold.pipeline import explain, fold, require_linear
     from kerasfold.report import FoldReport
     from kerasfold.verify import EquivalenceReport, assert_equivalent, verify
 

@@ -57,6 +57,11 @@ def full_precision() -> Iterator[None]:
         yield
 
 
+def name() -> str:
+    """Of the backend."""
+    return keras.backend.backend()
+
+
 def device() -> str:
     """The backend, and where it computes."""
     devices = keras.distribution.list_devices()

@@ -26,9 +26,9 @@ from typing import Any, Literal, NoReturn
 import keras
 import numpy as np
 
-from kerasfold.cost import OBJECTIVES
+from kerasfold.cost import OBJECTIVES, UNTIMED
 from kerasfold.errors import EquivalenceError, FoldError, NonlinearLayerError, words_of
-from kerasfold.fold import explain, fold
+from kerasfold.pipeline import explain, fold
 from kerasfold.read.model import input_structure
 from kerasfold.runtimes import RUNTIMES, check_runtime, deploy, random_inputs
 from kerasfold.timing import SAMPLES_OF_95, paired_seconds, ratio
@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         help="where to write it (.keras, .h5, .hdf5)",
     )
-    _add_objective(fold, (*OBJECTIVES, MEASURED))
+    _add_objective(fold, tuple(OBJECTIVES))
     _add_runtime(fold, f"with --objective {MEASURED}: where to measure ({HERE})")
     fold.add_argument(
         "--budget",
@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
 
     explain = commands.add_parser("explain", help="print what fold would merge; build nothing")
     explain.add_argument("input", metavar="IN", help="model to read (.keras, .h5, .hdf5)")
-    _add_objective(explain, tuple(OBJECTIVES))
+    _add_objective(explain, UNTIMED)
     explain.set_defaults(run=_explain)
 
     verify = commands.add_parser("verify", help="compare two stored models")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from kerasfold.algebra.geometry import Geometry
+from kerasfold.errors import FoldError
 from kerasfold.layers.limits import is_depthwise_layer
 from kerasfold.layers.spelling import computed_sizes, is_one_layer, written
 
@@ -47,12 +49,45 @@ def _seconds(cost: Cost) -> float:
     return round(cost.seconds, 12)
 
 
-OBJECTIVES: dict[str, Callable[[Cost], tuple[float, ...]]] = {
-    "latency": lambda c: (_seconds(c), c.layers),
-    "macs": lambda c: (c.macs, _seconds(c)),
-    "params": lambda c: (c.params, _seconds(c)),
-    "layers": lambda c: (c.layers, c.unconvolved, _seconds(c)),
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What to minimise.
+
+    Attributes:
+        key: what costs are compared by.
+        joins: whether siblings may become one convolution.
+        is_timed: whether plans are chosen by timing them on a runtime; then `key` says which are
+            worth it.
+    """
+
+    key: Callable[[Cost], tuple[float, ...]]
+    joins: bool = False
+    is_timed: bool = False
+
+
+def _latency(cost: Cost) -> tuple[float, ...]:
+    return _seconds(cost), cost.layers
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "latency": Objective(_latency, joins=True),
+    "macs": Objective(lambda c: (c.macs, _seconds(c))),
+    "params": Objective(lambda c: (c.params, _seconds(c))),
+    "layers": Objective(lambda c: (c.layers, c.unconvolved, _seconds(c))),
+    "measured": Objective(_latency, is_timed=True),
 }
+
+UNTIMED = tuple(name for name, objective in OBJECTIVES.items() if not objective.is_timed)
+
+
+def objective_of(name: Any) -> Objective:
+    """An objective by its name. Raises `FoldError` where there is none of it."""
+    if not isinstance(name, str) or name not in OBJECTIVES:
+        raise FoldError(
+            f"unknown objective {name!r}: choose one of {', '.join(map(repr, OBJECTIVES))}"
+        )
+    return OBJECTIVES[name]
+
 
 # The roofline of float32 on two cores of an Intel Xeon, batch 1, per second. Fitted on 2026-11-22
 # by benchmarks/roofline.py, on TensorFlow 2.21 graphs | under XLA:
@@ -60,7 +95,7 @@ DENSE_MACS = 8.5e10  # 1.2e11 | 8.5e10
 DEPTHWISE_MACS = 1.8e10  # 1.8e10 | 3.4e8
 POOL_ADDS = 1.7e11  # 1.7e11 | as fast as memory
 BYTES = 1.25e10  # 1.25e10 | 1.25e10
-PATCHES = 3.2e9  # 1.5e10 | 3.2e9; inputs gathered for a product, one for each tap and output pixel
+IM2COL = 3.2e9  # 1.5e10 | 3.2e9; inputs gathered for a product, one for each tap and output pixel
 PER_CALL = 7e-6  # 3.2e-5 | 7e-6
 DISPATCH = 3.2e-5  # 3.2e-5 | 1.7e-5; to share the work of a call among cores
 # In use is that of the runtime by which a merge gains less, but for depthwise layers, which XLA
@@ -91,8 +126,8 @@ def vectorised_macs(geometry: Geometry) -> float:
     return macs * (-(-rows // ROWS) * ROWS / rows) * (-(-columns // LANES) * LANES / columns)
 
 
-def patches(geometry: Geometry) -> float:
-    """Inputs that are gathered for a matrix product: none for 1x1, whole and grouped kernels."""
+def im2col(geometry: Geometry) -> float:
+    """Inputs gathered for a matrix product, by im2col: none for 1x1, whole and grouped kernels."""
     if geometry.groups > 1 or geometry.vector or math.prod(geometry.taps) == 1:
         return 0.0
     return macs_of(geometry) / geometry.channels[1]
@@ -101,6 +136,11 @@ def patches(geometry: Geometry) -> float:
 def moved_bytes(sizes: Iterable[int | None], channels: int) -> int:
     """Bytes of one float32 image."""
     return 4 * pixels(sizes) * channels
+
+
+def seconds_of(moved: float, calls: float) -> float:
+    """Seconds of calls that compute nothing, and move so many bytes between them."""
+    return moved / BYTES + calls * PER_CALL
 
 
 def operator_cost(geometry: Geometry, shared: int = 1, weightless: bool = False) -> Cost:
@@ -116,7 +156,7 @@ def operator_cost(geometry: Geometry, shared: int = 1, weightless: bool = False)
     write = moved_bytes(computed_sizes(geometry), geometry.channels[1])
     grouped = geometry.groups > 1
     rate = POOL_ADDS if weightless else DEPTHWISE_MACS if grouped else DENSE_MACS
-    work = vectorised_macs(geometry) / rate + patches(geometry) / PATCHES
+    work = vectorised_macs(geometry) / rate + im2col(geometry) / IM2COL
     weights = replace(geometry, biased=False).params  # a bias is added on the way
     work = max(work, (read + write + 4 * weights) / BYTES)
     seconds = work + PER_CALL + (DISPATCH if work > SPLIT else 0.0)

@@ -10,26 +10,29 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 import numpy as np
 
-from kerasfold.cost import OBJECTIVES, Cost
-from kerasfold.emit import Compose, emit
+from kerasfold.compose import Compose, OutOfRange
+from kerasfold.cost import OBJECTIVES
+from kerasfold.emit import emit
 from kerasfold.errors import FoldError
-from kerasfold.layers.spelling import written
+from kerasfold.forms.form import AnyForm
+from kerasfold.forms.kept import Kept
 from kerasfold.lift.program import Node
 from kerasfold.lift.regions import Regions
 from kerasfold.measure.parts import part, readers_of
-from kerasfold.plan import Plan, Search
+from kerasfold.plan.choose import Plan, assembled
+from kerasfold.plan.methods import auto
+from kerasfold.plan.search import Search, total
 from kerasfold.runtimes import WRONG, check_runtime, deploy, difference, random_inputs
-from kerasfold.segment import OutOfRange, Segment
 from kerasfold.timing import paired_seconds, ratio
 
-Way = dict[int, Segment]  # segments of one component
+Way = dict[int, AnyForm]  # forms of one component
 
 EVERY = 512  # ways of a component up to which all of them are looked at
 TIMED = 24  # ways of a component that are timed, those of least modelled cost
@@ -81,40 +84,42 @@ def measured_plan(
     runtime: str,
     clock: Clock,
     progress: bool = False,
-    held: Collection[int] = (),
+    pinned: Collection[int] = (),
 ) -> Plan:
     """Choose the tensors to materialise by timing.
 
     Args:
         regions: the lifted model.
-        compose: gives the operators of a segment, as for `emit`.
+        compose: gives the weights of a form, as for `emit`.
         runtime: a key of `kerasfold.runtimes.RUNTIMES`.
         clock: no further component is timed once its time is over; what is left is planned for
             'latency', siblings apart, but for what was timed before, if it had any time.
             Components are timed in the order of their modelled cost.
         progress: whether to draw a progress bar on stderr.
-        held: nodes that must be materialised.
+        pinned: nodes that must be materialised.
 
     Raises:
         FoldError: a runtime that is unknown, lacks a package, or refuses the model.
     """
     check_runtime(runtime)
-    search = Search(regions, OBJECTIVES["latency"], frozenset(held))
-    components = sorted(regions.components(), key=lambda c: -_total(search.original(c)).seconds)
+    search = Search(regions, OBJECTIVES["measured"].key, frozenset(pinned))
+    components = sorted(
+        regions.components(), key=lambda c: -total(search.original(c).values()).seconds
+    )
     readers = readers_of(regions.graph)
     chosen: dict[int, Way] = {}
     for component in _with_bar(components, runtime, progress):
-        ways = candidates(search, component) if clock.seconds > 0 else [search.auto(component)]
+        ways = candidates(search, component) if clock.seconds > 0 else [auto(search, component)]
         chosen[component[0].index] = ways[0]
         if len(ways) > 1 and (clock.left > 0 or _CACHE):
             own = part(regions, component, readers)
-            key = (runtime, _signature(own, component, search.held), len(ways))
+            key = (runtime, _signature(own, component, search.pinned), len(ways))
             known = _CACHE.get(key)
             if (known is None or not known.whole) and clock.left > 0:
                 known = _CACHE[key] = _fastest(own, ways, compose, runtime, clock)
             if known is not None:
                 chosen[component[0].index] = ways[known.position]
-    return search.plan(lambda component: chosen[component[0].index])
+    return assembled(search, lambda component: chosen[component[0].index])
 
 
 def candidates(search: Search, component: Sequence[Node]) -> list[Way]:
@@ -123,13 +128,13 @@ def candidates(search: Search, component: Sequence[Node]) -> list[Way]:
     The original is among them, unless another does part of its work and nothing else.
     """
     original = search.original(component)
-    ways = [search.auto(component), original]
+    ways = [auto(search, component), original]
     few = 2 ** len(search.optional(component)) <= EVERY
     every = list(search.every(component, EVERY + 1)) if few else []
     if few and len(every) <= EVERY:
         ways += every
     else:
-        others = [objective for objective in OBJECTIVES if objective != "latency"]
+        others = [name for name, aim in OBJECTIVES.items() if aim.key is not search.key]
         ways += [_under(search, component, objective) for objective in others]
     ways.sort(key=lambda way: search.total(way))
     numbers: dict[Any, int] = {}
@@ -147,46 +152,20 @@ def candidates(search: Search, component: Sequence[Node]) -> list[Way]:
 
 def _under(search: Search, component: Sequence[Node], objective: str) -> Way:
     """The way that another objective chooses."""
-    other = Search(search.regions, OBJECTIVES[objective], search.held)
-    other.forms = search.forms
-    return other.auto(component)
+    other = Search(search.regions, OBJECTIVES[objective].key, search.pinned)
+    other.known = search.known
+    return auto(other, component)
 
 
-def _total(way: Way) -> Cost:
-    return sum((segment.cost for segment in way.values()), Cost())
-
-
-def _work(regions: Regions, way: Way, numbers: dict[Any, int]) -> Counter[int]:
-    """What a way computes: one item, by number, for each operator, sum or copy with its sizes."""
-    nodes = regions.program.nodes
-    work: Counter[Any] = Counter()
-    for segment in way.values():
-        if segment.form == "keep":
-            for index in segment.visited:
-                node = nodes[index]
-                work[_step(node), node.weightless] += 1
-        elif segment.form == "operator":
-            work.update((_kernel(g), False) for g in segment.terms.values() if g is not None)
-            if len(segment.terms) > 1:
-                node = nodes[segment.node]
-                work[("sum", node.sizes, node.channels, len(segment.terms)), False] += 1
-        else:
-            work[segment.form, segment.node, segment.visited, segment.pool_first] += 1
+def _work(regions: Regions, way: Way, numbers: dict[Hashable, int]) -> Counter[int]:
+    """What a way computes, each item by number."""
+    work: Counter[Hashable] = Counter()
+    for form in way.values():
+        work += form.work(regions.program.nodes)
     return Counter({numbers.setdefault(k, len(numbers)): n for k, n in work.items()})
 
 
-def _step(node: Node) -> Any:
-    if node.geometry is not None:
-        return _kernel(node.geometry)
-    return node.form, node.sizes, node.channels, len(node.operands)
-
-
-def _kernel(geometry: Any) -> Any:
-    """A geometry up to its bias, which is free."""
-    return replace(written(geometry), biased=False, steady=True)
-
-
-def _signature(regions: Regions, component: Sequence[Node], held: Collection[int]) -> Any:
+def _signature(regions: Regions, component: Sequence[Node], pinned: Collection[int]) -> Any:
     """Equal for components, each with its `part`, that are timed alike."""
     places: dict[int, int] = {}
     rows: list[Any] = [regions.graph.layout]
@@ -201,7 +180,7 @@ def _signature(regions: Regions, component: Sequence[Node], held: Collection[int
                 *(node.weightless, node.mean),
                 tuple(regions.roots[o].dtype for o in node.operands if o in regions.roots),
                 *(type(layer), owner.node == node.index, node.index in regions.sinks),
-                node.index in held,
+                node.index in pinned,
                 getattr(layer, "compute_dtype", ""),
                 getattr(owner.activation, "__name__", type(owner.activation)),
             )
@@ -215,7 +194,7 @@ def _fastest(
 ) -> Choice:
     """The fastest way; the original, where it is as fast as any."""
     original = next(
-        (p for p, way in enumerate(ways) if all(s.form == "keep" for s in way.values())), None
+        (p for p, way in enumerate(ways) if all(isinstance(f, Kept) for f in way.values())), None
     )
     runs: dict[int, Callable[[], Any]] = {}
     whole = True
@@ -228,7 +207,7 @@ def _fastest(
             whole = False
             break
         try:
-            model = emit(own, Plan(ways[position], {}, Cost(), Cost()), compose).model
+            model = emit(own, ways[position], compose).model
             inputs = random_inputs(model) if inputs is None else inputs
             run = deploy(model, runtime, inputs)
         except (FoldError, OutOfRange) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from io import StringIO
 from typing import Any
@@ -10,10 +11,10 @@ import keras
 from rich.console import Console
 from rich.table import Table
 
+from kerasfold.forms.kept import Kept as Original
 from kerasfold.layers.limits import is_free
 from kerasfold.lift.regions import Lifted, Regions
-from kerasfold.plan import Plan
-from kerasfold.segment import Segment
+from kerasfold.plan.choose import Plan
 from kerasfold.verify import EquivalenceReport
 
 
@@ -122,26 +123,33 @@ def report(
     plan: Plan,
     objective: str,
     folded: keras.Model | None,
-    held: dict[int, str],
+    pinned: Mapping[int, str],
 ) -> FoldReport:
-    """The report of a plan; `folded` gives the true parameter count where it is built."""
+    """The report of a plan.
+
+    Args:
+        model: the original.
+        regions: what was lifted of it.
+        plan: the plan.
+        objective: what it was made for.
+        folded: the model that it became, for its true parameter count; None if it is not built.
+        pinned: nodes that the plan had to materialise, and why.
+    """
     owner = regions.owner
     barriers = [c for c in regions.graph.calls if c.index in regions.barriers]
     merged: list[Merged] = []
     apart: list[Kept] = []
     kept = [Kept(call.name, regions.barriers[call.index]) for call in barriers]
-    for node, segment in plan.segments.items():
+    for node, form in plan.forms.items():
         lifted = owner[node]
-        if segment.form == "keep":
-            kept.append(
-                Kept(lifted.call.name, held.get(node) or plan.held.get(node) or _why(lifted))
-            )
-        else:
-            names = dict.fromkeys(owner[i].call.name for i in segment.visited)
-            if node in plan.held:
-                apart.append(Kept(lifted.call.name, plan.held[node]))
-            between = None if segment.middle is None else type(owner[segment.middle].call.operation)
-            merged.append(Merged(lifted.call.name, _words(segment, between), tuple(names)))
+        why = plan.apart.get(node)
+        if isinstance(form, Original):
+            kept.append(Kept(lifted.call.name, pinned.get(node) or why or _why(lifted)))
+            continue
+        if why is not None:
+            apart.append(Kept(lifted.call.name, why))
+        names = dict.fromkeys(owner[i].call.name for i in form.visited)
+        merged.append(Merged(lifted.call.name, form.words(owner), tuple(names)))
     others = sum(0 if is_free(call.operation) else 1 for call in barriers)
     identities = [lifted.call for lifted in regions.identities]
     removed = sum(0 if is_free(call.operation) else 1 for call in identities)
@@ -167,30 +175,3 @@ def _why(lifted: Lifted) -> str:
     if lifted.activation is not None:
         return "its activation is not linear, and nothing before it merges into it"
     return "nothing before it merges into it"
-
-
-def _words(segment: Segment, between: type | None) -> str:
-    parts = []
-    for geometry in segment.terms.values():
-        if geometry is None:
-            parts.append("identity")
-            continue
-        kernel = "x".join(map(str, geometry.taps)) or "matrix"
-        strides = [axis.stride for axis in geometry.axes]
-        text = f"{kernel}{'/' + 'x'.join(map(str, sorted(set(strides)))) if strides else ''}"
-        if geometry.groups > 1:
-            text += f", {geometry.groups} groups"
-        parts.append(text + (", with an image of ones" if geometry.ones else ""))
-    if segment.form == "separable":
-        return f"separable {parts[0]}"
-    if segment.form == "framed":
-        return f"{parts[0]}, its border in {len(segment.stages)} steps"
-    if segment.form == "joined":
-        return f"{parts[0]}, one of {len(segment.siblings)} in one layer"
-    if segment.form == "tiled":
-        return f"{parts[0]}, its border by convolutions of its own"
-    if segment.form == "pooled":
-        assert between is not None
-        steps = [parts[0], between.__name__]
-        return ", then ".join(reversed(steps) if segment.pool_first else steps)
-    return " + ".join(parts)

@@ -24,10 +24,11 @@ import numpy as np
 from keras import tree
 
 from kerasfold.backend import device, full_precision
-from kerasfold.emit import Emission, emit
+from kerasfold.compose import Compose
+from kerasfold.emit import Emission, copy, emit
 from kerasfold.errors import FoldError, UnsupportedModelError, words_of
+from kerasfold.forms.form import AnyForm
 from kerasfold.lift.regions import Regions, lift
-from kerasfold.plan import Plan, original_plan
 from kerasfold.read.graph import read
 from kerasfold.read.model import (
     computed_dtypes,
@@ -178,12 +179,16 @@ def assert_equivalent(a: keras.Model, b: keras.Model, data: Any = None) -> None:
 
 
 def verify_fold(
-    regions: Regions, plan: Plan, composed: Any, original: keras.Model, folded: keras.Model
+    regions: Regions,
+    forms: Mapping[int, AnyForm],
+    compose: Compose,
+    original: keras.Model,
+    folded: keras.Model,
 ) -> EquivalenceReport:
     """Compare a fold that still holds its unrounded weights with its original."""
     batches = _probes(original)
     first, dtype = _original(regions, batches[:1])
-    second = emit(regions, plan, composed, dtype=dtype)
+    second = emit(regions, forms, compose, dtype=dtype)
 
     def bound(truth: Arrays, dtype: str, unit: float) -> list[float]:
         if dtype == "float64" and not unit:
@@ -210,7 +215,7 @@ def in_precision(regions: Regions) -> tuple[keras.Model, str]:
 
 def _original(regions: Regions, batches: list[Any]) -> tuple[Emission, str]:
     for dtype in ("float64", "float32"):
-        emission = emit(regions, original_plan(regions), _nothing_composed, dtype=dtype)
+        emission = copy(regions, dtype)
         try:
             _run(emission.model, batches)
         except Exception:  # such as AveragePooling3D, which TensorFlow's CPU has not in float64
@@ -219,10 +224,6 @@ def _original(regions: Regions, batches: list[Any]) -> tuple[Emission, str]:
         else:
             return emission, dtype
     raise AssertionError("unreachable")
-
-
-def _nothing_composed(segment: Any) -> Any:
-    raise AssertionError("the original has no composed segment")
 
 
 def _compare(
@@ -400,7 +401,7 @@ def _in_float64(model: keras.Model) -> keras.Model:
     """A float64 copy, or the model itself where it cannot be read as a graph."""
     try:
         regions = lift(read(model))
-        return emit(regions, original_plan(regions), _nothing_composed, dtype="float64").model
+        return copy(regions, "float64").model
     except FoldError:
         return model
 

@@ -21,7 +21,7 @@ from random_graphs import Recipe, Step, build, recipes
 
 import kerasfold
 from kerasfold.lift.regions import lift
-from kerasfold.plan import plan
+from kerasfold.plan.choose import plan
 from kerasfold.read.graph import read
 
 HERE = Path(__file__).parent
@@ -90,12 +90,22 @@ def cost(c: Any) -> str:
 def described(model: keras.Model, objective: str) -> list[str]:
     found = plan(lift(read(model)), objective)
     lines = [f"{cost(found.cost)} | {cost(found.original)}"]
-    for s in found.segments.values():
-        terms = "; ".join(f"{read}: {geometry(g)}" for read, g in s.terms.items())
-        fields = (s.middle, s.stages, s.parts, s.pool_first, s.siblings)
-        own = " ".join(str(x) for x in fields if x not in (None, (), False))
-        lines.append(f"{s.node} {s.form} {s.visited} <{terms}> {cost(s.cost)} {own} {s.refusal}")
-    lines += [f"apart {node}: {why}" for node, why in found.held.items()]
+    for s in found.forms.values():
+        terms = "; ".join(f"{read}: {geometry(g)}" for read, g in s.reads.items())
+        siblings = tuple(form.node for form in getattr(s, "siblings", ()))
+        own = " ".join(
+            str(x)
+            for x in (
+                getattr(s, "middle", getattr(s, "pool", None)),
+                getattr(s, "stages", ()),
+                getattr(s, "tiling", ()),
+                getattr(s, "pool_first", False),
+                siblings,
+            )
+            if x not in (None, (), False)
+        )
+        lines.append(f"{s.node} {s.name} {s.visited} <{terms}> {cost(s.cost)} {own} {s.refusal}")
+    lines += [f"apart {node}: {why}" for node, why in found.apart.items()]
     lines += str(kerasfold.explain(model, objective)).splitlines()
     return [" ".join(line.split()) for line in lines]
 

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 
+import kerasfold
 from kerasfold.cli import main
 from kerasfold.runtimes import RUNTIMES
 from kerasfold.verify import EquivalenceReport
@@ -164,7 +165,7 @@ def test_a_fold_that_verification_refuses_is_not_written(files, run, tmp_path, m
     out = tmp_path / "out.keras"
     out.write_bytes(b"as it was")
     failed = EquivalenceReport(False, 1.0, 1.0, "float64", "cpu", 4, (), reason="wrong\nkernel")
-    monkeypatch.setattr(sys.modules["kerasfold.fold"], "verify_fold", lambda *args: failed)
+    monkeypatch.setattr(kerasfold.pipeline, "verify_fold", lambda *args: failed)
     result = run("fold", files["linear.keras"], "-o", out)
     assert_fails(
         result, 1, r"the fold of 'small' is not handed out: NOT equivalent: wrong kernel .*"
@@ -268,7 +269,7 @@ def test_the_folded_file_needs_no_kerasfold(files, run, tmp_path):
 @pytest.fixture
 def told(monkeypatch):
     """What `fold` was called with; it folds for latency instead."""
-    real = sys.modules["kerasfold.fold"].fold
+    real = kerasfold.pipeline.fold
     calls = []
 
     def fold(model: keras.Model, *args: object, **options: object) -> keras.Model:
@@ -590,7 +591,7 @@ def test_help_and_version_print_and_succeed(run):
 
 
 def test_arguments_are_judged_before_keras_is_imported(run, monkeypatch, tmp_path):
-    for name in ("keras", "tensorflow", "kerasfold.fold", "kerasfold.verify"):
+    for name in ("keras", "tensorflow", "kerasfold.pipeline", "kerasfold.verify"):
         monkeypatch.setitem(sys.modules, name, None)  # an import of it raises
     assert run("--version")[0] == 0
     assert_fails(run("explain"), 2, "the following arguments are required: IN .*")

@@ -26,7 +26,7 @@ from cases import (
 from keras import layers, ops
 
 import kerasfold
-from kerasfold.cost import OBJECTIVES
+from kerasfold.cost import UNTIMED
 
 Conv, BN = layers.Conv2D, layers.BatchNormalization
 
@@ -1153,7 +1153,7 @@ def test_layers_that_keep_bytes_are_not_merged(keeps: Any) -> None:
     x = layers.Rescaling(1 / 255)(keeps(i))
     model = randomise(keras.Model(i, Conv(4, 3, name="c")(Conv(4, 1, name="b")(x))))
     given = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype("uint8")
-    for objective in OBJECTIVES:
+    for objective in UNTIMED:
         folded = kerasfold.fold(model, objective=objective)
         assert any(isinstance(layer, layers.Rescaling) for layer in folded.layers)
         assert_same(model, folded, FLOAT32, inputs=given)

@@ -27,16 +27,19 @@ from random_graphs import build, recipes
 
 import kerasfold
 from kerasfold import measured, runtimes
-from kerasfold.cost import OBJECTIVES, Cost
+from kerasfold.compose import exact
+from kerasfold.cost import OBJECTIVES, UNTIMED
 from kerasfold.emit import emit
 from kerasfold.errors import EquivalenceError, FoldError, RuntimeUnavailableError
-from kerasfold.fold import LAST
+from kerasfold.forms.form import AnyForm
+from kerasfold.forms.kept import Kept
 from kerasfold.lift.regions import Regions, lift
 from kerasfold.measure.parts import part, readers_of
-from kerasfold.plan import Plan, Search, plan
+from kerasfold.pipeline import LAST
+from kerasfold.plan.choose import plan
+from kerasfold.plan.search import Search
 from kerasfold.read.graph import read
 from kerasfold.read.model import input_structure
-from kerasfold.segment import Segment, weights_of
 
 Priced = Callable[[keras.Model], float]
 
@@ -156,19 +159,15 @@ def by_measuring(model: keras.Model, **settings: Any) -> keras.Model:
     return kerasfold.fold(model, "measured", **{"runtime": "xla", "budget": 60.0} | settings)
 
 
-def emitted(regions: Regions, segments: dict[int, Segment]) -> keras.Model:
-    return emit(
-        regions,
-        Plan(dict(sorted(segments.items())), {}, Cost(), Cost()),
-        lambda segment: weights_of(regions.program.nodes, segment),
-    ).model
+def emitted(regions: Regions, segments: dict[int, AnyForm]) -> keras.Model:
+    return emit(regions, dict(sorted(segments.items())), exact(regions)).model
 
 
 def least(model: keras.Model, price: Priced) -> float:
     """The lowest price of all plans, on whole models: one component changes at a time."""
     regions = lift(read(model))
-    search = Search(regions, OBJECTIVES["latency"], frozenset())
-    kept = {index: search.forms.kept(index) for index in regions.lifted}
+    search = Search(regions, OBJECTIVES["latency"].key, frozenset())
+    kept = {index: Kept.of(search.known, index) for index in regions.lifted}
     total = original = price(emitted(regions, kept))
     for component in regions.components():
         others = {i: s for i, s in kept.items() if i not in {n.index for n in component}}
@@ -257,12 +256,12 @@ def test_no_set_of_tensors_planned_by_hand_is_cheaper(name, seed, watch):
     regions = lift(read(model))
     for count in range(len(regions.lifted) + 1):
         for chosen in itertools.combinations(regions.lifted, count):
-            for objective in OBJECTIVES:
+            for objective in UNTIMED:
                 try:
                     told = plan(regions, objective, materialise=chosen)
                 except FoldError:
                     continue
-                assert found <= price(emitted(regions, dict(told.segments))) + 1e-9
+                assert found <= price(emitted(regions, dict(told.forms))) + 1e-9
 
 
 def test_few_calls_or_many(watch):
@@ -385,11 +384,10 @@ def test_held_nodes_are_timed_anew(watch):
     first, second, _ = regions.lifted
 
     def forms(*held: int) -> list[str]:
-        chosen = measured.measured_plan(regions, composed, "xla", measured.Clock(60.0), held=held)
-        return [segment.form for segment in chosen.segments.values()]
+        chosen = measured.measured_plan(regions, composed, "xla", measured.Clock(60.0), pinned=held)
+        return [segment.name for segment in chosen.forms.values()]
 
-    def composed(segment: Segment) -> Any:
-        return weights_of(regions.program.nodes, segment)
+    composed = exact(regions)
 
     assert forms() == ["operator"]
     assert forms(first) == ["keep", "operator"]
@@ -437,7 +435,7 @@ def test_the_whole_model_is_timed_for_what_its_parts_left(watch, monkeypatch, st
         given.append(seconds)
         return False
 
-    monkeypatch.setattr(sys.modules["kerasfold.fold"], "is_no_better", spied)
+    monkeypatch.setattr(kerasfold.pipeline, "is_no_better", spied)
     by_measuring(stack(conv(8, 1), conv(3)), budget=500.0, verify=False)
     assert len(found.timed) == 1
     assert given == [left]
@@ -630,7 +628,7 @@ def test_the_only_way_overflows_and_is_held(watch):
 def parts(model: keras.Model) -> list[list[keras.Model]]:
     """Every way of every component, as a model of its own."""
     regions = lift(read(model))
-    search = Search(regions, OBJECTIVES["latency"], frozenset())
+    search = Search(regions, OBJECTIVES["latency"].key, frozenset())
     return [
         [
             emitted(part(regions, component, readers_of(regions.graph)), way)
@@ -833,7 +831,7 @@ def test_a_long_stack_of_which_nothing_merges_has_few_ways():
     for _ in range(30):
         y = layers.Conv2D(8, 3, padding="same")(y)
     regions = lift(read(keras.Model(x, y)))
-    search = Search(regions, OBJECTIVES["latency"], frozenset())
+    search = Search(regions, OBJECTIVES["latency"].key, frozenset())
     (component,) = regions.components()
     assert len(list(search.every(component, 64))) <= 64
     assert len(measured.candidates(search, component)) == 1

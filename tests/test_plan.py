@@ -15,13 +15,15 @@ from random_graphs import build, recipes
 
 from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.geometry import Geometry
-from kerasfold.cost import OBJECTIVES, Cost, macs_of
+from kerasfold.compose import exact
+from kerasfold.cost import OBJECTIVES, UNTIMED, Cost, macs_of
 from kerasfold.emit import emit
 from kerasfold.errors import FoldError
 from kerasfold.lift.regions import Regions, lift
-from kerasfold.plan import METHODS, Search, original_plan, plan
+from kerasfold.plan.choose import assembled, original_plan, plan
+from kerasfold.plan.methods import METHODS, auto, beam
+from kerasfold.plan.search import Search
 from kerasfold.read.graph import read
-from kerasfold.segment import weights_of
 
 SEARCHED = {
     "deadline": None,
@@ -52,7 +54,7 @@ def test_the_partial_forms_of_the_first_article(image, pools, channels):
     model = pooled_chain(image, pools, channels)
     regions = regions_of(model)
     chosen = plan(regions, "layers", materialise=nodes_named(regions, "c"))
-    folded = emit(regions, chosen, lambda s: weights_of(regions.program.nodes, s)).model
+    folded = emit(regions, chosen, exact(regions)).model
     windows = [(x.kernel_size, x.strides) for x in folded.layers[1:]]
     assert windows == [((3, 3), (1, 1))] + [((6, 6), (2, 2))] * pools
     x = np.random.default_rng(0).normal(size=(1, image, image, channels)).astype("float32")
@@ -63,7 +65,7 @@ def test_the_partial_forms_of_the_first_article(image, pools, channels):
 def test_materialising_everything_is_the_original():
     regions = regions_of(pooled_chain(28, 2))
     chosen = plan(regions, "macs", materialise=regions.lifted)
-    assert [s.form for s in chosen.segments.values()] == ["keep"] * 5
+    assert [s.name for s in chosen.forms.values()] == ["keep"] * 5
     assert chosen.cost == chosen.original
 
 
@@ -88,7 +90,7 @@ STACKS = {
 }
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", UNTIMED)
 @pytest.mark.parametrize("name", STACKS)
 def test_a_chain_gets_the_cheapest_of_all_subsets(name, objective):
     """Shortest path against trying every subset, on the same segments."""
@@ -98,7 +100,7 @@ def test_a_chain_gets_the_cheapest_of_all_subsets(name, objective):
         stack += [kind(c, k), layers.BatchNormalization()]
     stack.insert(2, layers.AveragePooling2D(2))
     regions = regions_of(keras.Sequential([keras.Input((20, 20, 3)), *stack]))
-    key = OBJECTIVES[objective]
+    key = OBJECTIVES[objective].key
     found = key(plan(regions, objective).cost)
     assert found == pytest.approx(optimum(regions, objective), rel=1e-9)
     assert found <= key(original_plan(regions).cost)
@@ -126,7 +128,7 @@ LINKS = (
         min_size=2,
         max_size=8,
     ),
-    objective=st.sampled_from(tuple(OBJECTIVES)),
+    objective=st.sampled_from(UNTIMED),
 )
 @settings(max_examples=200, **SEARCHED)
 def test_a_chain_of_any_layers_gets_the_cheapest_of_all_subsets(links, objective):
@@ -136,7 +138,7 @@ def test_a_chain_of_any_layers_gets_the_cheapest_of_all_subsets(links, objective
         assume(min(x.shape[1:3]) > 4)  # a cropping of all is refused
         x = LINKS[kind](channels)(x)
     regions = regions_of(keras.Model(inputs, x))
-    found = OBJECTIVES[objective](plan(regions, objective).cost)
+    found = OBJECTIVES[objective].key(plan(regions, objective).cost)
     assert found == pytest.approx(optimum(regions, objective), rel=1e-9)
 
 
@@ -148,16 +150,16 @@ def test_a_cropping_behind_a_padding_merges_what_the_padding_kept_apart():
         layers.Cropping2D(2),
     ]
     regions = regions_of(keras.Sequential([keras.Input((24, 24, 3)), *stack]))
-    for objective in OBJECTIVES:
-        found = OBJECTIVES[objective](plan(regions, objective).cost)
+    for objective in UNTIMED:
+        found = OBJECTIVES[objective].key(plan(regions, objective).cost)
         assert found == pytest.approx(optimum(regions, objective), rel=1e-9)
-    (segment,) = plan(regions, "latency").segments.values()
+    (segment,) = plan(regions, "latency").forms.values()
     assert len(segment.visited) == 3
 
 
 def optimum(regions: Regions, objective: str) -> tuple[float, ...]:
     """The least cost of all sets of materialised tensors, component by component."""
-    key = OBJECTIVES[objective]
+    key = OBJECTIVES[objective].key
     search = Search(regions, key, frozenset())
     known: dict = {}
 
@@ -187,8 +189,8 @@ def optimum(regions: Regions, objective: str) -> tuple[float, ...]:
 
 def chosen_cost(regions: Regions, objective: str) -> float:
     """What 'auto' finds, siblings apart, as `optimum` has them."""
-    search = Search(regions, OBJECTIVES[objective], frozenset())
-    return search.key(search.plan(search.auto).cost)[0]
+    search = Search(regions, OBJECTIVES[objective].key, frozenset())
+    return search.key(assembled(search, lambda component: auto(search, component)).cost)[0]
 
 
 def knot(draw, most: int) -> Regions:
@@ -216,11 +218,11 @@ def knot(draw, most: int) -> Regions:
 
 
 def undecided(regions: Regions) -> int:
-    search = Search(regions, OBJECTIVES["macs"], frozenset())
+    search = Search(regions, OBJECTIVES["macs"].key, frozenset())
     return max(len(search.candidates(c) - search.required(c)) for c in (*regions.components(), ()))
 
 
-@given(recipe=recipes(most_steps=11), objective=st.sampled_from(tuple(OBJECTIVES)))
+@given(recipe=recipes(most_steps=11), objective=st.sampled_from(UNTIMED))
 @settings(max_examples=80, **SEARCHED)
 def test_few_tensors_get_the_cheapest_of_all_subsets(recipe, objective):
     regions = lift(read(build(recipe)))
@@ -230,7 +232,7 @@ def test_few_tensors_get_the_cheapest_of_all_subsets(recipe, objective):
     )
 
 
-@given(data=st.data(), objective=st.sampled_from(tuple(OBJECTIVES)))
+@given(data=st.data(), objective=st.sampled_from(UNTIMED))
 @settings(max_examples=40, **SEARCHED)
 def test_a_knot_of_few_tensors_gets_the_cheapest_of_all_subsets(data, objective):
     regions = knot(data.draw, 8)
@@ -243,11 +245,11 @@ def test_a_knot_of_few_tensors_gets_the_cheapest_of_all_subsets(data, objective)
 @pytest.fixture
 def _narrow(monkeypatch):
     """No component gets the exact search."""
-    monkeypatch.setattr("kerasfold.plan.EXACT", -1)
+    monkeypatch.setattr("kerasfold.plan.methods.EXHAUSTED", -1)
 
 
 @pytest.mark.usefixtures("_narrow")
-@given(recipe=recipes(most_steps=16), objective=st.sampled_from(tuple(OBJECTIVES)))
+@given(recipe=recipes(most_steps=16), objective=st.sampled_from(UNTIMED))
 @settings(max_examples=40, **SEARCHED)
 def test_a_narrow_beam_is_nearly_as_good(recipe, objective):
     regions = lift(read(build(recipe)))
@@ -255,13 +257,13 @@ def test_a_narrow_beam_is_nearly_as_good(recipe, objective):
     assert chosen_cost(regions, objective) <= 1.05 * optimum(regions, objective)[0]
 
 
-@given(data=st.data(), objective=st.sampled_from(tuple(OBJECTIVES)))
+@given(data=st.data(), objective=st.sampled_from(UNTIMED))
 @settings(max_examples=12, **SEARCHED)
 def test_a_beam_on_a_knot_of_more_tensors_is_nearly_as_good(data, objective):
     regions = knot(data.draw, 11)
     assume(8 <= undecided(regions) <= 14)
-    search = Search(regions, OBJECTIVES[objective], frozenset())
-    found = search.plan(search.beam).cost
+    search = Search(regions, OBJECTIVES[objective].key, frozenset())
+    found = assembled(search, lambda component: beam(search, component)).cost
     assert search.key(found)[0] <= 1.05 * optimum(regions, objective)[0]
 
 
@@ -281,16 +283,18 @@ def test_unknown_methods_and_chains_that_branch_are_errors():
         plan(regions_of(keras.Model(x, y)), method="chain")
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", UNTIMED)
 def test_a_component_too_large_for_a_beam_is_no_worse_than_before(objective, monkeypatch):
     x = inputs = keras.Input((9, 9, 2))
     for _ in range(12):
         x = layers.Add()([x, layers.BatchNormalization()(layers.Conv2D(2, 1)(x))])
     regions = regions_of(keras.Model(inputs, x))
-    best = OBJECTIVES[objective](plan(regions, objective).cost)
-    monkeypatch.setattr("kerasfold.plan.BEAMED", 0)
+    best = OBJECTIVES[objective].key(plan(regions, objective).cost)
+    monkeypatch.setattr("kerasfold.plan.methods.BEAMED", 0)
     chosen = plan(regions, objective)
-    assert best <= OBJECTIVES[objective](chosen.cost) < OBJECTIVES[objective](chosen.original)
+    assert (
+        best <= OBJECTIVES[objective].key(chosen.cost) < OBJECTIVES[objective].key(chosen.original)
+    )
 
 
 def test_golden_costs():
@@ -303,8 +307,8 @@ def test_golden_costs():
     assert (chosen.original.macs, chosen.cost.macs) == (8 * 8 * 4 * 28, 8 * 8 * 4 * 27)
     assert (chosen.original.params, chosen.cost.params) == (27 * 4 + 4 + 16, 27 * 4 + 4)
     assert (chosen.original.layers, chosen.cost.layers) == (2, 1)
-    (segment,) = chosen.segments.values()
-    (geometry,) = segment.terms.values()
+    (segment,) = chosen.forms.values()
+    (geometry,) = segment.reads.values()
     assert geometry is not None
     assert macs_of(geometry) == chosen.cost.macs
 
@@ -318,8 +322,8 @@ def test_a_refused_step_says_why():
         [keras.Input((12, 12, 2)), layers.Conv2D(2, 3, strides=2), layers.UpSampling2D(2)]
     )
     regions = regions_of(model)
-    search = Search(regions, OBJECTIVES["layers"], frozenset())
-    merged = search.segment(max(regions.lifted), ())
+    search = Search(regions, OBJECTIVES["layers"].key, frozenset())
+    merged = search.form(max(regions.lifted), ())
     assert not isinstance(merged, Refused)
     assert merged.form == "pooled"  # the two side by side, not one
     assert "a stride of 2 meets an upsampling by 2" in merged.refusal

@@ -18,10 +18,10 @@ from cases import inputs_of, policy, randomise, run
 from keras import layers
 
 import kerasfold
-from kerasfold.cost import OBJECTIVES
-from kerasfold.forms import Forms
+from kerasfold.cost import OBJECTIVES, UNTIMED
+from kerasfold.forms.framed import Framed
 from kerasfold.lift.regions import lift
-from kerasfold.plan import plan
+from kerasfold.plan.choose import plan
 from kerasfold.read.graph import read
 
 TOLERANCE = 1e-10
@@ -191,12 +191,13 @@ def test_equal_at_every_pixel(shape: Shape, stack: Stack) -> None:
     inputs = inputs_of(model, seed=4)
     (expected,) = run(model, inputs)
     seen: dict[str, np.ndarray] = {}
-    for objective, key in OBJECTIVES.items():
+    for objective in UNTIMED:
+        key = OBJECTIVES[objective].key
         chosen = plan(lift(read(model)), objective)
         # Seconds are added up in another order, which may differ in the last digit.
         assert key(chosen.cost)[0] <= key(chosen.original)[0] * (1 + 1e-12), objective
         folded = kerasfold.fold(model, objective=objective, verify=False)
-        emitted = str([(segment.form, segment.visited) for segment in chosen.segments.values()])
+        emitted = str([(segment.name, segment.visited) for segment in chosen.forms.values()])
         if emitted not in seen:  # objectives often agree on a plan, which is then one model
             (seen[emitted],) = run(folded, inputs)
             assert_equal_everywhere(expected, seen[emitted])
@@ -230,12 +231,12 @@ def test_frames_are_among_what_is_tested() -> None:
 @pytest.fixture
 def _no_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     """A border is computed by tiles, or not apart from the interior."""
-    monkeypatch.setattr(Forms, "_framed", lambda *_: None)
+    monkeypatch.setattr(Framed, "propose", lambda *_: None)
 
 
 def forms_of(model: keras.Model, objective: str = "macs") -> set[str]:
     chosen = plan(lift(read(model)), objective)
-    return {segment.form for segment in chosen.segments.values()}
+    return {segment.name for segment in chosen.forms.values()}
 
 
 TILED = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -24,11 +23,14 @@ from hypothesis import strategies as st
 from keras import layers
 
 import kerasfold
-from kerasfold import emit as emission
-from kerasfold.cost import OBJECTIVES
+from kerasfold.algebra.operator import Operator
+from kerasfold.cost import OBJECTIVES, UNTIMED
 from kerasfold.errors import EquivalenceError
+from kerasfold.forms.joined import Joined
 from kerasfold.lift.regions import Regions, lift
-from kerasfold.plan import Plan, Search, plan
+from kerasfold.plan.choose import Plan, assembled, plan
+from kerasfold.plan.methods import auto
+from kerasfold.plan.search import Search
 from kerasfold.read.graph import read
 
 SHAPE = (56, 56, 16)  # so large that narrow siblings pay for their slices
@@ -39,9 +41,7 @@ def _cheap_calls():
     """A machine whose calls cost little, so that small models have siblings that pay."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kerasfold.cost.PER_CALL", 8e-6)
-        patch.setattr("kerasfold.forms.PER_CALL", 8e-6)
         patch.setattr("kerasfold.cost.BYTES", 8e9)
-        patch.setattr("kerasfold.forms.BYTES", 8e9)
         yield
 
 
@@ -58,17 +58,17 @@ def conv(filters: int = 3, size: Any = 3, **settings: Any) -> keras.layers.Layer
 
 
 def unjoined(regions: Regions) -> Plan:
-    search = Search(regions, OBJECTIVES["latency"], frozenset())
-    return search.plan(search.auto)
+    search = Search(regions, OBJECTIVES["latency"].key, frozenset())
+    return assembled(search, lambda component: auto(search, component))
 
 
 def groups(model: keras.Model, objective: str = "latency") -> list[tuple[str, ...]]:
     """Names of the calls that are joined, group by group."""
     regions = lift(read(model))
     found = {
-        segment.siblings: tuple(regions.owner[node].call.name for node in segment.siblings)
-        for segment in plan(regions, objective).segments.values()
-        if segment.form == "joined"
+        segment.node: tuple(regions.owner[s.node].call.name for s in segment.siblings)
+        for segment in plan(regions, objective).forms.values()
+        if segment.name == "joined"
     }
     return list(found.values())
 
@@ -340,7 +340,7 @@ def test_small_images_do_not_pay_for_slices():
     assert groups(model_of(pair, (8, 8, 16))) == []
 
 
-@pytest.mark.parametrize("objective", [o for o in OBJECTIVES if o != "latency"])
+@pytest.mark.parametrize("objective", [o for o in UNTIMED if o != "latency"])
 def test_other_objectives_do_not_join(objective):
     model = model_of(pair)
     assert groups(model, objective) == []
@@ -350,14 +350,14 @@ def test_other_objectives_do_not_join(objective):
 def test_a_plan_that_is_told_what_to_materialise_does_not_join():
     regions = lift(read(model_of(pair)))
     told = plan(regions, "latency", materialise=regions.lifted)
-    assert [s.form for s in told.segments.values()] == ["keep", "keep"]
+    assert [s.name for s in told.forms.values()] == ["keep", "keep"]
 
 
 def test_held_nodes_are_not_joined():
     regions = lift(read(model_of(pair)))
     first, *_ = regions.lifted
-    assert [s.form for s in plan(regions).segments.values()] == ["joined"] * 2
-    assert [s.form for s in plan(regions, held=[first]).segments.values()] == ["keep"] * 2
+    assert [s.name for s in plan(regions).forms.values()] == ["joined"] * 2
+    assert [s.name for s in plan(regions, pinned=[first]).forms.values()] == ["keep"] * 2
 
 
 def test_weights_that_overflow_only_as_one_kernel_are_left_as_they_are(monkeypatch):
@@ -368,15 +368,15 @@ def test_weights_that_overflow_only_as_one_kernel_are_left_as_they_are(monkeypat
     image = keras.Input(SHAPE, dtype="float16")
     model = keras.Model(image, [layer(image) for layer in own])
     regions = lift(read(model))
-    assert {s.form for s in plan(regions).segments.values()} == {"joined"}
+    assert {s.name for s in plan(regions).forms.values()} == {"joined"}
     for layer in own:
         for weight in layer.weights:
             weight.assign(np.full(weight.shape, 3e3))
-    pipeline = sys.modules["kerasfold.fold"]
+    pipeline = kerasfold.pipeline
     tried: list[Any] = []
 
     def counted(*args: Any, **kwargs: Any) -> Plan:
-        tried.append(kwargs["held"].copy())
+        tried.append(kwargs["pinned"].copy())
         assert len(tried) <= 4, "it does not end"
         return plan(*args, **kwargs)
 
@@ -394,14 +394,14 @@ def test_weights_that_overflow_only_as_one_kernel_are_left_as_they_are(monkeypat
 def test_joining_never_costs_more_and_only_where_it_saves(name):
     make = JOINED[name][0] if name in JOINED else APART[name]
     regions = lift(read(model_of(make)))
-    key = OBJECTIVES["latency"]
+    key = OBJECTIVES["latency"].key
     chosen, before = plan(regions), unjoined(regions)
     if name in JOINED:
         assert key(chosen.cost)[0] < key(before.cost)[0]
         assert chosen.cost.layers < before.cost.layers
     else:
         assert chosen.cost == before.cost
-    assert chosen.segments.keys() == before.segments.keys()
+    assert chosen.forms.keys() == before.forms.keys()
     assert chosen.original == before.original
 
 
@@ -424,8 +424,8 @@ def test_the_report_says_what_became_one_layer():
 def test_equal_widths_in_another_order_are_caught(monkeypatch):
     model = model_of(lambda x: [conv(4, name=name)(x) for name in "ab"])
     assert_exact(model, FLOAT32)
-    concatenate = emission.concatenate
-    monkeypatch.setattr(emission, "concatenate", lambda parts: concatenate(parts[::-1]))
+    concatenation = Operator.concatenation
+    monkeypatch.setattr(Operator, "concatenation", lambda parts: concatenation(parts[::-1]))
     with pytest.raises(EquivalenceError, match="the fold of 'siblings' is not handed out"):
         kerasfold.fold(model)
 
@@ -433,13 +433,13 @@ def test_equal_widths_in_another_order_are_caught(monkeypatch):
 def test_offsets_that_are_one_off_are_caught(monkeypatch):
     """Every slice in its place but for one channel of the first."""
     model = model_of(pair)
-    joint_slice = emission._Emitter._joint_slice
+    sliced = Joined.emit
 
-    def off(self: Any, segment: Any, style: Any, name: str, activation: Any) -> Any:
-        value = joint_slice(self, segment, style, name, activation)
-        return value if name != "first" else keras.ops.roll(value, 1, axis=-1)
+    def off(self: Any, build: Any, composed: Any, xs: Any) -> Any:
+        value = sliced(self, build, composed, xs)
+        return value if self.position else keras.ops.roll(value, 1, axis=-1)
 
-    monkeypatch.setattr(emission._Emitter, "_joint_slice", off)
+    monkeypatch.setattr(Joined, "emit", off)
     with pytest.raises(EquivalenceError, match="first"):
         kerasfold.fold(model)
 
@@ -475,7 +475,7 @@ def branch(x: Any, option: tuple, name: str) -> Any:
 @pytest.fixture
 def _free_slices(monkeypatch):
     """Joining pays on small images too."""
-    monkeypatch.setattr("kerasfold.forms.PER_CALL", 0.0)
+    monkeypatch.setattr("kerasfold.cost.PER_CALL", 0.0)
 
 
 @pytest.mark.usefixtures("_free_slices")
@@ -488,7 +488,7 @@ def test_random_siblings(options, stem, seed):
     outputs = [branch(x, option, f"out_{i}") for i, option in enumerate(options)]
     model = randomise(keras.Model(image, outputs), seed)
     regions = lift(read(model))
-    key = OBJECTIVES["latency"]
+    key = OBJECTIVES["latency"].key
     assert key(plan(regions).cost) <= key(unjoined(regions).cost)
     folded = kerasfold.fold(model, verify=False)
     assert folded.output_names == model.output_names

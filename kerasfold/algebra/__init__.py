@@ -39,15 +39,15 @@ from .operator import Operator, add, compose, concatenate
 from .product import Array, regroup
 from .tiles import (
     Group,
-    Parts,
     Place,
+    Tiling,
     mirrored,
     mirrored_geometry,
-    mirrored_parts,
+    mirrored_tiling,
     products,
     tile,
     tile_geometry,
-    tile_parts,
+    tiling_of,
 )
 
 __all__ = [
@@ -61,9 +61,9 @@ __all__ = [
     "Operator",
     "Order",
     "Pair",
-    "Parts",
     "Place",
     "Refused",
+    "Tiling",
     "add",
     "add_geometry",
     "chain",
@@ -76,7 +76,7 @@ __all__ = [
     "frame_of",
     "mirrored",
     "mirrored_geometry",
-    "mirrored_parts",
+    "mirrored_tiling",
     "one_of",
     "product_cost",
     "products",
@@ -86,5 +86,5 @@ __all__ = [
     "shifted",
     "tile",
     "tile_geometry",
-    "tile_parts",
+    "tiling_of",
 ]

@@ -38,13 +38,13 @@ def _tile(links: Sequence[Link]) -> Link:
     return whole
 
 
-Place = tuple[int, ...]  # of one part of each axis
-Group = tuple[Pair | None, ...]  # parts [first, last) of an axis; None gives nothing of it
-Parts = Sequence[Sequence[Group]]  # of each axis
+Place = tuple[int, ...]  # of one interval of each axis
+Group = tuple[Pair | None, ...]  # intervals [first, last) of an axis; None gives nothing of it
+Tiling = Sequence[Sequence[Group]]  # of each axis
 
 
-def tile_parts(sizes: Sequence[int], frame: Box) -> Parts:
-    """Parts of each axis whose products tile an image: the interior, and rows of one output."""
+def tiling_of(sizes: Sequence[int], frame: Box) -> Tiling:
+    """Tiling of each axis whose products tile an image: the interior, and rows of one output."""
     return [
         [
             *(((i, i + 1),) for i in range(lo)),
@@ -55,26 +55,26 @@ def tile_parts(sizes: Sequence[int], frame: Box) -> Parts:
     ]
 
 
-def mirrored_parts(sizes: Sequence[int], frame: Box) -> Parts:
+def mirrored_tiling(sizes: Sequence[int], frame: Box) -> Tiling:
     """The same, with two rows in a group where they are as far from either end.
 
     A row of the high end alone is the second of two, so that no image is cropped for it.
     """
-    parts = []
+    tiling = []
     for n, (lo, hi) in zip(sizes, frame, strict=True):
         low: list[Pair | None] = [(i, i + 1) for i in range(lo)]
         high = [(n - 1 - i, n - i) for i in range(hi)]
-        groups: list[Group] = [((lo, n - hi),), *((part,) for part in low[hi:])]
+        groups: list[Group] = [((lo, n - hi),), *((interval,) for interval in low[hi:])]
         low += [None] * (hi - lo)
-        parts.append([*groups, *zip(low, high, strict=False)])
-    return parts
+        tiling.append([*groups, *zip(low, high, strict=False)])
+    return tiling
 
 
 def products(groups: Sequence[Group]) -> dict[Place, Box]:
-    """The boxes of one group of each axis, by the place of each part in its group."""
-    choices = [[(i, part) for i, part in enumerate(group) if part is not None] for group in groups]
+    """The boxes of one group of each axis, by the place of each interval in its group."""
+    choices = [[(i, x) for i, x in enumerate(group) if x is not None] for group in groups]
     return {
-        tuple(i for i, _ in choice): tuple(part for _, part in choice)
+        tuple(i for i, _ in choice): tuple(x for _, x in choice)
         for choice in itertools.product(*choices)
     }
 
@@ -146,7 +146,7 @@ def mirrored(tiles: Mapping[Place, Operator]) -> tuple[Operator, Array | None]:
     """`mirrored_geometry`, with the weights.
 
     Returns:
-        The operator, and the biases of its outputs, (*parts of each group, output channels),
+        The operator, and the biases of its outputs, (*intervals of each group, output channels),
         where they are not all the same. It has no bias of its own then.
     """
     geometry, steps = _mirrored_geometry({place: t.geometry for place, t in tiles.items()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -79,3 +80,18 @@ def refuse_quantised(model: keras.Model) -> None:
                 f"layer '{layer.name}' has quantised ({mode}) weights: its rounding is not "
                 "affine. Fold the float model first, then quantise the result"
             )
+
+
+def made_by(value: keras.KerasTensor) -> keras.Operation:
+    """The layer or operation whose call a symbolic tensor is the result of."""
+    return value._keras_history.operation
+
+
+def sublayers(layer: keras.Layer) -> Iterator[keras.Layer]:
+    """A layer, and every layer in it to any depth, each once."""
+    return layer._flatten_layers(include_self=True, recursive=True)
+
+
+def is_layer(operation: keras.Operation) -> bool:
+    """Whether an operation is a layer, with a dtype policy and maybe weights."""
+    return isinstance(operation, keras.Layer)

@@ -78,3 +78,8 @@ def as_dtype(value: Any, dtype: str) -> np.ndarray:
 def as_constant(value: Any) -> np.ndarray:
     """A number or list in a layer's config, as Keras reads it: floats are rounded to float32."""
     return as_array(keras.ops.convert_to_tensor(value))
+
+
+def count_params(operation: keras.Operation) -> int:
+    """Weights of a layer; none of an operation that is no layer."""
+    return operation.count_params() if isinstance(operation, keras.Layer) else 0

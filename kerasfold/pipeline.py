@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import keras
-import numpy as np
 
-from kerasfold.algebra.operator import Operator
 from kerasfold.backend import random_state_kept
-from kerasfold.cost import OBJECTIVES
-from kerasfold.emit import emit
+from kerasfold.compose import Compose, OutOfRange, fitting, once
+from kerasfold.cost import objective_of
+from kerasfold.emit import copy, emit
 from kerasfold.errors import EquivalenceError, FoldError, NonlinearLayerError
+from kerasfold.forms.kept import Kept
 from kerasfold.lift.regions import Regions, lift
 from kerasfold.measured import Clock, is_no_better, measured_plan
-from kerasfold.plan import Plan, original_plan
-from kerasfold.plan import plan as make_plan
+from kerasfold.plan.choose import Plan, original_plan
+from kerasfold.plan.choose import plan as make_plan
 from kerasfold.read.graph import read
-from kerasfold.read.weights import largest, refuse_nonfinite, smallest
+from kerasfold.read.weights import refuse_nonfinite
 from kerasfold.report import FoldReport, report
 from kerasfold.runtimes import check_runtime, deploy, random_inputs
-from kerasfold.segment import OutOfRange, Segment, weights_of
 from kerasfold.verify import verify_fold
 
 LAST = 10.0  # seconds that the whole model may be timed for, whatever its parts took
@@ -67,13 +66,10 @@ def fold(
         RuntimeUnavailableError: `runtime` lacks a package; the message names the extra.
         FoldError: an unknown objective or option, or a runtime that refuses the model.
     """
-    if objective == "measured":
+    if objective_of(objective).is_timed:
         check_runtime(runtime)
         if not (isinstance(budget, (int, float)) and budget >= 0):
             raise FoldError(f"budget={budget!r}: expected a number of seconds, 0 or more")
-    elif not isinstance(objective, str) or objective not in OBJECTIVES:
-        known = ", ".join(map(repr, (*OBJECTIVES, "measured")))
-        raise FoldError(f"unknown objective {objective!r}: choose one of {known}")
     if nonlinear not in ("keep", "error"):
         raise FoldError(f"unknown nonlinear={nonlinear!r}: choose 'keep' or 'error'")
     with random_state_kept():
@@ -100,20 +96,21 @@ def _fold(
     regions = _lifted(model)
     if nonlinear == "error":
         _refuse_nonlinear(model, regions)
-    held: dict[int, str] = {}
+    pinned: dict[int, str] = {}
     while True:
+        compose = once(fitting(regions)) if verify else fitting(regions)
         try:
-            plan, folded = _planned(regions, objective, held, measure)
+            plan, folded = _planned(regions, objective, pinned, compose, measure)
         except OutOfRange as overflow:
-            held |= dict.fromkeys(overflow.nodes, "merged, its weights would not fit their dtype")
+            pinned |= dict.fromkeys(overflow.nodes, "merged, its weights would not fit their dtype")
             continue
-        shared = _shared(regions) - held.keys()
+        shared = _shared(regions) - pinned.keys()
         if objective != "params" or folded.count_params() <= model.count_params() or not shared:
             break
-        held |= dict.fromkeys(shared, "its weights are shared with another call")
-    result = report(model, regions, plan, objective, folded, held)
+        pinned |= dict.fromkeys(shared, "its weights are shared with another call")
+    result = report(model, regions, plan, objective, folded, pinned)
     if verify:
-        equivalence = verify_fold(regions, plan, _exact(regions), model, folded)
+        equivalence = verify_fold(regions, plan.forms, compose, model, folded)
         if not equivalence.equivalent:
             raise EquivalenceError(f"the fold of '{model.name}' is not handed out: {equivalence}")
         result = result.verified(equivalence)
@@ -124,26 +121,26 @@ def _fold(
 def _planned(
     regions: Regions,
     objective: str,
-    held: Mapping[int, str],
+    pinned: Mapping[int, str],
+    compose: Compose,
     measure: _Measure,
 ) -> tuple[Plan, keras.Model]:
     """A plan, and the model that it is."""
-    compose = _rounded(regions)
-    if objective != "measured":
-        plan = make_plan(regions, objective, held=held)
-        return plan, emit(regions, plan, compose).model
-    clock = measure.clock
-    plan = measured_plan(regions, compose, measure.runtime, clock, measure.progress, held)
-    folded = emit(regions, plan, compose).model
+    if not objective_of(objective).is_timed:
+        plan = make_plan(regions, objective, pinned=pinned)
+        return plan, emit(regions, plan.forms, compose).model
+    clock, runtime = measure.clock, measure.runtime
+    plan = measured_plan(regions, fitting(regions), runtime, clock, measure.progress, pinned)
+    folded = emit(regions, plan.forms, compose).model
     if not clock.seconds:
         return plan, folded
     unfolded = original_plan(regions)
-    same = emit(regions, unfolded, compose).model
-    if all(segment.form == "keep" for segment in plan.segments.values()):
-        deploy(same, measure.runtime, random_inputs(same))  # which says so if it is refused
-    elif is_no_better(folded, same, measure.runtime, max(clock.left, LAST)):
-        why = f"merged, the whole model is no faster on {measure.runtime}"
-        return replace(unfolded, held=dict.fromkeys(unfolded.segments, why)), same
+    same = copy(regions).model
+    if all(isinstance(form, Kept) for form in plan.forms.values()):
+        deploy(same, runtime, random_inputs(same))  # which says so if it is refused
+    elif is_no_better(folded, same, runtime, max(clock.left, LAST)):
+        why = f"merged, the whole model is no faster on {runtime}"
+        return replace(unfolded, apart=dict.fromkeys(unfolded.forms, why)), same
     return plan, folded
 
 
@@ -197,36 +194,6 @@ def _shared(regions: Regions) -> set[int]:
     return twice | {
         o for n in twice for o in regions.program.nodes[n].operands if o in regions.lifted
     }
-
-
-def _exact(regions: Regions) -> Any:
-    """Composes segments, in float64."""
-    return lambda segment: weights_of(regions.program.nodes, segment)
-
-
-def _rounded(regions: Regions) -> Any:
-    """Composes segments whose weights are about to be rounded; refuses what a dtype cannot hold.
-
-    That is an overflow, and kernels all of whose numbers are too small to keep their digits.
-    """
-    nodes = regions.program.nodes
-
-    def compose(segment: Segment) -> Mapping[Any, Operator | None]:
-        with np.errstate(over="ignore", invalid="ignore"):
-            operators = weights_of(nodes, segment)
-        dtype = regions.lifted[segment.node].call.outputs[0].dtype
-        for operator in operators.values():
-            if operator is None:
-                continue
-            arrays = [operator.kernel, operator.bias, operator.ones]
-            tops = [0.0 if a is None else float(np.max(np.abs(a), initial=0.0)) for a in arrays]
-            overflows = any(not top <= largest(dtype) for top in tops)
-            if overflows or 0.0 < tops[0] < smallest(dtype):
-                merged = {i for i in segment.visited if i in regions.lifted and i != segment.node}
-                raise OutOfRange(merged or {segment.node})
-        return operators
-
-    return compose
 
 
 def attach_fold(fold: Callable[..., keras.Model]) -> None:

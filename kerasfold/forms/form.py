@@ -1,0 +1,145 @@
+"""What every way to compute a node has in common.
+
+A form is added in a file of its own, and as a row of `kerasfold.forms.ways.FORMS`. It says when
+it applies and what it costs (`propose`), composes its weights, makes its layers out of what
+`kerasfold.layers.build.Builder` offers, and has the words that a report needs.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
+
+from kerasfold.algebra.geometry import Geometry
+from kerasfold.algebra.operator import Operator
+from kerasfold.cost import Cost
+from kerasfold.layers.spelling import written
+from kerasfold.lift.program import Node
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from kerasfold.forms.known import Known
+    from kerasfold.layers.build import Builder, Value
+    from kerasfold.lift.regions import Lifted
+
+
+class Composed(ABC):
+    """The weights of a form, composed in float64."""
+
+    @property
+    @abstractmethod
+    def operators(self) -> Iterable[Operator]:
+        """All of them: none may overflow what it is stored in."""
+
+
+C = TypeVar("C", bound=Composed)
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Form(ABC, Generic[C]):
+    """A way to compute one materialised node from those it reads.
+
+    Attributes:
+        name: of the way, one word.
+        node: the node.
+        reads: the nodes or roots that are read. With each goes the geometry of what is applied
+            to it, for the report: of a form that has a border, that of the interior. None is
+            the identity.
+        visited: nodes composed into it, `node` the last.
+        cost: its cost.
+        refusal: why the whole of it is not one operator, or "".
+    """
+
+    name: ClassVar[str]
+    is_whole: ClassVar[bool] = False  # one operator: why there is none is the planner's answer
+    is_last_resort: ClassVar[bool] = False  # tried only where the whole is not one operator
+
+    node: int
+    reads: Mapping[int, Geometry | None]
+    visited: tuple[int, ...]
+    cost: Cost
+    refusal: str = ""
+
+    @classmethod
+    @abstractmethod
+    def propose(cls, known: Known, index: int, visited: Sequence[int]) -> Self | None:
+        """This form of a node, or None where it does not apply.
+
+        Args:
+            known: the program, and what is known of it so far.
+            index: the node.
+            visited: the nodes to compose for it, in order, itself the last.
+
+        Raises:
+            Refused: it would not be exact.
+        """
+
+    @abstractmethod
+    def compose(self, nodes: Sequence[Node]) -> C:
+        """The weights, read and composed now.
+
+        Args:
+            nodes: the program's.
+
+        Raises:
+            Refused: the composition of the sizes was accepted, and that of the weights is not.
+        """
+
+    @abstractmethod
+    def emit(self, build: Builder, composed: C, xs: Mapping[int, Value]) -> Value:
+        """The node as a Keras tensor, made of fresh layers.
+
+        Args:
+            build: makes the layers.
+            composed: the weights.
+            xs: the tensors that are read, by node.
+        """
+
+    @abstractmethod
+    def words(self, owner: Mapping[int, Lifted]) -> str:
+        """What the node became, for the report; `owner` gives the call of each node."""
+
+    def work(self, nodes: Sequence[Node]) -> Counter[Hashable]:
+        """What it computes: one item for each operator, sum or copy with its sizes.
+
+        A form whose work is part of another's is the faster one without a clock. What is said
+        here by default is comparable with nothing but itself.
+        """
+        return Counter({(type(self).__name__, self.node, self.visited): 1})
+
+    @property
+    def source(self) -> int:
+        """The one node or root that is read."""
+        (read,) = self.reads
+        return read
+
+
+def words_of(geometry: Geometry | None) -> str:
+    """An operator in words: its kernel, stride and groups."""
+    if geometry is None:
+        return "identity"
+    kernel = "x".join(map(str, geometry.taps)) or "matrix"
+    strides = [axis.stride for axis in geometry.axes]
+    text = f"{kernel}{'/' + 'x'.join(map(str, sorted(set(strides)))) if strides else ''}"
+    if geometry.groups > 1:
+        text += f", {geometry.groups} groups"
+    return text + (", with an image of ones" if geometry.ones else "")
+
+
+def work_of(node: Node) -> Hashable:
+    """What one node computes, with its sizes."""
+    if node.geometry is not None:
+        return work_of_operator(node.geometry), node.weightless
+    return (node.form, node.sizes, node.channels, len(node.operands)), node.weightless
+
+
+def work_of_operator(geometry: Geometry) -> Geometry:
+    """An operator as a layer computes it; its bias is free."""
+    return replace(written(geometry), biased=False, steady=True)
+
+
+AnyForm: TypeAlias = Form[Any]

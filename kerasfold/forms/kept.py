@@ -1,0 +1,87 @@
+"""The original call, as it is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from kerasfold.cost import Cost, moved_bytes, operator_cost, seconds_of
+from kerasfold.forms.form import Composed, Form, work_of
+from kerasfold.forms.known import Known
+from kerasfold.layers.limits import is_free
+from kerasfold.lift.program import Node
+from kerasfold.read.weights import count_params
+
+if TYPE_CHECKING:
+    from kerasfold.layers.build import Builder, Value
+    from kerasfold.lift.regions import Lifted
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing(Composed):
+    """No weights: the copy of a layer takes them from the layer."""
+
+    operators: tuple[()] = ()
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Kept(Form[Nothing]):
+    """The call that ends in a node."""
+
+    name: ClassVar[str] = "keep"
+
+    @classmethod
+    def propose(cls, known: Known, index: int, visited: Sequence[int]) -> Kept | None:
+        """The call, where nothing else is to be composed."""
+        return cls.of(known, index) if set(visited) <= set(known.owner[index].added) else None
+
+    @classmethod
+    def of(cls, known: Known, index: int) -> Kept:
+        """The call that ends in a node."""
+        inner = tuple(known.owner[index].added)
+        reads = {o for i in inner for o in known.nodes[i].operands} - set(inner)
+        return cls(
+            node=index,
+            reads=dict.fromkeys(sorted(reads)),
+            visited=inner,
+            cost=known.once((cls, index), lambda: _cost(known, index)),
+        )
+
+    def compose(self, nodes: Sequence[Node]) -> Nothing:
+        """Nothing is composed."""
+        return Nothing()
+
+    def emit(self, build: Builder, composed: Nothing, xs: Mapping[int, Value]) -> Value:
+        """The call, on a copy of its layer."""
+        return build.keep(self.node)
+
+    def words(self, owner: Mapping[int, Lifted]) -> str:
+        """The class of the layer."""
+        return type(owner[self.node].call.operation).__name__
+
+    def work(self, nodes: Sequence[Node]) -> Counter[Hashable]:
+        """Each of its nodes."""
+        return Counter([work_of(nodes[i]) for i in self.visited])
+
+
+def _cost(known: Known, index: int) -> Cost:
+    lifted = known.owner[index]
+    layer = lifted.call.operation
+    params = count_params(layer) / known.regions.uses[id(layer)]
+    macs, seconds, unconvolved = 0.0, 0.0, 0
+    for i in lifted.added:
+        node = known.nodes[i]
+        if node.geometry is not None:
+            step = operator_cost(node.geometry, weightless=node.weightless)
+            pool = known.is_pool(i)
+            if not node.weightless or pool:
+                macs += step.macs
+                unconvolved += pool
+            seconds += step.seconds - seconds_of(0, calls=1)
+        else:
+            reads = sum(known.nodes[o].channels for o in node.operands)
+            seconds += seconds_of(moved_bytes(node.sizes, reads + node.channels), calls=0)
+    seconds += seconds_of(0, calls=1)
+    return Cost(macs, params, 0 if is_free(layer) else 1, unconvolved, seconds)

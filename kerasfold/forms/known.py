@@ -1,0 +1,166 @@
+"""What is known of a program while its plan is sought: sizes, and weights for those that ask."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from kerasfold import backend
+from kerasfold.algebra.axis import Refused
+from kerasfold.algebra.chain import collapsed, one_of, shifted
+from kerasfold.algebra.geometry import Geometry, require_plain
+from kerasfold.algebra.operator import Operator
+from kerasfold.forms.evaluate import evaluate_node, is_path, operator_of
+from kerasfold.layers.limits import check_emittable
+from kerasfold.lift.regions import Regions
+
+MOST_BRANCHED = 256  # steps composed at once where they branch
+
+T = TypeVar("T")
+
+
+class Known:
+    """A lifted program, the nodes that must be materialised, and what was worked out before."""
+
+    def __init__(self, regions: Regions, pinned: Collection[int] = ()) -> None:
+        self.regions = regions
+        self.pinned = pinned
+        self.nodes = regions.program.nodes
+        self.owner = regions.owner
+        self._branches: dict[tuple[int, frozenset[int]], dict[int, Any] | Refused] = {}
+        self._paths: dict[tuple[int, int], tuple[Geometry, ...]] = {}
+        self._numbers: dict[Geometry, int] = {}
+        self._kinds: dict[int, int] = {}
+        self._path: tuple[Sequence[int], bool] = ((), False)
+        self._found: dict[Hashable, Any] = {}
+
+    def once(self, key: Hashable, find: Callable[[], T]) -> T:
+        """What `find` gives, worked out once for each key; a refusal is raised again."""
+        if key not in self._found:
+            try:
+                self._found[key] = find()
+            except Refused as refusal:
+                self._found[key] = refusal
+        found = self._found[key]
+        if isinstance(found, Refused):
+            raise found
+        return found
+
+    def geometry(self, index: int) -> Geometry:
+        """What an operator node applies."""
+        geometry = self.nodes[index].geometry
+        assert geometry is not None
+        return geometry
+
+    def weights(self, path: Sequence[int]) -> Operator:
+        """A path of operators as one, its weights read now. Raises `Refused`."""
+        return operator_of(self.nodes, path)
+
+    def kind(self, index: int) -> int:
+        """A number for the node's geometry, to compare by."""
+        if index not in self._kinds:
+            self._kinds[index] = self._numbers.setdefault(self.geometry(index), len(self._numbers))
+        return self._kinds[index]
+
+    def whole(self, path: Sequence[int]) -> Geometry:
+        """The composition of a path of operators."""
+        return collapsed(map(self.geometry, path))
+
+    def reads(self, path: Sequence[int], geometry: Geometry) -> dict[int, Geometry | None]:
+        """What the first operator of a path reads, with what is applied to it."""
+        return {self.nodes[path[0]].operands[0]: geometry}
+
+    def terms(self, visited: Sequence[int]) -> Mapping[int, Any]:
+        """What `evaluate` gives, of sizes alone; of a path, from what is known of its start."""
+        if not self.is_path(visited):
+            if len(visited) > MOST_BRANCHED:
+                raise Refused(f"more than {MOST_BRANCHED} steps at once in branches")
+            return self._branched(visited)
+        first = visited[0]
+        known = next(
+            (k for k in range(len(visited), 0, -1) if (first, visited[k - 1]) in self._paths), 0
+        )
+        stack = self._paths[first, visited[known - 1]] if known else ()
+        for index in visited[known:]:
+            stack = shifted(stack, self.geometry(index))
+            self._paths[first, index] = stack
+        return self.reads(visited, one_of(stack))
+
+    def _branched(self, visited: Sequence[int]) -> Mapping[int, Any]:
+        """The same in branches, from what is known of the same nodes before."""
+        cones: dict[int, frozenset[int]] = {}
+        values: dict[int, dict[int, Any]] = {}
+        for index in visited:
+            operands = self.nodes[index].operands
+            cones[index] = frozenset({index}).union(*(cones.get(o, ()) for o in operands))
+            key = index, cones[index]
+            if key not in self._branches:
+                node, inner = self.nodes[index], [values.get(o, {o: None}) for o in operands]
+                try:
+                    self._branches[key] = evaluate_node(node, inner, self.nodes, Geometry)
+                except Refused as refusal:
+                    self._branches[key] = refusal
+            value = self._branches[key]
+            if isinstance(value, Refused):
+                raise value
+            values[index] = value
+        return values[visited[-1]]
+
+    def is_path(self, visited: Sequence[int]) -> bool:
+        """Whether the nodes are operators, each reading the one before it."""
+        if visited is not self._path[0]:  # which every form of one node asks
+            self._path = visited, is_path(self.nodes, visited)
+        return self._path[1]
+
+    def is_pool(self, index: int) -> bool:
+        """Whether a node is a pool or an upsampling: no weights, but a window."""
+        node = self.nodes[index]
+        return (
+            node.weightless and node.geometry is not None and max(node.geometry.taps, default=1) > 1
+        )
+
+    def is_shift(self, index: int) -> bool:
+        """Whether a node only pads or crops."""
+        node = self.nodes[index]
+        return (
+            node.weightless
+            and node.geometry is not None
+            and all(a.taps == a.stride == a.upsampling == 1 for a in node.geometry.axes)
+        )
+
+    def is_layer(self, index: int) -> bool:
+        """Whether a node is all that a call computes, so that a copy of the call computes it."""
+        return index in self.regions.lifted and len(self.owner[index].added) == 1
+
+    def shared(self, visited: Sequence[int]) -> int:
+        """Calls that can share the weights of a form of these nodes."""
+        calls = {self.owner[i].call.index: id(self.owner[i].call.operation) for i in visited}
+        used = Counter(calls.values())
+        return min(self.regions.uses[operation] // count for operation, count in used.items())
+
+    def misplaces_bias(self, visited: Sequence[int], channels: int | None = None) -> bool:
+        """Whether Keras may add a bias of one of the nodes along the wrong axis.
+
+        On TensorFlow `keras.ops.add` takes what has as many numbers as the last axis is long for
+        a bias of that axis, as of Keras 3.15; a convolution with channels first adds its own so.
+
+        Args:
+            visited: the nodes.
+            channels: of the convolution that theirs are some of; None for their own.
+        """
+        graph = self.regions.graph
+        if graph.layout != "channels_first" or backend.name() != "tensorflow":
+            return False
+        nodes = [self.nodes[i] for i in visited]
+        if not any(n.geometry and (n.geometry.biased or n.geometry.ones) for n in nodes):
+            return False
+        return any(n.sizes and n.sizes[-1] in (None, channels or n.channels) for n in nodes)
+
+
+def plain_image(links: Sequence[Geometry]) -> Geometry | None:
+    """A chain as one plain convolution that gives an image, or None. Raises `Refused`."""
+    whole = collapsed(links)
+    require_plain(whole)
+    check_emittable(whole)
+    return None if whole.ones or whole.vector else whole

@@ -1,0 +1,133 @@
+"""One convolution, and a pool or an upsampling moved before or behind it.
+
+What keeps constants commutes with pointwise operators: y = W mean(x) + b = mean(W x + b).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from kerasfold.algebra.chain import chain
+from kerasfold.algebra.operator import Operator
+from kerasfold.cost import operator_cost
+from kerasfold.forms.evaluate import own
+from kerasfold.forms.form import Composed, Form, words_of
+from kerasfold.forms.known import Known, plain_image
+from kerasfold.lift.program import Node
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from kerasfold.layers.build import Builder, Value
+    from kerasfold.lift.regions import Lifted
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Single(Composed):
+    """All but the pool."""
+
+    operator: Operator
+
+    @property
+    def operators(self) -> Iterable[Operator]:
+        """The one."""
+        return (self.operator,)
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Pooled(Form[Single]):
+    """One convolution and a pool.
+
+    Attributes:
+        pool: the node that the pool is.
+    """
+
+    name: ClassVar[str] = "pooled"
+    pool_first: ClassVar[bool]
+
+    pool: int
+
+    @classmethod
+    def propose(cls, known: Known, index: int, visited: Sequence[int]) -> Self | None:
+        """A path with one pool, where all that moves past it is pointwise."""
+        if not known.is_path(visited):
+            return None
+        pools = [i for i in visited if known.nodes[i].mean]
+        if len(pools) != 1 or len(visited) < 2 or not known.is_layer(pools[0]):
+            return None
+        (pool,) = pools
+        geometry = known.geometry(pool)
+        if not geometry.steady or geometry.vector or any(a.crop[0] for a in geometry.axes):
+            return None
+        others = [i for i in visited if i != pool]
+        links = []
+        for i, sizes in zip(others, cls._sizes(known.nodes, visited, pool), strict=True):
+            link = known.geometry(i)
+            if sizes is not None and not (link.axes and link.is_pointwise):
+                return None
+            links.append(link if sizes is None else link.at_sizes(sizes))
+        whole = plain_image(links)
+        if whole is None:
+            return None
+        reads = known.reads(visited, whole)
+        channels = known.nodes[next(iter(reads)) if cls.pool_first else index].channels
+        moved = replace(geometry, channels=(channels,) * 2, groups=channels)
+        pooling = replace(operator_cost(moved, weightless=True), params=0.0, unconvolved=1)
+        cost = operator_cost(whole, known.shared(others)) + pooling
+        return cls(node=index, reads=reads, visited=tuple(visited), cost=cost, pool=pool)
+
+    @classmethod
+    def _sizes(
+        cls, nodes: Sequence[Node], visited: Sequence[int], pool: int
+    ) -> list[Sequence[int | None] | None]:
+        """Image sizes for the pointwise nodes of a chain that move past its pool, else None."""
+        before = nodes[nodes[pool].operands[0]].sizes
+        moved = [i < pool if cls.pool_first else i > pool for i in visited if i != pool]
+        return [(nodes[pool].sizes if cls.pool_first else before) if m else None for m in moved]
+
+    def compose(self, nodes: Sequence[Node]) -> Single:
+        """All but the pool."""
+        others = [own(nodes[i], Operator) for i in self.visited if i != self.pool]
+        sizes = self._sizes(nodes, self.visited, self.pool)
+        links = [x if n is None else x.at_sizes(n) for x, n in zip(others, sizes, strict=True)]
+        return Single(chain(links))
+
+    def words(self, owner: Mapping[int, Lifted]) -> str:
+        """Both steps, in order."""
+        (geometry,) = self.reads.values()
+        steps = [words_of(geometry), type(owner[self.pool].call.operation).__name__]
+        return ", then ".join(reversed(steps) if self.pool_first else steps)
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class PoolFirst(Pooled):
+    """The pool, then the convolution."""
+
+    pool_first: ClassVar[bool] = True
+
+    def emit(self, build: Builder, composed: Single, xs: Mapping[int, Value]) -> Value:
+        """A copy of the pool, and a layer."""
+        name, activation = build.result()
+        wanted = f"{name}_moved" if self.pool == self.node else build.call(self.pool).name
+        x = build.copied(self.pool, xs[self.source], build.names.reserve(wanted))
+        return build.convolution(x, composed.operator, name, activation, "operator")
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class PoolLast(Pooled):
+    """The convolution, then the pool."""
+
+    pool_first: ClassVar[bool] = False
+
+    def emit(self, build: Builder, composed: Single, xs: Mapping[int, Value]) -> Value:
+        """A layer, and a copy of the pool."""
+        name, activation = build.result()
+        reserve = build.names.reserve
+        label = reserve(f"{name}_operator")
+        x = build.convolution(xs[self.source], composed.operator, label, None, "operator")
+        if activation is None:
+            return build.copied(self.pool, x, name)
+        x = build.copied(self.pool, x, reserve(f"{name}_pool"))
+        return build.activated(x, activation, name)

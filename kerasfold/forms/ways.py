@@ -1,0 +1,54 @@
+"""The table of forms, in the order in which they are tried."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from kerasfold.algebra.axis import Refused
+from kerasfold.forms.convolved import Convolved
+from kerasfold.forms.form import AnyForm
+from kerasfold.forms.framed import Framed
+from kerasfold.forms.kept import Kept
+from kerasfold.forms.known import Known
+from kerasfold.forms.pooled import PoolFirst, PoolLast
+from kerasfold.forms.separable import Separable
+from kerasfold.forms.tiled import Tiled
+
+FORMS: tuple[type[AnyForm], ...] = (Convolved, Framed, Tiled, Separable, PoolLast, PoolFirst)
+
+
+def ways(known: Known, index: int, visited: Sequence[int]) -> Iterator[AnyForm | Refused]:
+    """Every form of a node; among them why the whole of it is not one operator, if so.
+
+    The call itself comes first, where nothing else is to be composed: of forms that cost the
+    same, a plan takes the first.
+
+    Args:
+        known: the program, and what is known of it so far.
+        index: the node.
+        visited: the nodes to compose for it, in order, itself the last.
+    """
+    kept = Kept.propose(known, index, visited)
+    if kept is not None:
+        yield kept
+        if index in known.pinned or (len(visited) == 1 and not known.is_pool(index)):
+            return  # no form but itself
+    if known.misplaces_bias(visited):
+        yield Refused(
+            "a bias on images as wide as they have channels, channels first, which Keras adds "
+            "along the width on TensorFlow"
+        )
+        return
+    is_refused = False
+    for form in FORMS:
+        if form.is_last_resort and not is_refused:
+            continue
+        try:
+            proposed = form.propose(known, index, visited)
+        except Refused as refusal:
+            if form.is_whole:
+                is_refused = True
+                yield refusal
+            continue
+        if proposed is not None:
+            yield proposed

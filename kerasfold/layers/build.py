@@ -1,0 +1,433 @@
+"""An operator -> one stock Keras layer, with the padding it needs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import keras
+import numpy as np
+
+from kerasfold.algebra.axis import Axis, Pair
+from kerasfold.algebra.geometry import Geometry
+from kerasfold.algebra.operator import Operator
+from kerasfold.layers.limits import is_depthwise_layer
+from kerasfold.layers.names import Names
+from kerasfold.layers.rewrite import (
+    constant_ones,
+    homogeneous,
+    on_image,
+    pad_value,
+    unpadded,
+    written_kernel,
+)
+from kerasfold.layers.spelling import keras_padding, transposed_padding
+from kerasfold.read.copies import copy_operation
+from kerasfold.read.graph import Call
+from kerasfold.read.weights import largest
+
+Value: TypeAlias = keras.KerasTensor
+Activation: TypeAlias = Any  # what Keras takes for `activation=`: a function, a layer, or None
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Builder:
+    """Makes the layers of one form.
+
+    Attributes:
+        names: of the model that is emitted.
+        made: its layers and tensors that several calls share.
+        key: of the form; equal for forms that may share their layers. An object of its own for
+            one that shares with none.
+        policy: dtype policy of the layers.
+        compute_dtype: what they compute in.
+        dtype: dtype policy that every layer of the model gets, or None for the original's own.
+        trainable: whether their weights are.
+        layout: 'channels_last' or 'channels_first'.
+        visited: nodes composed into the form.
+        call: of a node, the call that it is.
+        keep: emits the call of a node as it is.
+        result: reserves the name of the layer that gives the node of the form, and gives it with
+            the activation that is to be applied to it, or None.
+        compose: composes the weights of another form.
+    """
+
+    names: Names
+    made: dict[Hashable, Any]
+    key: Hashable
+    policy: Any
+    compute_dtype: str
+    dtype: str | None
+    trainable: bool
+    layout: str
+    visited: Sequence[int]
+    call: Callable[[int], Call]
+    keep: Callable[[int], Value]
+    result: Callable[[], tuple[str, Activation]]
+    compose: Callable[[Any], Any]
+
+    @staticmethod
+    def kind(family: str, rank: int) -> Any:
+        """The layer class of a family for images of `rank` axes."""
+        return kind_of(family, rank)
+
+    def once(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        """A tensor that several forms read, made for the first of them."""
+        if key not in self.made:
+            self.made[key] = make()
+        return self.made[key]
+
+    def copied(self, node: int, x: Value, name: str) -> Value:
+        """The pool or upsampling layer that a node is, on another tensor."""
+        key = (self.key, ("copy", self.visited.index(node)))
+        if key not in self.made:
+            self.made[key] = copy_operation(self.call(node).operation, name, self.dtype)
+        return self.made[key](x)
+
+    def sum(self, parts: Sequence[Value], name: str) -> Value:
+        """The sum of tensors of one shape."""
+        return self.layer(keras.layers.Add, "sum", name=name)(parts)
+
+    def shifted(self, x: Value, constants: np.ndarray, name: str) -> Value:
+        """An image plus constants of its shape, channels last and without the batch."""
+        if self.layout == "channels_first":
+            constants = np.moveaxis(constants, -1, 0)
+        # In this order: TensorFlow's backend takes a second summand of one axis for a bias, of
+        # the last axis, or the second, where that is as long.
+        return self.names.give(keras.ops.add(constants[None].astype(x.dtype), x), name)
+
+    def channels(self, x: Value, first: int, last: int, name: str) -> Value:
+        """The channels [first, last) of a tensor."""
+        place: list[Any] = [slice(None)] * len(x.shape)
+        place[1 if self.layout == "channels_first" else -1] = slice(first, last)
+        return self.names.give_exactly(x[tuple(place)], name)
+
+    def split(self, x: Value, count: int, axis: int, name: str) -> list[Value]:
+        """The outputs of a convolution along a spatial axis, one by one.
+
+        By a split and not by cropping layers: OpenVINO moves its transpositions past it.
+        """
+        if count == 1:
+            return [x]
+        parts = keras.ops.split(x, count, axis=self._place(axis))
+        self.names.give(parts[0], f"{name}_split")
+        return list(parts)
+
+    def concatenated(
+        self, parts: Sequence[Value], axis: int, name: str, last: bool, key: Hashable = ()
+    ) -> Value:
+        """Parts of an image put together along a spatial axis; under its name if that is all."""
+        label = name if last else self.names.reserve(f"{name}_join_{axis}")
+        role = ("join", axis, key)
+        return self.layer(keras.layers.Concatenate, role, name=label, axis=self._place(axis))(parts)
+
+    def _place(self, axis: int) -> int:
+        """A spatial axis in the Keras tensor."""
+        return axis + (2 if self.layout == "channels_first" else 1)
+
+    def layer(self, kind: Any, role: Hashable, **config: Any) -> keras.Layer:
+        """A layer of this segment; the same one wherever the segment is repeated."""
+        key = self._key(kind, role, config)
+        if key not in self.made:
+            self.made[key] = kind(dtype=self.policy, trainable=self.trainable, **config)
+        return self.made[key]
+
+    def _key(self, kind: Any, role: Hashable, config: Mapping[str, Any]) -> Hashable:
+        """What a layer of this segment is, but for its name and its weights."""
+        settings = frozenset((k, v) for k, v in config.items() if k != "name")
+        return self.key, role, kind, settings
+
+    def convolution(
+        self, x: Value, operator: Operator, name: str, activation: Activation, role: Hashable
+    ) -> Value:
+        """One convolution, with the padding it needs."""
+        geometry, kernel = operator.geometry, operator.kernel
+        rank = len(geometry.axes)
+        common: dict[str, Any] = {
+            "name": name,
+            "activation": activation,
+            "use_bias": geometry.biased,
+        }
+        if operator.ones is not None and geometry.vector:
+            operator = constant_ones(operator)
+            geometry, common["use_bias"] = operator.geometry, True
+        if operator.ones is not None:
+            value = pad_value(operator, largest(self.compute_dtype))
+            if value is None:
+                x = self._with_ones(x, geometry, name)
+                operator = homogeneous(operator)
+            else:
+                x = self._padded_with(x, geometry, value, name)
+                operator = unpadded(operator, value)
+                common["use_bias"] = True
+            geometry, kernel = operator.geometry, operator.kernel
+        if geometry.vector:
+            return self._vector(x, operator, common, role)
+        if any(axis.upsampling > 1 for axis in geometry.axes):
+            return self._transposed(x, operator, common, role)
+        if rank == 0:
+            return self.weighted(
+                keras.layers.Dense,
+                role,
+                x,
+                {"kernel": kernel, "bias": operator.bias},
+                units=geometry.channels[1],
+                **common,
+            )
+        x, padding = self.padded(x, geometry, name)
+        kernel, geometry = written_kernel(kernel, geometry)
+        common |= self.window(geometry, padding)
+        if is_depthwise_layer(geometry):
+            shape = (*geometry.taps, geometry.channels[0], -1)
+            kernel = kernel.reshape(shape)
+            return self.weighted(
+                kind_of("DepthwiseConv", rank),
+                role,
+                x,
+                {"kernel": kernel, "bias": operator.bias},
+                initializers={"kernel": "depthwise_initializer"},
+                depth_multiplier=kernel.shape[-1],
+                **common,
+            )
+        return self.weighted(
+            kind_of("Conv", rank),
+            role,
+            x,
+            {"kernel": kernel, "bias": operator.bias},
+            filters=geometry.channels[1],
+            groups=geometry.groups,
+            **common,
+        )
+
+    def _vector(
+        self, x: Value, operator: Operator, common: dict[str, Any], role: Hashable
+    ) -> Value:
+        """An operator with one output pixel, as a vector: a Dense layer where it sees all."""
+        geometry, name = operator.geometry, common["name"]
+        kernel = on_image(operator)
+        if geometry.groups == 1 and kernel is not None:
+            x = self.layer(
+                keras.layers.Flatten,
+                (role, "flat"),
+                name=self.names.reserve(f"{name}_flat"),
+                data_format=self.layout,
+            )(x)
+            return self.weighted(
+                keras.layers.Dense,
+                role,
+                x,
+                {"kernel": kernel.reshape(-1, geometry.channels[1]), "bias": operator.bias},
+                units=geometry.channels[1],
+                **common,
+            )
+        image = Operator(replace(geometry, vector=False), operator.kernel, operator.bias)
+        x = self.convolution(x, image, self.names.reserve(f"{name}_image"), None, role)
+        activation = common["activation"]
+        flat = name if activation is None else self.names.reserve(f"{name}_flat")
+        x = self.layer(keras.layers.Flatten, (role, "flat"), name=flat, data_format=self.layout)(x)
+        return x if activation is None else self.activated(x, activation, name, role)
+
+    def activated(
+        self, x: Value, activation: Activation, name: str, role: Hashable = None
+    ) -> Value:
+        """An activation in a layer of its own, which takes the name of the call."""
+        return self.layer(
+            keras.layers.Activation, (role, "activation"), name=name, activation=activation
+        )(x)
+
+    def _transposed(
+        self, x: Value, operator: Operator, common: dict[str, Any], role: Hashable
+    ) -> Value:
+        """An upsampling operator: a transposed convolution, padded as Keras can say it."""
+        padding = transposed_padding(operator.geometry)
+        if padding is None:
+            return self.transposed_whole(x, operator, common, role)
+        return self._transposed_layer(x, operator, role, **padding, **common)
+
+    def transposed_whole(
+        self, x: Value, operator: Operator, common: dict[str, Any], role: Hashable
+    ) -> Value:
+        """An upsampling operator, cut from all that a transposed convolution can give."""
+        axes, name = operator.geometry.axes, common["name"]
+        # The full result, L(n - 1) + span samples, starts span - 1 - lo before ours does.
+        pads = [(_input_padding(a, 0), _input_padding(a, 1)) for a in axes]
+        x = self.pad_and_crop(x, [a.crop for a in axes], pads, name)
+        crops = [
+            (
+                a.span - 1 - a.pad[0] + a.upsampling * pad[0],
+                a.span - 1 - a.pad[1] + a.upsampling * pad[1],
+            )
+            for a, pad in zip(axes, pads, strict=True)
+        ]
+        short = any(a.span < a.upsampling for a in axes)
+        full: dict[str, Any] = {
+            "padding": "valid",
+            "output_padding": (0,) * len(axes) if short else None,
+        }
+        if not any(map(any, crops)):
+            return self._transposed_layer(x, operator, role, **full, **common)
+        activation = common["activation"]
+        common = {**common, "activation": None, "name": self.names.reserve(f"{name}_full")}
+        x = self._transposed_layer(x, operator, role, **full, **common)
+        last = name if activation is None else self.names.reserve(f"{name}_crop")
+        x = self._cropped(x, crops, last)
+        if activation is None:
+            return x
+        return self.activated(x, activation, name, role)
+
+    def _transposed_layer(
+        self, x: Value, operator: Operator, role: Hashable, **config: Any
+    ) -> Value:
+        rank = len(operator.geometry.axes)
+        kernel, _ = written_kernel(operator.kernel, operator.geometry)
+        kernel = np.flip(kernel, axis=tuple(range(rank))).swapaxes(-1, -2)
+        return self.weighted(
+            kind_of("Conv", rank, "Transpose"),
+            role,
+            x,
+            {"kernel": kernel, "bias": operator.bias},
+            filters=operator.geometry.channels[1],
+            kernel_size=kernel.shape[:rank],
+            strides=tuple(a.upsampling for a in operator.geometry.axes),
+            data_format=self.layout,
+            **config,
+        )
+
+    def window(self, geometry: Geometry, padding: str) -> dict[str, Any]:
+        """What a layer is told of its kernel."""
+        strides = tuple(axis.stride for axis in geometry.axes)
+        if padding == "valid" and not geometry.is_depthwise:
+            # OpenVINO 2026.4 computes columns of one pixel wrongly, in bfloat16, with a stride;
+            # a depthwise layer needs equal strides.
+            cut = keras_padding(geometry) is None
+            strides = tuple(
+                1 if _is_one_window(axis, cut) else axis.stride for axis in geometry.axes
+            )
+        return {
+            "kernel_size": geometry.taps,
+            "strides": strides,
+            "dilation_rate": tuple(axis.dilation for axis in geometry.axes),
+            "padding": padding,
+            "data_format": self.layout,
+        }
+
+    def weighted(
+        self,
+        kind: Any,
+        role: Hashable,
+        x: Value,
+        weights: Mapping[str, np.ndarray],
+        initializers: Mapping[str, str] | None = None,
+        **config: Any,
+    ) -> Value:
+        """Call a layer whose variables start as `weights`, at no second copy."""
+        if isinstance(self.key, tuple):  # not an object of its own: other segments may share it
+            digests = (hashlib.sha256(w.tobytes()).digest() for w in weights.values())
+            role = (role, *digests)
+        known = self.made.get(self._key(kind, role, config))
+        if known is not None:
+            return known(x)
+        layer: Any = self.layer(kind, role, **config)
+        attributes = {
+            name: (initializers or {}).get(name, f"{name}_initializer") for name in weights
+        }
+        usual = {attribute: getattr(layer, attribute) for attribute in attributes.values()}
+        for name, attribute in attributes.items():
+            setattr(layer, attribute, _start_as(weights[name]))
+        value = layer(x)
+        for attribute, initializer in usual.items():
+            setattr(layer, attribute, initializer)
+        return value
+
+    def padded(self, x: Value, geometry: Geometry, name: str) -> tuple[Value, str]:
+        """`x` with the padding that no `padding=` says, and the one to give the layer."""
+        padding = keras_padding(geometry)
+        if padding is not None:
+            return x, padding
+        crops = [axis.crop for axis in geometry.axes]
+        pads = [axis.pad for axis in geometry.axes]
+        return self.pad_and_crop(x, crops, pads, name), "valid"
+
+    def pad_and_crop(
+        self, x: Value, crops: Sequence[Pair], pads: Sequence[Pair], name: str
+    ) -> Value:
+        """`x` cropped, then padded with zeros."""
+        if any(map(any, crops)):
+            x = self._cropped(x, crops, self.names.reserve(f"{name}_crop"))
+        if any(map(any, pads)):
+            label = self.names.reserve(f"{name}_pad")
+            kind = kind_of("ZeroPadding", len(pads))
+            x = kind(_keras_pairs(pads), data_format=self.layout, name=label, dtype=self.policy)(x)
+        return x
+
+    def _cropped(self, x: Value, crops: Sequence[Pair], name: str) -> Value:
+        if len(crops) > 1:
+            return kind_of("Cropping", len(crops))(
+                tuple(crops), data_format=self.layout, name=name, dtype=self.policy
+            )(x)
+        if self.layout == "channels_last":
+            return keras.layers.Cropping1D(crops[0], name=name, dtype=self.policy)(x)
+        # Cropping1D knows channels_last alone.
+        (low, high) = crops[0]
+        return self.names.give_exactly(x[:, :, low : -high or None], name)
+
+    def _with_ones(self, x: Value, geometry: Geometry, name: str) -> Value:
+        """`x` with an image of ones after each group of channels."""
+        axis = 1 if self.layout == "channels_first" else len(geometry.axes) + 1
+        place = [slice(None)] * (len(geometry.axes) + 2)
+        groups, width = geometry.groups, geometry.channels[0] // geometry.groups
+        place[axis] = slice(0, 1)
+        named = self.names.give
+        ones = named(keras.ops.ones_like(named(x[tuple(place)], f"{name}_one")), f"{name}_ones")
+        parts = []
+        for group in range(groups):
+            place[axis] = slice(group * width, (group + 1) * width)
+            block = named(x[tuple(place)], f"{name}_group") if groups > 1 else x
+            parts += [block, ones]
+        return named(keras.ops.concatenate(parts, axis=axis), f"{name}_with_ones")
+
+    def _padded_with(self, x: Value, geometry: Geometry, value: float, name: str) -> Value:
+        """`x` cropped, then padded with a value other than zero."""
+        if x.dtype != self.compute_dtype:  # the value must not be rounded to the input's dtype
+            x = self.names.give(keras.ops.cast(x, self.compute_dtype), f"{name}_cast")
+        x = self.pad_and_crop(
+            x, [a.crop for a in geometry.axes], [(0, 0)] * len(geometry.axes), name
+        )
+        pads = [a.pad for a in geometry.axes]
+        around = (
+            [(0, 0), (0, 0), *pads] if self.layout == "channels_first" else [(0, 0), *pads, (0, 0)]
+        )
+        return self.names.give(keras.ops.pad(x, around, constant_values=value), f"{name}_pad")
+
+
+def kind_of(family: str, rank: int, end: str = "") -> Any:
+    """The layer class of a family for images of `rank` axes."""
+    return getattr(keras.layers, f"{family}{rank}D{end}")
+
+
+def _input_padding(axis: Axis, side: int) -> int:
+    """Samples of zeros to put before a transposed convolution that must give more than it has."""
+    return max(0, -(-(axis.pad[side] - axis.span + 1) // axis.upsampling))
+
+
+def _is_one_window(axis: Axis, cut: bool) -> bool:
+    """Whether a window fills the axis, `cut` to what is read or not, so that no stride is left."""
+    if axis.extent is None or (any(axis.crop) and not cut):
+        return False
+    return axis.extent + sum(axis.pad) == axis.span
+
+
+def _keras_pairs(pairs: Sequence[Pair]) -> Any:
+    return tuple(pairs) if len(pairs) > 1 else pairs[0]
+
+
+def _start_as(values: np.ndarray) -> Any:
+    """An initializer that gives a new variable its values."""
+
+    def initializer(shape: Any, dtype: Any = None) -> Any:
+        assert tuple(shape) == values.shape, f"variable {shape}, weights {values.shape}"
+        return keras.ops.convert_to_tensor(values.astype(dtype or values.dtype), dtype=dtype)
+
+    return initializer

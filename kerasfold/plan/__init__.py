@@ -1,0 +1,1 @@
+"""Which tensors of an affine program to materialise, and how."""

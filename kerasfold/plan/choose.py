@@ -1,0 +1,141 @@
+"""Affine program -> the tensors to materialise, each in a form. Sizes only, but for forms that ask.
+
+A plan is a set of materialised nodes. Materialising every call's output is the original model;
+materialising the sinks alone collapses everything. `plan` looks for the cheapest set under an
+objective, by one of the `METHODS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from kerasfold.algebra.axis import Refused
+from kerasfold.cost import UNTIMED, Cost, objective_of
+from kerasfold.errors import FoldError
+from kerasfold.forms.convolved import Convolved
+from kerasfold.forms.form import AnyForm
+from kerasfold.forms.joined import Joined, sibling
+from kerasfold.forms.kept import Kept
+from kerasfold.forms.known import Known
+from kerasfold.lift.program import Node
+from kerasfold.lift.regions import Regions
+from kerasfold.plan.methods import METHODS
+from kerasfold.plan.search import Forms, Search, Without, total
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Plan:
+    """A form for each materialised node, in the order of the program.
+
+    Attributes:
+        forms: by node.
+        apart: for each materialised node that no one outside the affine part needs, why it is
+            not merged into what reads it.
+        cost: of all forms.
+        original: cost of the same calls, kept as they are.
+    """
+
+    forms: Mapping[int, AnyForm]
+    apart: Mapping[int, str]
+    cost: Cost
+    original: Cost
+
+
+def plan(
+    regions: Regions,
+    objective: str = "latency",
+    materialise: Collection[int] | None = None,
+    pinned: Collection[int] = (),
+    method: str = "auto",
+) -> Plan:
+    """Choose the tensors to materialise.
+
+    Args:
+        regions: the lifted model.
+        objective: a key of `OBJECTIVES`, of those that need no stopwatch.
+        materialise: exactly these nodes, besides the sinks, instead of a search.
+        pinned: nodes that must be materialised, and where they are one call, by that call.
+        method: a key of `METHODS`.
+
+    Raises:
+        FoldError: an unknown objective or method, or a set in `materialise` that has no exact
+            plan.
+    """
+    aim = objective_of(objective)
+    if aim.is_timed:
+        raise FoldError(
+            f"objective {objective!r} times ways to compute a model on a runtime, and needs them "
+            f"built: call fold(model, objective={objective!r}, runtime=...), or choose one of "
+            f"{', '.join(map(repr, UNTIMED))}"
+        )
+    search = Search(regions, aim.key, frozenset(pinned))
+    if method not in METHODS:
+        raise FoldError(f"unknown method {method!r}: choose one of {', '.join(map(repr, METHODS))}")
+    if materialise is not None:
+        return assembled(search, lambda part: search.forced(part, frozenset(materialise)))
+    found = assembled(search, lambda part: METHODS[method](search, part))
+    return joined(search, found) if aim.joins else found
+
+
+def original_plan(regions: Regions) -> Plan:
+    """The plan that keeps every call as it is."""
+    known = Known(regions)
+    forms = {index: Kept.of(known, index) for index in sorted(regions.lifted)}
+    cost = total(forms.values())
+    return Plan(forms, {}, cost, cost)
+
+
+def assembled(search: Search, choose: Callable[[Sequence[Node]], Forms]) -> Plan:
+    """The plan of the forms chosen for each component."""
+    forms: Forms = {}
+    apart: dict[int, str] = {}
+    original = Cost()
+    for component in search.regions.components():
+        original += total(search.original(component).values())
+        chosen = choose(component)
+        forms |= chosen
+        apart |= _why_apart(search, component, chosen)
+    return Plan(dict(sorted(forms.items())), apart, total(forms.values()), original)
+
+
+def joined(search: Search, plan: Plan) -> Plan:
+    """The plan with siblings that read one tensor as one convolution, where that is cheaper."""
+    groups: dict[Hashable, list[Convolved]] = {}
+    for form in plan.forms.values():
+        found = sibling(search.known, form)
+        if found is not None:
+            groups.setdefault(found[0], []).append(found[1])
+    forms = dict(plan.forms)
+    for siblings in (group for group in groups.values() if len(group) > 1):
+        slices = Joined.together(search.known, siblings)
+        if slices is None:
+            continue
+        apart = {form.node: plan.forms[form.node] for form in siblings}
+        together: Forms = {form.node: form for form in slices}
+        if search.total(together) < search.total(apart):
+            forms |= together
+    return replace(plan, forms=forms, cost=total(forms.values()))
+
+
+def _why_apart(
+    search: Search, component: Sequence[Node], chosen: Mapping[int, AnyForm]
+) -> dict[int, str]:
+    """For each optional node that stays: the refusal, or that merging it does not pay."""
+    reasons: dict[int, str] = {}
+    required = search.required(component)
+    for form in chosen.values():
+        for read in form.reads:
+            if read not in chosen or read in reasons or read in required:
+                continue
+            reasons[read] = _reason(search.form(form.node, Without(chosen, {read})))
+    return reasons
+
+
+def _reason(merged: AnyForm | Refused) -> str:
+    """Why two steps stay two, given what merging them would be."""
+    if isinstance(merged, Refused):
+        return merged.reason
+    if merged.refusal:
+        return f"{merged.refusal} (what is exact there does not pay under this objective)"
+    return "merging it into what follows does not pay under this objective"

@@ -1,0 +1,247 @@
+"""The ways to look for the tensors to materialise, from sizes alone.
+
+- 'chain': the shortest path over its tensors where a component is a chain;
+- 'beam': a beam search over decisions, and 'exact', the same with no way left out;
+- 'descent': drops one tensor, or all operands of a sum, at a time;
+- 'auto': whichever of them suits the size of the component.
+
+Each starts from the original, so that none does worse. A method is a function of a `Search` and
+a component, and a row of `METHODS`.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from kerasfold.algebra.axis import Refused
+from kerasfold.cost import Cost
+from kerasfold.errors import FoldError
+from kerasfold.forms.form import AnyForm, Form
+from kerasfold.lift.program import Node
+from kerasfold.plan.search import Forms, Search, Without
+
+EXHAUSTED = 14  # undecided tensors up to which every way to decide is kept
+BEAMED = 64  # undecided tensors up to which some ways are
+WIDTH = 256  # ways kept
+LOOKBACK = 16  # links of a chain merged at once; merged links may merge again
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Way:
+    """One way to have decided on the nodes so far.
+
+    Attributes:
+        cost: of the forms it has.
+        before: the way it goes on from.
+        form: the form of the last node, if that is materialised.
+        pending: nodes that are not materialised and will be read, with all nodes that a
+            reader of them composes.
+    """
+
+    cost: Cost
+    before: _Way | None
+    form: AnyForm | None
+    pending: tuple[tuple[int, frozenset[int]], ...]
+
+
+def auto(search: Search, component: Sequence[Node]) -> Forms:
+    """The cheapest forms found, by what suits the size of the component."""
+    optional = search.optional(component)
+    if not optional:
+        return search.materialised(component)
+    if _is_chain(component, search.required(component)):
+        return chain(search, component)
+    if len(optional) <= EXHAUSTED:
+        return exact(search, component)
+    ways = [descent(search, component)]
+    if len(optional) <= BEAMED:
+        ways.append(beam(search, component))
+    return min(ways, key=search.total)
+
+
+def exact(search: Search, component: Sequence[Node]) -> Forms:
+    """The cheapest forms there are, in exponential time."""
+    return beam(search, component, 2 ** len(search.optional(component)))
+
+
+def beam(search: Search, component: Sequence[Node], width: int = WIDTH) -> Forms:
+    """Decide on one node after another, with the `width` best ways to have decided so far.
+
+    What is still to come depends on the undecided past only through the nodes that it
+    would have to compose: of all ways that leave the same nodes, the cheapest is kept.
+    So this is exact as long as there are no more than `width` ways.
+    """
+    start = search.materialised(component)
+    last_read = {o: node.index for node in component for o in node.operands}
+    known: dict[tuple[int, frozenset[int]], AnyForm | Refused] = {}
+
+    def cheapest(index: int, pending: frozenset[int]) -> AnyForm | Refused:
+        if (index, pending) not in known:
+            known[index, pending] = search.cheapest_form(index, sorted(pending))
+        return known[index, pending]
+
+    def estimate(way: _Way) -> tuple[float, ...]:
+        """Cost if whatever is pending were computed now."""
+        total = way.cost
+        for index, pending in way.pending:
+            form = cheapest(index, pending) if index in start else Refused("")
+            if isinstance(form, Refused):
+                total = sum((start[i].cost for i in pending if i in start), total)
+            else:
+                total += form.cost
+        return search.key(total)
+
+    ways = [_Way(Cost(), None, None, ())]
+    for node in component:
+        index = node.index
+        decided: dict[tuple[tuple[int, frozenset[int]], ...], _Way] = {}
+        for way in ways:
+            pending = dict(way.pending)
+            here = frozenset({index}).union(*(pending.get(o, ()) for o in node.operands))
+            still = [(o, p) for o, p in way.pending if last_read.get(o, index) > index]
+            options = []
+            if index not in search.fixed:
+                options.append(_Way(way.cost, way, None, (*still, (index, here))))
+            if index in start:
+                form = cheapest(index, here)
+                if not isinstance(form, Refused):
+                    options.append(_Way(way.cost + form.cost, way, form, (*still,)))
+            for option in options:
+                rival = decided.get(option.pending)
+                if rival is None or search.key(option.cost) < search.key(rival.cost):
+                    decided[option.pending] = option
+        ways = list(decided.values())
+        if len(ways) > width:  # some for what they will cost at most, some for what they cost
+            careful = heapq.nsmallest(width // 2, ways, key=estimate)
+            hopeful = heapq.nsmallest(width // 2, ways, key=lambda way: search.key(way.cost))
+            # One in which only the insides of calls are pending can always be gone on from.
+            settled = [w for w in ways if all(i not in start for i, _ in w.pending)]
+            settled = heapq.nsmallest(1, settled, key=lambda way: search.key(way.cost))
+            ways = list({id(way): way for way in (*careful, *hopeful, *settled)}.values())
+    best = min(ways, key=lambda way: search.key(way.cost))
+    chosen: Forms = {}
+    step: _Way | None = best
+    while step is not None:
+        if step.form is not None:
+            chosen[step.form.node] = step.form
+        step = step.before
+    return chosen
+
+
+def chain(search: Search, component: Sequence[Node]) -> Forms:
+    """Shortest path over the cut points of a chain, repeated on its own result."""
+    if not _is_chain(component, search.required(component)):
+        raise FoldError("method 'chain' plans chains: choose 'auto' for a graph that branches")
+    chosen = search.materialised(component)
+    while True:
+        path = _shortest(search, sorted(chosen), chosen)
+        if len(path) in (1, len(chosen)):
+            return path
+        chosen = path
+
+
+def _shortest(search: Search, cuts: Sequence[int], known: Mapping[int, AnyForm]) -> Forms:
+    """The cheapest way along a chain that materialises some of `cuts`, the last included.
+
+    Args:
+        search: the run of the planner.
+        cuts: nodes that may be materialised, in order.
+        known: for each of them, its form when all of them are.
+    """
+    # cost, cut before, form: the best way to each prefix of the cuts
+    ways: list[tuple[Cost, int, AnyForm] | None] = [None]
+    for j, end in enumerate(cuts):
+        best: tuple[Cost, int, AnyForm] | None = None
+        for i in range(j, max(-1, j - LOOKBACK), -1):
+            so_far = ways[i]
+            if i and so_far is None:
+                continue
+            step = known[end] if i == j else search.form(end, cuts[max(i - 1, 0) : i])
+            if isinstance(step, Refused):
+                continue  # a longer step may undo what refuses: a cropping, a padding
+            total = step.cost if so_far is None else so_far[0] + step.cost
+            if best is None or search.key(total) < search.key(best[0]):
+                best = (total, i, step)
+        ways.append(best)
+    path: Forms = {}
+    j = len(cuts)
+    while j:
+        way = ways[j]
+        assert way is not None
+        path[way[2].node], j = way[2], way[1]
+    return path
+
+
+def descent(search: Search, component: Sequence[Node]) -> Forms:
+    """Drop tensors while that helps: single ones, and all operands of a sum together."""
+    chosen = search.materialised(component)
+    everything, optional = search.candidates(component), search.optional(component)
+    moves = [frozenset({i}) for i in sorted(optional)]
+    for node in component:
+        if len(node.operands) > 1:
+            group = frozenset(_last_cut(search, o, everything) for o in node.operands) & optional
+            moves.append(group)
+            if node.index in optional:
+                moves.append(group | {node.index})
+    readers: dict[int, set[int]] = {}
+    for index, form in chosen.items():
+        for read in form.reads:
+            readers.setdefault(read, set()).add(index)
+    improved = True
+    while improved:
+        improved = False
+        for move in moves:
+            dropped = move & chosen.keys()
+            if not dropped or dropped != move:
+                continue
+            affected, stack = set(), list(dropped)
+            while stack:
+                for reader in readers.get(stack.pop(), ()):
+                    if reader in dropped:
+                        stack.append(reader)
+                    else:
+                        affected.add(reader)
+            cut = Without(chosen, dropped)
+            trial = {i: search.form(i, cut) for i in affected}
+            if any(isinstance(s, Refused) for s in trial.values()):
+                continue
+            old = {i: chosen[i] for i in affected | dropped}
+            if search.total(trial) < search.total(old):  # type: ignore[arg-type]
+                for index in old:
+                    for read in chosen[index].reads:
+                        readers[read].discard(index)
+                for index in dropped:
+                    del chosen[index]
+                for index, better in trial.items():
+                    assert isinstance(better, Form)
+                    chosen[index] = better
+                    for read in better.reads:
+                        readers.setdefault(read, set()).add(index)
+                improved = True
+    return chosen
+
+
+def _last_cut(search: Search, index: int, everything: frozenset[int]) -> int:
+    while index not in everything and search.nodes[index].operands:
+        index = search.nodes[index].operands[0]
+    return index
+
+
+def _is_chain(component: Sequence[Node], required: frozenset[int]) -> bool:
+    """Whether every node reads one tensor and is read by at most one node."""
+    if any(len(n.operands) != 1 for n in component):
+        return False
+    members = {n.index for n in component}
+    inner = [n.operands[0] for n in component if n.operands[0] in members]
+    return len(inner) == len(set(inner)) == len(component) - 1 and len(required) == 1
+
+
+METHODS: dict[str, Callable[[Search, Sequence[Node]], Forms]] = {
+    "auto": auto,
+    "exact": exact,
+    "chain": chain,
+    "beam": beam,
+    "descent": descent,
+}
