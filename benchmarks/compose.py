@@ -25,7 +25,7 @@ from kerasfold.algebra.axis import Axis
 from kerasfold.algebra.chain import chain, product_cost
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
-from kerasfold.timing import ratio
+from kerasfold.measure.timing import ratio
 
 SIDE = 2048  # of the matrices
 IMAGE = 224

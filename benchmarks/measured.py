@@ -41,9 +41,16 @@ from kerasfold import graph, region
 from kerasfold.cost import OBJECTIVES
 from kerasfold.emit import emit
 from kerasfold.errors import FoldError
+from kerasfold.measure.runtimes import (
+    RUNTIMES,
+    WRONG,
+    check_runtime,
+    deploy,
+    difference,
+    random_inputs,
+)
+from kerasfold.measure.timing import Ratio, paired_seconds, ratio
 from kerasfold.plan.search import Search
-from kerasfold.runtimes import RUNTIMES, WRONG, check_runtime, deploy, difference, random_inputs
-from kerasfold.timing import Ratio, paired_seconds, ratio
 
 L = keras.layers
 GOAL = 0.95

@@ -29,10 +29,10 @@ from scipy.optimize import minimize
 
 from kerasfold import cost
 from kerasfold.lift.regions import lift
+from kerasfold.measure.runtimes import RUNTIMES, deploy, random_inputs
+from kerasfold.measure.timing import paired_seconds
 from kerasfold.plan.choose import original_plan
 from kerasfold.read.graph import read
-from kerasfold.runtimes import RUNTIMES, deploy, random_inputs
-from kerasfold.timing import paired_seconds
 
 CHAIN = 4  # layers in the longer chain, beside the one in both
 LARGEST = 2e8  # multiply-accumulates of the largest layer timed

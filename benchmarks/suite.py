@@ -49,8 +49,15 @@ from rich.table import Table
 
 import kerasfold
 from kerasfold.errors import FoldError
-from kerasfold.runtimes import RUNTIMES, WRONG, check_runtime, deploy, difference, random_inputs
-from kerasfold.timing import SAMPLES_OF_95, paired_seconds, ratio
+from kerasfold.measure.runtimes import (
+    RUNTIMES,
+    WRONG,
+    check_runtime,
+    deploy,
+    difference,
+    random_inputs,
+)
+from kerasfold.measure.timing import SAMPLES_OF_95, paired_seconds, ratio
 
 ORIGINAL, PLAIN, MEASURED = "original", "plain", "measured"
 OBJECTIVES = ("layers", "latency", MEASURED)

@@ -7,6 +7,8 @@ from kerasfold import startup
 
 with startup.for_this_process():
     from kerasfold.algebra.axis import Refused
+    from kerasfold.equivalence.models import assert_equivalent, verify
+    from kerasfold.equivalence.report import EquivalenceReport
     from kerasfold.errors import (
         EquivalenceError,
         FoldError,
@@ -18,7 +20,6 @@ with startup.for_this_process():
     from kerasfold.lift.signal import Signal, concatenate, weighted_sum
     from kerasfold.pipeline import explain, fold, require_linear
     from kerasfold.report import FoldReport
-    from kerasfold.verify import EquivalenceReport, assert_equivalent, verify
 
 __all__ = [
     "EquivalenceError",

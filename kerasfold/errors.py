@@ -1,4 +1,7 @@
-"""What kerasfold raises. All of it is a `FoldError`, which is a `ValueError`."""
+"""What kerasfold raises: each a `FoldError`, which is a `ValueError`.
+
+But for `Refused`, which lift rules and the algebra raise, and which becomes a reason in the report.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,10 @@ class EquivalenceError(FoldError):
 
 class RuntimeUnavailableError(FoldError):
     """A runtime to measure on lacks a package; the message names the extra that brings it."""
+
+
+class UnusableError(FoldError):
+    """A file, or an argument of the command line, that nothing can be done with."""
 
 
 _TERMINAL = re.compile(r"\x1b\[[0-9;]*m")

@@ -12,17 +12,17 @@ from kerasfold.backend import random_state_kept
 from kerasfold.compose import Compose, OutOfRange, fitting, once
 from kerasfold.cost import objective_of
 from kerasfold.emit import copy, emit
+from kerasfold.equivalence.models import verify_fold
 from kerasfold.errors import EquivalenceError, FoldError, NonlinearLayerError
 from kerasfold.forms.kept import Kept
 from kerasfold.lift.regions import Regions, lift
-from kerasfold.measured import Clock, is_no_better, measured_plan
+from kerasfold.measure.measured import Clock, is_no_better, measured_plan
+from kerasfold.measure.runtimes import check_runtime, deploy, random_inputs
 from kerasfold.plan.choose import Plan, original_plan
 from kerasfold.plan.choose import plan as make_plan
 from kerasfold.read.graph import read
 from kerasfold.read.weights import refuse_nonfinite
 from kerasfold.report import FoldReport, report
-from kerasfold.runtimes import check_runtime, deploy, random_inputs
-from kerasfold.verify import verify_fold
 
 LAST = 10.0  # seconds that the whole model may be timed for, whatever its parts took
 

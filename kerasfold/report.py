@@ -11,11 +11,11 @@ import keras
 from rich.console import Console
 from rich.table import Table
 
+from kerasfold.equivalence.report import EquivalenceReport
 from kerasfold.forms.kept import Kept as Original
 from kerasfold.layers.limits import is_free
 from kerasfold.lift.regions import Lifted, Regions
 from kerasfold.plan.choose import Plan
-from kerasfold.verify import EquivalenceReport
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,12 @@ from keras import tree
 
 from kerasfold.algebra.axis import Axis
 from kerasfold.algebra.operator import Operator
+from kerasfold.equivalence.inputs import FREE_SIZES
+from kerasfold.equivalence.models import original_in_precision
 from kerasfold.lift.program import Node, Program
-from kerasfold.lift.regions import lift
+from kerasfold.lift.regions import Regions, lift
 from kerasfold.read.graph import read
 from kerasfold.read.model import interpolates
-from kerasfold.verify import in_precision
 
 __all__ = ["apply", "check_lift", "run"]
 
@@ -175,3 +176,15 @@ def _spread(x: np.ndarray, axes: list[Axis]) -> np.ndarray:
         wide = wide[max(-lo, 0) : len(wide) - max(-hi, 0)]
         x = np.moveaxis(wide, 0, d)
     return x
+
+
+def in_precision(regions: Regions) -> tuple[keras.Model, str]:
+    """The original model in the highest precision that it runs in, and that precision."""
+    inputs = [
+        np.zeros([FREE_SIZES[0] if n is None else n for n in layer.batch_shape[1:]])[None]
+        for layer in regions.graph.input_layers
+    ]
+    emission, dtype = original_in_precision(
+        regions, [tree.pack_sequence_as(regions.graph.inputs, inputs)]
+    )
+    return emission.model, dtype

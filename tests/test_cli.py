@@ -16,8 +16,8 @@ import pytest
 
 import kerasfold
 from kerasfold.cli import main
-from kerasfold.runtimes import RUNTIMES
-from kerasfold.verify import EquivalenceReport
+from kerasfold.equivalence.report import EquivalenceReport
+from kerasfold.measure.runtimes import RUNTIMES
 
 MODULE = """
 import keras

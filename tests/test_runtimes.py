@@ -14,8 +14,15 @@ import pytest
 
 from kerasfold import runtimes
 from kerasfold.errors import FoldError, RuntimeUnavailableError
+from kerasfold.measure.runtimes import (
+    PACKAGES,
+    RUNTIMES,
+    check_runtime,
+    deploy,
+    difference,
+    random_inputs,
+)
 from kerasfold.read.model import input_structure
-from kerasfold.runtimes import PACKAGES, RUNTIMES, check_runtime, deploy, difference, random_inputs
 
 L = keras.layers
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kerasfold import timing
-from kerasfold.timing import Ratio, paired_seconds, ratio
+from kerasfold.measure.timing import Ratio, paired_seconds, ratio
 
 
 class Calls:

@@ -26,13 +26,14 @@ from kerasfold.forms.kept import Kept
 from kerasfold.lift.program import Node
 from kerasfold.lift.regions import Regions
 from kerasfold.measure.parts import part, readers_of
+from kerasfold.measure.runtimes import WRONG, check_runtime, deploy, difference, random_inputs
+from kerasfold.measure.timing import paired_seconds, ratio
 from kerasfold.plan.choose import Plan, assembled
 from kerasfold.plan.methods import auto
 from kerasfold.plan.search import Search, total
-from kerasfold.runtimes import WRONG, check_runtime, deploy, difference, random_inputs
-from kerasfold.timing import paired_seconds, ratio
 
 Way = dict[int, AnyForm]  # forms of one component
+
 
 EVERY = 512  # ways of a component up to which all of them are looked at
 TIMED = 24  # ways of a component that are timed, those of least modelled cost

@@ -31,6 +31,7 @@ from kerasfold.startup import muted_stderr
 WRONG = 0.1  # of the largest output: beyond what any runtime's arithmetic rounds away
 MANY = 10**6  # weights of a model whose conversion is worth cleaning up after
 
+
 Arrays = Sequence[np.ndarray]
 Run = Callable[[], list[np.ndarray]]
 
@@ -247,6 +248,7 @@ RUNTIMES: dict[str, Callable[[keras.Model, Arrays], Run]] = {
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
 }
+
 
 # What a runtime imports beside TensorFlow; the extra of its name installs it.
 PACKAGES = {

@@ -1,0 +1,1 @@
+"""Two models: the same function, and as accurate?"""

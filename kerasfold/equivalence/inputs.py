@@ -1,0 +1,180 @@
+"""Inputs to compare models on, random or given, and running models on them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from kerasfold.backend import device
+from kerasfold.errors import FoldError, words_of
+from kerasfold.read.model import input_structure
+from kerasfold.read.weights import as_array, as_dtype
+
+PROBES = (4, 16)  # random inputs, at least and at most
+PROBED = 200_000  # numbers in all of them, between the two
+FREE_SIZES = (33, 64, 97, 128, 224, 299)  # tried along unknown axes
+
+
+Arrays = list[np.ndarray]
+
+
+def run(model: keras.Model, batches: Iterable[Any]) -> Arrays:
+    """Outputs in flat order, the batches stacked."""
+    parts = []
+    specs = input_structure(model)
+    for batch in batches:
+        flat = zip(tree.flatten(batch), tree.flatten(specs), strict=True)
+        typed = tree.pack_sequence_as(
+            specs, [keras.ops.convert_to_tensor(x, dtype=spec.dtype) for x, spec in flat]
+        )
+        parts.append(
+            [keras.ops.convert_to_numpy(y) for y in tree.flatten(model(typed, training=False))]
+        )
+    same = all(p[i].shape[1:] == parts[0][i].shape[1:] for p in parts for i in range(len(parts[0])))
+    if same:
+        columns = zip(*parts, strict=True)
+        return [np.concatenate([np.atleast_1d(y) for y in column]) for column in columns]
+    # Images of several sizes: one flat row per input.
+    return [
+        np.concatenate([c.reshape(-1) for c in column])[None] for column in zip(*parts, strict=True)
+    ]
+
+
+def run_or_refuse(model: keras.Model, batches: list[Any]) -> Arrays:
+    """The same, of a model that may not run here. Raises `FoldError`."""
+    try:
+        return run(model, batches)
+    except Exception as error:
+        raise FoldError(
+            f"model '{model.name}' does not run on {device()}, where it was to be compared "
+            f"({words_of(error)}): pass verify=False, and compare where it does run"
+        ) from error
+
+
+def probes(model: keras.Model) -> list[Any]:
+    """Random inputs; where the image size is free, of a size that the model takes."""
+    error: Exception | None = None
+    for size in FREE_SIZES:
+        batches = _random(model, size)
+        try:
+            run(model, batches[:1])
+        except Exception as failure:
+            error = failure
+        else:
+            return batches
+        if all(n is not None for x in tree.flatten(input_structure(model)) for n in x.shape[1:]):
+            break
+    assert error is not None
+    raise FoldError(
+        f"model '{model.name}' does not run on random inputs "
+        f"({words_of(error)}): pass verify=False, and "
+        "compare with kerasfold.verify(model, folded, data=...)"
+    ) from error
+
+
+def _random(model: keras.Model, size: int) -> list[Any]:
+    rng = np.random.default_rng(0)
+    fixed = {x.shape[0] for x in tree.flatten(input_structure(model))} - {None}
+    numbers = sum(
+        math.prod(size if n is None else n for n in x.shape[1:])
+        for x in tree.flatten(input_structure(model))
+    )
+    wanted = min(max(PROBED // max(numbers, 1), PROBES[0]), PROBES[1])
+    count = 1 if not fixed else -(-wanted // max(fixed))
+    words = [
+        layer.input_dim
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.Embedding)
+    ]
+
+    def draw(spec: Any) -> np.ndarray:
+        shape = [
+            wanted if n is None and i == 0 else size if n is None else n
+            for i, n in enumerate(spec.shape)
+        ]
+        if "float" in spec.dtype:
+            # Rounded as the model will round it, so that both precisions see one input.
+            return as_array(as_dtype(rng.normal(size=shape), spec.dtype))
+        few = 256 if spec.dtype == "uint8" else 2
+        return rng.integers(0, min(words, default=few), size=shape)
+
+    return [tree.map_structure(draw, input_structure(model)) for _ in range(max(count, 1))]
+
+
+def given(model: keras.Model, data: Any) -> list[Any]:
+    """The user's data as batches that fit the model.
+
+    Raises:
+        FoldError: no data, or data of another structure or shape.
+    """
+    try:
+        batches = list(_batches(model, data))
+    except (TypeError, ValueError) as error:
+        if isinstance(error, FoldError):
+            raise
+        raise FoldError(
+            f"data of type {type(data).__name__} does not fit the inputs of '{model.name}': {error}"
+        ) from error
+    if not batches or any(len(x) == 0 for x in tree.flatten(batches)):
+        raise FoldError("data holds no input")
+    specs = tree.flatten(input_structure(model))
+    for batch in batches:
+        for x, spec in zip(tree.flatten(batch), specs, strict=True):
+            fits = len(x.shape) == len(spec.shape) and all(
+                n is None or n == m for n, m in zip(spec.shape[1:], x.shape[1:], strict=True)
+            )
+            if not fits:
+                raise FoldError(
+                    f"data of shape {tuple(x.shape)} does not fit input '{spec.name}' of shape "
+                    f"{tuple(spec.shape)}"
+                )
+    return [
+        tree.map_structure(lambda x, spec: as_dtype(x, spec.dtype), batch, input_structure(model))
+        for batch in batches
+    ]
+
+
+def _batches(model: keras.Model, data: Any) -> Iterator[Any]:
+    """Inputs of the model, batch by batch, whatever `data` is."""
+    specs = input_structure(model)
+    if keras.ops.is_tensor(data):
+        data = keras.ops.convert_to_numpy(data)
+    if isinstance(data, (str, bytes, int, float)):
+        raise FoldError(f"data of type {type(data).__name__}: pass arrays, or batches of them")
+    flat = tree.flatten(data) if isinstance(data, (Mapping, list, tuple, np.ndarray)) else []
+    if flat and all(hasattr(x, "shape") for x in flat):
+        arrays = _arrays(specs, data)
+        for start in range(0, len(arrays[0]), 32):
+            yield tree.pack_sequence_as(specs, [x[start : start + 32] for x in arrays])
+        return
+    indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__")
+    for item in (data[i] for i in range(len(data))) if indexed else data:
+        x = item[0] if isinstance(item, tuple) else item
+        arrays = [keras.ops.convert_to_numpy(v) for v in _arrays(specs, x)]
+        yield tree.pack_sequence_as(specs, arrays)
+
+
+def _arrays(specs: Any, data: Any) -> list[Any]:
+    """One array for each input, in the model's order: of a mapping, those of their names."""
+    inputs = tree.flatten(specs)
+    if isinstance(data, Mapping):
+        names = list(specs) if isinstance(specs, Mapping) else [spec.name for spec in inputs]
+        missing = [name for name in names if name not in data]
+        if missing:
+            raise FoldError(
+                f"data has no array for input(s) {missing}. Received: {sorted(map(str, data))}"
+            )
+        chosen = {name: data[name] for name in names}
+        data = chosen if isinstance(specs, Mapping) else list(chosen.values())
+    arrays = tree.flatten(data)
+    if len(arrays) != len(inputs):
+        raise FoldError(f"data holds {len(arrays)} array(s), the model takes {len(inputs)}")
+    lengths = {spec.name: len(x) for spec, x in zip(inputs, arrays, strict=True)}
+    if len(set(lengths.values())) > 1:
+        raise FoldError(f"data holds arrays of different lengths: {lengths}")
+    return arrays

@@ -1,0 +1,169 @@
+"""Two models, or a fold and its original, and the float64 copies that are the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerasfold.compose import Compose
+from kerasfold.emit import Emission, copy, emit
+from kerasfold.equivalence.bounds import (
+    EXACT,
+    SINGLE,
+    largest_error,
+    noise_bound,
+    spread_of,
+    stored_eps,
+)
+from kerasfold.equivalence.compare import compare
+from kerasfold.equivalence.inputs import Arrays, given, probes, run
+from kerasfold.equivalence.report import EquivalenceReport
+from kerasfold.errors import FoldError, UnsupportedModelError
+from kerasfold.forms.form import AnyForm
+from kerasfold.lift.regions import Regions, lift
+from kerasfold.read.graph import read
+
+
+def verify(a: keras.Model, b: keras.Model, data: Any = None) -> EquivalenceReport:
+    """Compare two models: the same function, and is `b` as accurate as `a`?
+
+    Never raises on a mere difference.
+
+    Args:
+        a: the reference.
+        b: the model that should compute the same.
+        data: optional inputs in place of random ones: an array (n, ...), a structure of
+            arrays as the model takes it or by input names, or batches of them
+            (`tf.data.Dataset`, `keras.utils.PyDataset`, an iterator), of which `(x, y)` pairs
+            give `x`.
+
+    Returns:
+        An `EquivalenceReport`.
+
+    Raises:
+        FoldError: models whose inputs or outputs differ in number or shape, or data that does
+            not fit them.
+    """
+    for model in (a, b):
+        if not isinstance(model, keras.Model):
+            raise FoldError(f"verify() compares keras.Model values. Received: {type(model)}")
+    _refuse_other_signature(a, b)
+    first, second = _in_float64(a), _in_float64(b)
+    batches = given(a, data) if data is not None else probes(a)
+
+    def bound(truth: Arrays, dtype: str, unit: float) -> list[float]:
+        return noise_bound(
+            [(copy, max(stored_eps(m), unit)) for m, copy in ((a, first), (b, second))], batches
+        )
+
+    report = compare(a, b, first, second, batches, bound)
+    return _with_agreement(report, a, b, batches) if data is not None else report
+
+
+def assert_equivalent(a: keras.Model, b: keras.Model, data: Any = None) -> None:
+    """Raise AssertionError, with the report, unless `verify(a, b, data)` holds."""
+    report = verify(a, b, data)
+    if not report.equivalent:
+        raise AssertionError(str(report))
+
+
+def verify_fold(
+    regions: Regions,
+    forms: Mapping[int, AnyForm],
+    compose: Compose,
+    original: keras.Model,
+    folded: keras.Model,
+) -> EquivalenceReport:
+    """Compare a fold that still holds its unrounded weights with its original."""
+    batches = probes(original)
+    first, dtype = original_in_precision(regions, batches[:1])
+    second = emit(regions, forms, compose, dtype=dtype)
+
+    def bound(truth: Arrays, dtype: str, unit: float) -> list[float]:
+        if dtype == "float64" and not unit:
+            return [EXACT * spread_of(t) for t in truth]
+        eps = max(unit, SINGLE)
+        return noise_bound([(first.model, eps), (second.model, eps)], batches)
+
+    report = compare(original, folded, first.model, second.model, batches, bound)
+    if not report.equivalent:
+        culprit = _first_difference(first, second, batches[0], regions)
+        report = replace(report, reason=f"{report.reason}; {culprit}")
+    return report
+
+
+def original_in_precision(regions: Regions, batches: list[Any]) -> tuple[Emission, str]:
+    """The original model in the highest precision that it runs in, and that precision."""
+    for dtype in ("float64", "float32"):
+        emission = copy(regions, dtype)
+        try:
+            run(emission.model, batches)
+        except Exception:  # such as AveragePooling3D, which TensorFlow's CPU has not in float64
+            if dtype == "float32":
+                raise
+        else:
+            return emission, dtype
+    raise AssertionError("unreachable")
+
+
+def _in_float64(model: keras.Model) -> keras.Model:
+    """A float64 copy, or the model itself where it cannot be read as a graph."""
+    try:
+        regions = lift(read(model))
+        return copy(regions, "float64").model
+    except FoldError:
+        return model
+
+
+def _with_agreement(
+    report: EquivalenceReport, a: keras.Model, b: keras.Model, batches: list[Any]
+) -> EquivalenceReport:
+    scores = [
+        (x, y)
+        for x, y in zip(run(a, batches), run(b, batches), strict=True)
+        if x.ndim == 2 and x.shape[-1] > 1
+    ]
+    if not scores:
+        return report
+    same = [np.mean(x.argmax(-1) == y.argmax(-1)) for x, y in scores]
+    return replace(report, agreement=float(min(same)))
+
+
+def _refuse_other_signature(a: keras.Model, b: keras.Model) -> None:
+    for model in (a, b):
+        if not getattr(model, "inputs", None):
+            raise UnsupportedModelError(
+                f"model '{model.name}' of class {type(model).__name__} has no symbolic inputs: "
+                "verify() compares functional and Sequential models"
+            )
+    for what in ("inputs", "outputs"):
+        shapes = [[tuple(x.shape[1:]) for x in getattr(model, what)] for model in (a, b)]
+        if shapes[0] != shapes[1]:
+            raise FoldError(
+                f"models '{a.name}' and '{b.name}' have {what} of different shapes: "
+                f"{shapes[0]} and {shapes[1]}"
+            )
+
+
+def _first_difference(first: Emission, second: Emission, batch: Any, regions: Regions) -> str:
+    """The first tensor, in the order of the calls, that both models make and that differs."""
+    shared = [
+        (call, t)
+        for call in regions.graph.calls
+        for t in call.outputs
+        if t.index in first.tensors and t.index in second.tensors
+    ]
+    if not shared:
+        return "no tensor between input and output is common to both models"
+    values = []
+    for emission in (first, second):
+        probe = keras.Model(emission.model.input, [emission.tensors[t.index] for _, t in shared])
+        values.append(run(probe, [batch]))
+    for (call, _), x, y in zip(shared, *values, strict=True):
+        if x.dtype.kind == "f" and largest_error(y, x) > 1e-9 * (spread_of(x) or 1.0):
+            return f"the first tensor that differs is that of layer '{call.name}'"
+    return "no tensor between input and output differs on its own"

@@ -1,0 +1,226 @@
+"""Model files: loaded with safe mode on, nothing in them is run; written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import logging
+import os
+import re
+import stat
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerasfold.errors import UnusableError, words_of
+from kerasfold.read.model import input_structure
+
+KERAS, HDF5 = (".keras",), (".h5", ".hdf5")
+
+
+def check_input(name: str) -> None:
+    """Refuse what is no model file. Raises `UnusableError`."""
+    check_file(name, KERAS + HDF5)
+
+
+def check_file(name: str, extensions: Sequence[str]) -> None:
+    """Refuse what is no file with content and one of some extensions. Raises `UnusableError`."""
+    path = Path(name)
+    if path.is_dir():
+        raise UnusableError(f"{name} is a directory, not a file")
+    if not path.exists():
+        raise UnusableError(f"{name} does not exist")
+    _check_extension(name, extensions)
+    if not path.stat().st_size:
+        raise UnusableError(f"{name} is empty")
+
+
+def _check_extension(name: str, extensions: Sequence[str]) -> None:
+    if not name.endswith(tuple(extensions)):
+        raise UnusableError(f"{name} has an unknown extension: expected {' or '.join(extensions)}")
+
+
+def checked_output(name: str) -> Path:
+    """Where the output goes, links followed."""
+    path = Path(name).resolve()
+    if path.is_dir():
+        raise UnusableError(f"output {name} is a directory, not a file")
+    _check_extension(name, KERAS + HDF5)
+    if not path.parent.is_dir():
+        raise UnusableError(f"output folder {path.parent} does not exist")
+    return path
+
+
+@contextlib.contextmanager
+def _no_advice() -> Iterator[None]:
+    """Silence what Keras advises on how to write models and which format to save them in."""
+    logger = logging.getLogger("absl")
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = before
+
+
+def load(name: str, custom: dict[str, type]) -> keras.Model:
+    """Load a model; nothing in its file is run."""
+    _refuse_code(name, _config(name))
+    try:
+        with _no_advice():
+            model = keras.saving.load_model(
+                name, custom_objects=custom, compile=False, safe_mode=True
+            )
+    except Exception as error:
+        unknown = _UNKNOWN.search(str(error))
+        if unknown is not None:
+            raise UnusableError(
+                f"{name} uses '{unknown[1]}', which Keras does not know: pass --import MODULE, the "
+                "module that defines it"
+            ) from error
+        raise UnusableError(f"{name} cannot be loaded ({words_of(error)})") from error
+    if not isinstance(model, keras.Model):
+        raise UnusableError(f"{name} holds a {type(model).__name__}, not a model")
+    return model
+
+
+# What Keras says of a class or function it does not know: .keras files, HDF5 files, names.
+_UNKNOWN = re.compile(
+    r"(?:Could not locate (?:class|function)|Unknown \w+:|"
+    r"Could not interpret \w+(?: function)? identifier:) '?([^'\s.]+)"
+)
+
+
+def _config(name: str) -> Any:
+    """The configuration in a model file, as plain values."""
+    try:
+        text = _archived_config(name) if name.endswith(KERAS) else _hdf5_config(name)
+        return json.loads(text)
+    except OSError as error:
+        raise UnusableError(f"{name} cannot be read ({words_of(error)})") from error
+    except (ValueError, RecursionError) as error:
+        raise UnusableError(f"{name} is damaged: its configuration is not JSON") from error
+
+
+def _archived_config(name: str) -> bytes:
+    if not zipfile.is_zipfile(name):
+        raise UnusableError(f"{name} is damaged, or not a .keras file: it is no zip archive")
+    try:
+        with zipfile.ZipFile(name) as archive:
+            return archive.read("config.json")
+    except KeyError as error:
+        raise UnusableError(f"{name} is no Keras model: the archive has no config.json") from error
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise UnusableError(f"{name} is damaged ({words_of(error)})") from error
+
+
+def _hdf5_config(name: str) -> str | bytes:
+    h5py: Any = importlib.import_module("h5py")
+    if not h5py.is_hdf5(name):
+        raise UnusableError(f"{name} is damaged, or not an HDF5 file")
+    with h5py.File(name, "r") as file:
+        config = file.attrs.get("model_config")
+    if not isinstance(config, (str, bytes)):
+        raise UnusableError(
+            f"{name} holds no model, only weights or other data: save the whole model with "
+            "model.save()"
+        )
+    return config
+
+
+def _refuse_code(name: str, config: Any) -> None:
+    """Refuse a configuration that holds Python code or leads to a program on disk."""
+    stack = [config]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, list):
+            stack.extend(value)
+        if not isinstance(value, dict):
+            continue
+        stack.extend(value.values())
+        kind, inner = value.get("class_name"), value.get("config")
+        of_layer = inner.get("name") if isinstance(inner, dict) else None
+        code = (
+            kind == "Lambda" and isinstance(inner, dict) and isinstance(inner.get("function"), list)
+        )
+        if kind in ("__lambda__", "TFSMLayer") or code:
+            what = f"layer '{of_layer}'" if of_layer else "a Lambda layer"
+            raise UnusableError(
+                f"{name} holds code in {what}, which is not run: build the model without it, from "
+                "layers or from functions registered with Keras"
+            )
+
+
+def read_data(name: str, model: keras.Model) -> Any:
+    """Arrays of an .npz file, in the structure that the model takes."""
+    try:
+        with np.load(name, allow_pickle=False) as file:
+            arrays = dict(file) if hasattr(file, "files") else {}
+    except Exception as error:
+        raise UnusableError(f"{name} cannot be read as an .npz file ({words_of(error)})") from error
+    specs = keras.tree.flatten(input_structure(model))
+    names = [spec.name for spec in specs]
+    if len(arrays) == len(specs) == 1:
+        arrays = dict(zip(names, arrays.values(), strict=True))
+    if sorted(arrays) != sorted(names):
+        raise UnusableError(
+            f"{name} holds arrays {sorted(arrays)}: expected one for each input, {sorted(names)}"
+        )
+    counts = {len(array) if array.ndim else 0 for array in arrays.values()}
+    if len(counts) != 1 or 0 in counts:
+        raise UnusableError(f"{name} needs the same number of samples in each array, at least one")
+    for spec in specs:
+        array = arrays[spec.name]
+        if array.dtype.kind not in "fiub" or not _fits(array.shape, spec.shape):
+            raise UnusableError(
+                f"{name}: input '{spec.name}' takes {spec.dtype} of shape {tuple(spec.shape)}. "
+                f"Received: {array.dtype} of shape {array.shape}"
+            )
+    return keras.tree.pack_sequence_as(input_structure(model), [arrays[key] for key in names])
+
+
+def _fits(shape: Sequence[int], wanted: Sequence[int | None]) -> bool:
+    return len(shape) == len(wanted) and all(
+        n is None or n == m for m, n in zip(shape[1:], wanted[1:], strict=True)
+    )
+
+
+def save(model: keras.Model, target: Path, custom: dict[str, type]) -> None:
+    """Write a model next to its target, read it back, then put it in place at once."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=".kerasfold-", dir=target.parent) as folder:
+            written = Path(folder, target.name)
+            with _no_advice():
+                model.save(written)
+            _check_written(model, written, custom)
+            if target.exists():
+                written.chmod(stat.S_IMODE(target.stat().st_mode))
+            os.replace(written, target)
+    except UnusableError:
+        raise
+    except Exception as error:
+        raise UnusableError(f"cannot write {target} ({words_of(error)})") from error
+
+
+def _check_written(model: keras.Model, written: Path, custom: dict[str, type]) -> None:
+    """Refuse a file that gives another model: HDF5 files cannot hold the calls of `keras.ops`."""
+    try:
+        with _no_advice():
+            stored = keras.saving.load_model(written, custom_objects=custom, compile=False)
+    except Exception as error:
+        raise UnusableError(
+            f"the folded model cannot be stored as {written.suffix} ({words_of(error)})"
+            + ("" if written.suffix in KERAS else ": write a .keras file instead")
+        ) from error
+    pairs = zip(model.get_weights(), stored.get_weights(), strict=True)
+    if not all(np.array_equal(x, y) for x, y in pairs):
+        raise ValueError("the stored weights are not those of the folded model")
