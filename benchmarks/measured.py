@@ -37,10 +37,10 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 from rich.table import Table
 
 import kerasfold
-from kerasfold import graph, region
 from kerasfold.cost import OBJECTIVES
 from kerasfold.emit import emit
 from kerasfold.errors import FoldError
+from kerasfold.lift.regions import lift
 from kerasfold.measure.runtimes import (
     RUNTIMES,
     WRONG,
@@ -51,6 +51,7 @@ from kerasfold.measure.runtimes import (
 )
 from kerasfold.measure.timing import Ratio, paired_seconds, ratio
 from kerasfold.plan.search import Search
+from kerasfold.read.graph import read
 
 L = keras.layers
 GOAL = 0.95
@@ -80,7 +81,7 @@ GRAPHS: dict[str, Callable[[], keras.Model]] = {
 
 def plans(model: keras.Model) -> list[keras.Model]:
     """A model for each plan of the only component of a model."""
-    regions = region.lift(graph.read(model))
+    regions = lift(read(model))
     (component,) = regions.components()
     search = Search(regions, OBJECTIVES["latency"].key, frozenset())
     ways = list(search.every(component, MOST + 1))

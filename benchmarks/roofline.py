@@ -41,7 +41,7 @@ CONSTANTS = (
     "DEPTHWISE_MACS",
     "POOL_ADDS",
     "BYTES",
-    "PATCHES",
+    "IM2COL",
     "PER_CALL",
     "DISPATCH",
 )
@@ -104,7 +104,7 @@ def measure(runtime: str, rounds: int) -> list[dict]:
                 if geometry.groups > 1
                 else "DENSE_MACS",
                 "macs": cost.vectorised_macs(geometry),
-                "patches": cost.patches(geometry),
+                "patches": cost.im2col(geometry),
                 "bytes": 2 * cost.moved_bytes(geometry.sizes, channels) + 4 * geometry.params,
             }
         )
@@ -116,7 +116,7 @@ def fit(rows: list[dict]) -> dict[str, float]:
     """Constants that minimise the squared error of log time."""
 
     def predict(constants: dict[str, float], row: dict) -> float:
-        work = row["macs"] / constants[row["kind"]] + row["patches"] / constants["PATCHES"]
+        work = row["macs"] / constants[row["kind"]] + row["patches"] / constants["IM2COL"]
         work = max(work, row["bytes"] / constants["BYTES"])
         shared = constants["DISPATCH"] if work > cost.SPLIT else 0.0
         return work + constants["PER_CALL"] + shared

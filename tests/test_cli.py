@@ -127,7 +127,7 @@ def test_fold_prints_json(files, run, tmp_path):
 
 def test_json_has_no_infinities(files, run, monkeypatch):
     failed = EquivalenceReport(False, np.inf, np.nan, "float64", "cpu", 4, (), reason="not finite")
-    monkeypatch.setattr(sys.modules["kerasfold.cli"], "verify", lambda a, b, data: failed)
+    monkeypatch.setattr("kerasfold.cli.verify", lambda a, b, data: failed)
     code, stdout, _ = run("verify", files["linear.keras"], files["linear.keras"], "--json")
     assert code == 1
     assert json.loads(stdout)["max_abs_error"] is None
@@ -165,7 +165,7 @@ def test_a_fold_that_verification_refuses_is_not_written(files, run, tmp_path, m
     out = tmp_path / "out.keras"
     out.write_bytes(b"as it was")
     failed = EquivalenceReport(False, 1.0, 1.0, "float64", "cpu", 4, (), reason="wrong\nkernel")
-    monkeypatch.setattr(kerasfold.pipeline, "verify_fold", lambda *args: failed)
+    monkeypatch.setattr("kerasfold.pipeline.verify_fold", lambda *args: failed)
     result = run("fold", files["linear.keras"], "-o", out)
     assert_fails(
         result, 1, r"the fold of 'small' is not handed out: NOT equivalent: wrong kernel .*"
@@ -237,7 +237,7 @@ def test_a_defect_is_one_line_too(files, run, tmp_path, monkeypatch):
     def broken(*args: object, **kwargs: object) -> None:
         raise KeyError("lost")
 
-    monkeypatch.setattr(sys.modules["kerasfold.cli"], "fold", broken)
+    monkeypatch.setattr("kerasfold.cli.fold", broken)
     result = run("fold", files["linear.keras"], "-o", tmp_path / "out.keras")
     assert_fails(result, 2, r"unexpected KeyError: 'lost': a defect of kerasfold .*")
 
@@ -269,14 +269,14 @@ def test_the_folded_file_needs_no_kerasfold(files, run, tmp_path):
 @pytest.fixture
 def told(monkeypatch):
     """What `fold` was called with; it folds for latency instead."""
-    real = kerasfold.pipeline.fold
+    real = kerasfold.fold
     calls = []
 
     def fold(model: keras.Model, *args: object, **options: object) -> keras.Model:
         calls.append((*args, options))
         return real(model)
 
-    monkeypatch.setattr(sys.modules["kerasfold.cli"], "fold", fold)
+    monkeypatch.setattr("kerasfold.cli.fold", fold)
     return calls
 
 
@@ -462,7 +462,7 @@ def test_bench_runs_both_models_on_the_runtime_in_batches(files, run, monkeypatc
         deployed.append((model.name, runtime, [x.shape for x in inputs]))
         return lambda: None
 
-    monkeypatch.setattr(sys.modules["kerasfold.cli"], "deploy", deploy)
+    monkeypatch.setattr("kerasfold.cli.deploy", deploy)
     command = ("bench", files["linear.keras"], files["linear.keras"], "--runtime", "litert")
     assert run(*command, "--batch", 4, "--runs", 2)[0] == 0
     assert deployed == [("small", "litert", [(4, 8, 8, 3)])] * 2
@@ -591,7 +591,7 @@ def test_help_and_version_print_and_succeed(run):
 
 
 def test_arguments_are_judged_before_keras_is_imported(run, monkeypatch, tmp_path):
-    for name in ("keras", "tensorflow", "kerasfold.pipeline", "kerasfold.verify"):
+    for name in ("keras", "tensorflow", "kerasfold.pipeline", "kerasfold.equivalence.models"):
         monkeypatch.setitem(sys.modules, name, None)  # an import of it raises
     assert run("--version")[0] == 0
     assert_fails(run("explain"), 2, "the following arguments are required: IN .*")
@@ -765,7 +765,7 @@ def test_safe_mode_holds_where_the_search_for_code_fails(run, tmp_path, monkeypa
     if kind.startswith("keras 2"):
         in_the_style_of_keras_2(path)
     marker.unlink(missing_ok=True)
-    monkeypatch.setattr("kerasfold.cli._refuse_code", lambda name, config: None)
+    monkeypatch.setattr("kerasfold.files._refuse_code", lambda name, config: None)
     assert_fails(
         run("explain", path), 2, r"\S+ cannot be loaded \(ValueError: Requested .*Lambda.*\)"
     )

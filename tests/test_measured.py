@@ -26,7 +26,6 @@ from keras import layers
 from random_graphs import build, recipes
 
 import kerasfold
-from kerasfold import measured, runtimes
 from kerasfold.compose import exact
 from kerasfold.cost import OBJECTIVES, UNTIMED
 from kerasfold.emit import emit
@@ -34,6 +33,7 @@ from kerasfold.errors import EquivalenceError, FoldError, RuntimeUnavailableErro
 from kerasfold.forms.form import AnyForm
 from kerasfold.forms.kept import Kept
 from kerasfold.lift.regions import Regions, lift
+from kerasfold.measure import measured, runtimes
 from kerasfold.measure.parts import part, readers_of
 from kerasfold.pipeline import LAST
 from kerasfold.plan.choose import plan
@@ -435,7 +435,7 @@ def test_the_whole_model_is_timed_for_what_its_parts_left(watch, monkeypatch, st
         given.append(seconds)
         return False
 
-    monkeypatch.setattr(kerasfold.pipeline, "is_no_better", spied)
+    monkeypatch.setattr("kerasfold.pipeline.is_no_better", spied)
     by_measuring(stack(conv(8, 1), conv(3)), budget=500.0, verify=False)
     assert len(found.timed) == 1
     assert given == [left]
@@ -787,7 +787,7 @@ def test_a_wrong_fold_is_not_handed_out(watch, monkeypatch):
     """Random weights: no such way is chosen, and without a clock it is found out."""
     watch(few_calls)
     noise = keras.initializers.RandomNormal(seed=1)
-    monkeypatch.setattr("kerasfold.emit._start_as", lambda values: noise)
+    monkeypatch.setattr("kerasfold.layers.build._start_as", lambda values: noise)
     model = stack(conv(12, 1), conv(12), conv(4, 1))
     assert kinds(by_measuring(model)) == ["Conv2D"] * 3
     assert kinds(kerasfold.fold(model, verify=False)) == ["Conv2D"]

@@ -12,8 +12,8 @@ import keras
 import numpy as np
 import pytest
 
-from kerasfold import runtimes
 from kerasfold.errors import FoldError, RuntimeUnavailableError
+from kerasfold.measure import runtimes
 from kerasfold.measure.runtimes import (
     PACKAGES,
     RUNTIMES,

@@ -372,7 +372,6 @@ def test_weights_that_overflow_only_as_one_kernel_are_left_as_they_are(monkeypat
     for layer in own:
         for weight in layer.weights:
             weight.assign(np.full(weight.shape, 3e3))
-    pipeline = kerasfold.pipeline
     tried: list[Any] = []
 
     def counted(*args: Any, **kwargs: Any) -> Plan:
@@ -380,7 +379,7 @@ def test_weights_that_overflow_only_as_one_kernel_are_left_as_they_are(monkeypat
         assert len(tried) <= 4, "it does not end"
         return plan(*args, **kwargs)
 
-    monkeypatch.setattr(pipeline, "make_plan", counted)
+    monkeypatch.setattr("kerasfold.pipeline.make_plan", counted)
     folded = kerasfold.fold(model, verify=False)
     assert kinds(folded) == ["SeparableConv2D"] * 3
     assert len(folded.fold_report.kept) == 3

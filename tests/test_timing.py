@@ -8,7 +8,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from kerasfold import timing
+from kerasfold.measure import timing
 from kerasfold.measure.timing import Ratio, paired_seconds, ratio
 
 
