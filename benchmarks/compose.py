@@ -12,10 +12,10 @@ interval.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -64,10 +64,11 @@ CHAINS: dict[str, tuple[int, list[Link]]] = {
 
 def geometries(channels: int, links: Sequence[Link]) -> list[Geometry]:
     """The links, one after another."""
-    size, made = IMAGE, []
+    made: list[Geometry] = []
     for link in links:
-        made.append(link(size, channels))
-        channels, size = made[-1].channels[1], made[-1].axes[0].out
+        size = made[-1].axes[0].out if made else IMAGE
+        assert size is not None
+        made.append(link(size, made[-1].channels[1] if made else channels))
     return made
 
 
@@ -96,7 +97,7 @@ def random_operator(geometry: Geometry, rng: np.random.Generator) -> Operator:
     return Operator(geometry, rng.standard_normal(geometry.kernel_shape), bias)
 
 
-def seconds(call: Callable[[], Any]) -> float:
+def seconds(call: Callable[[], object]) -> float:
     """Wall time of one call."""
     start = time.perf_counter()
     call()
@@ -138,7 +139,7 @@ def main(argv: list[str] | None = None) -> None:
             f"{relative.median:.2f}",
             f"{relative.low:.2f} to {relative.high:.2f}",
         )
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
 if __name__ == "__main__":

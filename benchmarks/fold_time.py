@@ -49,7 +49,7 @@ SIZE = 16  # image side of chains and graphs, where no pixel matters
 CHANNELS = 8
 
 
-def seconds(call: Callable[[], Any]) -> float:
+def seconds(call: Callable[[], object]) -> float:
     """Wall time of one call, with no garbage of others on its account."""
     gc.collect()
     start = time.perf_counter()
@@ -144,32 +144,41 @@ class GraphBuilder:
         output = Tensor(len(self.calls) + 1, self.shape, "float32")
         layer = self._layer(kind)
         argument = inputs[0] if len(inputs) == 1 else list(inputs)
-        name = f"{kind}_{len(self.calls)}"
-        self.calls.append(Call(len(self.calls), layer, name, (argument,), {}, (output,), None))
+        self.calls.append(
+            Call(
+                index=len(self.calls),
+                operation=layer,
+                name=f"{kind}_{len(self.calls)}",
+                args=(argument,),
+                kwargs={},
+                outputs=(output,),
+                training=None,
+            )
+        )
         return output
 
     def _layer(self, kind: str) -> keras.Layer:
-        layer: Any = {
+        made: dict[str, Callable[[], keras.Layer]] = {
             "conv": lambda: keras.layers.Conv2D(CHANNELS, 1),
             "conv3": lambda: keras.layers.Conv2D(CHANNELS, 3, padding="same", use_bias=False),
             "bn": keras.layers.BatchNormalization,
             "relu": keras.layers.ReLU,
             "add": keras.layers.Add,
-        }[kind]()
+        }
+        layer = made[kind]()
         layer.build([self.shape] * 2 if kind == "add" else self.shape)
         return layer
 
     def graph(self, output: Tensor) -> Graph:
         """The graph that ends in a tensor."""
         return Graph(
-            "made",
-            self.source,
-            (self.layer,),
-            output,
-            ("out",),
-            tuple(self.calls),
-            "channels_last",
-            True,
+            name="made",
+            inputs=self.source,
+            input_layers=(self.layer,),
+            outputs=output,
+            output_names=("out",),
+            calls=tuple(self.calls),
+            layout="channels_last",
         )
 
 

@@ -23,8 +23,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from kerasfold.compose import exact
-
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
@@ -37,6 +35,7 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 from rich.table import Table
 
 import kerasfold
+from kerasfold.compose import exact
 from kerasfold.cost import OBJECTIVES
 from kerasfold.emit import emit
 from kerasfold.errors import FoldError
@@ -88,13 +87,11 @@ def plans(model: keras.Model) -> list[keras.Model]:
     if len(ways) > MOST:
         raise ValueError(f"more than {MOST} plans")
 
-    composed = exact(regions)
-
-    return [emit(regions, way, composed).model for way in ways]
+    return [emit(regions, way, exact(regions)).model for way in ways]
 
 
 def deployed(
-    original: keras.Model, models: Sequence[keras.Model], runtime: str, tick: Callable[[], Any]
+    original: keras.Model, models: Sequence[keras.Model], runtime: str, tick: Callable[[], object]
 ) -> dict[int, Run]:
     """The models that a runtime takes and computes rightly, by their position."""
     inputs = random_inputs(original)
@@ -118,7 +115,7 @@ def measure(
     rounds: int,
     first_rounds: int,
     budget: float,
-    tick: Callable[[], Any],
+    tick: Callable[[], object],
 ) -> Row:
     """The best of all plans of a graph against the one that measuring chooses."""
     model = GRAPHS[name]()

@@ -80,6 +80,11 @@ def separable(filters: int, **settings: Any) -> keras.Layer:
     return L.SeparableConv2D(filters, 3, padding="same", **settings)
 
 
+def same_layers(depth: int) -> list[keras.Layer]:
+    """So many 3x3 convolutions of 16 channels."""
+    return [same(16) for _ in range(depth)]
+
+
 def separable_blocks() -> list[keras.Layer]:
     """Three of separable convolution, BatchNormalization, ReLU."""
     block = (
@@ -127,7 +132,7 @@ def _stacks() -> list[Entry]:
         Entry(
             f"{'-'.join(['3x3'] * depth)}-same-{size}",
             "stacks",
-            stack((size, size, 16), lambda depth=depth: [same(16) for _ in range(depth)]),
+            stack((size, size, 16), functools.partial(same_layers, depth)),
         )
         for depth in (2, 3)
         for size in (56, 128)
@@ -194,7 +199,7 @@ def _applications() -> list[Entry]:
         Entry(
             name,
             "applications",
-            filled(lambda name=name: getattr(keras.applications, name)(weights=None)),
+            filled(functools.partial(getattr(keras.applications, name), weights=None)),
         )
         for name in APPLICATIONS
     ]

@@ -27,7 +27,19 @@ from rich.console import Console
 from rich.table import Table
 from scipy.optimize import minimize
 
-from kerasfold import cost
+from kerasfold.cost import (
+    BYTES,
+    DENSE_MACS,
+    DEPTHWISE_MACS,
+    DISPATCH,
+    IM2COL,
+    PER_CALL,
+    POOL_ADDS,
+    SPLIT,
+    im2col,
+    moved_bytes,
+    vectorised_macs,
+)
 from kerasfold.lift.regions import lift
 from kerasfold.measure.runtimes import RUNTIMES, deploy, random_inputs
 from kerasfold.measure.timing import paired_seconds
@@ -36,15 +48,17 @@ from kerasfold.read.graph import read
 
 CHAIN = 4  # layers in the longer chain, beside the one in both
 LARGEST = 2e8  # multiply-accumulates of the largest layer timed
-CONSTANTS = (
-    "DENSE_MACS",
-    "DEPTHWISE_MACS",
-    "POOL_ADDS",
-    "BYTES",
-    "IM2COL",
-    "PER_CALL",
-    "DISPATCH",
-)
+IN_USE = {
+    "DENSE_MACS": DENSE_MACS,
+    "DEPTHWISE_MACS": DEPTHWISE_MACS,
+    "POOL_ADDS": POOL_ADDS,
+    "BYTES": BYTES,
+    "IM2COL": IM2COL,
+    "PER_CALL": PER_CALL,
+    "DISPATCH": DISPATCH,
+}
+
+Row = dict[str, Any]
 
 
 def cases() -> Iterator[tuple[str, int, int, Callable[[int], keras.Layer]]]:
@@ -75,7 +89,9 @@ def _pool(channels: int) -> keras.Layer:
     return layers.AveragePooling2D(3, 1, padding="same")
 
 
-def chain(size: int, channels: int, factory: Callable[[int], keras.Layer], count: int) -> Any:
+def chain(
+    size: int, channels: int, factory: Callable[[int], keras.Layer], count: int
+) -> keras.Model:
     """So many equal layers in a row, with a barrier between them."""
     x = inputs = keras.Input((size, size, channels))
     for _ in range(count):
@@ -83,7 +99,7 @@ def chain(size: int, channels: int, factory: Callable[[int], keras.Layer], count
     return keras.Model(inputs, x)
 
 
-def measure(runtime: str, rounds: int) -> list[dict]:
+def measure(runtime: str, rounds: int) -> list[Row]:
     """Median seconds of each case, and what the roofline needs to know of it."""
     rows = []
     for name, size, channels, factory in cases():
@@ -91,8 +107,9 @@ def measure(runtime: str, rounds: int) -> list[dict]:
         inputs = random_inputs(models[0])
         times = paired_seconds([deploy(m, runtime, inputs) for m in models], rounds)
         regions = lift(read(models[0]))
-        (node,) = [n for n in regions.program.nodes if n.geometry is not None]
-        geometry = node.geometry
+        ((node, geometry),) = [
+            (node, node.geometry) for node in regions.program.nodes if node.geometry is not None
+        ]
         rows.append(
             {
                 "name": f"{name} {size} {channels}",
@@ -103,31 +120,31 @@ def measure(runtime: str, rounds: int) -> list[dict]:
                 else "DEPTHWISE_MACS"
                 if geometry.groups > 1
                 else "DENSE_MACS",
-                "macs": cost.vectorised_macs(geometry),
-                "patches": cost.im2col(geometry),
-                "bytes": 2 * cost.moved_bytes(geometry.sizes, channels) + 4 * geometry.params,
+                "macs": vectorised_macs(geometry),
+                "patches": im2col(geometry),
+                "bytes": 2 * moved_bytes(geometry.sizes, channels) + 4 * geometry.params,
             }
         )
         keras.backend.clear_session()
     return rows
 
 
-def fit(rows: list[dict]) -> dict[str, float]:
+def fit(rows: list[Row]) -> dict[str, float]:
     """Constants that minimise the squared error of log time."""
 
-    def predict(constants: dict[str, float], row: dict) -> float:
+    def predict(constants: dict[str, float], row: Row) -> float:
         work = row["macs"] / constants[row["kind"]] + row["patches"] / constants["IM2COL"]
         work = max(work, row["bytes"] / constants["BYTES"])
-        shared = constants["DISPATCH"] if work > cost.SPLIT else 0.0
+        shared = constants["DISPATCH"] if work > SPLIT else 0.0
         return work + constants["PER_CALL"] + shared
 
     def loss(logs: np.ndarray) -> float:
-        constants = dict(zip(CONSTANTS, np.exp(logs), strict=True))
+        constants = dict(zip(IN_USE, np.exp(logs), strict=True))
         return sum(math.log(predict(constants, row) / row["seconds"]) ** 2 for row in rows)
 
-    start = np.log([getattr(cost, name) for name in CONSTANTS])
+    start = np.log(list(IN_USE.values()))
     best = minimize(loss, start, method="Nelder-Mead", options={"maxiter": 20000, "maxfev": 20000})
-    return dict(zip(CONSTANTS, map(float, np.exp(best.x)), strict=True))
+    return dict(zip(IN_USE, map(float, np.exp(best.x)), strict=True))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -152,7 +169,7 @@ def main(argv: list[str] | None = None) -> None:
             )
         console.print(table)
         for name, value in constants.items():
-            console.print(f"{name} = {value:.3g}  (in use: {getattr(cost, name):.3g})")
+            console.print(f"{name} = {value:.3g}  (in use: {IN_USE[name]:.3g})")
     if args.out:
         args.out.write_text(json.dumps(found, indent=1))
 

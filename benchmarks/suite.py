@@ -96,13 +96,13 @@ def form(
     if variant == ORIGINAL:
         return original
     if variant == PLAIN:
+        assert entry.plain is not None
         return entry.plain()
-    own = {"runtime": runtime, "budget": limits.budget, "progress": False}
+    verify = limits.verify or entry.group != "applications"
+    if variant != MEASURED:
+        return kerasfold.fold(original, variant, verify=verify)
     return kerasfold.fold(
-        original,
-        variant,
-        verify=limits.verify or entry.group != "applications",
-        **(own if variant == MEASURED else {}),
+        original, variant, verify=verify, runtime=runtime, budget=limits.budget, progress=False
     )
 
 
