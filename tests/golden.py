@@ -15,14 +15,14 @@ from typing import Any
 
 import keras
 import numpy as np
-from cases import CASES
 from hypothesis import HealthCheck, given, settings
-from random_graphs import Recipe, Step, build, recipes
 
 import kerasfold
 from kerasfold.lift.regions import lift
 from kerasfold.plan.choose import plan
 from kerasfold.read.graph import read
+from random_graphs import Recipe, Step, build, recipes
+from zoo.cases import CASES
 
 HERE = Path(__file__).parent
 PLANS, RECIPES, WEIGHTS = (HERE / f"golden_{n}" for n in ("plans.gz", "recipes.gz", "weights.npz"))

@@ -12,8 +12,9 @@ from typing import Any
 
 import keras
 import numpy as np
-from cases import policy
 from hypothesis import strategies as st
+
+from zoo.making import policy
 
 L = keras.layers
 

@@ -18,10 +18,11 @@ from functools import cache
 import keras
 import numpy as np
 import pytest
-from cases import kinds, layers_of, policy
 from keras import applications as apps
 
 import kerasfold
+from zoo.making import policy
+from zoo.same import kinds, layers_of
 
 BOUND = 1e-4
 EVERY_LAYER = bool(os.environ.get("KERASFOLD_SLOW"))

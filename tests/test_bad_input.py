@@ -7,11 +7,11 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from cases import randomise
 from keras import layers
 
 import kerasfold
 from kerasfold import FoldError, NonlinearLayerError, UnsupportedModelError
+from zoo.making import randomise
 
 ENTRIES = {
     "fold": kerasfold.fold,

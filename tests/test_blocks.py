@@ -13,7 +13,6 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from cases import inputs_of, policy, randomise, run
 from keras import layers
 
 import kerasfold
@@ -21,6 +20,8 @@ from kerasfold.cost import OBJECTIVES
 from kerasfold.lift.regions import lift
 from kerasfold.plan.choose import plan
 from kerasfold.read.graph import read
+from zoo.making import policy, randomise
+from zoo.same import inputs_of, run
 
 FLOAT64 = 1e-10
 FLOAT32 = 2e-5

@@ -12,10 +12,11 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from cases import FLOAT64, assert_same, kinds, policy, randomise
 from keras import layers
 
 import kerasfold
+from zoo.making import policy, randomise
+from zoo.same import FLOAT64, assert_same, kinds
 
 OBJECTIVES = ("latency", "macs", "params", "layers")
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from cases import randomise, run_under_xla
 from keras import layers
 
 import kerasfold
 from kerasfold.cost import UNTIMED
 from kerasfold.forms.framed import Framed
+from zoo.making import randomise
+from zoo.same import run_under_xla
 
 
 def network() -> keras.Model:

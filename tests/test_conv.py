@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import fuzz_conv as fuzz
+
 from oracle import (
     apply,
     apply_windows,

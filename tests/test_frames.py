@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import fuzz_conv as fuzz
+
 import oracle
 from oracle import (
     apply,

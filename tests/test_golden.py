@@ -5,8 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 
-import golden
 import numpy as np
+
+import golden
 
 
 def test_plans_and_reports_are_those_of_before():

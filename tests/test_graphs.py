@@ -12,21 +12,12 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from cases import (
-    FLOAT32,
-    FLOAT64,
-    assert_same,
-    inputs_of,
-    kinds,
-    layers_of,
-    randomise,
-    run,
-    structure,
-)
 from keras import layers, ops
 
 import kerasfold
 from kerasfold.cost import UNTIMED
+from zoo.making import randomise
+from zoo.same import FLOAT32, FLOAT64, assert_same, inputs_of, kinds, layers_of, run, structure
 
 Conv, BN = layers.Conv2D, layers.BatchNormalization
 

@@ -8,12 +8,15 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from cases import CASES, FLOAT64, Case, assert_same, policy, randomise
 from keras import layers
 
 import kerasfold
 from kerasfold.lift.rules import RULES
 from kerasfold.testing import check_lift
+from zoo.cases import CASES
+from zoo.making import policy, randomise
+from zoo.rows import Case
+from zoo.same import FLOAT64, assert_same
 
 
 class ChannelScale(layers.Layer):

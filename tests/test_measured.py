@@ -19,11 +19,9 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from cases import FLOAT32, FLOAT64, assert_same, kinds, policy, randomise
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keras import layers
-from random_graphs import build, recipes
 
 import kerasfold
 from kerasfold.compose import exact
@@ -40,6 +38,9 @@ from kerasfold.plan.choose import plan
 from kerasfold.plan.search import Search
 from kerasfold.read.graph import read
 from kerasfold.read.model import input_structure
+from random_graphs import build, recipes
+from zoo.making import policy, randomise
+from zoo.same import FLOAT32, FLOAT64, assert_same, kinds
 
 Priced = Callable[[keras.Model], float]
 

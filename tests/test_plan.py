@@ -7,11 +7,9 @@ import itertools
 import keras
 import numpy as np
 import pytest
-from cases import randomise
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from keras import layers
-from random_graphs import build, recipes
 
 from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.geometry import Geometry
@@ -24,6 +22,8 @@ from kerasfold.plan.choose import assembled, original_plan, plan
 from kerasfold.plan.methods import METHODS, auto, beam
 from kerasfold.plan.search import Search
 from kerasfold.read.graph import read
+from random_graphs import build, recipes
+from zoo.making import randomise
 
 SEARCHED = {
     "deadline": None,

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from random_graphs import Recipe, Step, build, recipes
 
 import kerasfold
+from random_graphs import Recipe, Step, build, recipes
 
 EXAMPLES = int(os.environ.get("KERASFOLD_GRAPHS", "520"))
 

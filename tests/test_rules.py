@@ -6,10 +6,12 @@ from collections import Counter
 
 import keras
 import pytest
-from cases import CASES, FLOAT32, Case, assert_same, kinds
 
 import kerasfold
 from kerasfold.lift.rules import RULES
+from zoo.cases import CASES
+from zoo.rows import Case
+from zoo.same import FLOAT32, assert_same, kinds
 
 EACH = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 

@@ -14,7 +14,6 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from cases import inputs_of, policy, randomise, run
 from keras import layers
 
 import kerasfold
@@ -23,6 +22,8 @@ from kerasfold.forms.framed import Framed
 from kerasfold.lift.regions import lift
 from kerasfold.plan.choose import plan
 from kerasfold.read.graph import read
+from zoo.making import policy, randomise
+from zoo.same import inputs_of, run
 
 TOLERANCE = 1e-10
 FAULT = 1e-8  # a hundredth of float32's rounding

@@ -8,16 +8,6 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from cases import (
-    FLOAT32,
-    FLOAT64,
-    assert_same,
-    kinds,
-    policy,
-    randomise,
-    run,
-    run_under_xla,
-)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keras import layers
@@ -32,6 +22,8 @@ from kerasfold.plan.choose import Plan, assembled, plan
 from kerasfold.plan.methods import auto
 from kerasfold.plan.search import Search
 from kerasfold.read.graph import read
+from zoo.making import policy, randomise
+from zoo.same import FLOAT32, FLOAT64, assert_same, kinds, run, run_under_xla
 
 SHAPE = (56, 56, 16)  # so large that narrow siblings pay for their slices
 

@@ -8,7 +8,6 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from cases import policy, randomise
 from keras import layers as L
 from keras import ops
 
@@ -19,6 +18,7 @@ from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
 from kerasfold.lift.rules import RULES
 from kerasfold.testing import apply, check_lift
+from zoo.making import policy, randomise
 
 OBJECTIVES = ("latency", "macs", "params", "layers")
 each_objective = pytest.mark.parametrize("objective", OBJECTIVES)

@@ -9,10 +9,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cases import policy, randomise
 from keras import layers
 
 import kerasfold
+from kerasfold.equivalence.inputs import run_or_refuse
+from zoo.making import policy, randomise
 
 
 def trained_like(dtype: str = "float32") -> keras.Model:
@@ -393,13 +394,13 @@ def swapped() -> tuple[keras.Model, dict[str, np.ndarray]]:
 def test_named_data_goes_to_the_inputs_of_those_names(form: str, monkeypatch: Any) -> None:
     model, data = swapped()
     seen: list[Any] = []
-    compared = kerasfold.verify.__globals__["_run"]
+    compared = run_or_refuse
 
     def spied(which: keras.Model, batches: list[Any]) -> Any:
         seen.append(batches)
         return compared(which, batches)
 
-    monkeypatch.setitem(kerasfold.verify.__globals__, "_run", spied)
+    monkeypatch.setattr("kerasfold.equivalence.compare.run_or_refuse", spied)
     kerasfold.verify(model, copy_of(model), forms(data)[form])
     right, left = (np.concatenate([batch[k] for batch in seen[0]]) for k in (0, 1))
     np.testing.assert_array_equal(right, data["right"])

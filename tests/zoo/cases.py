@@ -1,219 +1,14 @@
-"""One row per lifted layer and option, and what every test here needs to try a model.
+"""One row per lifted layer and option.
 
-A row builds its layer on an input; the tests put a BatchNormalization behind (or before) it, so
-that something merges. A new lift rule needs one new row: `test_rules.py` asserts that they match.
+A new lift rule needs one new row: `test_rules.py` asserts that they match.
 """
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
-
 import keras
-import numpy as np
 from keras import layers
 
-FLOAT64 = 1e-11
-FLOAT32 = 2e-5
-
-
-@contextlib.contextmanager
-def policy(dtype: str) -> Iterator[None]:
-    """Layers that are made meanwhile get this dtype policy."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(dtype)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
-
-
-def randomise(model: keras.Model, seed: int = 0) -> keras.Model:
-    """Weights as training leaves them: biases and statistics off zero, gammas of both signs."""
-    rng = np.random.default_rng(seed)
-    for weight in model.weights:
-        shape, name = tuple(weight.shape), weight.name
-        if "seed" in name or not str(weight.dtype).startswith(("float", "bfloat")):
-            continue
-        if "variance" in name:
-            value = rng.uniform(0.4, 2.0, shape)
-        elif "gamma" in name or name == "scale":
-            value = rng.uniform(0.5, 1.5, shape) * rng.choice([-1.0, 1.0], shape)
-        elif "kernel" in name and len(shape) > 1:
-            fan_in = np.prod(shape[:-1]) / (shape[-2] if "depthwise" in name else 1)
-            value = rng.normal(0, 1 / np.sqrt(fan_in), shape)
-        else:
-            value = rng.normal(0, 0.5, shape)
-        weight.assign(value.astype("float64"))
-    return model
-
-
-def structure(model: keras.Model) -> tuple[Any, Any]:
-    """Inputs and outputs in the structure the model was made with, which a Sequential has not."""
-    if isinstance(model, keras.Sequential):
-        return model.inputs[0], model.outputs[0]
-    return model.input, model.output
-
-
-def inputs_of(model: keras.Model, batch: int = 2, size: int = 9, seed: int = 1) -> Any:
-    """Random inputs in the structure of the model's; `size` where the shape is unknown."""
-    rng = np.random.default_rng(seed)
-
-    def one(tensor: Any) -> np.ndarray:
-        shape = [batch if tensor.shape[0] is None else tensor.shape[0]]
-        shape += [size if n is None else n for n in tensor.shape[1:]]
-        if str(tensor.dtype).startswith("int"):
-            return rng.integers(0, 5, shape).astype(tensor.dtype)
-        return rng.normal(size=shape).astype("float64" if tensor.dtype == "float64" else "float32")
-
-    return keras.tree.map_structure(one, structure(model)[0])
-
-
-def run(model: keras.Model, inputs: Any) -> list[np.ndarray]:
-    """Outputs at inference, flat, in float64."""
-    outputs = keras.tree.flatten(model(inputs, training=False))
-    return [np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(y, "float64"))) for y in outputs]
-
-
-def run_under_xla(model: keras.Model, inputs: np.ndarray) -> list[np.ndarray]:
-    """Outputs as XLA computes them, flat: channels_first has no kernels on the CPU but there."""
-    model.compile(jit_compile=True)
-    return keras.tree.flatten(model.predict(inputs, verbose=0))
-
-
-def assert_same(
-    model: keras.Model, folded: keras.Model, tolerance: float, inputs: Any = None, **kwargs: Any
-) -> None:
-    """Both models give the same outputs, to a tolerance relative to each output's size."""
-    inputs = inputs_of(model, **kwargs) if inputs is None else inputs
-    for k, (expected, got) in enumerate(zip(run(model, inputs), run(folded, inputs), strict=True)):
-        assert expected.shape == got.shape, f"output {k}: {expected.shape} became {got.shape}"
-        assert np.isfinite(expected).all()
-        scale = max(float(np.abs(expected).max()), 1e-30)
-        error = float(np.abs(expected - got).max()) / scale
-        assert error <= tolerance, f"output {k}: differs by {error:.2e} of its size"
-
-
-def layers_of(model: keras.Model) -> list[Any]:
-    """Every layer at any depth, models themselves left out, each once."""
-    found = []
-    for layer in model.layers:
-        found += layers_of(layer) if isinstance(layer, keras.Model) else [layer]
-    return list({id(layer): layer for layer in found}.values())
-
-
-def kinds(model: keras.Model) -> list[str]:
-    """Class names of the layers that compute, in order."""
-    return [
-        type(layer).__name__ for layer in layers_of(model) if type(layer) is not layers.InputLayer
-    ]
-
-
-@dataclass(frozen=True)
-class Case:
-    """A layer on an input.
-
-    Attributes:
-        kind: the layer class the row is about.
-        id: unique, for the test's name.
-        make: applies the layer to a tensor.
-        shape: input shape, without batch.
-        where: which side of the layer the BatchNormalization goes.
-        merges: whether that BatchNormalization must disappear under objective='layers'.
-    """
-
-    kind: type
-    id: str
-    make: Callable[[Any], Any]
-    shape: tuple[int | None, ...]
-    where: str = "after"
-    merges: bool = True
-
-    @property
-    def has_float64(self) -> bool:
-        """TensorFlow has no 3-D pooling of float64 on the CPU."""
-        return self.kind not in (layers.AveragePooling3D, layers.AdaptiveAveragePooling3D)
-
-    @property
-    def tolerance(self) -> float:
-        """What float64 models may differ by."""
-        return FLOAT64 if self.has_float64 else FLOAT32
-
-    def model(self, dtype: str, seed: int = 0) -> keras.Model:
-        """The layer with a BatchNormalization, weights randomised, under a dtype policy."""
-        dtype = "float32" if dtype == "float64" and not self.has_float64 else dtype
-        with policy(dtype):
-            x = inputs = keras.Input(self.shape, name="image")
-            if self.where == "before":
-                x = layers.BatchNormalization(name="bn")(x)
-            x = self.make(x)
-            if self.where == "after":
-                x = layers.BatchNormalization(name="bn")(x)
-            return randomise(keras.Model(inputs, x), seed)
-
-
-def _rows(
-    kind: type, shapes: Any, positional: tuple[Any, ...], options: dict[str, Any]
-) -> list[Case]:
-    """One row per set of options and shape; `_`-keys are fields of the row."""
-    rows = []
-    for (name, given), (label, shape) in itertools.product(options.items(), shapes.items()):
-        if given.get("_only", label) != label:
-            continue
-        fields = {key[1:]: value for key, value in given.items() if key in ("_where", "_merges")}
-        settings = {key: value for key, value in given.items() if not key.startswith("_")}
-        args = given.get("_args", positional)
-
-        def make(x: Any, args: Any = args, settings: Any = settings) -> Any:
-            return kind(*args, name="layer", **settings)(x)
-
-        rows.append(Case(kind, f"{kind.__name__}-{name}{label}", make, shape, **fields))
-    return rows
-
-
-def _after_conv(kind: type, name: str, shape: tuple[int, ...], **settings: Any) -> Case:
-    """A layer between a conv and the BatchNormalization, which must meet through it."""
-    conv = {2: layers.Conv1D, 3: layers.Conv2D, 4: layers.Conv3D}[len(shape)]
-
-    def make(x: Any) -> Any:
-        return kind(name="layer", **settings)(conv(4, 2, name="conv")(x))
-
-    return Case(kind, f"{kind.__name__}-{name}", make, shape)
-
-
-def _before(then: Callable[[Any], Any], *cases: Case) -> list[Case]:
-    """The rows with something behind the layer that it must merge into."""
-
-    def chained(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        return lambda x: then(make(x))
-
-    return [replace(case, make=chained(case.make)) for case in cases]
-
-
-def _normalization(name: str, adapt: bool = False, **settings: Any) -> Case:
-    """With statistics that no test randomises: the layer computes with what it was given."""
-    data = np.random.default_rng(5).normal(1.5, 2.0, (20, 3, 3, 4))
-
-    def make(x: Any) -> Any:
-        layer = layers.Normalization(name="layer", **settings)
-        if adapt:
-            layer.adapt(data)
-        return layer(x)
-
-    return Case(layers.Normalization, f"Normalization-{name}", make, (9, 8, 4))
-
-
-def _merge(
-    kind: type, name: str, branches: Callable[[Any], list[Any]], shape: Any = (8, 7, 4)
-) -> Case:
-    def make(x: Any) -> Any:
-        return kind(name="layer")(branches(x))
-
-    return Case(kind, f"{kind.__name__}-{name}", make, shape)
-
+from zoo.rows import Case, after_conv, before, merge, normalization, rows
 
 ODD_EVEN = {"-odd": (9, 7, 4), "-even": (8, 10, 4)}
 ONE = {"": (9, 8, 4)}
@@ -222,7 +17,7 @@ VOLUME = {"": (6, 7, 5, 2)}
 RELU = {"activation": "relu", "_where": "before"}
 
 CASES: list[Case] = [
-    *_rows(
+    *rows(
         layers.Conv2D,
         ONE,
         (6, 3),
@@ -252,7 +47,7 @@ CASES: list[Case] = [
             "before": {"_where": "before"},
         },
     ),
-    *_rows(
+    *rows(
         layers.Conv2D,
         ODD_EVEN,
         (6, 3),
@@ -262,7 +57,7 @@ CASES: list[Case] = [
             "stride3_same": {"strides": 3, "padding": "same"},
         },
     ),
-    *_rows(
+    *rows(
         layers.Conv1D,
         LINE,
         (6, 3),
@@ -278,7 +73,7 @@ CASES: list[Case] = [
             "relu": RELU,
         },
     ),
-    *_rows(
+    *rows(
         layers.Conv3D,
         VOLUME,
         (3, 2),
@@ -291,7 +86,7 @@ CASES: list[Case] = [
             "relu": RELU,
         },
     ),
-    *_rows(
+    *rows(
         layers.DepthwiseConv2D,
         ONE,
         (3,),
@@ -310,7 +105,7 @@ CASES: list[Case] = [
             "before": {"_where": "before"},
         },
     ),
-    *_rows(
+    *rows(
         layers.DepthwiseConv2D,
         ODD_EVEN,
         (3,),
@@ -318,7 +113,7 @@ CASES: list[Case] = [
             "stride2_same": {"strides": 2, "padding": "same"},
         },
     ),
-    *_rows(
+    *rows(
         layers.DepthwiseConv1D,
         LINE,
         (3,),
@@ -329,7 +124,7 @@ CASES: list[Case] = [
             "dilation2": {"dilation_rate": 2, "use_bias": False},
         },
     ),
-    *_rows(
+    *rows(
         layers.SeparableConv2D,
         ONE,
         (6, 3),
@@ -346,7 +141,7 @@ CASES: list[Case] = [
             "before": {"_where": "before"},
         },
     ),
-    *_rows(
+    *rows(
         layers.SeparableConv2D,
         ODD_EVEN,
         (6, 3),
@@ -354,7 +149,7 @@ CASES: list[Case] = [
             "stride2_same": {"strides": 2, "padding": "same"},
         },
     ),
-    *_rows(
+    *rows(
         layers.SeparableConv1D,
         LINE,
         (6, 3),
@@ -365,7 +160,7 @@ CASES: list[Case] = [
             "dilation2": {"dilation_rate": 2, "use_bias": False},
         },
     ),
-    *_rows(
+    *rows(
         layers.AveragePooling2D,
         ODD_EVEN,
         (2,),
@@ -377,7 +172,7 @@ CASES: list[Case] = [
             "1": {"_args": (1, 1)},
         },
     ),
-    *_rows(
+    *rows(
         layers.AveragePooling2D,
         ODD_EVEN,
         (2,),
@@ -387,7 +182,7 @@ CASES: list[Case] = [
             "2_same": {"padding": "same", "_merges": False},
         },
     ),
-    *_rows(
+    *rows(
         layers.AveragePooling1D,
         LINE,
         (2,),
@@ -397,7 +192,7 @@ CASES: list[Case] = [
             "2_same": {"padding": "same", "_merges": False},
         },
     ),
-    *_rows(
+    *rows(
         layers.AveragePooling3D,
         VOLUME,
         (2,),
@@ -436,7 +231,7 @@ CASES: list[Case] = [
         lambda x: layers.Conv1D(5, 2, name="c")(layers.BatchNormalization(name="layer")(x)),
         (9, 4),
     ),
-    *_rows(
+    *rows(
         layers.ZeroPadding2D,
         ONE,
         (1,),
@@ -483,7 +278,7 @@ CASES: list[Case] = [
         ),
         (5, 4, 5, 2),
     ),
-    *_rows(
+    *rows(
         layers.Cropping2D,
         ONE,
         (1,),
@@ -515,21 +310,21 @@ CASES: list[Case] = [
         ),
         (5, 4, 6, 2),
     ),
-    _after_conv(layers.Identity, "2d", (8, 7, 3)),
-    _after_conv(layers.Dropout, "2d", (8, 7, 3), rate=0.4),
-    _after_conv(layers.Dropout, "noise_shape", (8, 7, 3), rate=0.4, noise_shape=(None, 1, 1, 4)),
-    _after_conv(layers.SpatialDropout1D, "1d", (8, 3), rate=0.4),
-    _after_conv(layers.SpatialDropout2D, "2d", (8, 7, 3), rate=0.4),
-    _after_conv(layers.SpatialDropout3D, "3d", (6, 5, 4, 2), rate=0.4),
-    _after_conv(layers.AlphaDropout, "2d", (8, 7, 3), rate=0.4),
-    _after_conv(layers.GaussianDropout, "2d", (8, 7, 3), rate=0.4),
-    _after_conv(layers.GaussianNoise, "2d", (8, 7, 3), stddev=0.4),
-    _after_conv(layers.Activation, "linear", (8, 7, 3), activation="linear"),
-    _after_conv(layers.Activation, "none", (8, 7, 3), activation=None),
-    _merge(layers.Add, "residual", lambda x: [layers.Conv2D(4, 3, padding="same", name="a")(x), x]),
-    _merge(layers.Add, "twice_the_same", lambda x: [x, x]),
-    _merge(layers.Add, "conv_twice", lambda x: [y := layers.Conv2D(4, 2, name="a")(x), y]),
-    _merge(
+    after_conv(layers.Identity, "2d", (8, 7, 3)),
+    after_conv(layers.Dropout, "2d", (8, 7, 3), rate=0.4),
+    after_conv(layers.Dropout, "noise_shape", (8, 7, 3), rate=0.4, noise_shape=(None, 1, 1, 4)),
+    after_conv(layers.SpatialDropout1D, "1d", (8, 3), rate=0.4),
+    after_conv(layers.SpatialDropout2D, "2d", (8, 7, 3), rate=0.4),
+    after_conv(layers.SpatialDropout3D, "3d", (6, 5, 4, 2), rate=0.4),
+    after_conv(layers.AlphaDropout, "2d", (8, 7, 3), rate=0.4),
+    after_conv(layers.GaussianDropout, "2d", (8, 7, 3), rate=0.4),
+    after_conv(layers.GaussianNoise, "2d", (8, 7, 3), stddev=0.4),
+    after_conv(layers.Activation, "linear", (8, 7, 3), activation="linear"),
+    after_conv(layers.Activation, "none", (8, 7, 3), activation=None),
+    merge(layers.Add, "residual", lambda x: [layers.Conv2D(4, 3, padding="same", name="a")(x), x]),
+    merge(layers.Add, "twice_the_same", lambda x: [x, x]),
+    merge(layers.Add, "conv_twice", lambda x: [y := layers.Conv2D(4, 2, name="a")(x), y]),
+    merge(
         layers.Add,
         "repvgg",
         lambda x: [
@@ -538,7 +333,7 @@ CASES: list[Case] = [
             layers.BatchNormalization(name="q")(layers.Conv2D(4, 3, padding="same", name="b")(x)),
         ],
     ),
-    _merge(
+    merge(
         layers.Add,
         "acnet",
         lambda x: [
@@ -547,7 +342,7 @@ CASES: list[Case] = [
             layers.Conv2D(5, 3, padding="same", dilation_rate=2, name="c")(x),
         ],
     ),
-    _merge(
+    merge(
         layers.Add,
         "strided",
         lambda x: [
@@ -555,7 +350,7 @@ CASES: list[Case] = [
             layers.Conv2D(5, 1, strides=2, name="b")(x),
         ],
     ),
-    _merge(
+    merge(
         layers.Add,
         "depthwise_and_pool",
         lambda x: [
@@ -563,15 +358,15 @@ CASES: list[Case] = [
             layers.AveragePooling2D(2, name="b")(x),
         ],
     ),
-    _merge(
+    merge(
         layers.Subtract, "residual", lambda x: [layers.Conv2D(4, 3, padding="same", name="a")(x), x]
     ),
-    _merge(
+    merge(
         layers.Subtract,
         "other_order",
         lambda x: [x, layers.Conv2D(4, 3, padding="same", name="a")(x)],
     ),
-    _merge(
+    merge(
         layers.Average,
         "three",
         lambda x: [
@@ -580,7 +375,7 @@ CASES: list[Case] = [
             layers.Conv2D(4, 1, name="b")(x),
         ],
     ),
-    _merge(
+    merge(
         layers.Concatenate,
         "two_convs",
         lambda x: [
@@ -588,12 +383,12 @@ CASES: list[Case] = [
             layers.Conv2D(2, 1, name="b")(x),
         ],
     ),
-    _merge(
+    merge(
         layers.Concatenate,
         "with_the_input",
         lambda x: [x, layers.DepthwiseConv2D(3, padding="same", name="a")(x), x],
     ),
-    _merge(
+    merge(
         layers.Concatenate,
         "groups",
         lambda x: [
@@ -601,7 +396,7 @@ CASES: list[Case] = [
             layers.Conv2D(2, (3, 3), name="b")(x),
         ],
     ),
-    *_rows(
+    *rows(
         layers.Conv2DTranspose,
         ONE,
         (6, 3),
@@ -630,7 +425,7 @@ CASES: list[Case] = [
             "before_stride2": {"_where": "before", "strides": 2},
         },
     ),
-    *_rows(
+    *rows(
         layers.Conv1DTranspose,
         LINE,
         (6, 3),
@@ -642,7 +437,7 @@ CASES: list[Case] = [
             "output_padding": {"strides": 3, "output_padding": 2},
         },
     ),
-    *_rows(
+    *rows(
         layers.Conv3DTranspose,
         VOLUME,
         (3, 2),
@@ -661,24 +456,24 @@ CASES: list[Case] = [
     ),
     # A scale per channel behind an upsampling would be a transposed convolution in groups, which
     # Keras has not; a convolution mixes the channels anyway.
-    *_before(
+    *before(
         lambda x: layers.Conv2D(3, 3, name="c")(x),
-        *_rows(
+        *rows(
             layers.UpSampling2D,
             ONE,
             (2,),
             {"2": {}, "unequal": {"_args": ((2, 3),)}, "before": {"_where": "before"}},
         ),
     ),
-    *_before(
+    *before(
         lambda x: layers.Conv1D(3, 3, name="c")(x),
-        *_rows(layers.UpSampling1D, LINE, (2,), {"2": {}, "3": {"_args": (3,)}}),
+        *rows(layers.UpSampling1D, LINE, (2,), {"2": {}, "3": {"_args": (3,)}}),
     ),
-    *_before(
+    *before(
         lambda x: layers.Conv3D(3, 2, name="c")(x),
-        *_rows(layers.UpSampling3D, VOLUME, (2,), {"2": {}, "unequal": {"_args": ((1, 3, 2),)}}),
+        *rows(layers.UpSampling3D, VOLUME, (2,), {"2": {}, "unequal": {"_args": ((1, 3, 2),)}}),
     ),
-    *_rows(layers.UpSampling2D, ONE, (), {"alone": {"_args": ((3, 1),), "_merges": False}}),
+    *rows(layers.UpSampling2D, ONE, (), {"alone": {"_args": ((3, 1),), "_merges": False}}),
     # The same of global pooling: a weight per channel is no pooling layer, a Dense behind it is.
     *[
         row
@@ -691,15 +486,15 @@ CASES: list[Case] = [
             start=1,
         )
         for row in (
-            *_before(
+            *before(
                 lambda x: layers.Dense(3, name="c")(x),
-                *_rows(kind, shapes, (), {"vector": {}, "before": {"_where": "before"}}),
+                *rows(kind, shapes, (), {"vector": {}, "before": {"_where": "before"}}),
             ),
-            *_before(
+            *before(
                 lambda x, rank=rank: getattr(layers, f"Conv{rank}D")(3, 1, name="c")(x),
-                *_rows(kind, shapes, (), {"keepdims": {"keepdims": True}}),
+                *rows(kind, shapes, (), {"keepdims": {"keepdims": True}}),
             ),
-            *_rows(
+            *rows(
                 kind,
                 shapes,
                 (),
@@ -710,7 +505,7 @@ CASES: list[Case] = [
             ),
         )
     ],
-    *_rows(
+    *rows(
         layers.AdaptiveAveragePooling2D,
         {"": (8, 9, 4)},
         (),
@@ -722,13 +517,13 @@ CASES: list[Case] = [
             "before": {"_args": ((2, 9),), "_where": "before"},
         },
     ),
-    *_rows(
+    *rows(
         layers.AdaptiveAveragePooling1D,
         {"": (12, 4)},
         (),
         {"4": {"_args": (4,)}, "unequal_windows": {"_args": (5,), "_merges": False}},
     ),
-    *_rows(
+    *rows(
         layers.AdaptiveAveragePooling3D,
         {"": (6, 4, 5, 2)},
         (),
@@ -737,7 +532,7 @@ CASES: list[Case] = [
             "unequal_windows": {"_args": ((4, 2, 1),), "_merges": False},
         },
     ),
-    *_rows(
+    *rows(
         layers.Dense,
         {"-vector": (7,), "-line": (5, 4), "-channels": (6, 5, 4)},
         (3,),
@@ -747,20 +542,20 @@ CASES: list[Case] = [
             "softmax": {"activation": "softmax", "_where": "before"},
         },
     ),
-    *_before(
+    *before(
         lambda x: layers.Dense(3, name="c")(x),
-        *_rows(
+        *rows(
             layers.Flatten,
             {"-image": (4, 3, 2), "-line": (5, 2), "-volume": (3, 2, 2, 2)},
             (),
             {"": {}, "before": {"_where": "before"}},
         ),
-        *_rows(layers.Reshape, {"": (4, 3, 2)}, (), {"24": {"_args": ((24,),)}}),
-        *_rows(layers.Reshape, {"": (4, 3, 2)}, (), {"any": {"_args": ((-1,),)}}),
+        *rows(layers.Reshape, {"": (4, 3, 2)}, (), {"24": {"_args": ((24,),)}}),
+        *rows(layers.Reshape, {"": (4, 3, 2)}, (), {"any": {"_args": ((-1,),)}}),
     ),
-    *_rows(layers.Flatten, {"": (4, 3, 2)}, (), {"alone": {"_merges": False}}),
-    *_rows(layers.Reshape, ONE, (), {"to_an_image": {"_args": ((12, 6, 4),), "_merges": False}}),
-    *_rows(
+    *rows(layers.Flatten, {"": (4, 3, 2)}, (), {"alone": {"_merges": False}}),
+    *rows(layers.Reshape, ONE, (), {"to_an_image": {"_args": ((12, 6, 4),), "_merges": False}}),
+    *rows(
         layers.Rescaling,
         ONE,
         (),
@@ -778,9 +573,9 @@ CASES: list[Case] = [
         lambda x: layers.Conv2D(3, 3, name="c")(layers.Rescaling(1 / 255, -1, name="layer")(x)),
         (9, 8, 4),
     ),
-    _normalization("adapted", adapt=True),
-    _normalization("inverted_adapted", adapt=True, invert=True),
-    _normalization("given", mean=[0.485, -0.4, 3.0, 0.0], variance=[0.2, 0.3, 4.0, 1e-3]),
-    _normalization("one_number", mean=0.3, variance=2.0, axis=None),
-    _normalization("inverted", mean=[0.1, 0.2, 0.3, 0.4], variance=[0.2, 3, 4, 1], invert=True),
+    normalization("adapted", adapt=True),
+    normalization("inverted_adapted", adapt=True, invert=True),
+    normalization("given", mean=[0.485, -0.4, 3.0, 0.0], variance=[0.2, 0.3, 4.0, 1e-3]),
+    normalization("one_number", mean=0.3, variance=2.0, axis=None),
+    normalization("inverted", mean=[0.1, 0.2, 0.3, 0.4], variance=[0.2, 3, 4, 1], invert=True),
 ]
