@@ -21,7 +21,7 @@ import kerasfold
 from kerasfold.lift.regions import lift
 from kerasfold.plan.choose import plan
 from kerasfold.read.graph import read
-from random_graphs import Recipe, Step, build, recipes
+from laws.random_graphs import Recipe, Step, build, recipes
 from zoo.cases import CASES
 
 HERE = Path(__file__).parent

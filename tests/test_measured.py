@@ -38,7 +38,7 @@ from kerasfold.plan.choose import plan
 from kerasfold.plan.search import Search
 from kerasfold.read.graph import read
 from kerasfold.read.model import input_structure
-from random_graphs import build, recipes
+from laws.random_graphs import build, recipes
 from zoo.making import policy, randomise
 from zoo.same import FLOAT32, FLOAT64, assert_same, kinds
 

@@ -22,7 +22,7 @@ from kerasfold.plan.choose import assembled, original_plan, plan
 from kerasfold.plan.methods import METHODS, auto, beam
 from kerasfold.plan.search import Search
 from kerasfold.read.graph import read
-from random_graphs import build, recipes
+from laws.random_graphs import build, recipes
 from zoo.making import randomise
 
 SEARCHED = {

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import kerasfold
-from random_graphs import Recipe, Step, build, recipes
+from laws.random_graphs import Recipe, Step, build, recipes
 
 EXAMPLES = int(os.environ.get("KERASFOLD_GRAPHS", "520"))
 

@@ -10,12 +10,9 @@ of its dataclasses, and define every size themselves.
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,20 +21,6 @@ TOLERANCE = 1e-10
 
 Box = Sequence[tuple[int, int]]
 """[first, last) along each axis."""
-
-
-def _load_algebra() -> Any:
-    """`kerasfold/algebra` by itself: the package around it imports Keras, which no law needs."""
-    package = Path(__file__).resolve().parents[1] / "kerasfold" / "algebra"
-    spec = importlib.util.spec_from_file_location("algebra_alone", package / "__init__.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-conv = _load_algebra()
 
 
 def extent(axis: Any) -> int:
