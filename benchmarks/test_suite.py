@@ -15,7 +15,7 @@ import pytest
 import kerasfold
 from kerasfold.errors import FoldError
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
