@@ -71,3 +71,43 @@ def kinds(model: keras.Model) -> list[str]:
     return [
         type(layer).__name__ for layer in layers_of(model) if type(layer) is not layers.InputLayer
     ]
+
+
+def data(model: keras.Model) -> Any:
+    given = inputs_of(model)
+    return keras.tree.map_structure(
+        lambda t, x: x > 0 if t.dtype == "bool" else x, structure(model)[0], given
+    )
+
+
+def signature(model: keras.Model) -> Any:
+    """Names, structure, shapes and dtypes of inputs and outputs."""
+
+    def of(tensor: Any) -> Any:
+        return tuple(tensor.shape), tensor.dtype
+
+    inputs, outputs = structure(model)
+    function = model._functional if isinstance(model, keras.Sequential) else model
+    return (
+        [tensor._keras_history.operation.name for tensor in model.inputs],
+        function.output_names,
+        repr(keras.tree.map_structure(of, inputs)),
+        repr(keras.tree.map_structure(of, outputs)),
+    )
+
+
+def fingerprint(model: keras.Model) -> Any:
+    """All that a fold could touch."""
+    everything = [model, *model._flatten_layers(include_self=False)]
+    return {
+        "configs": [
+            repr(layer.get_config()) for layer in everything if type(layer) is not layers.Lambda
+        ],
+        "weights": [w.numpy().tobytes() for w in model.weights],
+        "ids": [id(w) for w in model.weights],
+        "inbound": [len(layer._inbound_nodes) for layer in everything],
+        "outbound": [len(layer._outbound_nodes) for layer in everything],
+        "trainable": [layer.trainable for layer in everything],
+        "names": [layer.name for layer in everything],
+        "losses": len(model.losses),
+    }

@@ -2,7 +2,7 @@
 
 KERASFOLD_GRAPHS sets how many examples run (default 520); a run of 10,000 is
 
-    KERASFOLD_GRAPHS=10000 pytest tests/test_random_graphs.py
+    KERASFOLD_GRAPHS=10000 pytest tests/fold/test_random_graphs.py
 """
 
 from __future__ import annotations

@@ -1,0 +1,74 @@
+"""Fixtures that several folders of tests share.
+
+What needs Keras is imported by the fixture that needs it: the laws of the algebra need none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """Seeds are set, and the dtype policy is given back."""
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.utils.set_random_seed(0)
+    yield
+    keras.config.set_dtype_policy(before)
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Stored models, by what they are."""
+    import keras
+
+    from zoo.commands import conv_bn
+
+    folder = tmp_path_factory.mktemp("models")
+    models = {
+        "linear.keras": conv_bn(),
+        "legacy.h5": conv_bn(),
+        "relu.keras": conv_bn(activation="relu"),
+        "other.keras": conv_bn(last_scale=1.2),
+    }
+    a, b = keras.Input((4,), name="left"), keras.Input((4,), name="right")
+    image = keras.Input((8, 8, 3))
+    models["folded.keras"] = keras.Model(image, keras.layers.Conv2D(4, 3, padding="same")(image))
+    models["two.keras"] = keras.Model([a, b], keras.layers.Dense(2)(keras.layers.Add()([a, b])))
+    for name, model in models.items():
+        model.save(folder / name)
+    return {name: str(folder / name) for name in models}
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command line; its exit code, standard output and standard error."""
+    from kerasfold.cli import main
+
+    def call(*args: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main([str(arg) for arg in args])
+        return (code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is timed yet."""
+    from zoo.stopwatch import forget
+
+    forget(monkeypatch)
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Any]:
+    """Starts a stopwatch by which a model takes what a function says."""
+    from zoo.stopwatch import started
+
+    return lambda price: started(price, monkeypatch)

@@ -1,0 +1,197 @@
+"""Folding by measuring: whatever the stopwatch says, the plan it likes best is the one chosen.
+
+No test here asserts on a duration.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import kerasfold
+from kerasfold.cost import OBJECTIVES, UNTIMED
+from kerasfold.errors import EquivalenceError, FoldError
+from kerasfold.forms.kept import Kept
+from kerasfold.lift.regions import lift
+from kerasfold.measure import measured
+from kerasfold.plan.choose import plan
+from kerasfold.plan.search import Search
+from kerasfold.read.graph import read
+from zoo.choices import MODELS, blocks, conv, emitted, stack
+from zoo.making import policy, randomise
+from zoo.same import FLOAT32, FLOAT64, assert_same, kinds
+from zoo.stopwatch import Priced, by_measuring, few_calls, is_part, many_calls, prices
+
+pytestmark = pytest.mark.usefixtures("nothing_known")
+
+
+@pytest.fixture
+def _everything(monkeypatch):
+    """No way is left out for what it costs by the roofline."""
+    monkeypatch.setattr(measured, "HOPELESS", np.inf)
+    monkeypatch.setattr(measured, "TIMED", 10_000)
+
+
+def least(model: keras.Model, price: Priced) -> float:
+    """The lowest price of all plans, on whole models: one component changes at a time."""
+    regions = lift(read(model))
+    search = Search(regions, OBJECTIVES["latency"].key, frozenset())
+    kept = {index: Kept.of(search.known, index) for index in regions.lifted}
+    total = original = price(emitted(regions, kept))
+    for component in regions.components():
+        others = {i: s for i, s in kept.items() if i not in {n.index for n in component}}
+        every = list(search.every(component, 10_000))
+        assert len(every) < 10_000
+        total += min(price(emitted(regions, others | way)) for way in every) - original
+    return total
+
+
+# what is chosen
+
+
+@pytest.mark.usefixtures("_everything")
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", MODELS)
+def test_the_cheapest_of_all_plans_is_chosen_and_exact(name, seed, watch):
+    with policy("float64"):
+        model = MODELS[name]()
+    price = prices(seed)
+    watch(price)
+    folded = by_measuring(model)
+    assert price(folded) == pytest.approx(least(model, price))
+    assert folded.fold_report.equivalence.equivalent
+    assert_same(model, folded, FLOAT64)
+
+
+@pytest.mark.usefixtures("_everything")
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("name", ["3x3-pool-3x3", "expand", "same on same", "repvgg"])
+def test_no_set_of_tensors_planned_by_hand_is_cheaper(name, seed, watch):
+    """Told what to materialise, under every objective."""
+    model, price = MODELS[name](), prices(seed)
+    watch(price)
+    found = price(by_measuring(model, verify=False))
+    regions = lift(read(model))
+    for count in range(len(regions.lifted) + 1):
+        for chosen in itertools.combinations(regions.lifted, count):
+            for objective in UNTIMED:
+                try:
+                    told = plan(regions, objective, materialise=chosen)
+                except FoldError:
+                    continue
+                assert found <= price(emitted(regions, dict(told.forms))) + 1e-9
+
+
+def test_few_calls_or_many(watch):
+    """The same model, as its stopwatch likes it."""
+    model = MODELS["3x3-pool-3x3"]()
+    watch(few_calls)
+    assert kinds(by_measuring(model)) == ["Conv2D"]
+    measured._CACHE.clear()
+    watch(many_calls)
+    assert kinds(by_measuring(model)) == ["Conv2D", "AveragePooling2D", "Conv2D"]
+
+
+@pytest.mark.parametrize("name", ["3x3-pool-3x3", "expand", "same on same"])
+def test_the_original_wins_ties(name, watch):
+    model = MODELS[name]()
+    found = watch(lambda model: 1.0)
+    folded = by_measuring(model)
+    assert all(len(models) > 1 for models in found.timed)
+    assert kinds(folded) == kinds(model)
+    assert folded.fold_report.merged == ()
+
+
+def test_the_original_wins_where_the_gain_is_not_sure(watch, monkeypatch):
+    """A median that is better by far, of ratios whose interval holds 1."""
+    model = MODELS["3x3-pool-3x3"]()
+    found = watch(few_calls)
+    steady = found.paired_seconds
+
+    def uneasy(runs: Any, rounds: int, seconds: float = np.inf) -> np.ndarray:
+        times = steady(runs, rounds)
+        slow = [few_calls(run.model) == 1 for run in runs]
+        times[: int(0.45 * rounds), slow] = 50.0
+        return times
+
+    monkeypatch.setattr(measured, "paired_seconds", uneasy)
+    assert kinds(by_measuring(model)) == kinds(model)
+
+
+def test_what_does_part_of_the_work_of_another_needs_no_clock(watch):
+    found = watch(prices(0))
+    folded = by_measuring(stack(conv(4), layers.BatchNormalization(), layers.Dropout(0.1)))
+    assert kinds(folded) == ["Conv2D"]
+    assert found.components == 0
+    assert len(found.timed) == 1  # the whole
+
+
+def test_a_fold_that_is_slower_as_a_whole_is_replaced_by_the_original(watch):
+    model = MODELS["3x3-pool-3x3"]()
+    found = watch(lambda model: (few_calls if is_part(model) else many_calls)(model))
+    folded = by_measuring(model)
+    assert kinds(found.timed[-1][1]) == ["Conv2D"]
+    assert kinds(folded) == kinds(model)
+    assert [x.name for x in folded.layers[1:]] == [x.name for x in model.layers]
+    assert (folded.fold_report.merged, folded.fold_report.objective) == ((), "measured")
+    assert folded.fold_report.macs_after == folded.fold_report.macs_before
+    assert_same(model, folded, FLOAT32)
+
+
+# the report, the bar, and real runs
+
+
+def test_the_report_says_what_was_minimised(watch):
+    watch(few_calls)
+    report = by_measuring(MODELS["expand"]()).fold_report
+    assert report.objective == report.to_dict()["objective"] == "measured"
+    assert "objective measured" in str(report)
+    assert report.equivalence.equivalent
+    assert (report.layers_before, report.layers_after) == (3, 1)
+
+
+def test_a_wrong_fold_is_not_handed_out(watch, monkeypatch):
+    """Random weights: no such way is chosen, and without a clock it is found out."""
+    watch(few_calls)
+    noise = keras.initializers.RandomNormal(seed=1)
+    monkeypatch.setattr("kerasfold.layers.build._start_as", lambda values: noise)
+    model = stack(conv(12, 1), conv(12), conv(4, 1))
+    assert kinds(by_measuring(model)) == ["Conv2D"] * 3
+    assert kinds(kerasfold.fold(model, verify=False)) == ["Conv2D"]
+    measured._CACHE.clear()
+    with pytest.raises(EquivalenceError):
+        by_measuring(model, budget=0.0)
+
+
+def test_outputs_that_are_no_numbers_are_no_fault(watch):
+    """The root of a negative number, here and there."""
+    x = keras.Input((8, 8, 3))
+    y = keras.ops.sqrt(conv(4, 1)(conv(8)(x)))
+    watch(few_calls)
+    folded = by_measuring(randomise(keras.Model(x, y)), verify=False)
+    assert kinds(folded) == ["Conv2D"]
+
+
+@pytest.mark.parametrize("progress", [False, True])
+def test_the_bar_is_drawn_on_stderr(progress, watch, monkeypatch, capfd):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    watch(few_calls)
+    by_measuring(blocks(2), progress=progress)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert ("measuring on xla" in err) == progress
+
+
+@pytest.mark.parametrize("runtime", ["tensorflow", "litert"])
+def test_a_real_run(runtime, capfd):
+    model = MODELS["expand"]()
+    folded = kerasfold.fold(model, "measured", runtime=runtime, budget=30.0)
+    assert folded.fold_report.objective == "measured"
+    assert folded.fold_report.equivalence.equivalent
+    assert_same(model, folded, FLOAT32)
+    assert capfd.readouterr().out == ""
