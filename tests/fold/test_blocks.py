@@ -20,124 +20,33 @@ from kerasfold.cost import OBJECTIVES
 from kerasfold.lift.regions import lift
 from kerasfold.plan.choose import plan
 from kerasfold.read.graph import read
+from zoo import blocks
+from zoo.blocks import (
+    Block,
+    acnet,
+    chained,
+    concatenated,
+    dbb,
+    diamond,
+    mobileone_depthwise,
+    mobileone_pointwise,
+    repvgg,
+    separable_residual,
+    sesr,
+)
 from zoo.making import policy, randomise
 from zoo.same import inputs_of, run
 
 FLOAT64 = 1e-10
 FLOAT32 = 2e-5
 
-Tensor = Any
-Block = Callable[[Tensor], Tensor]
-
-
-def chain(*stack: Callable[[], keras.Layer]) -> Block:
-    def block(x: Tensor) -> Tensor:
-        for layer in stack:
-            x = layer()(x)
-        return x
-
-    return block
-
 
 def conv(n: int, k: Any, **settings: Any) -> Callable[[], keras.Layer]:
-    return lambda: layers.Conv2D(n, k, **settings)
+    return lambda: blocks.conv(n, k, **settings)
 
 
 def same(n: int, k: Any, **settings: Any) -> Callable[[], keras.Layer]:
-    return lambda: layers.Conv2D(n, k, padding="same", **settings)
-
-
-def with_bn(layer: keras.Layer) -> Block:
-    return lambda x: layers.BatchNormalization()(layer(x))
-
-
-def repvgg(n: int = 4, strides: int = 1, groups: int = 1, bias: bool = False) -> Block:
-    """3x3 + 1x1 + identity, each with its BatchNormalization."""
-
-    def block(x: Tensor) -> Tensor:
-        settings = {"strides": strides, "groups": groups, "use_bias": bias, "padding": "same"}
-        branches = [with_bn(layers.Conv2D(n, k, **settings))(x) for k in (3, 1)]
-        if strides == 1 and n == x.shape[-1]:
-            branches.append(layers.BatchNormalization()(x))
-        return layers.Add()(branches)
-
-    return block
-
-
-def acnet(strides: int = 1) -> Block:
-    """3x3 + 1x3 + 3x1."""
-
-    def block(x: Tensor) -> Tensor:
-        settings = {"strides": strides, "padding": "same", "use_bias": False}
-        return layers.Add()(
-            [with_bn(layers.Conv2D(6, k, **settings))(x) for k in (3, (1, 3), (3, 1))]
-        )
-
-    return block
-
-
-def dbb(padded: str, groups: int = 1) -> Block:
-    """The diverse branch block; where its 1x1-BN -> 3x3 path is padded is `padded`.
-
-    'between': a plain 'same' 3x3 pads zeros behind the first BN. 'before': the image is
-    padded before the 1x1, so that the 3x3 reads what the BN makes of zeros, which is what
-    its authors' padding with the BN's own constant comes to.
-    """
-
-    def bn_conv(x: Tensor, n: int, k: int, padding: str = "valid") -> Tensor:
-        layer = layers.Conv2D(n, k, padding=padding, use_bias=False, groups=groups)
-        return layers.BatchNormalization()(layer(x))
-
-    def block(x: Tensor) -> Tensor:
-        if padded == "between":
-            deep = bn_conv(bn_conv(x, 8, 1), 6, 3, "same")
-        else:
-            deep = bn_conv(bn_conv(layers.ZeroPadding2D(1)(x), 8, 1), 6, 3)
-        pooled = layers.ZeroPadding2D(1)(bn_conv(x, 6, 1))
-        pooled = layers.BatchNormalization()(layers.AveragePooling2D(3, 1)(pooled))
-        return layers.Add()([bn_conv(x, 6, 3, "same"), bn_conv(x, 6, 1), deep, pooled])
-
-    return block
-
-
-def mobileone_depthwise(strides: int = 1) -> Block:
-    def block(x: Tensor) -> Tensor:
-        settings = {"strides": strides, "padding": "same", "use_bias": False}
-        branches = [with_bn(layers.DepthwiseConv2D(3, **settings))(x) for _ in range(4)]
-        branches.append(with_bn(layers.DepthwiseConv2D(1, **settings))(x))
-        if strides == 1:
-            branches.append(layers.BatchNormalization()(x))
-        return layers.Add()(branches)
-
-    return block
-
-
-def mobileone_pointwise(x: Tensor) -> Tensor:
-    branches = [with_bn(layers.Conv2D(4, 1, use_bias=False))(x) for _ in range(3)]
-    return layers.Add()([*branches, layers.BatchNormalization()(x)])
-
-
-def sesr(x: Tensor) -> Tensor:
-    """k x k -> 1x1, with the identity."""
-    return layers.Add()([layers.Conv2D(4, 1)(layers.Conv2D(16, 5, padding="same")(x)), x])
-
-
-def separable_residual(x: Tensor) -> Tensor:
-    return layers.Add()([x, layers.SeparableConv2D(4, 3, padding="same")(x)])
-
-
-def concatenated(x: Tensor) -> Tensor:
-    branches = [
-        layers.Conv2D(6, 3, padding="same")(x),
-        layers.Conv2D(3, 1)(x),
-        layers.DepthwiseConv2D(3, padding="same")(x),
-    ]
-    return layers.Conv2D(5, 1)(layers.Concatenate()(branches))
-
-
-def diamond(x: Tensor) -> Tensor:
-    y = layers.Conv2D(5, 3)(x)
-    return layers.Add()([layers.Conv2D(4, 3)(y), with_bn(layers.Conv2D(4, (3, 3)))(y)])
+    return lambda: blocks.same(n, k, **settings)
 
 
 @dataclass(frozen=True)
@@ -190,68 +99,72 @@ ITEMS: dict[str, Item] = {
     "mobileone_depthwise_strided": Item(mobileone_depthwise(2)),
     "mobileone_pointwise": Item(mobileone_pointwise),
     "sesr": Item(sesr),
-    "expandnet_1_k_1": Item(chain(conv(9, 1), conv(9, 3), conv(5, 1))),
-    "expandnet_1_k_1_same_no_bias": Item(chain(conv(9, 1, use_bias=False), same(9, 3), conv(5, 1))),
-    "expandnet_1_k_1_same": Item(chain(conv(9, 1), same(9, 3), conv(5, 1))),
+    "expandnet_1_k_1": Item(chained(conv(9, 1), conv(9, 3), conv(5, 1))),
+    "expandnet_1_k_1_same_no_bias": Item(
+        chained(conv(9, 1, use_bias=False), same(9, 3), conv(5, 1))
+    ),
+    "expandnet_1_k_1_same": Item(chained(conv(9, 1), same(9, 3), conv(5, 1))),
     "expandnet_k_k_k": Item(
-        chain(lambda: layers.ZeroPadding2D(3), conv(8, 3), conv(8, 3), conv(5, 3))
+        chained(lambda: layers.ZeroPadding2D(3), conv(8, 3), conv(8, 3), conv(5, 3))
     ),
     "x_plus_separable": Item(separable_residual),
     "concatenate_then_1x1": Item(concatenated),
     "diamond": Item(diamond),
     "upsampling_pooling_1x1": Item(
-        chain(lambda: layers.UpSampling2D(2), lambda: layers.AveragePooling2D(2), conv(3, 1)),
+        chained(lambda: layers.UpSampling2D(2), lambda: layers.AveragePooling2D(2), conv(3, 1)),
         (5, 6, 4),
     ),
     "transposed_then_conv": Item(
-        chain(lambda: layers.Conv2DTranspose(3, 3, strides=2), conv(5, 3)), (6, 5, 4)
+        chained(lambda: layers.Conv2DTranspose(3, 3, strides=2), conv(5, 3)), (6, 5, 4)
     ),
     "transposed_same_then_conv": Item(
-        chain(lambda: layers.Conv2DTranspose(3, 4, strides=2, padding="same"), conv(5, 3)),
+        chained(lambda: layers.Conv2DTranspose(3, 4, strides=2, padding="same"), conv(5, 3)),
         (6, 5, 4),
     ),
     "conv_then_transposed": Item(
-        chain(conv(5, 3), lambda: layers.Conv2DTranspose(3, 2, strides=2)), (6, 7, 4)
+        chained(conv(5, 3), lambda: layers.Conv2DTranspose(3, 2, strides=2)), (6, 7, 4)
     ),
     "conv_then_transposed_same": Item(
-        chain(conv(5, 3), lambda: layers.Conv2DTranspose(3, 2, strides=2, padding="same")),
+        chained(conv(5, 3), lambda: layers.Conv2DTranspose(3, 2, strides=2, padding="same")),
         (6, 7, 4),
     ),
     "conv_then_transposed_kernel_under_stride": Item(
-        chain(conv(5, 3), lambda: layers.Conv2DTranspose(3, (2, 1), strides=3)), (6, 7, 4)
+        chained(conv(5, 3), lambda: layers.Conv2DTranspose(3, (2, 1), strides=3)), (6, 7, 4)
     ),
-    "dense_bn_dense": Item(chain(lambda: layers.Dense(8), BN, lambda: layers.Dense(3)), (10,)),
+    "dense_bn_dense": Item(chained(lambda: layers.Dense(8), BN, lambda: layers.Dense(3)), (10,)),
     "dense_bn_dense_on_channels": Item(
-        chain(lambda: layers.Dense(8), BN, lambda: layers.Dense(3)), (6, 5, 4)
+        chained(lambda: layers.Dense(8), BN, lambda: layers.Dense(3)), (6, 5, 4)
     ),
     "conv_flatten_dense": Item(
-        chain(conv(5, 3), BN, layers.Flatten, lambda: layers.Dense(7)), (6, 7, 4)
+        chained(conv(5, 3), BN, layers.Flatten, lambda: layers.Dense(7)), (6, 7, 4)
     ),
     "conv_same_flatten_dense": Item(
-        chain(same(5, 3), layers.Flatten, lambda: layers.Dense(7)), (6, 7, 4)
+        chained(same(5, 3), layers.Flatten, lambda: layers.Dense(7)), (6, 7, 4)
     ),
     "conv_reshape_dense": Item(
-        chain(conv(5, 3), lambda: layers.Reshape((-1,)), lambda: layers.Dense(7)), (6, 7, 4)
+        chained(conv(5, 3), lambda: layers.Reshape((-1,)), lambda: layers.Dense(7)), (6, 7, 4)
     ),
     "conv_global_pooling_dense": Item(
-        chain(conv(5, 3), BN, layers.GlobalAveragePooling2D, lambda: layers.Dense(7)), (6, 7, 4)
+        chained(conv(5, 3), BN, layers.GlobalAveragePooling2D, lambda: layers.Dense(7)), (6, 7, 4)
     ),
     "conv_same_global_pooling_dense": Item(
-        chain(same(5, 3), layers.GlobalAveragePooling2D, lambda: layers.Dense(7)), (6, 7, 4)
+        chained(same(5, 3), layers.GlobalAveragePooling2D, lambda: layers.Dense(7)), (6, 7, 4)
     ),
     "padding_conv": Item(
-        chain(lambda: layers.ZeroPadding2D(((1, 2), (0, 3))), conv(5, 3, strides=2), BN)
+        chained(lambda: layers.ZeroPadding2D(((1, 2), (0, 3))), conv(5, 3, strides=2), BN)
     ),
-    "cropping_conv": Item(chain(lambda: layers.Cropping2D(((1, 2), (0, 3))), conv(5, 3), BN)),
-    "cropping_conv_same": Item(chain(lambda: layers.Cropping2D(((1, 2), (0, 3))), same(5, 3), BN)),
-    "rescaling_conv": Item(chain(lambda: layers.Rescaling(1 / 127.5, -1.0), conv(5, 3))),
-    "rescaling_conv_same": Item(chain(lambda: layers.Rescaling(1 / 127.5, -1.0), same(5, 3))),
-    "bn_conv_same": Item(chain(BN, same(5, 3))),
+    "cropping_conv": Item(chained(lambda: layers.Cropping2D(((1, 2), (0, 3))), conv(5, 3), BN)),
+    "cropping_conv_same": Item(
+        chained(lambda: layers.Cropping2D(((1, 2), (0, 3))), same(5, 3), BN)
+    ),
+    "rescaling_conv": Item(chained(lambda: layers.Rescaling(1 / 127.5, -1.0), conv(5, 3))),
+    "rescaling_conv_same": Item(chained(lambda: layers.Rescaling(1 / 127.5, -1.0), same(5, 3))),
+    "bn_conv_same": Item(chained(BN, same(5, 3))),
     "bn_depthwise_same": Item(
-        chain(BN, lambda: layers.DepthwiseConv2D(3, strides=2, padding="same"))
+        chained(BN, lambda: layers.DepthwiseConv2D(3, strides=2, padding="same"))
     ),
     "1d": Item(
-        chain(
+        chained(
             lambda: layers.Conv1D(4, 3, strides=2),
             lambda: layers.AveragePooling1D(2),
             BN,
@@ -260,7 +173,7 @@ ITEMS: dict[str, Item] = {
         (30, 3),
     ),
     "1d_causal_transposed": Item(
-        chain(
+        chained(
             lambda: layers.Conv1D(4, 3, padding="causal"),
             BN,
             lambda: layers.Conv1DTranspose(3, 2, strides=2),
@@ -269,7 +182,7 @@ ITEMS: dict[str, Item] = {
         (14, 3),
     ),
     "1d_global_pooling": Item(
-        chain(
+        chained(
             lambda: layers.Conv1D(4, 3),
             BN,
             layers.GlobalAveragePooling1D,
@@ -278,10 +191,10 @@ ITEMS: dict[str, Item] = {
         (14, 3),
     ),
     "1d_flatten": Item(
-        chain(lambda: layers.Conv1D(4, 3), BN, layers.Flatten, lambda: layers.Dense(2)), (14, 3)
+        chained(lambda: layers.Conv1D(4, 3), BN, layers.Flatten, lambda: layers.Dense(2)), (14, 3)
     ),
     "3d": Item(
-        chain(
+        chained(
             lambda: layers.ZeroPadding3D(1),
             lambda: layers.Conv3D(3, 2, strides=(1, 2, 1)),
             BN,
@@ -291,17 +204,17 @@ ITEMS: dict[str, Item] = {
         (6, 7, 5, 2),
     ),
     "3d_flatten": Item(
-        chain(lambda: layers.Conv3D(3, 2), BN, layers.Flatten, lambda: layers.Dense(2)),
+        chained(lambda: layers.Conv3D(3, 2), BN, layers.Flatten, lambda: layers.Dense(2)),
         (4, 5, 3, 2),
     ),
     "3d_global_pooling": Item(
-        chain(
+        chained(
             lambda: layers.Conv3D(3, 2), BN, layers.GlobalAveragePooling3D, lambda: layers.Dense(2)
         ),
         (4, 5, 3, 2),
     ),
     "3d_pooling": Item(
-        chain(
+        chained(
             lambda: layers.Conv3D(3, 2),
             BN,
             lambda: layers.AveragePooling3D(2),
@@ -311,7 +224,7 @@ ITEMS: dict[str, Item] = {
         "float32",
     ),
     "3d_upsampling_pooling": Item(
-        chain(
+        chained(
             lambda: layers.UpSampling3D((2, 1, 2)),
             lambda: layers.AveragePooling3D((2, 1, 2)),
             BN,

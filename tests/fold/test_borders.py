@@ -15,7 +15,8 @@ import pytest
 from keras import layers
 
 import kerasfold
-from zoo.making import policy, randomise
+from zoo.blocks import conv, same
+from zoo.making import chain, policy
 from zoo.same import FLOAT64, assert_same, kinds
 
 OBJECTIVES = ("latency", "macs", "params", "layers")
@@ -27,23 +28,13 @@ def _float64() -> Iterator[None]:
         yield
 
 
-def conv(n: int = 4, k: Any = 3, name: str | None = None, **settings: Any) -> keras.Layer:
-    return layers.Conv2D(n, k, name=name, **settings)
-
-
-def same(n: int = 4, k: Any = 3, name: str | None = None, **settings: Any) -> keras.Layer:
-    return layers.Conv2D(n, k, padding="same", name=name, **settings)
-
-
 def batchnorm() -> keras.Layer:
     return layers.BatchNormalization(name="bn")
 
 
-def chain(shape: Any, *stack: keras.Layer) -> keras.Model:
-    x = inputs = keras.Input(shape)
-    for layer in stack:
-        x = layer(x)
-    return randomise(keras.Model(inputs, x))
+def on_float32(shape: Any, *stack: keras.Layer) -> keras.Model:
+    """Of float64 layers, on an input that is float32 as Keras makes it."""
+    return chain(shape, *stack, dtype="float32")
 
 
 Shape = tuple[int | None, ...]
@@ -160,7 +151,7 @@ UNKNOWN = {"dims": (None, None), "one": (None, 8)}
 @pytest.mark.parametrize("name", EXACT)
 def test_equal_borders_included(name: str, objective: str) -> None:
     shape, stack = EXACT[name]
-    model = chain(shape, *stack())
+    model = on_float32(shape, *stack())
     folded = kerasfold.fold(model, objective=objective, verify=False)
     assert_same(model, folded, FLOAT64)
     report = folded.fold_report
@@ -176,7 +167,7 @@ def test_equal_borders_included(name: str, objective: str) -> None:
 def test_unknown_sizes_equal_at_every_size(name: str, unknown: str) -> None:
     """One fold, tried at several sizes: odd, even, and smaller than the composed kernel."""
     shape, stack = EXACT[name]
-    model = chain((UNKNOWN[unknown][0], UNKNOWN[unknown][1], shape[2]), *stack())
+    model = on_float32((UNKNOWN[unknown][0], UNKNOWN[unknown][1], shape[2]), *stack())
     folded = kerasfold.fold(model, objective="layers", verify=False)
     tried = 0
     for height, width in ((5, 8), (6, 8), (9, 8), (12, 8), (13, 8), (14, 8)):
@@ -197,7 +188,7 @@ def test_unknown_sizes_equal_at_every_size(name: str, unknown: str) -> None:
 )
 def test_verified_folds_of_same_models(name: str) -> None:
     shape, stack = EXACT[name]
-    assert kerasfold.fold(chain(shape, *stack())).fold_report.equivalence.equivalent
+    assert kerasfold.fold(on_float32(shape, *stack())).fold_report.equivalence.equivalent
 
 
 # What must merge: nothing padded in between, an extension that is zero, or the pad moved.
@@ -222,7 +213,7 @@ def test_verified_folds_of_same_models(name: str) -> None:
 )
 def test_merges_where_it_is_exact(name: str, count: int) -> None:
     shape, stack = EXACT[name]
-    folded = kerasfold.fold(chain(shape, *stack()), objective="layers", verify=False)
+    folded = kerasfold.fold(on_float32(shape, *stack()), objective="layers", verify=False)
     computing = [k for k in kinds(folded) if k not in ("ZeroPadding2D", "Cropping2D")]
     assert len(computing) == count, str(folded.fold_report)
     assert folded.fold_report.layers_after == count
@@ -232,7 +223,7 @@ def test_merges_where_it_is_exact(name: str, count: int) -> None:
 def test_what_stays_apart_says_why(name: str) -> None:
     """Affine from end to end: more than one layer is left only for a reason, in the report."""
     shape, stack = EXACT[name]
-    folded = kerasfold.fold(chain(shape, *stack()), objective="layers", verify=False)
+    folded = kerasfold.fold(on_float32(shape, *stack()), objective="layers", verify=False)
     report = folded.fold_report
     reasons = " ".join(row.reason for row in (*report.kept, *report.apart))
     pooled = any("Pooling" in row.kind for row in report.merged)
@@ -254,20 +245,20 @@ def test_what_stays_apart_says_why(name: str) -> None:
 def test_refused(name: str) -> None:
     """No zero-padded kernel equals these; without a frame they stay two layers."""
     shape, stack = EXACT[name]
-    folded = kerasfold.fold(chain(shape, *stack()), objective="layers", verify=False)
+    folded = kerasfold.fold(on_float32(shape, *stack()), objective="layers", verify=False)
     assert kinds(folded) == ["Conv2D", "Conv2D"]
     assert any("pad" in row.reason for row in folded.fold_report.kept), str(folded.fold_report)
 
 
 def test_naive_collapse_would_have_been_wrong() -> None:
     """The oracle can tell: one zero-padded 5x5 in place of two 3x3 differs at the borders only."""
-    model = chain((9, 9, 1), same(1, use_bias=False), same(1, use_bias=False))
+    model = on_float32((9, 9, 1), same(1, use_bias=False), same(1, use_bias=False))
     a, b = (layer.kernel.numpy()[:, :, 0, 0] for layer in model.layers[1:])
     kernel = np.zeros((5, 5))
     for i in range(3):
         for j in range(3):
             kernel[i : i + 3, j : j + 3] += b[i, j] * a
-    naive = chain((9, 9, 1), same(1, 5, use_bias=False))
+    naive = on_float32((9, 9, 1), same(1, 5, use_bias=False))
     naive.layers[1].kernel.assign(kernel[:, :, None, None])
     x = np.random.default_rng(0).normal(size=(1, 9, 9, 1))
     difference = np.abs(model(x) - naive(x))[0, :, :, 0]
@@ -276,7 +267,7 @@ def test_naive_collapse_would_have_been_wrong() -> None:
 
 
 def test_collapsed_valid_stack_keeps_no_frame() -> None:
-    model = chain((9, 9, 2), same(6), layers.AveragePooling2D(2), conv(3, 2))
+    model = on_float32((9, 9, 2), same(6), layers.AveragePooling2D(2), conv(3, 2))
     folded = kerasfold.fold(model, objective="layers", verify=False)
     assert_same(model, folded, FLOAT64)
     assert folded.fold_report.layers_after == 1

@@ -22,7 +22,8 @@ from kerasfold.forms.framed import Framed
 from kerasfold.lift.regions import lift
 from kerasfold.plan.choose import plan
 from kerasfold.read.graph import read
-from zoo.making import policy, randomise
+from zoo.blocks import chained, conv, same
+from zoo.making import chain, policy, randomise
 from zoo.same import inputs_of, run
 
 TOLERANCE = 1e-10
@@ -37,23 +38,8 @@ def _float64() -> Iterator[None]:
         yield
 
 
-def same(n: int = 4, k: Any = 3, **settings: Any) -> keras.Layer:
-    return layers.Conv2D(n, k, padding="same", **settings)
-
-
-def conv(n: int = 4, k: Any = 3, **settings: Any) -> keras.Layer:
-    return layers.Conv2D(n, k, **settings)
-
-
 def pool(k: int, strides: int, padding: str = "same") -> keras.Layer:
     return layers.AveragePooling2D(k, strides, padding=padding)
-
-
-def chain(shape: Any, stack: list[keras.Layer], seed: int = 0) -> keras.Model:
-    x = inputs = keras.Input(shape, dtype="float64")
-    for layer in stack:
-        x = layer(x)
-    return randomise(keras.Model(inputs, x), seed)
 
 
 def zones(shape: tuple[int, ...]) -> dict[str, np.ndarray]:
@@ -188,7 +174,7 @@ EACH = [
 
 @pytest.mark.parametrize(("shape", "stack"), EACH)
 def test_equal_at_every_pixel(shape: Shape, stack: Stack) -> None:
-    model = chain(shape, stack())
+    model = chain(shape, *stack())
     inputs = inputs_of(model, seed=4)
     (expected,) = run(model, inputs)
     seen: dict[str, np.ndarray] = {}
@@ -210,7 +196,7 @@ def test_input_of_another_dtype_than_the_layers(dtype: str) -> None:
     inputs = keras.Input(ODD, dtype=dtype)
     model = randomise(keras.Model(inputs, same()(layers.Rescaling(0.3, -1.0)(inputs))))
     folded = kerasfold.fold(model, objective="layers", verify=False)
-    images = keras.ops.cast(inputs_of(chain(ODD, [same()])), dtype)
+    images = keras.ops.cast(inputs_of(chain(ODD, same())), dtype)
     assert_equal_everywhere(*run(model, images), *run(folded, images))
 
 
@@ -218,7 +204,7 @@ def test_frames_are_among_what_is_tested() -> None:
     """Otherwise everything above might be equal because nothing is merged."""
     framed = set()
     for name, stack in STACKS.items():
-        report = kerasfold.explain(chain((24, 21, 3), stack()), objective="macs")
+        report = kerasfold.explain(chain((24, 21, 3), *stack()), objective="macs")
         if any("border" in row.kind for row in report.merged):
             framed.add(name)
     assert framed >= {
@@ -254,7 +240,7 @@ TILED = [
 @pytest.mark.parametrize("shape", [EVEN, ODD, MIXED], ids=SHAPES)
 @pytest.mark.parametrize("name", TILED)
 def test_tiles_are_equal_at_every_pixel(name: str, shape: Shape) -> None:
-    model = chain(shape, STACKS[name]())
+    model = chain(shape, *STACKS[name]())
     assert "tiled" in forms_of(model)
     folded = kerasfold.fold(model, objective="macs", verify=False)
     inputs = inputs_of(model, seed=4)
@@ -302,8 +288,8 @@ def test_tiles_in_other_dtypes_are_saved_and_loaded(dtype: str, tmp_path: Path) 
 def test_tiles_crop_no_image_where_both_ends_are_alike() -> None:
     """A strided slice of an image costs OpenVINO two transpositions of it."""
     for name in ("3_3", "3_5_3", "strided_second"):
-        folded = kerasfold.fold(chain(EVEN, STACKS[name]()), objective="macs", verify=False)
-        assert "tiled" in forms_of(chain(EVEN, STACKS[name]()))
+        folded = kerasfold.fold(chain(EVEN, *STACKS[name]()), objective="macs", verify=False)
+        assert "tiled" in forms_of(chain(EVEN, *STACKS[name]()))
         assert not [x.name for x in folded.layers if isinstance(x, layers.Cropping2D)]
 
 
@@ -325,7 +311,7 @@ BILINEAR: dict[str, Stack] = {
 @pytest.mark.parametrize("stack", BILINEAR.values(), ids=BILINEAR)
 def test_bilinear_upsampling_is_framed(shape: Shape, stack: Stack) -> None:
     """TensorFlow interpolates in float32: these are weights of which it rounds none."""
-    model = chain(shape, stack())
+    model = chain(shape, *stack())
     rng = np.random.default_rng(3)
     for variable in model.weights:
         variable.assign(rng.integers(-3, 4, variable.shape))
@@ -336,7 +322,7 @@ def test_bilinear_upsampling_is_framed(shape: Shape, stack: Stack) -> None:
 
 
 def test_bilinear_upsampling_of_what_float32_rounds() -> None:
-    model = chain(ODD, [same(24), bilinear((3, 5)), same(2)])
+    model = chain(ODD, same(24), bilinear((3, 5)), same(2))
     folded = kerasfold.fold(model, objective="macs")
     assert any("border" in row.kind for row in folded.fold_report.merged)
     assert "operations that round to float32" in folded.fold_report.equivalence.dtype
@@ -348,7 +334,7 @@ def test_bilinear_upsampling_of_what_float32_rounds() -> None:
 
 def test_verified() -> None:
     for name in ("3_3", "batchnorm_before", "average_between", "cropping_then_padding"):
-        folded = kerasfold.fold(chain(ODD, STACKS[name]()), objective="macs")
+        folded = kerasfold.fold(chain(ODD, *STACKS[name]()), objective="macs")
         assert folded.fold_report.equivalence.equivalent
 
 
@@ -356,24 +342,24 @@ def test_verified() -> None:
 
 
 def naive_same_on_same() -> tuple[keras.Model, keras.Model]:
-    model = chain(ODD, [same(24, use_bias=False), same(2, use_bias=False)])
+    model = chain(ODD, same(24, use_bias=False), same(2, use_bias=False))
     a, b = (layer.kernel.numpy() for layer in model.layers[1:])
     kernel = np.zeros((5, 5, 3, 2))
     for i in range(3):
         for j in range(3):
             kernel[i : i + 3, j : j + 3] += np.einsum("xyim,mo->xyio", a, b[i, j])
-    naive = chain(ODD, [same(2, 5, use_bias=False)])
+    naive = chain(ODD, same(2, 5, use_bias=False))
     naive.layers[1].kernel.assign(kernel)
     return model, naive
 
 
 def naive_batchnorm_before() -> tuple[keras.Model, keras.Model]:
     """The shift of a BatchNormalization as a bias, as if it were there beyond the image too."""
-    model = chain(ODD, [layers.BatchNormalization(), same(2)])
+    model = chain(ODD, layers.BatchNormalization(), same(2))
     norm, layer = model.layers[1:]
     gain = norm.gamma.numpy() / np.sqrt(norm.moving_variance.numpy() + norm.epsilon)
     shift = norm.beta.numpy() - norm.moving_mean.numpy() * gain
-    naive = chain(ODD, [same(2)])
+    naive = chain(ODD, same(2))
     kernel = layer.kernel.numpy()
     naive.layers[1].kernel.assign(kernel * gain[:, None])
     naive.layers[1].bias.assign(layer.bias.numpy() + np.einsum("xyio,i->o", kernel, shift))
@@ -382,24 +368,24 @@ def naive_batchnorm_before() -> tuple[keras.Model, keras.Model]:
 
 def naive_average_pooling() -> tuple[keras.Model, keras.Model]:
     """Average pooling 'same' as a zero-padded kernel of 1 / 9."""
-    model = chain(ODD, [pool(3, 1)])
-    naive = chain(ODD, [layers.DepthwiseConv2D(3, padding="same", use_bias=False)])
+    model = chain(ODD, pool(3, 1))
+    naive = chain(ODD, layers.DepthwiseConv2D(3, padding="same", use_bias=False))
     naive.set_weights([np.full((3, 3, 3, 1), 1 / 9)])
     return model, naive
 
 
 def naive_cropping() -> tuple[keras.Model, keras.Model]:
     """Cropping, then padding, as if they cancelled."""
-    model = chain(ODD, [layers.Cropping2D(1), layers.ZeroPadding2D(1), conv(2)])
-    naive = chain(ODD, [conv(2)])
+    model = chain(ODD, layers.Cropping2D(1), layers.ZeroPadding2D(1), conv(2))
+    naive = chain(ODD, conv(2))
     naive.set_weights(model.get_weights())
     return model, naive
 
 
 def naive_dropped_tail() -> tuple[keras.Model, keras.Model]:
     """A pool that drops the last row, composed with a padded convolution that then reads it."""
-    model = chain(ODD, [pool(2, 2, "valid"), same(2)])
-    naive = chain(ODD, [layers.ZeroPadding2D(((2, 1), (2, 1))), conv(2, 6, strides=2)])
+    model = chain(ODD, pool(2, 2, "valid"), same(2))
+    naive = chain(ODD, layers.ZeroPadding2D(((2, 1), (2, 1))), conv(2, 6, strides=2))
     kernel = np.repeat(np.repeat(model.layers[2].kernel.numpy() / 4, 2, axis=0), 2, axis=1)
     naive.set_weights([kernel, model.layers[2].bias.numpy()])
     return model, naive
@@ -430,7 +416,7 @@ def test_border_faults_are_told(pair: Callable[[], tuple[keras.Model, keras.Mode
 @pytest.mark.parametrize("name", ["3_3", "strided_second", "batchnorm_between"])
 def test_a_wrong_strip_is_told(name: str) -> None:
     """Each emitted layer of a framed fold matters: one bias off, and the comparison fails."""
-    model = chain((24, 21, 3), STACKS[name]())
+    model = chain((24, 21, 3), *STACKS[name]())
     folded = kerasfold.fold(model, objective="macs", verify=False)
     assert any("border" in row.kind for row in folded.fold_report.merged)
     inputs = inputs_of(model, seed=4)
@@ -448,7 +434,7 @@ def test_a_wrong_strip_is_told(name: str) -> None:
 
 
 def test_wide_hidden_layer_at_a_seventh_of_the_macs() -> None:
-    model = chain((128, 128, 16), [same(256), same(16)])
+    model = chain((128, 128, 16), same(256), same(16))
     folded = kerasfold.fold(model, objective="latency", verify=False)
     report = folded.fold_report
     assert report.macs_after < 0.15 * report.macs_before, str(report)
@@ -465,30 +451,21 @@ def two_sources(x: Any) -> Any:
     return conv(4, 1, name="last")(joined)
 
 
-def stacked(*stack: Callable[[], keras.Layer]) -> Callable[[Any], Any]:
-    def block(x: Any) -> Any:
-        for layer in stack:
-            x = layer()(x)
-        return x
-
-    return block
-
-
 UNKNOWN = (None, None, 3)
 IMPOSSIBLE: dict[str, tuple[Any, Callable[[Any], Any], str]] = {
     "stride_then_upsampling": (
         ODD,
-        stacked(lambda: conv(4, 3, strides=2), lambda: layers.UpSampling2D(2)),
+        chained(lambda: conv(4, 3, strides=2), lambda: layers.UpSampling2D(2)),
         r"a stride of 2 meets an upsampling by 2: .*periodic",
     ),
     "stride_then_upsampling_common_factor": (
         EVEN,
-        stacked(lambda: pool(4, 4, "valid"), lambda: layers.UpSampling2D(6)),
+        chained(lambda: pool(4, 4, "valid"), lambda: layers.UpSampling2D(6)),
         r"a stride of 4 meets an upsampling by 6",
     ),
     "stride_then_transposed": (
         ODD,
-        stacked(
+        chained(
             lambda: conv(4, 3, strides=2),
             lambda: layers.Conv2DTranspose(2, 3, strides=2, padding="same"),
         ),
@@ -496,12 +473,12 @@ IMPOSSIBLE: dict[str, tuple[Any, Callable[[Any], Any], str]] = {
     ),
     "strided_same_at_unknown_size": (
         UNKNOWN,
-        stacked(lambda: same(strides=2), lambda: conv(2)),
+        chained(lambda: same(strides=2), lambda: conv(2)),
         r"padding='same' depends on the image size.*unknown.*fixed size",
     ),
     "same_then_strided_same_at_unknown_size": (
         UNKNOWN,
-        stacked(lambda: same(), lambda: same(2, strides=2)),
+        chained(lambda: same(), lambda: same(2, strides=2)),
         r"padding='same' depends on the image size.*unknown.*fixed size",
     ),
     "concatenation_of_several_sources": (
@@ -511,32 +488,32 @@ IMPOSSIBLE: dict[str, tuple[Any, Callable[[Any], Any], str]] = {
     ),
     "flatten_at_unknown_size": (
         UNKNOWN,
-        stacked(lambda: conv(), lambda: layers.Flatten()),
+        chained(lambda: conv(), lambda: layers.Flatten()),
         r"flattening at an unknown image size: give the model's Input a fixed size",
     ),
     "global_pooling_at_unknown_size": (
         UNKNOWN,
-        stacked(lambda: conv(), lambda: layers.GlobalAveragePooling2D(), lambda: layers.Dense(2)),
+        chained(lambda: conv(), lambda: layers.GlobalAveragePooling2D(), lambda: layers.Dense(2)),
         r"global pooling at an unknown image size: give the model's Input a fixed size",
     ),
     "adaptive_pooling_at_unknown_size": (
         UNKNOWN,
-        stacked(lambda: conv(), lambda: layers.AdaptiveAveragePooling2D(2)),
+        chained(lambda: conv(), lambda: layers.AdaptiveAveragePooling2D(2)),
         r"do not divide into \(2, 2\) equal windows",
     ),
     "bilinear": (
         ODD,
-        stacked(lambda: conv(), lambda: layers.UpSampling2D(2, interpolation="bilinear")),
+        chained(lambda: conv(), lambda: layers.UpSampling2D(2, interpolation="bilinear")),
         r"bilinear upsampling clamps: .*weights change at the border",
     ),
     "bicubic": (
         ODD,
-        stacked(lambda: conv(), lambda: layers.UpSampling2D(2, interpolation="bicubic")),
+        chained(lambda: conv(), lambda: layers.UpSampling2D(2, interpolation="bicubic")),
         r"interpolation 'bicubic' clamps at the border",
     ),
     "same_on_same_at_unknown_size": (
         UNKNOWN,
-        stacked(lambda: same(24), lambda: same(2)),
+        chained(lambda: same(24), lambda: same(2)),
         r"zero padding between two layers: at the border .* zeros in the original",
     ),
 }

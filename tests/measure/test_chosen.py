@@ -22,7 +22,8 @@ from kerasfold.measure import measured
 from kerasfold.plan.choose import plan
 from kerasfold.plan.search import Search
 from kerasfold.read.graph import read
-from zoo.choices import MODELS, blocks, conv, emitted, stack
+from zoo.blocks import conv
+from zoo.choices import MODELS, blocks, emitted, stack
 from zoo.making import policy, randomise
 from zoo.same import FLOAT32, FLOAT64, assert_same, kinds
 from zoo.stopwatch import Priced, by_measuring, few_calls, is_part, many_calls, prices

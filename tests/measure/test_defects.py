@@ -13,7 +13,8 @@ from keras import layers
 import kerasfold
 from kerasfold.errors import FoldError, RuntimeUnavailableError
 from kerasfold.measure import measured, runtimes
-from zoo.choices import MODELS, conv, stack
+from zoo.blocks import conv
+from zoo.choices import MODELS, stack
 from zoo.same import kinds
 from zoo.stopwatch import by_measuring, few_calls, is_part
 

@@ -15,7 +15,8 @@ from kerasfold.lift.regions import lift
 from kerasfold.measure import measured
 from kerasfold.pipeline import LAST
 from kerasfold.read.graph import read
-from zoo.choices import MODELS, blocks, conv, stack
+from zoo.blocks import conv
+from zoo.choices import MODELS, blocks, stack
 from zoo.making import randomise
 from zoo.same import kinds
 from zoo.stopwatch import by_measuring, calls, few_calls, is_part, many_calls, prices

@@ -17,7 +17,8 @@ from kerasfold.measure.parts import part, readers_of
 from kerasfold.plan.search import Search
 from kerasfold.read.graph import read
 from laws.random_graphs import build, recipes
-from zoo.choices import conv, emitted, stack
+from zoo.blocks import conv
+from zoo.choices import emitted, stack
 from zoo.making import randomise
 from zoo.same import assert_same, kinds
 from zoo.stopwatch import by_measuring, prices

@@ -22,6 +22,7 @@ from kerasfold.plan.choose import Plan, assembled, plan
 from kerasfold.plan.methods import auto
 from kerasfold.plan.search import Search
 from kerasfold.read.graph import read
+from zoo.blocks import conv, same
 from zoo.making import policy, randomise
 from zoo.same import FLOAT32, FLOAT64, assert_same, kinds, run, run_under_xla
 
@@ -43,10 +44,6 @@ def model_of(
     with policy(dtype):
         x = keras.Input(shape, name="image")
         return randomise(keras.Model(x, make(x), name="siblings"))
-
-
-def conv(filters: int = 3, size: Any = 3, **settings: Any) -> keras.layers.Layer:
-    return layers.Conv2D(filters, size, **{"padding": "same"} | settings)
 
 
 def unjoined(regions: Regions) -> Plan:
@@ -78,13 +75,13 @@ def assert_exact(model: keras.Model, tolerance: float = FLOAT64) -> keras.Model:
 
 
 def pair(x: Any) -> list[Any]:
-    return [conv(3, name="first")(x), conv(5, name="second")(x)]
+    return [same(3, name="first")(x), same(5, name="second")(x)]
 
 
 def normed(x: Any) -> list[Any]:
     return [
-        layers.BatchNormalization(name="first")(conv(3, use_bias=False)(x)),
-        layers.ReLU()(layers.BatchNormalization(name="second")(conv(4)(x))),
+        layers.BatchNormalization(name="first")(same(3, use_bias=False)(x)),
+        layers.ReLU()(layers.BatchNormalization(name="second")(same(4)(x))),
     ]
 
 
@@ -92,55 +89,53 @@ def activated(x: Any) -> list[Any]:
     """Each its own activation, one of them none, one with weights, one along the channels."""
     own = layers.PReLU(shared_axes=[1, 2], name="own")
     given = {"a": "relu", "b": None, "c": "softmax", "d": own}
-    return [conv(i + 2, name=name, activation=f)(x) for i, (name, f) in enumerate(given.items())]
+    return [same(i + 2, name=name, activation=f)(x) for i, (name, f) in enumerate(given.items())]
 
 
 def strided(x: Any) -> list[Any]:
     """Padding that a layer of its own gives."""
-    return [
-        conv(3, strides=2, padding="valid", name=name)(layers.ZeroPadding2D(1)(x)) for name in "ab"
-    ]
+    return [conv(3, strides=2, name=name)(layers.ZeroPadding2D(1)(x)) for name in "ab"]
 
 
 def summed(x: Any) -> list[Any]:
     """A block of branches is a sibling like any other."""
-    block = layers.Add(name="block")([conv(3)(x), conv(3, 1)(x)])
-    return [block, conv(4, name="other")(x)]
+    block = layers.Add(name="block")([same(3)(x), same(3, 1)(x)])
+    return [block, same(4, name="other")(x)]
 
 
 def three_in_turns(x: Any) -> list[Any]:
     """Outputs in another order than the calls."""
-    first, second, third = (conv(n, name=f"c{n}")(x) for n in (3, 5, 4))
+    first, second, third = (same(n, name=f"c{n}")(x) for n in (3, 5, 4))
     return [third, first, second]
 
 
 def deeper(x: Any) -> list[Any]:
     """What they read is a layer's output, and itself no input."""
-    x = layers.MaxPooling2D(1)(layers.BatchNormalization(name="norm")(conv(16, name="stem")(x)))
+    x = layers.MaxPooling2D(1)(layers.BatchNormalization(name="norm")(same(16, name="stem")(x)))
     return pair(x)
 
 
 def materialised(x: Any) -> list[Any]:
     """What they read is materialised, and affine: too expensive to compose."""
-    return pair(conv(16, strides=2, name="stem")(x))
+    return pair(same(16, strides=2, name="stem")(x))
 
 
 def read_further(x: Any) -> list[Any]:
     """A sibling that others read before the next sibling is called."""
-    first = conv(3, name="first")(x)
-    second = conv(4, 1, name="second")(first)
-    return [layers.ReLU(name="relu")(first), second, conv(5, name="third")(x)]
+    first = same(3, name="first")(x)
+    second = same(4, 1, name="second")(first)
+    return [layers.ReLU(name="relu")(first), second, same(5, name="third")(x)]
 
 
 def two_groups(x: Any) -> list[Any]:
-    y = layers.ReLU(name="between")(conv(16, name="stem")(x))
-    return [conv(n, name=f"{name}{n}")(t) for n in (3, 4) for name, t in (("x", x), ("y", y))]
+    y = layers.ReLU(name="between")(same(16, name="stem")(x))
+    return [same(n, name=f"{name}{n}")(t) for n in (3, 4) for name, t in (("x", x), ("y", y))]
 
 
 def late(x: Any) -> list[Any]:
     """A sibling that is called after what reads the other's output."""
-    first = layers.MaxPooling2D(2, name="pool")(conv(3, name="first")(x))
-    return [conv(2, name="reader")(first), conv(4, name="second")(x)]
+    first = layers.MaxPooling2D(2, name="pool")(same(3, name="first")(x))
+    return [same(2, name="reader")(first), same(4, name="second")(x)]
 
 
 JOINED: dict[str, tuple[Callable[[Any], Any], list[tuple[str, ...]]]] = {
@@ -184,7 +179,7 @@ def test_a_saved_fold_is_loaded_with_its_names(name, tmp_path):
 SHAPED: dict[str, tuple[tuple[int | None, ...], Callable[[Any], Any]]] = {
     "line": ((4000, 16), lambda x: [layers.Conv1D(n, 3, padding="causal")(x) for n in (2, 3)]),
     "volume": ((16, 16, 16, 4), lambda x: [layers.Conv3D(n, 3)(x) for n in (2, 3)]),
-    "any size": ((None, None, 16), lambda x: [conv(n, strides=2)(x) for n in (2, 3)]),
+    "any size": ((None, None, 16), lambda x: [same(n, strides=2)(x) for n in (2, 3)]),
     "transposed": (SHAPE, lambda x: [layers.Conv2DTranspose(n, 3)(x) for n in (1, 2, 3)]),
     "heads": (
         (64, 64, 8),
@@ -213,7 +208,7 @@ def test_siblings_on_other_shapes(name):
 
 def test_names_that_a_joint_would_take_are_left_to_the_layers_that_have_them():
     def make(x: Any) -> list[Any]:
-        a, b = (conv(n, name=name, activation="relu")(x) for n, name in ((3, "a"), (5, "b")))
+        a, b = (same(n, name=name, activation="relu")(x) for n, name in ((3, "a"), (5, "b")))
         outputs = [a, b]
         for name in ("a_joined", "a_slice", "b_joined", "b_slice"):
             outputs.append(layers.MaxPooling2D(2, name=name)(outputs[-1]))
@@ -240,7 +235,7 @@ def test_nested_models():
 def test_channels_first_under_xla():
     def make(x: Any) -> list[Any]:
         first = {"data_format": "channels_first"}
-        return [conv(3, **first)(x), conv(5, activation="relu", **first)(x)]
+        return [same(3, **first)(x), same(5, activation="relu", **first)(x)]
 
     model = model_of(make, (16, 56, 57))
     assert len(groups(model)) == 1
@@ -256,7 +251,7 @@ def test_channels_first_under_xla():
 
 def test_a_frozen_group_stays_frozen_and_keeps_its_policy():
     def make(x: Any) -> list[Any]:
-        return [conv(n, trainable=False, dtype="mixed_float16")(x) for n in (3, 4)]
+        return [same(n, trainable=False, dtype="mixed_float16")(x) for n in (3, 4)]
 
     model = model_of(make)
     assert len(groups(model)) == 1
@@ -269,8 +264,8 @@ def test_a_frozen_group_stays_frozen_and_keeps_its_policy():
 
 
 def shared_layer(x: Any) -> list[Any]:
-    layer = conv(3)
-    return [layer(x), layer(layers.ReLU()(x)), conv(3)(x)]
+    layer = same(3)
+    return [layer(x), layer(layers.ReLU()(x)), same(3)(x)]
 
 
 def frozen_apart(trainable: bool) -> Callable[[Any], list[Any]]:
@@ -278,7 +273,7 @@ def frozen_apart(trainable: bool) -> Callable[[Any], list[Any]]:
 
     def make(x: Any) -> list[Any]:
         return [
-            layers.BatchNormalization(trainable=False)(conv(3, trainable=own)(x))
+            layers.BatchNormalization(trainable=False)(same(3, trainable=own)(x))
             for own in (trainable, not trainable)
         ]
 
@@ -288,32 +283,32 @@ def frozen_apart(trainable: bool) -> Callable[[Any], list[Any]]:
 def policies(x: Any) -> list[Any]:
     """What stores weights tells, not what comes last."""
     return [
-        layers.Rescaling(2.0, dtype="float16")(conv(3, dtype=dtype)(x))
+        layers.Rescaling(2.0, dtype="float16")(same(3, dtype=dtype)(x))
         for dtype in ("mixed_float16", "float16")
     ]
 
 
 APART: dict[str, Callable[[Any], Any]] = {
-    "kernels": lambda x: [conv(3, 3)(x), conv(3, 1)(x), conv(3, (1, 3))(x)],
-    "strides": lambda x: [conv(3)(x), conv(3, strides=2)(x)],
-    "padding": lambda x: [conv(3)(x), conv(3, padding="valid")(x)],
-    "dilations": lambda x: [conv(3)(x), conv(3, dilation_rate=2)(x)],
-    "groups": lambda x: [conv(4, groups=2)(x) for _ in range(2)],
+    "kernels": lambda x: [same(3, 3)(x), same(3, 1)(x), same(3, (1, 3))(x)],
+    "strides": lambda x: [same(3)(x), same(3, strides=2)(x)],
+    "padding": lambda x: [same(3)(x), conv(3)(x)],
+    "dilations": lambda x: [same(3)(x), same(3, dilation_rate=2)(x)],
+    "groups": lambda x: [same(4, groups=2)(x) for _ in range(2)],
     "depthwise": lambda x: [layers.DepthwiseConv2D(3)(x) for _ in range(2)],
     "pools": lambda x: [layers.AveragePooling2D(3, 1)(x) for _ in range(2)],
-    "other tensors": lambda x: [conv(3)(x), conv(3)(layers.ReLU()(x))],
+    "other tensors": lambda x: [same(3)(x), same(3)(layers.ReLU()(x))],
     "two tensors": lambda x: [
-        layers.Add()([conv(16)(x), layers.ReLU()(x)]),
-        layers.Add()([conv(16)(x), layers.ReLU()(x)]),
+        layers.Add()([same(16)(x), layers.ReLU()(x)]),
+        layers.Add()([same(16)(x), layers.ReLU()(x)]),
     ],
-    "operations": lambda x: [2.0 * conv(3)(x), 3.0 * conv(3)(x)],
+    "operations": lambda x: [2.0 * same(3)(x), 3.0 * same(3)(x)],
     "shared": shared_layer,
-    "frozen": lambda x: [conv(3)(x), conv(3, trainable=False)(x)],
+    "frozen": lambda x: [same(3)(x), same(3, trainable=False)(x)],
     "frozen under a norm": frozen_apart(True),
     "frozen first under a norm": frozen_apart(False),
-    "dtypes": lambda x: [conv(3)(x), conv(3, dtype="mixed_float16")(x)],
+    "dtypes": lambda x: [same(3)(x), same(3, dtype="mixed_float16")(x)],
     "policies": policies,
-    "wide": lambda x: [conv(64)(x) for _ in range(2)],
+    "wide": lambda x: [same(64)(x) for _ in range(2)],
 }
 
 
@@ -413,7 +408,7 @@ def test_the_report_says_what_became_one_layer():
 
 
 def test_equal_widths_in_another_order_are_caught(monkeypatch):
-    model = model_of(lambda x: [conv(4, name=name)(x) for name in "ab"])
+    model = model_of(lambda x: [same(4, name=name)(x) for name in "ab"])
     assert_exact(model, FLOAT32)
     concatenation = Operator.concatenation
     monkeypatch.setattr(Operator, "concatenation", lambda parts: concatenation(parts[::-1]))

@@ -14,7 +14,7 @@ import kerasfold
 from kerasfold.lift.rules import RULES
 from kerasfold.testing import check_lift
 from zoo.cases import CASES
-from zoo.making import policy, randomise
+from zoo.making import chain, policy
 from zoo.rows import Case
 from zoo.same import FLOAT64, assert_same
 
@@ -246,13 +246,6 @@ def test_a_wrong_rule_is_never_handed_out() -> None:
 
 
 # ------------------------------------------------------------------- in a model
-
-
-def chain(shape: Any, *stack: keras.Layer) -> keras.Model:
-    x = inputs = keras.Input(shape, dtype=keras.config.dtype_policy().compute_dtype)
-    for layer in stack:
-        x = layer(x)
-    return randomise(keras.Model(inputs, x), seed=3)
 
 
 @pytest.mark.usefixtures("float64")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import keras
 from keras import layers
 
+from zoo.blocks import conv, same, with_bn
 from zoo.rows import Case, after_conv, before, merge, normalization, rows
 
 ODD_EVEN = {"-odd": (9, 7, 4), "-even": (8, 10, 4)}
@@ -328,9 +329,9 @@ CASES: list[Case] = [
         layers.Add,
         "repvgg",
         lambda x: [
-            layers.BatchNormalization(name="i")(x),
-            layers.BatchNormalization(name="p")(layers.Conv2D(4, 1, use_bias=False, name="a")(x)),
-            layers.BatchNormalization(name="q")(layers.Conv2D(4, 3, padding="same", name="b")(x)),
+            layers.BatchNormalization()(x),
+            with_bn(conv(4, 1, use_bias=False))(x),
+            with_bn(same(4, 3))(x),
         ],
     ),
     merge(

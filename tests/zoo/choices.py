@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import keras
 from keras import layers
@@ -12,24 +11,17 @@ from kerasfold.compose import exact
 from kerasfold.emit import emit
 from kerasfold.forms.form import AnyForm
 from kerasfold.lift.regions import Regions
+from zoo.blocks import conv, repvgg, same
 from zoo.making import randomise
-
-
-def conv(filters: int, size: int = 3, **settings: Any) -> keras.layers.Layer:
-    return layers.Conv2D(filters, size, **settings)
 
 
 def stack(*own: keras.layers.Layer, shape: tuple[int, ...] = (12, 12, 3)) -> keras.Model:
     return randomise(keras.Sequential([keras.Input(shape), *own], name="stack"))
 
 
-def repvgg() -> keras.Model:
+def one_block() -> keras.Model:
     x = keras.Input((9, 9, 4))
-    branches = [
-        layers.BatchNormalization()(conv(4, k, padding="same", use_bias=False)(x)) for k in (3, 1)
-    ]
-    y = layers.Add()([*branches, layers.BatchNormalization()(x)])
-    return randomise(keras.Model(x, layers.ReLU()(y)))
+    return randomise(keras.Model(x, layers.ReLU()(repvgg()(x))))
 
 
 def two_branches() -> keras.Model:
@@ -53,7 +45,7 @@ def nested() -> keras.Model:
 def shared() -> keras.Model:
     """One layer in two places, with something to merge behind each."""
     x = keras.Input((12, 12, 3))
-    layer, after = conv(3, padding="same"), conv(2, 1)
+    layer, after = same(3), conv(2, 1)
     y = layers.ReLU()(layer(x))
     return randomise(keras.Model(x, [after(layer(y)), layers.AveragePooling2D(2)(layer(x))]))
 
@@ -61,9 +53,9 @@ def shared() -> keras.Model:
 MODELS: dict[str, Callable[[], keras.Model]] = {
     "3x3-pool-3x3": lambda: stack(conv(4), layers.AveragePooling2D(2), conv(4)),
     "expand": lambda: stack(conv(12, 1), conv(12), conv(4, 1)),
-    "same on same": lambda: stack(conv(8, padding="same"), conv(4, padding="same")),
+    "same on same": lambda: stack(same(8), same(4)),
     "pool-1x1": lambda: stack(layers.AveragePooling2D(3, 1), conv(6, 1)),
-    "repvgg": repvgg,
+    "repvgg": one_block,
     "two branches": two_branches,
     "inline": inline,
     "nested": nested,
@@ -75,7 +67,7 @@ def blocks(count: int, last: str = "relu") -> keras.Model:
     own = []
     for i in range(count):
         end = layers.Activation(last if i == count - 1 else "relu")
-        own += [conv(6, padding="same"), conv(3, 1), end]
+        own += [same(6), conv(3, 1), end]
     return stack(*own)
 
 

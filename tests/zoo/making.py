@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,6 +19,14 @@ def policy(dtype: str) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def chain(shape: Any, *stack: keras.Layer, dtype: str | None = None) -> keras.Model:
+    """Layers one after another, on an input of the policy's dtype unless told."""
+    x = inputs = keras.Input(shape, dtype=dtype or keras.config.dtype_policy().compute_dtype)
+    for layer in stack:
+        x = layer(x)
+    return randomise(keras.Model(inputs, x))
 
 
 def randomise(model: keras.Model, seed: int = 0) -> keras.Model:
