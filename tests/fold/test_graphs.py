@@ -18,8 +18,8 @@ from zoo.same import (
     FLOAT32,
     FLOAT64,
     assert_same,
-    data,
     fingerprint,
+    inputs_of,
     kinds,
     layers_of,
     run,
@@ -40,8 +40,8 @@ def test_same_outputs_names_structure(name: str, objective: str) -> None:
     folded = kerasfold.fold(model, objective=objective)
     assert fingerprint(model) == before
     assert signature(folded) == signature(model)
-    assert_same(model, folded, FLOAT32, inputs=data(model))
-    inputs = data(model)
+    assert_same(model, folded, FLOAT32, inputs=inputs_of(model))
+    inputs = inputs_of(model)
     keras.tree.assert_same_structure(model(inputs), folded(inputs))
     assert not folded.compiled
     assert folded is not model
@@ -57,7 +57,7 @@ def test_float64(name: str) -> None:
     folded = kerasfold.fold(model, objective="layers", verify=False)
     assert signature(folded) == signature(model)
     # Kernels of keras layers such as Normalization are float32 inside whatever the policy.
-    assert_same(model, folded, FLOAT64, inputs=data(model))
+    assert_same(model, folded, FLOAT64, inputs=inputs_of(model))
 
 
 @EACH
@@ -84,7 +84,7 @@ def test_saves_and_loads(name: str, tmp_path: Path) -> None:
     )
     if name != "nested_many_outputs":  # two outputs of one name: no file can say that
         assert signature(loaded) == signature(model)
-    for a, b in zip(run(folded, data(model)), run(loaded, data(model)), strict=True):
+    for a, b in zip(run(folded, inputs_of(model)), run(loaded, inputs_of(model)), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -98,7 +98,7 @@ def test_folding_again_changes_nothing(name: str) -> None:
         assert twice.count_params() == once.count_params()
     if name != "nested_many_outputs":  # two outputs of one name: no second fold can know
         assert signature(twice) == signature(model)
-    assert_same(once, twice, FLOAT32, inputs=data(model))
+    assert_same(once, twice, FLOAT32, inputs=inputs_of(model))
 
 
 @EACH
@@ -133,7 +133,7 @@ def test_low_precision(name: str, policy: str) -> None:
     folded = kerasfold.fold(model)
     assert signature(folded) == signature(model)
     assert {w.dtype for w in folded.weights} <= {w.dtype for w in model.weights}
-    inputs = data(model)
+    inputs = inputs_of(model)
     for a, b in zip(run(model, inputs), run(folded, inputs), strict=True):
         assert np.abs(a - b).max() <= (0.02 if "bf" not in policy else 0.15) * max(
             np.abs(a).max(), 1e-3

@@ -26,6 +26,8 @@ def inputs_of(model: keras.Model, batch: int = 2, size: int = 9, seed: int = 1) 
     def one(tensor: Any) -> np.ndarray:
         shape = [batch if tensor.shape[0] is None else tensor.shape[0]]
         shape += [size if n is None else n for n in tensor.shape[1:]]
+        if tensor.dtype == "bool":
+            return rng.normal(size=shape) > 0
         if str(tensor.dtype).startswith("int"):
             return rng.integers(0, 5, shape).astype(tensor.dtype)
         return rng.normal(size=shape).astype("float64" if tensor.dtype == "float64" else "float32")
@@ -71,13 +73,6 @@ def kinds(model: keras.Model) -> list[str]:
     return [
         type(layer).__name__ for layer in layers_of(model) if type(layer) is not layers.InputLayer
     ]
-
-
-def data(model: keras.Model) -> Any:
-    given = inputs_of(model)
-    return keras.tree.map_structure(
-        lambda t, x: x > 0 if t.dtype == "bool" else x, structure(model)[0], given
-    )
 
 
 def signature(model: keras.Model) -> Any:
