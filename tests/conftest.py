@@ -9,6 +9,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "same_each_time",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+settings.load_profile("same_each_time")
 
 
 @pytest.fixture
@@ -20,6 +29,34 @@ def fresh() -> Iterator[None]:
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy(before)
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Layers are made in float64."""
+    from zoo.making import policy
+
+    with policy("float64"):
+        yield
+
+
+@pytest.fixture
+def rules_restored() -> Iterator[None]:
+    """Lift rules that a test adds are gone after it."""
+    from kerasfold.lift.rules import RULES
+
+    before = dict(RULES)
+    yield
+    RULES.clear()
+    RULES.update(before)
+
+
+@pytest.fixture
+def no_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A border is computed by tiles, or not apart from the interior."""
+    from kerasfold.forms.framed import Framed
+
+    monkeypatch.setattr(Framed, "propose", lambda *_: None)
 
 
 @pytest.fixture(scope="session")

@@ -22,11 +22,7 @@ ENTRIES = {
 EVERY = pytest.mark.parametrize("entry", ENTRIES)
 
 
-@pytest.fixture(autouse=True)
-def _policy() -> Any:
-    before = keras.config.dtype_policy()
-    yield
-    keras.config.set_dtype_policy(before)
+pytestmark = pytest.mark.usefixtures("fresh")
 
 
 class Subclassed(keras.Model):

@@ -6,7 +6,7 @@ of it is border.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -16,16 +16,13 @@ from keras import layers
 
 import kerasfold
 from zoo.blocks import conv, same
-from zoo.making import chain, policy
+from zoo.making import chain
 from zoo.same import FLOAT64, assert_same, kinds
 
 OBJECTIVES = ("latency", "macs", "params", "layers")
 
 
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    with policy("float64"):
-        yield
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def batchnorm() -> keras.Layer:

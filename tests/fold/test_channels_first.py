@@ -9,7 +9,6 @@ from keras import layers
 
 import kerasfold
 from kerasfold.cost import UNTIMED
-from kerasfold.forms.framed import Framed
 from zoo.making import randomise
 from zoo.same import run_under_xla
 
@@ -37,14 +36,14 @@ def test_channels_first_under_xla(objective: str) -> None:
         np.testing.assert_allclose(got, want, atol=2e-5 * np.abs(want).max())
 
 
-def test_tiles_in_channels_first(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("no_strips")
+def test_tiles_in_channels_first() -> None:
     first = {"data_format": "channels_first", "padding": "same"}
     x = inputs = keras.Input((3, 12, 13))
     x = layers.Conv2D(24, 3, **first)(x)
     x = layers.Conv2D(2, 3, **first, activation="relu")(x)
     x = layers.Conv2D(24, 3, **first)(x)
     model = randomise(keras.Model(inputs, layers.Conv2D(2, 3, strides=2, **first)(x)))
-    monkeypatch.setattr(Framed, "propose", lambda *_: None)
     folded = kerasfold.fold(model, objective="macs", verify=False)
     assert sum("border" in row.kind for row in folded.fold_report.merged) == 2
     x = np.random.default_rng(0).normal(size=(2, 3, 12, 13)).astype("float32")

@@ -7,7 +7,7 @@ oracle. Borders are compared on their own: an error there must not hide behind t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from keras import layers
 
 import kerasfold
 from kerasfold.cost import OBJECTIVES, UNTIMED
-from kerasfold.forms.framed import Framed
 from kerasfold.lift.regions import lift
 from kerasfold.plan.choose import plan
 from kerasfold.read.graph import read
@@ -32,10 +31,7 @@ FAULT = 1e-8  # a hundredth of float32's rounding
 Stack = Callable[[], list[keras.Layer]]
 
 
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    with policy("float64"):
-        yield
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def pool(k: int, strides: int, padding: str = "same") -> keras.Layer:
@@ -215,12 +211,6 @@ def test_frames_are_among_what_is_tested() -> None:
     }  # fmt: skip
 
 
-@pytest.fixture
-def _no_strips(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A border is computed by tiles, or not apart from the interior."""
-    monkeypatch.setattr(Framed, "propose", lambda *_: None)
-
-
 def forms_of(model: keras.Model, objective: str = "macs") -> set[str]:
     chosen = plan(lift(read(model)), objective)
     return {segment.name for segment in chosen.forms.values()}
@@ -236,7 +226,7 @@ TILED = [
 ]  # fmt: skip
 
 
-@pytest.mark.usefixtures("_no_strips")
+@pytest.mark.usefixtures("no_strips")
 @pytest.mark.parametrize("shape", [EVEN, ODD, MIXED], ids=SHAPES)
 @pytest.mark.parametrize("name", TILED)
 def test_tiles_are_equal_at_every_pixel(name: str, shape: Shape) -> None:
@@ -247,7 +237,7 @@ def test_tiles_are_equal_at_every_pixel(name: str, shape: Shape) -> None:
     assert_equal_everywhere(*run(model, inputs), *run(folded, inputs))
 
 
-@pytest.mark.usefixtures("_no_strips")
+@pytest.mark.usefixtures("no_strips")
 @pytest.mark.parametrize("rank", [1, 3])
 def test_tiles_of_other_ranks(rank: int) -> None:
     kind = getattr(layers, f"Conv{rank}D")
@@ -262,7 +252,7 @@ def test_tiles_of_other_ranks(rank: int) -> None:
     assert np.abs(got - expected).max() < TOLERANCE * np.abs(expected).max()
 
 
-@pytest.mark.usefixtures("_no_strips")
+@pytest.mark.usefixtures("no_strips")
 @pytest.mark.parametrize("dtype", ["float32", "mixed_float16", "mixed_bfloat16"])
 def test_tiles_in_other_dtypes_are_saved_and_loaded(dtype: str, tmp_path: Path) -> None:
     with policy(dtype):
@@ -284,7 +274,7 @@ def test_tiles_in_other_dtypes_are_saved_and_loaded(dtype: str, tmp_path: Path) 
     assert np.abs(got - expected).max() < scale * np.abs(expected).max()
 
 
-@pytest.mark.usefixtures("_no_strips")
+@pytest.mark.usefixtures("no_strips")
 def test_tiles_crop_no_image_where_both_ends_are_alike() -> None:
     """A strided slice of an image costs OpenVINO two transpositions of it."""
     for name in ("3_3", "3_5_3", "strided_second"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -18,19 +18,13 @@ from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
 from kerasfold.lift.rules import RULES
 from kerasfold.testing import apply, check_lift
-from zoo.making import policy, randomise
+from zoo.making import randomise
 
 OBJECTIVES = ("latency", "macs", "params", "layers")
 each_objective = pytest.mark.parametrize("objective", OBJECTIVES)
 
 
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    rules = dict(RULES)
-    with policy("float64"):
-        yield
-    RULES.clear()
-    RULES.update(rules)
+pytestmark = pytest.mark.usefixtures("float64", "rules_restored")
 
 
 def image(*shape: int | None) -> Any:

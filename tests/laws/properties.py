@@ -43,7 +43,7 @@ def for_ranks(check: Callable[..., None], share: float = 1.0) -> Callable[..., N
     def test(rank: int) -> None:
         @law(rank, share)
         def examples(data: st.DataObject) -> None:
-            check(lambda low, high: data.draw(st.integers(low, high)), rank)
+            check(picking(data), rank)
 
         examples()
 
@@ -51,6 +51,7 @@ def for_ranks(check: Callable[..., None], share: float = 1.0) -> Callable[..., N
 
 
 def picking(data: st.DataObject) -> Pick:
+    """Integers that Hypothesis draws, and shrinks."""
     return lambda low, high: data.draw(st.integers(low, high))
 
 

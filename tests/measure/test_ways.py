@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers
 
@@ -107,7 +107,7 @@ def _alike(monkeypatch):
 
 @pytest.mark.usefixtures("_alike")
 @given(recipe=recipes(most_steps=8), seed=st.integers(0, 99))
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25)
 def test_random_graphs(recipe, seed, watch):
     model, price = build(recipe), prices(seed)
     watch(price)

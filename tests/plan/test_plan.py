@@ -7,7 +7,7 @@ import itertools
 import keras
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from keras import layers
 
@@ -24,12 +24,6 @@ from kerasfold.plan.search import Search
 from kerasfold.read.graph import read
 from laws.random_graphs import build, recipes
 from zoo.making import randomise
-
-SEARCHED = {
-    "deadline": None,
-    "derandomize": True,
-    "suppress_health_check": list(HealthCheck),
-}
 
 
 def regions_of(model: keras.Model) -> Regions:
@@ -130,7 +124,7 @@ LINKS = (
     ),
     objective=st.sampled_from(UNTIMED),
 )
-@settings(max_examples=200, **SEARCHED)
+@settings(max_examples=200)
 def test_a_chain_of_any_layers_gets_the_cheapest_of_all_subsets(links, objective):
     """Also where a step is refused that a longer one, with a padding or a cropping, is not."""
     x = inputs = keras.Input((24, 24, 2))
@@ -223,7 +217,7 @@ def undecided(regions: Regions) -> int:
 
 
 @given(recipe=recipes(most_steps=11), objective=st.sampled_from(UNTIMED))
-@settings(max_examples=80, **SEARCHED)
+@settings(max_examples=80)
 def test_few_tensors_get_the_cheapest_of_all_subsets(recipe, objective):
     regions = lift(read(build(recipe)))
     assume(undecided(regions) <= 10)
@@ -233,7 +227,7 @@ def test_few_tensors_get_the_cheapest_of_all_subsets(recipe, objective):
 
 
 @given(data=st.data(), objective=st.sampled_from(UNTIMED))
-@settings(max_examples=40, **SEARCHED)
+@settings(max_examples=40)
 def test_a_knot_of_few_tensors_gets_the_cheapest_of_all_subsets(data, objective):
     regions = knot(data.draw, 8)
     assume(3 <= undecided(regions) <= 10)
@@ -250,7 +244,7 @@ def _narrow(monkeypatch):
 
 @pytest.mark.usefixtures("_narrow")
 @given(recipe=recipes(most_steps=16), objective=st.sampled_from(UNTIMED))
-@settings(max_examples=40, **SEARCHED)
+@settings(max_examples=40)
 def test_a_narrow_beam_is_nearly_as_good(recipe, objective):
     regions = lift(read(build(recipe)))
     assume(undecided(regions) <= 14)
@@ -258,7 +252,7 @@ def test_a_narrow_beam_is_nearly_as_good(recipe, objective):
 
 
 @given(data=st.data(), objective=st.sampled_from(UNTIMED))
-@settings(max_examples=12, **SEARCHED)
+@settings(max_examples=12)
 def test_a_beam_on_a_knot_of_more_tensors_is_nearly_as_good(data, objective):
     regions = knot(data.draw, 11)
     assume(8 <= undecided(regions) <= 14)

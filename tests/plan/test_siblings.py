@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers
 
@@ -466,7 +466,7 @@ def _free_slices(monkeypatch):
 
 @pytest.mark.usefixtures("_free_slices")
 @given(options=branches, stem=st.booleans(), seed=st.integers(0, 2**16))
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40)
 def test_random_siblings(options, stem, seed):
     x = image = keras.Input((9, 8, 3))
     if stem:

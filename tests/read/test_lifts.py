@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -14,7 +14,7 @@ import kerasfold
 from kerasfold.lift.rules import RULES
 from kerasfold.testing import check_lift
 from zoo.cases import CASES
-from zoo.making import chain, policy
+from zoo.making import chain
 from zoo.rows import Case
 from zoo.same import FLOAT64, assert_same
 
@@ -73,18 +73,7 @@ class Subclass(ChannelScale):
     """A class whose base has a rule, which says nothing of this one."""
 
 
-@pytest.fixture(autouse=True)
-def _rules_restored() -> Iterator[None]:
-    before = dict(RULES)
-    yield
-    RULES.clear()
-    RULES.update(before)
-
-
-@pytest.fixture
-def float64() -> Iterator[None]:
-    with policy("float64"):
-        yield
+pytestmark = pytest.mark.usefixtures("rules_restored")
 
 
 def lift_scale() -> None:
