@@ -46,7 +46,7 @@ def assert_folds(
     def error() -> float:
         pairs = list(zip(run(model), run(folded), strict=True))
         assert all(a.shape == b.shape for a, b in pairs)
-        return max(float(np.abs(a - b).max() / np.abs(a).max()) for a, b in pairs)
+        return float(np.max([np.abs(a - b).max() / np.abs(a).max() for a, b in pairs]))
 
     assert error() < 1e-10
     for variable in folded.trainable_variables if faults else ():
