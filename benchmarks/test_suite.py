@@ -1,11 +1,13 @@
-"""The benchmark suite: its models are what they are called, and it reports what it measured."""
+"""The benchmark suite: its models are what they are called, and it reports what it measured.
+
+pytest has this folder on the path, as it has that of every test.
+"""
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import keras
@@ -15,26 +17,16 @@ import pytest
 import kerasfold
 from kerasfold.errors import FoldError
 
-BENCHMARKS = Path(__file__).parent
-
 
 @pytest.fixture(scope="module")
 def models():
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        return __import__("models")
-    finally:
-        sys.path.remove(str(BENCHMARKS))
+    return importlib.import_module("models")
 
 
 @pytest.fixture(scope="module")
-def suite(models):
+def suite():
     pytest.importorskip("matplotlib")
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        return __import__("suite")
-    finally:
-        sys.path.remove(str(BENCHMARKS))
+    return importlib.import_module("suite")
 
 
 def entry(models, name):
@@ -279,8 +271,7 @@ def test_a_variant_that_a_runtime_computes_wrongly_is_not_timed(
 LIMITS = (2, 0.0, 1.0, False)
 
 
-def test_models_are_measured_in_processes_of_their_own(suite, models, monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)  # the process has it from here
+def test_models_are_measured_in_processes_of_their_own(suite, models):
     it, limits = entry(models, "average-pooling"), suite.Limits(*LIMITS)
     row = suite.measure_apart(it, "litert", ["layers", "latency"], limits)
     assert list(row["ratios"]) == ["layers", "latency"]
@@ -299,10 +290,7 @@ def stops(connection, name, runtime, variants, limits, lost):
 @pytest.mark.parametrize(
     ("runtime", "variant"), [("litert", "layers"), ("openvino", "original"), ("xla", "original")]
 )
-def test_a_process_that_stops_costs_what_it_was_making(
-    suite, models, monkeypatch, runtime, variant
-):
-    monkeypatch.syspath_prepend(BENCHMARKS)
+def test_a_process_that_stops_costs_what_it_was_making(suite, models, runtime, variant):
     it, limits = entry(models, "average-pooling"), suite.Limits(*LIMITS)
     row = suite.measure_apart(it, runtime, ["layers", "latency"], limits, stops)
     assert row["failed"] == {variant: "its process stopped with exit code 7"}

@@ -96,8 +96,6 @@ def lift_blur() -> None:
         )
 
 
-# ------------------------------------------------------------------------ check_lift
-
 # Layers that are called on a list have no one input shape: test_rules.py compares those.
 ON_A_LIST = {layers.Add, layers.Subtract, layers.Average, layers.Concatenate}
 # One row of each class: the last, which is not the plainest, of those whose layer is lifted.
@@ -232,9 +230,6 @@ def test_a_wrong_rule_is_never_handed_out() -> None:
     kerasfold.lifts(ChannelScale)(lambda layer, x: x.scale(1.01 * np.asarray(layer.gain)))
     with pytest.raises(kerasfold.EquivalenceError, match="not handed out"):
         kerasfold.fold(chain((6, 5, 3), layers.Conv2D(4, 3), ChannelScale()))
-
-
-# ------------------------------------------------------------------- in a model
 
 
 @pytest.mark.usefixtures("float64")
