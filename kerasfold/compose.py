@@ -54,11 +54,11 @@ def _fits(operator: Operator, dtype: str) -> bool:
 
 def once(compose: Compose) -> Compose:
     """Composes each form once, and holds its weights."""
-    held: dict[AnyForm, Any] = {}
+    known: dict[AnyForm, Any] = {}
 
     def composed(form: AnyForm) -> Any:
-        if form not in held:
-            held[form] = compose(form)
-        return held[form]
+        if form not in known:
+            known[form] = compose(form)
+        return known[form]
 
     return composed

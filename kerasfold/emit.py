@@ -279,6 +279,6 @@ class _Emitter:
 def _content(node: Node) -> Any:
     """What a node without Keras weights computes."""
     if node.load is None:
-        return node.form, node.factors
+        return node.op, node.factors
     operator = node.load()
     return node.geometry, operator.kernel.tobytes(), operator.bias.tobytes()

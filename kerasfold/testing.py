@@ -116,14 +116,14 @@ def run(program: Program, roots: Mapping[int, np.ndarray]) -> dict[int, np.ndarr
 
 
 def _evaluate(node: Node, xs: list[np.ndarray]) -> np.ndarray:
-    if node.form == "operator":
+    if node.op == "operator":
         assert node.load is not None
         return apply(node.load(), xs[0])
-    if node.form == "sum":
+    if node.op == "sum":
         return np.sum([factor * x for factor, x in zip(node.factors, xs, strict=True)], axis=0)
-    if node.form == "concatenate":
+    if node.op == "concatenate":
         return np.concatenate(xs, axis=-1)
-    if node.form == "flatten":
+    if node.op == "flatten":
         return xs[0].reshape(-1)
     raise ValueError(f"a root of the program without a value: {node}")
 

@@ -55,7 +55,7 @@ def evaluate_node(
             raise Refused("a flattened image is combined with others before a matrix reads it")
         return domain.identity(nodes[root].sizes, nodes[root].channels) if value is None else value
 
-    if node.form == "operator":
+    if node.op == "operator":
         step, (inner,) = own(node, domain), values
         result = {}
         for position, (root, value) in enumerate(inner.items()):
@@ -64,12 +64,12 @@ def evaluate_node(
                 term, value = term.unflattened(value.sizes, value.channels), value.value
             result[root] = term if value is None else term @ value
         return result
-    if node.form == "flatten":
+    if node.op == "flatten":
         image = nodes[node.operands[0]]
         return {
             root: Flattened(value, image.sizes, image.channels) for root, value in values[0].items()
         }
-    if node.form == "concatenate":
+    if node.op == "concatenate":
         roots = {root for value in values for root in value}
         if len(roots) > 1:
             raise Refused("a concatenation of several sources")
@@ -109,7 +109,7 @@ def evaluate(nodes: Sequence[Node], visited: Sequence[int]) -> dict[int, Any]:
 
 def is_path(nodes: Sequence[Node], visited: Sequence[int]) -> bool:
     """Whether nodes are operators, each reading the one before it."""
-    return all(nodes[i].form == "operator" for i in visited) and all(
+    return all(nodes[i].op == "operator" for i in visited) and all(
         nodes[after].operands[0] == before for before, after in itertools.pairwise(visited)
     )
 

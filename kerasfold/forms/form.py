@@ -134,7 +134,7 @@ def work_of(node: Node) -> Hashable:
     """What one node computes, with its sizes."""
     if node.geometry is not None:
         return work_of_operator(node.geometry), node.weightless
-    return (node.form, node.sizes, node.channels, len(node.operands)), node.weightless
+    return (node.op, node.sizes, node.channels, len(node.operands)), node.weightless
 
 
 def work_of_operator(geometry: Geometry) -> Geometry:

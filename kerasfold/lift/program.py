@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -18,7 +18,8 @@ from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
 from kerasfold.read.weights import as_array
 
-Sizes = tuple[int | None, ...]
+Sizes: TypeAlias = tuple[int | None, ...]
+Op: TypeAlias = Literal["root", "operator", "sum", "concatenate", "flatten"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -27,20 +28,20 @@ class Node:
 
     Attributes:
         index: position in the program; operands come first.
-        form: what the node is.
+        op: what the node is.
         operands: nodes it reads.
         sizes: samples along each spatial axis, None where unknown.
         channels: number of channels.
-        geometry: of the operator, for form 'operator'.
-        load: reads the operator's weights, for form 'operator'.
-        factors: one weight per operand, for form 'sum'.
+        geometry: of the operator, for 'operator'.
+        load: reads the operator's weights, for 'operator'.
+        factors: one weight per operand, for 'sum'.
         weightless: an operator without multiplications by weights (padding, a pool).
         mean: whether every output is a weighted mean of its own channel's inputs, but for what
             padding cuts off: such an operator commutes with pointwise ones.
     """
 
     index: int
-    form: Literal["root", "operator", "sum", "concatenate", "flatten"]
+    op: Op
     operands: tuple[int, ...]
     sizes: Sizes
     channels: int
@@ -58,10 +59,10 @@ class Program:
     nodes: list[Node] = field(default_factory=list)
 
     def append(
-        self, form: Any, operands: tuple[int, ...], sizes: Sizes, channels: int, **rest: Any
+        self, op: Op, operands: tuple[int, ...], sizes: Sizes, channels: int, **rest: Any
     ) -> Node:
         """A new node, the last one; `rest` are its other attributes."""
-        node = Node(len(self.nodes), form, operands, sizes, channels, **rest)
+        node = Node(len(self.nodes), op, operands, sizes, channels, **rest)
         self.nodes.append(node)
         return node
 

@@ -91,7 +91,7 @@ class Regions:
                     parent[find(operand)] = find(node.index)
         members: dict[int, list[Node]] = defaultdict(list)
         for node in self.program.nodes:
-            if node.form != "root":
+            if node.op != "root":
                 members[find(node.index)].append(node)
         yield from members.values()
 

@@ -14,7 +14,7 @@ from kerasfold.algebra.axis import Axis, Pair, Refused
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
 from kerasfold.layers.spelling import padded_axis, transposed_axis
-from kerasfold.lift.program import Node, Program, Sizes, weights
+from kerasfold.lift.program import Node, Op, Program, Sizes, weights
 from kerasfold.read.weights import as_array
 
 
@@ -59,9 +59,9 @@ class Signal:
         return 1 if self.layout == "channels_first" else self.rank + 1
 
     def _then(
-        self, form: Any, operands: tuple[int, ...], sizes: Sizes, channels: int, **rest: Any
+        self, op: Op, operands: tuple[int, ...], sizes: Sizes, channels: int, **rest: Any
     ) -> Signal:
-        node = self.program.append(form, operands, sizes, channels, **rest)
+        node = self.program.append(op, operands, sizes, channels, **rest)
         return Signal(self.program, node, self.layout)
 
     def apply(

@@ -177,7 +177,7 @@ def _signature(regions: Regions, component: Sequence[Node], pinned: Collection[i
         layer = owner.call.operation
         rows.append(
             (
-                *(node.form, node.geometry, node.sizes, node.channels, node.factors, reads),
+                *(node.op, node.geometry, node.sizes, node.channels, node.factors, reads),
                 *(node.weightless, node.mean),
                 tuple(regions.roots[o].dtype for o in node.operands if o in regions.roots),
                 *(type(layer), owner.node == node.index, node.index in regions.sinks),

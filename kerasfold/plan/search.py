@@ -66,7 +66,7 @@ class Search:
             for operand in self.nodes[stack.pop()].operands:
                 if operand in seen or operand in cut or operand in self.fixed:
                     continue
-                if self.nodes[operand].form != "root":
+                if self.nodes[operand].op != "root":
                     seen.add(operand)
                     stack.append(operand)
         return sorted(seen)

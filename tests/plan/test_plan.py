@@ -319,7 +319,7 @@ def test_a_refused_step_says_why():
     search = Search(regions, OBJECTIVES["layers"].key, frozenset())
     merged = search.form(max(regions.lifted), ())
     assert not isinstance(merged, Refused)
-    assert merged.form == "pooled"  # the two side by side, not one
+    assert merged.name == "pooled"  # the two side by side, not one
     assert "a stride of 2 meets an upsampling by 2" in merged.refusal
 
 
