@@ -92,7 +92,7 @@ def measured_plan(
     Args:
         regions: the lifted model.
         compose: gives the weights of a form, as for `emit`.
-        runtime: a key of `kerasfold.runtimes.RUNTIMES`.
+        runtime: a key of `kerasfold.measure.runtimes.RUNTIMES`.
         clock: no further component is timed once its time is over; what is left is planned for
             'latency', siblings apart, but for what was timed before, if it had any time.
             Components are timed in the order of their modelled cost.

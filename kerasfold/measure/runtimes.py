@@ -17,6 +17,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -76,7 +77,7 @@ def deploy(model: keras.Model, runtime: str, inputs: Arrays) -> Run:
     check_runtime(runtime)
     with _silent():
         try:
-            run = RUNTIMES[runtime](model, inputs)
+            run = RUNTIMES[runtime].bring(model, inputs)
             run()
         except Exception as error:
             raise FoldError(
@@ -120,7 +121,7 @@ def check_runtime(runtime: Any) -> None:
             f"runtime {runtime!r} takes models from Keras's TensorFlow backend, and this process "
             f"runs on {backend}: set KERAS_BACKEND=tensorflow"
         )
-    for package in PACKAGES.get(runtime, ()):
+    for package in RUNTIMES[runtime].packages:
         try:
             with _silent():
                 importlib.import_module(package)
@@ -241,20 +242,25 @@ def _openvino(model: keras.Model, inputs: Arrays) -> Run:
     return run
 
 
-RUNTIMES: dict[str, Callable[[keras.Model, Arrays], Run]] = {
-    "tensorflow": _tensorflow,
-    "xla": functools.partial(_tensorflow, compiled=True),
-    "litert": _litert,
-    "onnxruntime": _onnxruntime,
-    "openvino": _openvino,
-}
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Where models are brought to.
+
+    Attributes:
+        bring: gives a function that runs a model on inputs, of the shapes it is specialised to.
+        packages: what it imports beside TensorFlow; the extra of the runtime's name installs them.
+    """
+
+    bring: Callable[[keras.Model, Arrays], Run]
+    packages: tuple[str, ...] = ()
 
 
-# What a runtime imports beside TensorFlow; the extra of its name installs it.
-PACKAGES = {
-    "litert": ("ai_edge_litert.interpreter",),
-    "onnxruntime": ("onnxruntime", "tf2onnx"),
-    "openvino": ("openvino",),
+RUNTIMES: dict[str, Runtime] = {
+    "tensorflow": Runtime(_tensorflow),
+    "xla": Runtime(functools.partial(_tensorflow, compiled=True)),
+    "litert": Runtime(_litert, ("ai_edge_litert.interpreter",)),
+    "onnxruntime": Runtime(_onnxruntime, ("onnxruntime", "tf2onnx")),
+    "openvino": Runtime(_openvino, ("openvino",)),
 }
 
 

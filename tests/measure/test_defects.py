@@ -86,7 +86,7 @@ def test_a_runtime_that_refuses_everything_is_named(monkeypatch):
     def refuses(model: keras.Model, inputs: Any) -> Any:
         raise RuntimeError("no such kernel\nand a long story")
 
-    monkeypatch.setitem(runtimes.RUNTIMES, "xla", refuses)
+    monkeypatch.setitem(runtimes.RUNTIMES, "xla", runtimes.Runtime(refuses))
     message = r"^xla does not take model 'stack': RuntimeError: no such kernel$"
     for model in (MODELS["expand"](), stack(conv(3))):  # with and without a choice
         with pytest.raises(FoldError, match=message):

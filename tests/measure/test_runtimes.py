@@ -15,8 +15,8 @@ import pytest
 from kerasfold.errors import FoldError, RuntimeUnavailableError
 from kerasfold.measure import runtimes
 from kerasfold.measure.runtimes import (
-    PACKAGES,
     RUNTIMES,
+    Runtime,
     check_runtime,
     deploy,
     difference,
@@ -151,7 +151,8 @@ def test_an_unknown_runtime_is_refused_with_those_there_are(runtime):
 
 
 @pytest.mark.parametrize(
-    ("runtime", "package"), [(r, package) for r, needed in PACKAGES.items() for package in needed]
+    ("runtime", "package"),
+    [(r, package) for r, row in RUNTIMES.items() for package in row.packages],
 )
 def test_a_missing_package_is_named_with_its_extra(runtime, package, monkeypatch):
     real = importlib.import_module
@@ -170,9 +171,9 @@ def test_a_missing_package_is_named_with_its_extra(runtime, package, monkeypatch
 def test_every_extra_is_there_and_brings_what_is_imported():
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    for runtime, packages in PACKAGES.items():
+    for runtime, row in RUNTIMES.items():
         brought = [line.partition(">")[0].replace("-", "_") for line in extras[runtime]]
-        assert brought == [package.partition(".")[0] for package in packages]
+        assert brought == [package.partition(".")[0] for package in row.packages]
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -194,7 +195,7 @@ def test_a_refusal_is_one_line(monkeypatch):
     def refuses(model: keras.Model, inputs: Any) -> Any:
         raise RuntimeError("no such kernel\nand a long story")
 
-    monkeypatch.setitem(runtimes.RUNTIMES, "xla", refuses)
+    monkeypatch.setitem(runtimes.RUNTIMES, "xla", Runtime(refuses))
     with pytest.raises(FoldError) as caught:
         deploy(words(), "xla", [])
     assert str(caught.value).endswith("': RuntimeError: no such kernel")
