@@ -21,7 +21,7 @@ from kerasfold.equivalence.models import original_in_precision
 from kerasfold.lift.program import Node, Program
 from kerasfold.lift.regions import Regions, lift
 from kerasfold.read.graph import read
-from kerasfold.read.model import interpolates
+from kerasfold.read.model import interpolates, sublayers
 
 __all__ = ["apply", "check_lift", "run"]
 
@@ -58,7 +58,7 @@ def check_lift(
             variable.assign(
                 values if positive else values * rng.choice([-1.0, 1.0], variable.shape)
             )
-    for sublayer in layer._flatten_layers():
+    for sublayer in sublayers(layer):
         if hasattr(sublayer, "finalize_state"):
             sublayer.finalize_state()
     regions = lift(read(model))

@@ -7,13 +7,12 @@ softmax of a random network would look right with any kernel.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import keras
 import numpy as np
 from keras import tree
 
-from kerasfold.equivalence.inputs import FREE_SIZES, run
+from kerasfold.equivalence.inputs import FREE_SIZES, Ran, run
 from kerasfold.read.model import computed_dtypes, interpolates, operations
 
 EXACT = 1e-10  # of the output scale, in float64
@@ -27,11 +26,11 @@ SINGLE = 2.0**-23  # unit of float32 rounding
 def eps_of(dtype: str) -> float:
     """The unit of rounding of a dtype."""
     return (
-        float(keras.backend.epsilon()) if "float" not in dtype else _FLOAT_EPS.get(dtype, 2.0**-52)
+        float(keras.backend.epsilon()) if "float" not in dtype else FLOAT_EPS.get(dtype, 2.0**-52)
     )
 
 
-_FLOAT_EPS = {"float64": 2.0**-52, "float32": SINGLE, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+FLOAT_EPS = {"float64": 2.0**-52, "float32": SINGLE, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
 def tells(truth: np.ndarray) -> bool:
@@ -52,11 +51,13 @@ def largest_error(value: np.ndarray, truth: np.ndarray) -> float:
     return float(np.max(np.abs(value[finite] - truth[finite]), initial=0.0))
 
 
-def border_error(value: np.ndarray, truth: np.ndarray) -> float:
-    """The same among the outermost pixels of an image; of a vector, all of it."""
-    if value.shape != truth.shape or truth.ndim < 3 or any(n < 3 for n in truth.shape[1:-1]):
+def border_error(value: np.ndarray, truth: np.ndarray, layout: str) -> float:
+    """The same among the outermost pixels of images; of vectors and small images, all of it."""
+    first = 2 if layout == "channels_first" else 1
+    sizes = truth.shape[first : first + truth.ndim - 2]
+    if value.shape != truth.shape or not sizes or any(n < 3 for n in sizes):
         return largest_error(value, truth)
-    inside = (slice(None), *(slice(1, -1) for _ in truth.shape[1:-1]))
+    inside = (*(slice(None),) * first, *(slice(1, -1) for _ in sizes))
     value, truth = np.array(value, "float64"), np.array(truth, "float64")
     value[inside] = truth[inside]
     return largest_error(value, truth)
@@ -70,36 +71,36 @@ def spread_of(truth: np.ndarray) -> float:
     return spread if spread > 1e-12 * scale else scale
 
 
-def noise_effect(copy: keras.Model, batches: list[Any], eps: float) -> list[float]:
+def noise_effect(copy: Ran, eps: float) -> list[float]:
     """Change of each output of a float64 model when its weights move by up to half of `eps`."""
     rng = np.random.default_rng(0)
-    before = run(copy, batches)
-    saved = [(v, keras.ops.convert_to_numpy(v)) for v in copy.weights if "float" in v.dtype]
+    weights = [v for v in copy.model.weights if "float" in v.dtype]
+    saved = [(v, keras.ops.convert_to_numpy(v)) for v in weights]
     try:
         for variable, value in saved:
             variable.assign(value * (1 + eps * rng.uniform(-0.5, 0.5, value.shape)))
-        after = run(copy, batches)
+        after = run(copy.model, copy.batches)
     finally:
         for variable, value in saved:
             variable.assign(value)
-    return [largest_error(y, x) for x, y in zip(before, after, strict=True)]
+    return [largest_error(y, x) for x, y in zip(copy.outputs, after, strict=True)]
 
 
-def noise_bound(copies: list[tuple[keras.Model, float]], batches: list[Any]) -> list[float]:
+def noise_bound(copies: list[tuple[Ran, float]]) -> list[float]:
     """A multiple of what noise in the weights, of a unit of rounding per model, changes."""
-    changes = [noise_effect(copy, batches, eps) for copy, eps in copies]
+    changes = [noise_effect(copy, eps) for copy, eps in copies]
     return [NOISE * max(pair) for pair in zip(*changes, strict=True)]
 
 
-def rounds_to_single(copy: keras.Model, batches: list[Any]) -> bool:
+def rounds_to_single(copy: Ran) -> bool:
     """Whether some operation rounds to float32 whatever it is given, as bilinear resizing does.
 
     Outputs then move in steps: under the same noise, 1,024 times smaller, by far more than a
     1,024th of what they moved.
     """
-    if any(interpolates(operation) for operation in operations(copy)):
+    if any(interpolates(operation) for operation in operations(copy.model)):
         return True
-    fine, coarse = (noise_effect(copy, batches, 2.0**-n) for n in (30, 20))
+    fine, coarse = (noise_effect(copy, 2.0**-n) for n in (30, 20))
     return any(f > 4 * c / 1024 for f, c in zip(fine, coarse, strict=True))
 
 

@@ -12,18 +12,18 @@ Two questions, because float32 noise and a wrong fold must not be confusable:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
 from keras import tree
 
-from kerasfold.backend import device, full_precision
+from kerasfold.backend import device
 from kerasfold.equivalence.bounds import (
-    _FLOAT_EPS,
     ARITHMETIC,
+    FLOAT_EPS,
     border_error,
     computed_eps,
     eps_of,
@@ -34,17 +34,32 @@ from kerasfold.equivalence.bounds import (
     spread_of,
     tells,
 )
-from kerasfold.equivalence.inputs import Arrays, run_or_refuse
+from kerasfold.equivalence.inputs import Ran, ran
 from kerasfold.equivalence.report import EquivalenceReport, OutputReport
-from kerasfold.read.model import computed_dtypes, output_names
+from kerasfold.read.model import computed_dtypes, layout_of, output_names, sublayers
 
 LOSS = 8.0  # times the original's own error in its own dtype
-
-
 REBUILT = 16.0  # times rounding effects that a model may be off its rebuilt float64 copy
 
 
-Run = Callable[[Any], Arrays]
+@dataclass(frozen=True, eq=False, slots=True)
+class Pair:
+    """Two models and their float64 copies, all of them run on the same inputs.
+
+    Attributes:
+        a: the reference.
+        b: the other model.
+        a64: `a` in float64.
+        b64: `b` in float64.
+    """
+
+    a: Ran
+    b: Ran
+    a64: Ran
+    b64: Ran
+
+
+Bound = Callable[[Pair, str, float], list[float]]
 
 
 def compare(
@@ -53,8 +68,8 @@ def compare(
     a64: keras.Model,
     b64: keras.Model,
     batches: list[Any],
-    bound: Callable[[Arrays, str, float], list[float]],
-) -> EquivalenceReport:
+    bound: Bound,
+) -> tuple[EquivalenceReport, Pair]:
     """Both questions of two models and their float64 copies.
 
     Args:
@@ -63,76 +78,85 @@ def compare(
         a64: `a` in float64.
         b64: `b` in float64.
         batches: the inputs.
-        bound: largest difference allowed of each output, given the outputs, their dtype, and
-            the rounding unit of operations that have no float64 (0.0 where there are none).
+        bound: largest difference allowed of each output, given what ran, the dtype of the
+            comparison, and the rounding unit of operations that have no float64 (0.0 where
+            there are none).
+
+    Raises:
+        FoldError: a model that does not run here.
     """
-    with full_precision():
-        runs = tuple(run_or_refuse(m, batches) for m in (a64, b64, a, b))
-    dtype = _coarsest([a64, b64], runs[0])
-    report = _judge(a, a64, batches, runs, dtype, bound(runs[0], dtype, 0.0))
+    a64_ran, b64_ran, a_ran, b_ran = (ran(model, batches) for model in (a64, b64, a, b))
+    pair = Pair(a_ran, b_ran, a64_ran, b64_ran)
+    dtype = _coarsest(pair)
+    report = _judge(pair, dtype, bound(pair, dtype, 0.0))
     if report.equivalent or report.dtype != "float64":
-        return report
-    if not any(rounds_to_single(m, batches) for m in (a64, b64)):
-        return report
+        return report, pair
+    if not any(map(rounds_to_single, (pair.a64, pair.b64))):
+        return report, pair
     unit = single_unit([a64, b64])
-    report = _judge(a, a64, batches, runs, dtype, bound(runs[0], dtype, unit), unit)
-    return replace(report, dtype="float64, with operations that round to float32")
+    report = _judge(pair, dtype, bound(pair, dtype, unit), unit)
+    return replace(report, dtype="float64, with operations that round to float32"), pair
 
 
-def _judge(
-    a: keras.Model,
-    a64: keras.Model,
-    batches: list[Any],
-    runs: tuple[Arrays, ...],
-    dtype: str,
-    bounds: list[float],
-    unit: float = 0.0,
-) -> EquivalenceReport:
-    """The report on what `a64`, `b64`, `a` and `b` gave, in that order."""
-    truth, other, own_a, own_b = runs
+def _judge(pair: Pair, dtype: str, bounds: list[float], unit: float = 0.0) -> EquivalenceReport:
     outputs = []
-    for name, t, o, x, y, limit in zip(
-        output_names(a), truth, other, own_a, own_b, bounds, strict=True
-    ):
-        scale = float(np.max(np.abs(t), initial=0.0, where=np.isfinite(t)))
-        floor = ARITHMETIC * eps_of(dtype) * scale
-        own = largest_error(x, t)
+    names, layout = output_names(pair.a.model), layout_of(sublayers(pair.a.model))
+    columns = (ran.outputs for ran in (pair.a64, pair.b64, pair.a, pair.b))
+    for name, truth, other, x, y, limit in zip(names, *columns, bounds, strict=True):
+        scale = float(np.max(np.abs(truth), initial=0.0, where=np.isfinite(truth)))
+        own = largest_error(x, truth)
+        rounding = max(eps_of(str(x.dtype)), eps_of(dtype), unit)
         outputs.append(
             OutputReport(
-                name,
-                largest_error(o, t),
-                border_error(o, t),
-                spread_of(t),
-                scale,
-                limit + floor,
-                own,
-                largest_error(y, t),
-                LOSS * own + ARITHMETIC * max(eps_of(str(x.dtype)), eps_of(dtype), unit) * scale,
+                name=name,
+                max_abs_error=largest_error(other, truth),
+                max_border_error=border_error(other, truth, layout),
+                spread=spread_of(truth),
+                scale=scale,
+                bound=limit + ARITHMETIC * eps_of(dtype) * scale,
+                original_error=own,
+                folded_error=largest_error(y, truth),
+                accuracy_bound=LOSS * own + ARITHMETIC * rounding * scale,
             )
         )
-    blind = [n for n, t in zip(output_names(a), truth, strict=True) if not tells(t)]
     worst = max(outputs, key=lambda r: r.max_abs_error / (r.spread or r.scale or 1.0))
-    reason = f"output '{blind[0]}' is nowhere finite, so nothing can be told of it" if blind else ""
-    for name, x, y in zip(output_names(a), own_a, own_b, strict=True):
-        if x.shape[1:] != y.shape[1:]:
-            reason = f"output '{name}' has shape {x.shape[1:]} in one, {y.shape[1:]} in the other"
-    reason = reason or _unlike_its_copy(a, a64, outputs, batches) or _first_failure(outputs)
+    reason = (
+        _other_shape(names, pair)
+        or _blind(names, pair)
+        or _unlike_its_copy(pair, outputs)
+        or _first_failure(outputs)
+    )
     return EquivalenceReport(
         not reason,
         max(r.max_abs_error for r in outputs),
         worst.max_abs_error / (worst.spread or worst.scale or 1.0),
         dtype,
         device(),
-        sum(len(tree.flatten(batch)[0]) for batch in batches),
+        sum(len(tree.flatten(batch)[0]) for batch in pair.a.batches),
         tuple(outputs),
         reason=reason,
     )
 
 
-def _coarsest(copies: list[keras.Model], truth: Arrays) -> str:
+def _other_shape(names: Sequence[str], pair: Pair) -> str:
+    """Which output has another shape, or ""."""
+    for name, x, y in reversed(list(zip(names, pair.a.outputs, pair.b.outputs, strict=True))):
+        if x.shape[1:] != y.shape[1:]:
+            return f"output '{name}' has shape {x.shape[1:]} in one, {y.shape[1:]} in the other"
+    return ""
+
+
+def _blind(names: Sequence[str], pair: Pair) -> str:
+    """Which output says nothing, or ""."""
+    blind = [n for n, t in zip(names, pair.a64.outputs, strict=True) if not tells(t)]
+    return f"output '{blind[0]}' is nowhere finite, so nothing can be told of it" if blind else ""
+
+
+def _coarsest(pair: Pair) -> str:
     """The float dtype that rounds most, among what the copies compute in and what they give."""
-    computed = set().union(*(computed_dtypes(copy) for copy in copies))
-    floats = {d for d in computed | {str(t.dtype) for t in truth} if d in _FLOAT_EPS}
+    computed = computed_dtypes(pair.a64.model) | computed_dtypes(pair.b64.model)
+    floats = computed | {str(t.dtype) for t in pair.a64.outputs}
+    floats = {dtype for dtype in floats if dtype in FLOAT_EPS}
     return max(floats, key=eps_of, default="float64")
 
 
@@ -152,14 +176,13 @@ def _first_failure(outputs: list[OutputReport]) -> str:
     )
 
 
-def _unlike_its_copy(
-    model: keras.Model, copy: keras.Model, outputs: list[OutputReport], batches: list[Any]
-) -> str:
+def _unlike_its_copy(pair: Pair, outputs: list[OutputReport]) -> str:
     """Why the float64 copy that serves as truth is none of this model, or ""."""
+    model, copy = pair.a.model, pair.a64
     eps = computed_eps(model)
-    if copy is model or all(r.original_error <= ARITHMETIC * eps * r.scale for r in outputs):
+    if copy.model is model or all(r.original_error <= ARITHMETIC * eps * r.scale for r in outputs):
         return ""
-    for r, change in zip(outputs, noise_effect(copy, batches, eps), strict=True):
+    for r, change in zip(outputs, noise_effect(copy, eps), strict=True):
         if math.isinf(r.original_error):
             return (
                 f"output '{r.name}' of model '{model.name}' overflows its dtype on these inputs: "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -12,15 +13,29 @@ from keras import tree
 
 from kerasfold.backend import device
 from kerasfold.errors import FoldError, words_of
-from kerasfold.read.model import input_structure
+from kerasfold.read.model import input_structure, sublayers
 from kerasfold.read.weights import as_array, as_dtype
 
 PROBES = (4, 16)  # random inputs, at least and at most
 PROBED = 200_000  # numbers in all of them, between the two
 FREE_SIZES = (33, 64, 97, 128, 224, 299)  # tried along unknown axes
 
-
 Arrays = list[np.ndarray]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Ran:
+    """A model, inputs, and what it gives on them, so that no model runs twice on the same.
+
+    Attributes:
+        model: the model.
+        batches: the inputs.
+        outputs: in flat order, the batches stacked.
+    """
+
+    model: keras.Model
+    batches: list[Any]
+    outputs: Arrays
 
 
 def run(model: keras.Model, batches: Iterable[Any]) -> Arrays:
@@ -45,10 +60,10 @@ def run(model: keras.Model, batches: Iterable[Any]) -> Arrays:
     ]
 
 
-def run_or_refuse(model: keras.Model, batches: list[Any]) -> Arrays:
-    """The same, of a model that may not run here. Raises `FoldError`."""
+def ran(model: keras.Model, batches: list[Any]) -> Ran:
+    """Run a model that may not run here. Raises `FoldError`."""
     try:
-        return run(model, batches)
+        return Ran(model, batches, run(model, batches))
     except Exception as error:
         raise FoldError(
             f"model '{model.name}' does not run on {device()}, where it was to be compared "
@@ -87,9 +102,7 @@ def _random(model: keras.Model, size: int) -> list[Any]:
     wanted = min(max(PROBED // max(numbers, 1), PROBES[0]), PROBES[1])
     count = 1 if not fixed else -(-wanted // max(fixed))
     words = [
-        layer.input_dim
-        for layer in model._flatten_layers()
-        if isinstance(layer, keras.layers.Embedding)
+        layer.input_dim for layer in sublayers(model) if isinstance(layer, keras.layers.Embedding)
     ]
 
     def draw(spec: Any) -> np.ndarray:

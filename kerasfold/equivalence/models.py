@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerasfold.backend import full_precision
 from kerasfold.compose import Compose
 from kerasfold.emit import Emission, copy, emit
 from kerasfold.equivalence.bounds import (
@@ -19,8 +20,8 @@ from kerasfold.equivalence.bounds import (
     spread_of,
     stored_eps,
 )
-from kerasfold.equivalence.compare import compare
-from kerasfold.equivalence.inputs import Arrays, given, probes, run
+from kerasfold.equivalence.compare import Pair, compare
+from kerasfold.equivalence.inputs import given, probes, run
 from kerasfold.equivalence.report import EquivalenceReport
 from kerasfold.errors import FoldError, UnsupportedModelError
 from kerasfold.forms.form import AnyForm
@@ -52,16 +53,20 @@ def verify(a: keras.Model, b: keras.Model, data: Any = None) -> EquivalenceRepor
         if not isinstance(model, keras.Model):
             raise FoldError(f"verify() compares keras.Model values. Received: {type(model)}")
     _refuse_other_signature(a, b)
-    first, second = _in_float64(a), _in_float64(b)
-    batches = given(a, data) if data is not None else probes(a)
 
-    def bound(truth: Arrays, dtype: str, unit: float) -> list[float]:
+    def bound(pair: Pair, dtype: str, unit: float) -> list[float]:
         return noise_bound(
-            [(copy, max(stored_eps(m), unit)) for m, copy in ((a, first), (b, second))], batches
+            [
+                (r64, max(stored_eps(r.model), unit))
+                for r, r64 in ((pair.a, pair.a64), (pair.b, pair.b64))
+            ]
         )
 
-    report = compare(a, b, first, second, batches, bound)
-    return _with_agreement(report, a, b, batches) if data is not None else report
+    with full_precision():
+        first, second = _in_float64(a), _in_float64(b)
+        batches = given(a, data) if data is not None else probes(a)
+        report, pair = compare(a, b, first, second, batches, bound)
+    return report if data is None else replace(report, agreement=_agreement(pair))
 
 
 def assert_equivalent(a: keras.Model, b: keras.Model, data: Any = None) -> None:
@@ -79,21 +84,23 @@ def verify_fold(
     folded: keras.Model,
 ) -> EquivalenceReport:
     """Compare a fold that still holds its unrounded weights with its original."""
-    batches = probes(original)
-    first, dtype = original_in_precision(regions, batches[:1])
-    second = emit(regions, forms, compose, dtype=dtype)
-
-    def bound(truth: Arrays, dtype: str, unit: float) -> list[float]:
-        if dtype == "float64" and not unit:
-            return [EXACT * spread_of(t) for t in truth]
-        eps = max(unit, SINGLE)
-        return noise_bound([(first.model, eps), (second.model, eps)], batches)
-
-    report = compare(original, folded, first.model, second.model, batches, bound)
-    if not report.equivalent:
-        culprit = _first_difference(first, second, batches[0], regions)
-        report = replace(report, reason=f"{report.reason}; {culprit}")
+    with full_precision():
+        batches = probes(original)
+        first, dtype = original_in_precision(regions, batches[:1])
+        second = emit(regions, forms, compose, dtype=dtype)
+        report, _ = compare(original, folded, first.model, second.model, batches, _bound_of_fold)
+        if not report.equivalent:
+            culprit = _first_difference(first, second, batches[0], regions)
+            report = replace(report, reason=f"{report.reason}; {culprit}")
     return report
+
+
+def _bound_of_fold(pair: Pair, dtype: str, unit: float) -> list[float]:
+    """Nothing but arithmetic, wherever that is of float64: no weight was rounded."""
+    if dtype == "float64" and not unit:
+        return [EXACT * spread_of(truth) for truth in pair.a64.outputs]
+    eps = max(unit, SINGLE)
+    return noise_bound([(pair.a64, eps), (pair.b64, eps)])
 
 
 def original_in_precision(regions: Regions, batches: list[Any]) -> tuple[Emission, str]:
@@ -119,18 +126,15 @@ def _in_float64(model: keras.Model) -> keras.Model:
         return model
 
 
-def _with_agreement(
-    report: EquivalenceReport, a: keras.Model, b: keras.Model, batches: list[Any]
-) -> EquivalenceReport:
+def _agreement(pair: Pair) -> float | None:
+    """The share of inputs with the same top class; None without outputs that look like scores."""
     scores = [
         (x, y)
-        for x, y in zip(run(a, batches), run(b, batches), strict=True)
+        for x, y in zip(pair.a.outputs, pair.b.outputs, strict=True)
         if x.ndim == 2 and x.shape[-1] > 1
     ]
-    if not scores:
-        return report
-    same = [np.mean(x.argmax(-1) == y.argmax(-1)) for x, y in scores]
-    return replace(report, agreement=float(min(same)))
+    same = [float(np.mean(x.argmax(-1) == y.argmax(-1))) for x, y in scores]
+    return min(same, default=None)
 
 
 def _refuse_other_signature(a: keras.Model, b: keras.Model) -> None:

@@ -6,7 +6,6 @@ the calls of a `Graph` are all calls of plain layers and operations, in topologi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +13,7 @@ import keras
 from keras import tree
 
 from kerasfold.errors import UnsupportedModelError
-from kerasfold.read.model import functional_graph, public_op, refuse_quantised
+from kerasfold.read.model import functional_graph, layout_of, public_op, refuse_quantised
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +122,8 @@ def read(model: keras.Model) -> Graph:
         outputs=tree.pack_sequence_as(functional._outputs_struct, outputs),
         output_names=tuple(x._keras_history.operation.name for x in functional._outputs),
         calls=calls,
-        layout=_layout(calls),
+        layout=layout_of(call.operation for call in calls),
     )
-
-
-def _layout(calls: Sequence[Call]) -> str:
-    formats = [getattr(call.operation, "data_format", None) for call in calls]
-    return max(("channels_last", "channels_first"), key=formats.count)
 
 
 class _Reader:

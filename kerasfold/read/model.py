@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -95,3 +95,9 @@ def sublayers(layer: keras.Layer) -> Iterator[keras.Layer]:
 def is_layer(operation: keras.Operation) -> bool:
     """Whether an operation is a layer, with a dtype policy and maybe weights."""
     return isinstance(operation, keras.Layer)
+
+
+def layout_of(operations: Iterable[keras.Operation]) -> str:
+    """'channels_last' or 'channels_first', as most of the operations that have one."""
+    formats = [getattr(operation, "data_format", None) for operation in operations]
+    return max(("channels_last", "channels_first"), key=formats.count)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import layers
 
 import kerasfold
-from kerasfold.equivalence.inputs import run_or_refuse
+from kerasfold.equivalence.inputs import ran
 from zoo.making import policy, randomise
 
 
@@ -394,13 +394,13 @@ def swapped() -> tuple[keras.Model, dict[str, np.ndarray]]:
 def test_named_data_goes_to_the_inputs_of_those_names(form: str, monkeypatch: Any) -> None:
     model, data = swapped()
     seen: list[Any] = []
-    compared = run_or_refuse
+    compared = ran
 
     def spied(which: keras.Model, batches: list[Any]) -> Any:
         seen.append(batches)
         return compared(which, batches)
 
-    monkeypatch.setattr("kerasfold.equivalence.compare.run_or_refuse", spied)
+    monkeypatch.setattr("kerasfold.equivalence.compare.ran", spied)
     kerasfold.verify(model, copy_of(model), forms(data)[form])
     right, left = (np.concatenate([batch[k] for batch in seen[0]]) for k in (0, 1))
     np.testing.assert_array_equal(right, data["right"])
