@@ -18,17 +18,20 @@ from kerasfold.algebra.axis import Axis
 from kerasfold.algebra.operator import Operator
 from kerasfold.equivalence.inputs import FREE_SIZES
 from kerasfold.equivalence.models import original_in_precision
+from kerasfold.layers.spelling import padded_axis
 from kerasfold.lift.program import Node, Program
 from kerasfold.lift.regions import Regions, lift
 from kerasfold.read.graph import read
 from kerasfold.read.model import interpolates, sublayers
+
+DRAWN = 11  # samples along the first axis, where it is unknown
 
 __all__ = ["apply", "check_lift", "run"]
 
 
 def check_lift(
     layer: keras.Layer,
-    input_shape: tuple[int, ...] | Sequence[tuple[int, ...]],
+    input_shape: tuple[int | None, ...] | Sequence[tuple[int | None, ...]],
     seed: int = 0,
 ) -> None:
     """Assert that a layer's lift rule computes what the layer computes.
@@ -37,8 +40,9 @@ def check_lift(
 
     Args:
         layer: a layer whose class has a rule; its weights are replaced.
-        input_shape: shape of one input, without the batch: (*sizes, channels); a list of
-            them for a layer that is called on a list.
+        input_shape: shape of one input, without the batch: (*sizes, channels), with None for
+            sizes that the rule is not to know; a list of them for a layer that is called on a
+            list.
         seed: of the random weights and inputs.
 
     Raises:
@@ -46,7 +50,7 @@ def check_lift(
             and the largest difference.
     """
     rng = np.random.default_rng(seed)
-    several = not isinstance(input_shape[0], int)
+    several = any(isinstance(shape, (tuple, list)) for shape in input_shape)
     shapes: Any = input_shape if several else [input_shape]
     inputs: Any = [keras.Input(shape) for shape in shapes]
     inputs = inputs if several else inputs[0]
@@ -71,7 +75,7 @@ def check_lift(
         f"layer '{layer.name}' of class {type(layer).__name__} is not lifted: {reasons[0]}"
     )
     exact, dtype = in_precision(regions)
-    xs = [rng.normal(size=(2, *shape)) for shape in shapes]
+    xs = [rng.normal(size=(2, *_sizes(shape))) for shape in shapes]
     typed = [keras.ops.convert_to_tensor(x, dtype=dtype) for x in xs]
     want = keras.ops.convert_to_numpy(exact(typed if several else typed[0]))
     first = regions.graph.layout == "channels_first"
@@ -106,6 +110,11 @@ def check_lift(
     )
 
 
+def _sizes(shape: Sequence[int | None]) -> list[int]:
+    """A shape with sizes for those that are unknown, an odd one and an even one."""
+    return [DRAWN - axis if n is None else n for axis, n in enumerate(shape)]
+
+
 def run(program: Program, roots: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
     """Evaluate every node of a program on one image per root, (*sizes, channels)."""
     values = dict(roots)
@@ -136,7 +145,9 @@ def apply(operator: Operator, x: np.ndarray) -> np.ndarray:
     """
     geometry = operator.geometry
     axes = [
-        Axis(n, a.taps, a.stride, a.dilation, a.upsampling, a.crop, a.pad)
+        padded_axis(Axis(n, a.taps, a.stride, a.dilation), "same")
+        if a.same
+        else Axis(n, a.taps, a.stride, a.dilation, a.upsampling, a.crop, a.pad)
         for n, a in zip(x.shape, geometry.axes, strict=False)
     ]
     spread = _spread(x, axes)

@@ -9,7 +9,7 @@ whether they are zero.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -65,6 +65,23 @@ class Program:
         node = Node(len(self.nodes), op, operands, sizes, channels, **rest)
         self.nodes.append(node)
         return node
+
+    def keep(self, start: int, node: Node) -> Node:
+        """Drop the nodes from `start` on that `node` does not need; the node, at its new place."""
+        needed, stack = {node.index}, [node]
+        while stack:
+            for operand in stack.pop().operands:
+                if operand >= start and operand not in needed:
+                    needed.add(operand)
+                    stack.append(self.nodes[operand])
+        places: dict[int, int] = {}
+        for index in sorted(i for i in needed if i >= start):
+            kept = self.nodes[index]
+            place = places[index] = start + len(places)
+            operands = tuple(places.get(o, o) for o in kept.operands)
+            self.nodes[place] = replace(kept, index=place, operands=operands)
+        del self.nodes[start + len(places) :]
+        return self.nodes[places.get(node.index, node.index)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -186,7 +186,8 @@ class _Lifter:
         args, kwargs = _arguments(call, args, kwargs)
         start = len(self.program.nodes)
         signal = _ruled(rule, call, args, kwargs)
-        del self.program.nodes[max(start, signal.node.index + 1) :]  # what a rule only tried
+        # Without what the rule only tried.
+        signal = replace(signal, node=self.program.keep(start, signal.node))
         _check_shape(call, signal, output)
         activation = _activation(call.operation)
         source = self.roots.get(signal.node.index)

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from kerasfold.algebra.axis import Refused
+from kerasfold.errors import FoldError
 from kerasfold.lift.program import weights
 from kerasfold.lift.signal import Signal, concatenate, weighted_sum
 from kerasfold.read.weights import as_array, as_constant, kernel_of
@@ -26,7 +27,7 @@ R = TypeVar("R", bound=Rule)
 RULES: dict[Any, Rule] = {}
 
 
-def lifts(*kinds: Any) -> Callable[[R], R]:
+def lifts(*kinds: Any, override: bool = False) -> Callable[[R], R]:
     """Register the lift rule of layer classes or `keras.ops` functions.
 
     The rule is called as `rule(layer, x)`, `x` a `kerasfold.Signal` or, for layers that are
@@ -34,9 +35,12 @@ def lifts(*kinds: Any) -> Callable[[R], R]:
 
     Args:
         *kinds: layer classes (matched exactly, never a subclass) or `keras.ops` functions.
+        override: whether the rule may take the place of another one, such as kerasfold's own.
+            A rule defined again, under its name and in its module, always may.
 
     Raises:
         TypeError: a kind that is neither.
+        FoldError: a kind that has another rule already.
     """
     for kind in kinds:
         layer = isinstance(kind, type) and issubclass(kind, keras.Layer)
@@ -47,10 +51,21 @@ def lifts(*kinds: Any) -> Callable[[R], R]:
             )
 
     def register(rule: R) -> R:
+        for kind in kinds:
+            before = RULES.get(kind)
+            if before is not None and not override and _name_of(before) != _name_of(rule):
+                raise FoldError(
+                    f"{kind.__name__} has a lift rule already, {_name_of(before)}: to take its "
+                    f"place for every model, say lifts({kind.__name__}, override=True)"
+                )
         RULES.update(dict.fromkeys(kinds, rule))
         return rule
 
     return register
+
+
+def _name_of(rule: Rule) -> str:
+    return f"{rule.__module__}.{rule.__qualname__}"
 
 
 @lifts(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
