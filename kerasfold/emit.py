@@ -57,7 +57,7 @@ def emit(
 
 def copy(regions: Regions, dtype: str | None = None) -> Emission:
     """Build the original again, every call as it is but for identities. See `emit`."""
-    kept = {
+    kept: dict[int, AnyForm] = {
         index: Kept(node=index, reads={}, visited=tuple(lifted.added), cost=Cost())
         for index, lifted in regions.lifted.items()
     }

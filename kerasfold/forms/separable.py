@@ -13,6 +13,7 @@ from kerasfold.forms.evaluate import operator_of
 from kerasfold.forms.form import Composed, Form, words_of
 from kerasfold.forms.known import Known
 from kerasfold.layers.limits import check_emittable, is_separable
+from kerasfold.layers.spelling import written
 from kerasfold.lift.program import Node
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Separable(Form[Pair]):
         """A SeparableConv layer."""
         name, activation = build.result()
         first, last = composed.depthwise, composed.pointwise
-        geometry = first.geometry
+        geometry = written(first.geometry)
         x, padding = build.padded(xs[self.source], geometry, name)
         depthwise = first.kernel.reshape(*geometry.taps, geometry.channels[0], -1)
         return build.weighted(

@@ -13,6 +13,7 @@ from kerasfold.forms.known import Known
 from kerasfold.forms.pooled import PoolFirst, PoolLast
 from kerasfold.forms.separable import Separable
 from kerasfold.forms.tiled import Tiled
+from kerasfold.forms.unstrided import Unstrided
 
 FORMS: tuple[type[AnyForm], ...] = (Convolved, Framed, Tiled, Separable, PoolLast, PoolFirst)
 
@@ -30,8 +31,9 @@ def ways(known: Known, index: int, visited: Sequence[int]) -> Iterator[AnyForm |
     """
     kept = Kept.propose(known, index, visited)
     if kept is not None:
-        yield kept
-        if index in known.pinned or (len(visited) == 1 and not known.is_pool(index)):
+        is_pinned = index in known.pinned
+        yield kept if is_pinned else Unstrided.propose(known, index, visited) or kept
+        if is_pinned or (len(visited) == 1 and not known.is_pool(index)):
             return  # no form but itself
     if known.misplaces_bias(visited):
         yield Refused(

@@ -176,8 +176,8 @@ class Builder:
                 units=geometry.channels[1],
                 **common,
             )
-        x, padding = self.padded(x, geometry, name)
         kernel, geometry = written_kernel(kernel, geometry)
+        x, padding = self.padded(x, geometry, name)
         common |= self.window(geometry, padding)
         if is_depthwise_layer(geometry):
             shape = (*geometry.taps, geometry.channels[0], -1)
@@ -297,17 +297,9 @@ class Builder:
 
     def window(self, geometry: Geometry, padding: str) -> dict[str, Any]:
         """What a layer is told of its kernel."""
-        strides = tuple(axis.stride for axis in geometry.axes)
-        if padding == "valid" and not geometry.is_depthwise:
-            # OpenVINO 2026.4 computes columns of one pixel wrongly, in bfloat16, with a stride;
-            # a depthwise layer needs equal strides.
-            cut = keras_padding(geometry) is None
-            strides = tuple(
-                1 if _is_one_window(axis, cut) else axis.stride for axis in geometry.axes
-            )
         return {
             "kernel_size": geometry.taps,
-            "strides": strides,
+            "strides": tuple(axis.stride for axis in geometry.axes),
             "dilation_rate": tuple(axis.dilation for axis in geometry.axes),
             "padding": padding,
             "data_format": self.layout,
@@ -410,13 +402,6 @@ def kind_of(family: str, rank: int, end: str = "") -> Any:
 def _input_padding(axis: Axis, side: int) -> int:
     """Samples of zeros to put before a transposed convolution that must give more than it has."""
     return max(0, -(-(axis.pad[side] - axis.span + 1) // axis.upsampling))
-
-
-def _is_one_window(axis: Axis, cut: bool) -> bool:
-    """Whether a window fills the axis, `cut` to what is read or not, so that no stride is left."""
-    if axis.extent is None or (any(axis.crop) and not cut):
-        return False
-    return axis.extent + sum(axis.pad) == axis.span
 
 
 def _keras_pairs(pairs: Sequence[Pair]) -> Any:

@@ -90,10 +90,10 @@ def homogeneous(operator: Operator) -> Operator:
 
 
 def written_kernel(kernel: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, Geometry]:
-    """The kernel with zeros between its taps, where Keras has no dilation to say so."""
+    """The kernel of `written`: with zeros between its taps, where Keras has no dilation."""
     dense = written(geometry)
     if dense.taps == geometry.taps:
-        return kernel, geometry
+        return kernel, dense
     full = np.zeros((*dense.taps, *kernel.shape[len(dense.axes) :]))
     full[tuple(slice(None, None, axis.dilation) for axis in geometry.axes)] = kernel
     return full, dense

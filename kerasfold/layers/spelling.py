@@ -144,8 +144,11 @@ def written(geometry: Geometry) -> Geometry:
 
     Keras takes no dilation together with a stride or an upsampling: there the kernel has
     zeros between its taps. An operator that gives a vector and sees at least half of the
-    image along each axis is a Dense layer on all of it.
+    image along each axis is a Dense layer on all of it. An axis with a single window has no
+    stride (see `strides_idly`).
     """
+    if strides_idly(geometry):
+        geometry = _without_idle_strides(geometry)
     axes = geometry.axes
     if geometry.vector and geometry.groups == 1:
         seen = [sum(j is not None for j in axis.first_reads()) for axis in axes]
@@ -158,3 +161,33 @@ def written(geometry: Geometry) -> Geometry:
     if steps == 1 or all(axis.dilation == 1 for axis in axes):
         return geometry
     return replace(geometry, axes=tuple(replace(axis, taps=axis.span, dilation=1) for axis in axes))
+
+
+def strides_idly(geometry: Geometry) -> bool:
+    """Whether an axis with a single window has a stride, which a layer need not have.
+
+    TensorFlow computes such a convolution of one input channel wrongly, by whole units, on
+    processors with AVX2 and without AVX-512; and OpenVINO 2026.4 others, in bfloat16. A depthwise
+    layer has one stride for all axes, and keeps it where one of them needs it.
+    """
+    idle = any(_is_idle(axis) for axis in geometry.axes)
+    return idle and not (
+        geometry.is_depthwise
+        and geometry.groups > 1
+        and any(axis.stride > 1 and not _is_idle(axis) for axis in geometry.axes)
+    )
+
+
+def _is_idle(axis: Axis) -> bool:
+    return axis.stride > 1 and axis.out == 1
+
+
+def _without_idle_strides(geometry: Geometry) -> Geometry:
+    axes = []
+    for axis in geometry.axes:
+        if _is_idle(axis):
+            assert axis.extent is not None
+            pad = (axis.pad[0], axis.span - axis.extent - axis.pad[0])
+            axis = replace(axis, stride=1, pad=pad).tight()
+        axes.append(axis)
+    return replace(geometry, axes=tuple(axes))
