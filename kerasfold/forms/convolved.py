@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from kerasfold.algebra.axis import Refused
-from kerasfold.algebra.geometry import require_plain
+from kerasfold.algebra.geometry import Geometry, require_plain
 from kerasfold.algebra.operator import Operator
 from kerasfold.cost import Cost, moved_bytes, operator_cost, seconds_of
 from kerasfold.forms.evaluate import Flattened, evaluate
@@ -46,20 +46,26 @@ class Convolved(Form[Terms]):
         """The whole, wherever it composes and Keras has a layer for each term."""
         if len(visited) > 1 and all(known.is_shift(i) for i in visited):
             raise Refused("nothing but padding and cropping, which is no convolution")
-        terms = known.terms(visited)
-        for geometry in terms.values():
-            if isinstance(geometry, Flattened):
-                raise Refused("a flattened image is not a convolution's output")
-            if geometry is not None:
-                require_plain(geometry)
-                check_emittable(geometry)
-        shared = known.shared(visited)
-        costs = [operator_cost(g, shared) for g in terms.values() if g is not None]
+        terms, shared = known.terms(visited), known.shared(visited)
+        costs = [cls._cost(known, g, shared) for g in terms.values() if g is not None]
         if len(terms) > 1:
             node = known.nodes[index]
             moved = (len(terms) + 1) * moved_bytes(node.sizes, node.channels)
             costs.append(Cost(layers=1, seconds=seconds_of(moved, calls=1)))
         return cls(node=index, reads=terms, visited=tuple(visited), cost=sum(costs, Cost()))
+
+    @classmethod
+    def _cost(cls, known: Known, geometry: Geometry | Flattened, shared: int) -> Cost:
+        """What one convolution costs. Raises `Refused` where it is none."""
+        if isinstance(geometry, Flattened):
+            raise Refused("a flattened image is not a convolution's output")
+
+        def cost() -> Cost:
+            require_plain(geometry)
+            check_emittable(geometry)
+            return operator_cost(geometry, shared)
+
+        return known.once((cls, geometry, shared), cost)
 
     def compose(self, nodes: Sequence[Node]) -> Terms:
         """Each term by itself."""

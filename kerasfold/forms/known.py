@@ -28,7 +28,8 @@ class Known:
         self.pinned = pinned
         self.nodes = regions.program.nodes
         self.owner = regions.owner
-        self._branches: dict[tuple[int, frozenset[int]], dict[int, Any] | Refused] = {}
+        self._cones: dict[tuple[int, ...], int] = {}
+        self._branches: dict[int, dict[int, Any] | Refused] = {}
         self._paths: dict[tuple[int, int], tuple[Geometry, ...]] = {}
         self._numbers: dict[Geometry, int] = {}
         self._kinds: dict[int, int] = {}
@@ -88,24 +89,28 @@ class Known:
         return self.reads(visited, one_of(stack))
 
     def _branched(self, visited: Sequence[int]) -> Mapping[int, Any]:
-        """The same in branches, from what is known of the same nodes before."""
-        cones: dict[int, frozenset[int]] = {}
-        values: dict[int, dict[int, Any]] = {}
-        for index in visited:
-            operands = self.nodes[index].operands
-            cones[index] = frozenset({index}).union(*(cones.get(o, ()) for o in operands))
-            key = index, cones[index]
+        """The same in branches, from what is known of the nodes before the last."""
+        cones: dict[int, int] = {}  # a number for all that a node composes, to compare by
+        values: dict[int, Mapping[int, Any]] = {}
+
+        def evaluated(index: int) -> dict[int, Any]:
+            inner = [values.get(o, {o: None}) for o in self.nodes[index].operands]
+            return evaluate_node(self.nodes[index], inner, self.nodes, Geometry)
+
+        *before, last = visited
+        for index in before:
+            cone = index, *(cones.get(o, -1) for o in self.nodes[index].operands)
+            key = cones[index] = self._cones.setdefault(cone, len(self._cones))
             if key not in self._branches:
-                node, inner = self.nodes[index], [values.get(o, {o: None}) for o in operands]
                 try:
-                    self._branches[key] = evaluate_node(node, inner, self.nodes, Geometry)
+                    self._branches[key] = evaluated(index)
                 except Refused as refusal:
                     self._branches[key] = refusal
             value = self._branches[key]
             if isinstance(value, Refused):
                 raise value
             values[index] = value
-        return values[visited[-1]]
+        return evaluated(last)
 
     def is_path(self, visited: Sequence[int]) -> bool:
         """Whether the nodes are operators, each reading the one before it."""

@@ -120,8 +120,9 @@ class _Lifter:
                 self._lift(call)
             except Refused as refusal:
                 del self.program.nodes[start:]
-                for key in [k for k, s in self.root_signals.items() if s.node.index >= start]:
-                    self.roots.pop(self.root_signals.pop(key).node.index)
+                while self.roots and next(reversed(self.roots)) >= start:  # in order, as nodes are
+                    self.roots.popitem()
+                    self.root_signals.popitem()
                 self.barriers[call.index] = refusal.reason
                 if self._may_pass_integers(call):
                     self.whole |= {x.index for x in call.outputs}

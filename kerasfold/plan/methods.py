@@ -12,13 +12,14 @@ a component, and a row of `METHODS`.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from kerasfold.algebra.axis import Refused
 from kerasfold.cost import Cost
 from kerasfold.errors import FoldError
-from kerasfold.forms.form import AnyForm, Form
+from kerasfold.forms.form import AnyForm
 from kerasfold.lift.program import Node
 from kerasfold.plan.search import Forms, Search, Without
 
@@ -189,6 +190,7 @@ def descent(search: Search, component: Sequence[Node]) -> Forms:
     for index, form in chosen.items():
         for read in form.reads:
             readers.setdefault(read, set()).add(index)
+    most = search.total(chosen)
     improved = True
     while improved:
         improved = False
@@ -196,31 +198,55 @@ def descent(search: Search, component: Sequence[Node]) -> Forms:
             dropped = move & chosen.keys()
             if not dropped or dropped != move:
                 continue
-            affected, stack = set(), list(dropped)
-            while stack:
-                for reader in readers.get(stack.pop(), ()):
-                    if reader in dropped:
-                        stack.append(reader)
-                    else:
-                        affected.add(reader)
-            cut = Without(chosen, dropped)
-            trial = {i: search.form(i, cut) for i in affected}
-            if any(isinstance(s, Refused) for s in trial.values()):
+            trial = _trial(search, dropped, chosen, readers, most)
+            if trial is None:
                 continue
-            old = {i: chosen[i] for i in affected | dropped}
-            if search.total(trial) < search.total(old):  # type: ignore[arg-type]
+            old = {i: chosen[i] for i in trial.keys() | dropped}
+            if search.total(trial) < search.total(old):
                 for index in old:
                     for read in chosen[index].reads:
                         readers[read].discard(index)
                 for index in dropped:
                     del chosen[index]
+                chosen |= trial
                 for index, better in trial.items():
-                    assert isinstance(better, Form)
-                    chosen[index] = better
                     for read in better.reads:
                         readers.setdefault(read, set()).add(index)
                 improved = True
     return chosen
+
+
+def _trial(
+    search: Search,
+    dropped: Collection[int],
+    chosen: Forms,
+    readers: Mapping[int, Collection[int]],
+    most: tuple[float, ...],
+) -> Forms | None:
+    """The forms of the nodes' readers without them; None where that is no better.
+
+    A node may have many readers, so this looks no further than to the first that says no.
+
+    Args:
+        search: the run of the planner.
+        dropped: the nodes.
+        chosen: the forms so far.
+        readers: for each node, those whose forms read it.
+        most: what all forms cost at first: a part that costs as much is no better.
+    """
+    cut, cost = Without(chosen, dropped), Cost()
+    trial: Forms = {}
+    for reader in itertools.chain.from_iterable(readers.get(i, ()) for i in dropped):
+        if reader in dropped or reader in trial:
+            continue
+        form = search.form(reader, cut)
+        if isinstance(form, Refused):
+            return None
+        trial[reader] = form
+        cost += form.cost
+        if search.key(cost) >= most:
+            return None
+    return trial
 
 
 def _last_cut(search: Search, index: int, everything: frozenset[int]) -> int:
