@@ -104,9 +104,10 @@ def _config(name: str) -> Any:
     """The configuration in a model file, as plain values."""
     try:
         text = _archived_config(name) if name.endswith(KERAS) else _hdf5_config(name)
-        return json.loads(text)
     except OSError as error:
         raise UnusableError(f"{name} cannot be read ({words_of(error)})") from error
+    try:
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UnusableError(f"{name} is damaged: its configuration is not JSON") from error
 
