@@ -3,8 +3,9 @@
 Each BatchNormalization's statistics are those of its own input, so that activations stay of order
 one, and its gammas have both signs. Its betas are around 1.5: with betas around zero, ReLUs cut
 half of everything, and such a network amplifies float32 noise (the originals alone are then up to
-5e-4 off their float64 selves). Errors are measured in float32 against the spread of the outputs
-over inputs; a kernel times 1.01 in a layer of the fold must fail the very same test.
+5e-4 off their float64 selves). Errors are measured against the spread of the outputs over inputs;
+a float32 fold's may be a few times the original's own, which depends on the processor. A kernel
+times 1.01 in a layer of the fold must fail the very same test.
 
 KERASFOLD_SLOW=1 tries every kernel instead of four of each network.
 """
@@ -24,7 +25,7 @@ import kerasfold
 from zoo.making import policy
 from zoo.same import kinds, layers_of
 
-BOUND = 1e-4
+LOSS = 3  # times the original's own error in float32
 EVERY_LAYER = bool(os.environ.get("KERASFOLD_SLOW"))
 
 # Constructor, image side, most BatchNormalizations left, checked with each kernel perturbed.
@@ -107,6 +108,16 @@ def case(name: str) -> tuple[keras.Model, keras.Model, np.ndarray, np.ndarray]:
     return single, folded, images[:6], outputs(single, images[:6])
 
 
+@cache
+def reference(name: str) -> tuple[keras.Model, np.ndarray, float]:
+    """The application in float64, its outputs, and what the fold's may be off them in float32."""
+    single, _, images, expected = case(name)
+    double = build(name, "float64")
+    double.set_weights(single.get_weights())
+    truth = outputs(double, images.astype("float64"))
+    return double, truth, LOSS * error(truth, expected)
+
+
 def outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:
     return np.asarray(model(images, training=False)).astype("float64")
 
@@ -136,8 +147,9 @@ def test_calibrated(name: str) -> None:
 
 @EACH
 def test_equal(name: str) -> None:
-    _, folded, images, expected = case(name)
-    assert error(expected, outputs(folded, images)) <= BOUND
+    _, folded, images, _ = case(name)
+    _, truth, bound = reference(name)
+    assert error(truth, outputs(folded, images)) <= bound
 
 
 @EACH
@@ -150,7 +162,8 @@ def test_batchnorms_gone(name: str) -> None:
 
 @EACH
 def test_a_kernel_times_1_01_fails_the_same_test(name: str) -> None:
-    _, folded, images, expected = case(name)
+    _, folded, images, _ = case(name)
+    _, truth, bound = reference(name)
     every = kernels(folded)
     count = len(every)
     picks = range(count) if EVERY_LAYER else sorted({0, count // 3, 2 * count // 3, count - 1})
@@ -158,23 +171,19 @@ def test_a_kernel_times_1_01_fails_the_same_test(name: str) -> None:
     for k in picks:
         kept = every[k].numpy()
         every[k].assign(kept * 1.01)
-        if not error(expected, outputs(folded, images)) > BOUND:
+        if not error(truth, outputs(folded, images)) > bound:
             slept.append(every[k].path)
         every[k].assign(kept)
     assert slept == []
-    assert error(expected, outputs(folded, images)) <= BOUND
+    assert error(truth, outputs(folded, images)) <= bound
 
 
 @EACH
 def test_exact_in_float64(name: str) -> None:
-    single, folded, images, expected = case(name)
-    double = build(name, "float64")
-    double.set_weights(single.get_weights())
-    truth = outputs(double, images.astype("float64"))
+    double, truth, _ = reference(name)
     refolded = kerasfold.fold(double, verify=False)
-    assert error(truth, outputs(refolded, images.astype("float64"))) <= 1e-10
-    own = error(truth, expected)
-    assert error(truth, outputs(folded, images)) <= 3 * own
+    images = case(name)[2].astype("float64")
+    assert error(truth, outputs(refolded, images)) <= 1e-10
 
 
 def test_verified_by_default() -> None:

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import kerasfold
-from zoo.articles import FLOAT32, FLOAT64, agree, has_form, run, seeds, shifted, with_a_wrong_kernel
+from zoo.articles import FLOAT64, agree, has_form, run, seeds, shifted, with_a_wrong_kernel
+from zoo.same import FLOAT32, assert_same, float32_bound, in_float64
 
 # Sections 6 to 8 rewrite chains, with weights that are only approximately the same; that
 # every rewriting has the window it claims is exact. '6/2' is a 6x6 kernel with stride 2.
@@ -79,13 +80,12 @@ def test_rewritings_of_sections_5_to_8(words, kernel, stride):
     model = seeds.chain(kernel + 2 * stride, *map(written, words))(1)
     folded = kerasfold.fold(model, objective="layers", verify=False)
     assert has_form(folded, kernel, stride)
-    difference, scale = seeds.largest_difference(model, folded)
-    assert difference <= FLOAT32 * scale
+    assert_same(model, folded, FLOAT32)
 
 
 @pytest.fixture(params=["float32", "float64"])
 def precision(request):
-    """A float type for everything that a test builds, with the rounding to expect."""
+    """A float type for everything that a test builds, with the rounding to expect, if known."""
     usual = keras.config.floatx()
     keras.config.set_floatx(request.param)
     keras.config.set_dtype_policy(request.param)
@@ -102,7 +102,8 @@ def test_collapsed_form(seed, channels, precision):
     folded = kerasfold.fold(model, objective="layers")
     assert has_form(folded, seed.kernel, seed.stride)
     x = np.random.default_rng(1).standard_normal((2, *model.input_shape[1:])).astype(model.dtype)
-    expected = run(model, x)
-    assert agree(run(folded, x), expected, precision)
-    assert not agree(run(folded, shifted(x)), expected, precision)
-    assert not agree(run(with_a_wrong_kernel(folded), x), expected, precision)
+    truth = run(in_float64(model), x)
+    tolerance = precision or float32_bound(truth, run(model, x)) / np.abs(truth).max()
+    assert agree(run(folded, x), truth, tolerance)
+    assert not agree(run(folded, shifted(x)), truth, tolerance)
+    assert not agree(run(with_a_wrong_kernel(folded), x), truth, tolerance)

@@ -14,7 +14,6 @@ from zoo.articles import (
     B1_4,
     B1_5,
     C1_4,
-    FLOAT32,
     agree,
     conv,
     counting,
@@ -27,6 +26,7 @@ from zoo.articles import (
     the_window,
     with_a_wrong_kernel,
 )
+from zoo.same import FLOAT32, assert_same, float32_bound, in_float64
 
 
 def test_dilated_3x3_has_the_field_of_a_5x5_and_nine_weights():
@@ -118,8 +118,7 @@ def test_second_convolution_reads_every_feature_map(k1, k2):
     folded = kerasfold.fold(model, objective="layers")
     assert has_form(folded, 7, 1)
     assert folded.count_params() == 7 * 7 * k2 + k2
-    difference, scale = seeds.largest_difference(model, folded)
-    assert difference <= FLOAT32 * scale
+    assert_same(model, folded, FLOAT32)
 
 
 @pytest.mark.parametrize("objective", ["latency", "layers"])
@@ -132,8 +131,7 @@ def test_padded_convolutions_keep_the_image_size(objective):
     model = keras.Sequential([keras.Input((12, 14, 1)), *convolutions])
     assert model.output_shape == (None, 12, 14, 2)
     folded = kerasfold.fold(model, objective=objective)
-    difference, scale = seeds.largest_difference(model, folded)
-    assert difference <= FLOAT32 * scale
+    assert_same(model, folded, FLOAT32)
 
 
 def test_pooling_is_applied_to_each_feature_map():
@@ -248,9 +246,9 @@ def test_classifiers(kind, parameters):
     assert not any(isinstance(layer, layers.BatchNormalization) for layer in folded.layers)
     assert folded.count_params() < parameters
 
-    expected = run(model, x)
     # Every class has some probability whatever the weights: what tells is the spread over images.
-    spread = expected.std(axis=0).max()
-    assert spread > 0.01
-    assert np.abs(run(folded, x) - expected).max() <= FLOAT32 * spread
-    assert np.abs(run(with_a_wrong_kernel(folded), x) - expected).max() > FLOAT32 * spread
+    truth = run(in_float64(model), x)
+    assert truth.std(axis=0).max() > 0.01
+    bound = float32_bound(truth, run(model, x))
+    assert np.abs(run(folded, x) - truth).max() <= bound
+    assert np.abs(run(with_a_wrong_kernel(folded), x) - truth).max() > bound

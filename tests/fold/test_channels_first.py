@@ -10,7 +10,7 @@ from keras import layers
 import kerasfold
 from kerasfold.cost import UNTIMED
 from zoo.making import randomise
-from zoo.same import run_under_xla
+from zoo.same import FLOAT32, assert_same, run_under_xla
 
 
 def network() -> keras.Model:
@@ -32,8 +32,7 @@ def test_channels_first_under_xla(objective: str) -> None:
     if objective == "layers":
         assert folded.fold_report.layers_after == 2
     x = np.random.default_rng(0).normal(size=(3, 4, 12, 13)).astype("float32")
-    for want, got in zip(run_under_xla(model, x), run_under_xla(folded, x), strict=True):
-        np.testing.assert_allclose(got, want, atol=2e-5 * np.abs(want).max())
+    assert_same(model, folded, FLOAT32, x, run_under_xla)
 
 
 @pytest.mark.usefixtures("no_strips")
@@ -47,8 +46,7 @@ def test_tiles_in_channels_first() -> None:
     folded = kerasfold.fold(model, objective="macs", verify=False)
     assert sum("border" in row.kind for row in folded.fold_report.merged) == 2
     x = np.random.default_rng(0).normal(size=(2, 3, 12, 13)).astype("float32")
-    (want,), (got,) = run_under_xla(model, x), run_under_xla(folded, x)
-    np.testing.assert_allclose(got, want, atol=2e-5 * np.abs(want).max())
+    assert_same(model, folded, FLOAT32, x, run_under_xla)
 
 
 FIRST = {"data_format": "channels_first"}
@@ -61,9 +59,9 @@ def test_no_bias_is_brought_where_keras_adds_it_along_the_width(objective, size)
     x = inputs = keras.Input((3, size, size))
     x = layers.Conv2D(6, 3, use_bias=False, **FIRST)(x)
     model = randomise(keras.Model(inputs, layers.BatchNormalization(axis=1)(x)))
-    folded = kerasfold.fold(model, objective=objective)
+    folded = kerasfold.fold(model, objective=objective, verify=False)
     image = np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype("float32")
-    np.testing.assert_allclose(np.asarray(folded(image)), np.asarray(model(image)), atol=1e-5)
+    assert_same(model, folded, FLOAT32, image, run_under_xla)
     (reason,) = [row.reason for row in folded.fold_report.kept if row.layer.startswith("conv")]
     assert "along the width" in reason
 
@@ -86,7 +84,6 @@ def test_the_biases_of_tiles_go_to_their_columns(first: bool) -> None:
     model = randomise(keras.Model(inputs, layers.Conv2D(1, kernel, padding="same", **layout)(x)))
     folded = kerasfold.fold(model, objective="macs", verify=False)
     x = np.random.default_rng(0).normal(size=(1, *shape)).astype("float32")
-    want, got = np.asarray(model(x)), np.asarray(folded(x))
-    np.testing.assert_allclose(got, want, atol=2e-5 * np.abs(want).max())
+    assert_same(model, folded, FLOAT32, x, run_under_xla)
     if not first:
         assert any("border" in row.kind for row in folded.fold_report.merged)

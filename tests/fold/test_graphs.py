@@ -166,7 +166,7 @@ def test_deep_chain_of_plain_layers() -> None:
     model = randomise(keras.Model(i, x))
     folded = kerasfold.fold(model, verify=False)
     assert kinds(folded).count("BatchNormalization") == 0
-    assert_same(model, folded, 1e-3)
+    assert_same(model, folded, FLOAT32)
 
 
 def test_method_is_the_function() -> None:
@@ -181,7 +181,7 @@ def test_one_number_for_all_inputs() -> None:
     folded = kerasfold.fold(model, objective="layers")
     assert len(folded.layers) == len(model.layers) - 1
     x = np.random.default_rng(0).normal(size=(5, 7)).astype("float32")
-    np.testing.assert_allclose(np.asarray(folded(x)), np.asarray(model(x)), rtol=1e-4)
+    assert_same(model, folded, FLOAT32, x)
 
 
 def test_activations_are_no_layers_however_they_are_written() -> None:

@@ -14,7 +14,7 @@ from keras import layers
 
 import kerasfold
 from kerasfold.algebra.operator import Operator
-from kerasfold.cost import OBJECTIVES, UNTIMED
+from kerasfold.cost import OBJECTIVES, UNTIMED, seconds_of
 from kerasfold.errors import EquivalenceError
 from kerasfold.forms.joined import Joined
 from kerasfold.lift.regions import Regions, lift
@@ -55,7 +55,7 @@ def groups(model: keras.Model, objective: str = "latency") -> list[tuple[str, ..
     """Names of the calls that are joined, group by group."""
     regions = lift(read(model))
     found = {
-        segment.node: tuple(regions.owner[s.node].call.name for s in segment.siblings)
+        segment.siblings: tuple(regions.owner[s.node].call.name for s in segment.siblings)
         for segment in plan(regions, objective).forms.values()
         if segment.name == "joined"
     }
@@ -244,9 +244,7 @@ def test_channels_first_under_xla():
     assert len(groups(model_of(make, (16, 56, 9)))) == 1
     folded = kerasfold.fold(model, verify=False)
     x = np.random.default_rng(0).normal(size=(2, 16, 56, 57)).astype("float32")
-    for want, got in zip(run_under_xla(model, x), run_under_xla(folded, x), strict=True):
-        assert got.shape == want.shape
-        np.testing.assert_allclose(got, want, atol=FLOAT32 * np.abs(want).max())
+    assert_same(model, folded, FLOAT32, x, run_under_xla)
 
 
 def test_a_frozen_group_stays_frozen_and_keeps_its_policy():
@@ -461,7 +459,8 @@ def branch(x: Any, option: tuple, name: str) -> Any:
 @pytest.fixture
 def _free_slices(monkeypatch):
     """Joining pays on small images too."""
-    monkeypatch.setattr("kerasfold.cost.PER_CALL", 0.0)
+    free = lambda moved, calls: seconds_of(moved, 0)  # noqa: E731
+    monkeypatch.setattr("kerasfold.forms.joined.seconds_of", free)
 
 
 @pytest.mark.usefixtures("_free_slices")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import keras
+import numpy as np
 import pytest
 
 import kerasfold
@@ -45,6 +46,23 @@ def test_float32(case: Case) -> None:
     folded = kerasfold.fold(model)
     assert_same(model, folded, FLOAT32)
     assert folded.fold_report.equivalence.equivalent
+
+
+@pytest.mark.parametrize("fault", ["kernel", "bias", "nan"])
+def test_the_comparison_in_float32_can_fail(fault: str) -> None:
+    model = next(case for case in CASES if case.id == "Conv2D-same").model("float32")
+    folded = kerasfold.fold(model)
+    assert_same(model, folded, FLOAT32)
+    kernel, bias = folded.layers[-1].get_weights()
+    if fault == "kernel":
+        kernel.flat[np.abs(kernel).argmax()] *= 1.001
+    elif fault == "bias":
+        bias[np.abs(bias).argmin()] = 0.0
+    else:
+        bias[0] = np.nan
+    folded.layers[-1].set_weights([kernel, bias])
+    with pytest.raises(AssertionError, match="differs by"):
+        assert_same(model, folded, FLOAT32)
 
 
 @pytest.mark.parametrize("objective", ["macs", "params"])

@@ -16,7 +16,7 @@ SPEC = importlib.util.spec_from_file_location("seeds", PATH)
 seeds = sys.modules["seeds"] = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(seeds)
 
-FLOAT32 = 1e-5  # of the largest value
+PRINTED = 1e-5  # of the largest value
 FLOAT64 = 1e-12
 
 
@@ -54,7 +54,7 @@ def run(model, x):
     return np.asarray(model(x, training=False))
 
 
-def agree(actual, expected, tolerance=FLOAT32):
+def agree(actual, expected, tolerance=PRINTED):
     """Whether two arrays are equal but for rounding."""
     actual, expected = np.asarray(actual), np.asarray(expected)
     return actual.shape == expected.shape and bool(

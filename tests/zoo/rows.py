@@ -45,7 +45,7 @@ class Case:
         return self.kind not in (layers.AveragePooling3D, layers.AdaptiveAveragePooling3D)
 
     @property
-    def tolerance(self) -> float:
+    def tolerance(self) -> float | None:
         """What float64 models may differ by."""
         return FLOAT64 if self.has_float64 else FLOAT32
 
