@@ -34,6 +34,7 @@ from kerasfold.equivalence.bounds import (
     spread_of,
     tells,
 )
+from kerasfold.equivalence.culprit import miscomputed
 from kerasfold.equivalence.inputs import Ran, ran
 from kerasfold.equivalence.report import EquivalenceReport, OutputReport
 from kerasfold.read.model import computed_dtypes, layout_of, output_names, sublayers
@@ -120,12 +121,9 @@ def _judge(pair: Pair, dtype: str, bounds: list[float], unit: float = 0.0) -> Eq
             )
         )
     worst = max(outputs, key=lambda r: r.max_abs_error / (r.spread or r.scale or 1.0))
-    reason = (
-        _other_shape(names, pair)
-        or _blind(names, pair)
-        or _unlike_its_copy(pair, outputs)
-        or _first_failure(outputs)
-    )
+    wrong = _other_shape(names, pair) or _blind(names, pair)
+    doubt, note = ("", "") if wrong else _unlike_its_copy(pair, outputs)
+    reason = wrong or doubt or _first_failure(outputs)
     return EquivalenceReport(
         not reason,
         max(r.max_abs_error for r in outputs),
@@ -135,6 +133,7 @@ def _judge(pair: Pair, dtype: str, bounds: list[float], unit: float = 0.0) -> Eq
         sum(len(tree.flatten(batch)[0]) for batch in pair.a.batches),
         tuple(outputs),
         reason=reason,
+        note=note,
     )
 
 
@@ -176,22 +175,41 @@ def _first_failure(outputs: list[OutputReport]) -> str:
     )
 
 
-def _unlike_its_copy(pair: Pair, outputs: list[OutputReport]) -> str:
-    """Why the float64 copy that serves as truth is none of this model, or ""."""
+def _unlike_its_copy(pair: Pair, outputs: list[OutputReport]) -> tuple[str, str]:
+    """Why the float64 copy that serves as truth is none of this model, or ""; and a note.
+
+    Where it is the backend that computes the model wrongly, the copy is the truth. Then a second
+    model that is right is so noted, and one that is not is not handed out.
+    """
     model, copy = pair.a.model, pair.a64
     eps = computed_eps(model)
     if copy.model is model or all(r.original_error <= ARITHMETIC * eps * r.scale for r in outputs):
-        return ""
-    for r, change in zip(outputs, noise_effect(copy, eps), strict=True):
-        if math.isinf(r.original_error):
-            return (
-                f"output '{r.name}' of model '{model.name}' overflows its dtype on these inputs: "
-                "use fold(verify=False), and kerasfold.verify(model, folded, data=...) with yours"
-            )
-        if not r.original_error <= REBUILT * (change + ARITHMETIC * eps * r.scale):
-            return (
-                f"model '{model.name}' differs from its own copy by {r.original_error:.3g} at "
-                f"output '{r.name}': a layer's get_config() or weights do not say all that "
-                "it computes"
-            )
-    return ""
+        return "", ""
+    changes = noise_effect(copy, eps)
+    rounding = [
+        REBUILT * (change + ARITHMETIC * eps * r.scale)
+        for r, change in zip(outputs, changes, strict=True)
+    ]
+    off = [r for r, limit in zip(outputs, rounding, strict=True) if not r.original_error <= limit]
+    if not off:
+        return "", ""
+    culprit = miscomputed(model, pair.a.batches[0])
+    if culprit is not None:
+        layer, error = culprit
+        said = (
+            f"{device()} computes layer '{layer}' of model '{model.name}' wrongly: in its own dtype "
+            f"it is {error:.3g} off what it gives in float64"
+        )
+        if all(r.folded_error <= limit for r, limit in zip(outputs, rounding, strict=True)):
+            return "", f"{said}; the second model is computed rightly"
+        return f"{said}: run the model elsewhere, or write that layer otherwise", ""
+    if math.isinf(off[0].original_error):
+        return (
+            f"output '{off[0].name}' of model '{model.name}' overflows its dtype on these inputs: "
+            "use fold(verify=False), and kerasfold.verify(model, folded, data=...) with yours"
+        ), ""
+    return (
+        f"model '{model.name}' differs from its own copy by {off[0].original_error:.3g} at "
+        f"output '{off[0].name}': a layer's get_config() or weights do not say all that "
+        "it computes"
+    ), ""

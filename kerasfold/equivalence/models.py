@@ -15,12 +15,12 @@ from kerasfold.emit import Emission, copy, emit
 from kerasfold.equivalence.bounds import (
     EXACT,
     SINGLE,
-    largest_error,
     noise_bound,
     spread_of,
     stored_eps,
 )
 from kerasfold.equivalence.compare import Pair, compare
+from kerasfold.equivalence.culprit import first_difference
 from kerasfold.equivalence.inputs import given, probes, run
 from kerasfold.equivalence.report import EquivalenceReport
 from kerasfold.errors import FoldError, UnsupportedModelError
@@ -90,7 +90,7 @@ def verify_fold(
         second = emit(regions, forms, compose, dtype=dtype)
         report, _ = compare(original, folded, first.model, second.model, batches, _bound_of_fold)
         if not report.equivalent:
-            culprit = _first_difference(first, second, batches[0], regions)
+            culprit = first_difference(first, second, batches[0], regions)
             report = replace(report, reason=f"{report.reason}; {culprit}")
     return report
 
@@ -151,23 +151,3 @@ def _refuse_other_signature(a: keras.Model, b: keras.Model) -> None:
                 f"models '{a.name}' and '{b.name}' have {what} of different shapes: "
                 f"{shapes[0]} and {shapes[1]}"
             )
-
-
-def _first_difference(first: Emission, second: Emission, batch: Any, regions: Regions) -> str:
-    """The first tensor, in the order of the calls, that both models make and that differs."""
-    shared = [
-        (call, t)
-        for call in regions.graph.calls
-        for t in call.outputs
-        if t.index in first.tensors and t.index in second.tensors
-    ]
-    if not shared:
-        return "no tensor between input and output is common to both models"
-    values = []
-    for emission in (first, second):
-        probe = keras.Model(emission.model.input, [emission.tensors[t.index] for _, t in shared])
-        values.append(run(probe, [batch]))
-    for (call, _), x, y in zip(shared, *values, strict=True):
-        if x.dtype.kind == "f" and largest_error(y, x) > 1e-9 * (spread_of(x) or 1.0):
-            return f"the first tensor that differs is that of layer '{call.name}'"
-    return "no tensor between input and output differs on its own"

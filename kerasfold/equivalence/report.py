@@ -54,6 +54,7 @@ class EquivalenceReport:
         agreement: for given data and outputs that look like class scores, the share of
             inputs with the same top class; else None.
         reason: what failed, or "".
+        note: what is to be known of a comparison that did not fail, or "".
     """
 
     equivalent: bool
@@ -65,6 +66,7 @@ class EquivalenceReport:
     outputs: tuple[OutputReport, ...]
     agreement: float | None = None
     reason: str = ""
+    note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values, for JSON."""
@@ -83,6 +85,8 @@ class EquivalenceReport:
                 f"{out.original_error:.2g} -> {out.folded_error:.2g}, "
                 f"bound {out.accuracy_bound:.2g}"
             )
+        if self.note:
+            lines.append(f"  {self.note}")
         if self.agreement is not None:
             lines.append(f"  top class agrees on {100 * self.agreement:.2f} % of the data")
         return "\n".join(lines)
