@@ -197,8 +197,8 @@ def _unlike_its_copy(pair: Pair, outputs: list[OutputReport]) -> tuple[str, str]
     if culprit is not None:
         layer, error = culprit
         said = (
-            f"{device()} computes layer '{layer}' of model '{model.name}' wrongly: in its own dtype "
-            f"it is {error:.3g} off what it gives in float64"
+            f"{device()} computes layer '{layer}' of model '{model.name}' wrongly: in its own "
+            f"dtype it is {error:.3g} off what it gives in float64"
         )
         if all(r.folded_error <= limit for r, limit in zip(outputs, rounding, strict=True)):
             return "", f"{said}; the second model is computed rightly"

@@ -1,0 +1,66 @@
+"""A verdict names the layer: the one whose config lies, or the one a backend computes wrongly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import kerasfold
+from kerasfold.equivalence.culprit import miscomputed
+from zoo.making import policy, randomise
+
+
+@keras.saving.register_keras_serializable()
+class Miscomputed(layers.Layer):
+    """Twice the input, as a backend with a defect in float32 computes it."""
+
+    def call(self, x: Any) -> Any:
+        y = 2.0 * x
+        return y if self.compute_dtype == "float64" else y + keras.ops.cast(0.5, y.dtype)
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return shape
+
+
+def with_defect() -> keras.Model:
+    x = inputs = keras.Input((6, 6, 2))
+    x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(3, 3, name="before")(x)))
+    x = layers.Conv2D(3, 1, name="behind")(Miscomputed(name="defect")(x))
+    return randomise(keras.Model(inputs, x, name="net"))
+
+
+def test_the_backend_and_the_layer_are_named() -> None:
+    message = (
+        r"tensorflow on cpu:0 computes layer 'defect' of model 'net' wrongly: in its own dtype it "
+        r"is 0\.5 off what it gives in float64: run the model elsewhere"
+    )
+    with pytest.raises(kerasfold.EquivalenceError, match=message):
+        kerasfold.fold(with_defect())
+
+
+def test_a_right_model_beside_a_wrong_one_is_equivalent_and_says_so(monkeypatch: Any) -> None:
+    model = with_defect()
+    with policy("float32"):
+        x = inputs = keras.Input((6, 6, 2))
+        x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(3, 3)(x)))
+        right = keras.Model(inputs, layers.Conv2D(3, 1)(layers.Rescaling(2.0)(x)))
+    right.set_weights(model.get_weights())
+    report = kerasfold.verify(model, right)
+    assert report.equivalent
+    assert "computes layer 'defect' of model 'net' wrongly" in report.note
+    assert "the second model is computed rightly" in str(report)
+    back = kerasfold.verify(right, model)
+    assert not back.equivalent
+    assert back.note == ""
+
+
+def test_a_model_that_is_computed_rightly_has_no_such_layer() -> None:
+    x = inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(3, 3, activation="relu")(layers.AveragePooling2D(2, padding="same")(x))
+    model = randomise(keras.Model(inputs, x))
+    x = np.random.default_rng(0).normal(size=(4, 6, 6, 2)).astype("float32")
+    assert miscomputed(model, x) is None

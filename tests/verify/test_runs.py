@@ -1,0 +1,130 @@
+"""What verification runs: each model once on its inputs, in full precision, of one composition."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import kerasfold
+from kerasfold.equivalence import inputs
+from kerasfold.forms.form import Form
+from kerasfold.forms.ways import FORMS
+from zoo.making import chain, randomise
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[keras.Model, int, bool]]]:
+    """Model, inputs and whether TF32 was on, of every run of a model."""
+    seen: list[tuple[keras.Model, int, bool]] = []
+    run = inputs.run
+
+    def spied(model: keras.Model, batches: Any) -> Any:
+        single = tf.config.experimental.tensor_float_32_execution_enabled()
+        seen.append((model, sum(len(keras.tree.flatten(b)[0]) for b in batches), single))
+        return run(model, batches)
+
+    for room in ("inputs", "bounds", "models", "culprit"):
+        monkeypatch.setattr(f"kerasfold.equivalence.{room}.run", spied)
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    yield seen
+    tf.config.experimental.enable_tensor_float_32_execution(before)
+
+
+def scores() -> keras.Model:
+    return chain((7, 7, 2), layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(3))
+
+
+def test_data_is_run_six_times(runs: list) -> None:
+    """Both models, their float64 copies, and these with noise in their weights."""
+    model = scores()
+    data = np.random.default_rng(0).normal(size=(40, 7, 7, 2)).astype("float32")
+    report = kerasfold.verify(model, kerasfold.fold(model, verify=False), data)
+    assert report.agreement == 1.0
+    assert sorted(Counter(id(m) for m, _, _ in runs).values()) == [1, 1, 2, 2]
+    assert {count for _, count, _ in runs} == {40}
+
+
+@pytest.mark.parametrize("how", ["fold", "verify", "data", "different"])
+def test_every_run_is_in_full_precision(how: str, runs: list) -> None:
+    model = scores()
+    data = np.random.default_rng(0).normal(size=(40, 7, 7, 2)).astype("float32")
+    if how == "fold":
+        model.fold()
+    elif how == "different":
+        assert not kerasfold.verify(model, randomise(scores(), seed=1)).equivalent
+    else:
+        kerasfold.verify(model, model.fold(verify=False), data if how == "data" else None)
+    assert runs
+    assert not any(single for _, _, single in runs)
+    assert tf.config.experimental.tensor_float_32_execution_enabled()
+
+
+def test_a_fold_that_is_verified_is_composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    composed: Counter[tuple[str, int]] = Counter()
+
+    def counting(kind: type[Form]) -> None:
+        compose = kind.compose
+
+        def counted(self: Form, nodes: Any) -> Any:
+            composed[type(self).__name__, self.node] += 1
+            return compose(self, nodes)
+
+        monkeypatch.setattr(kind, "compose", counted)
+
+    for kind in {form for row in FORMS for form in row.__mro__ if "compose" in vars(form)}:
+        counting(kind)
+    x = image = keras.Input((12, 12, 3))
+    x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(4, 3)(x)))
+    model = randomise(keras.Model(image, layers.BatchNormalization()(layers.Conv2D(4, 1)(x))))
+    assert model.fold().fold_report.equivalence.equivalent
+    assert len(composed) == 2
+    assert set(composed.values()) == {1}
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_a_border_is_that_of_the_images(rank: int, layout: str) -> None:
+    """An image with its border cut off and zeros put there."""
+    sizes = (6, 7, 8)[:rank]
+    shape = (*sizes, 2) if layout == "channels_last" else (2, *sizes)
+
+    def net(cut: bool) -> keras.Model:
+        x = image = keras.Input(shape)
+        if cut:
+            place = (slice(None), *(slice(1, -1),) * rank, slice(None))
+            pads = [(0, 0), *[(1, 1)] * rank, (0, 0)]
+            if layout == "channels_first":
+                place = (slice(None), slice(None), *(slice(1, -1),) * rank)
+                pads = [(0, 0), (0, 0), *[(1, 1)] * rank]
+            x = keras.ops.pad(x[place], pads)
+        # A layer that says which axis the channels are.
+        said = getattr(layers, f"ZeroPadding{rank}D")(0, data_format=layout)
+        return keras.Model(image, keras.ops.relu(said(x)))
+
+    (out,) = kerasfold.verify(net(cut=False), net(cut=True)).outputs
+    assert out.max_abs_error > 0.5
+    assert out.max_border_error == out.max_abs_error
+    (inside,) = kerasfold.verify(net(cut=True), net(cut=True)).outputs
+    assert inside.max_border_error == 0.0
+
+
+def test_a_difference_inside_is_none_at_the_border_in_channels_first() -> None:
+    mask = np.zeros((1, 6, 6), "float32")
+    mask[0, 3, 3] = 1.0
+
+    def net(shift: float) -> keras.Model:
+        image = keras.Input((2, 6, 6))
+        x = keras.ops.add(image, keras.ops.convert_to_tensor(shift * mask))
+        return keras.Model(image, layers.ZeroPadding2D(0, data_format="channels_first")(x))
+
+    (out,) = kerasfold.verify(net(0.0), net(1.0)).outputs
+    assert out.max_abs_error == pytest.approx(1.0)
+    assert out.max_border_error == 0.0
