@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from kerasfold.errors import UnsupportedModelError, words_of
+from kerasfold.read.model import sublayers
 from kerasfold.read.weights import as_array
 
 
@@ -94,9 +95,9 @@ def copy_state(source: keras.Operation, target: keras.Operation) -> None:
     """
     if not isinstance(source, keras.Layer):
         return
-    pairs = list(zip(_layers(source), _layers(target), strict=False))
+    pairs = list(zip(sublayers(source), sublayers(target), strict=False))
     shapes = [[tuple(v.shape) for v in layer.weights] for layer in (source, target)]
-    if shapes[0] != shapes[1] or len(pairs) != len(list(_layers(source))):
+    if shapes[0] != shapes[1] or len(pairs) != len(list(sublayers(source))):
         raise UnsupportedModelError(
             f"layer '{source.name}' of class {type(source).__name__} cannot be rebuilt from its "
             f"config: its weights have shapes {shapes[0]}, those of its copy {shapes[1]}"
@@ -114,7 +115,3 @@ def copy_state(source: keras.Operation, target: keras.Operation) -> None:
             # It computes with these and not with its weights, which set_weights may change.
             new.mean = keras.ops.cast(old.mean, new.compute_dtype)
             new.variance = keras.ops.cast(old.variance, new.compute_dtype)
-
-
-def _layers(layer: keras.Layer) -> Iterator[keras.Layer]:
-    return layer._flatten_layers(include_self=True, recursive=True)

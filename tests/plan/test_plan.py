@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -11,12 +13,17 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from keras import layers
 
+import kerasfold
 from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.geometry import Geometry
+from kerasfold.algebra.operator import Operator
 from kerasfold.compose import exact
 from kerasfold.cost import OBJECTIVES, UNTIMED, Cost, macs_of
 from kerasfold.emit import emit
 from kerasfold.errors import FoldError
+from kerasfold.forms.evaluate import operator_of
+from kerasfold.forms.form import Composed, Form
+from kerasfold.forms.ways import FORMS
 from kerasfold.lift.regions import Regions, lift
 from kerasfold.plan.choose import assembled, original_plan, plan
 from kerasfold.plan.methods import METHODS, auto, beam
@@ -75,6 +82,64 @@ def test_an_unknown_objective_names_the_known_ones():
         FoldError, match="unknown objective 'speed': choose one of 'latency', 'macs'"
     ):
         plan(regions_of(pooled_chain(28, 1)), "speed")
+
+
+def test_a_timed_objective_says_what_it_needs():
+    message = (
+        r"objective 'measured' times ways to compute a model on a runtime, and needs them built: "
+        r"call fold\(model, objective='measured', runtime=...\), or choose one of 'latency', 'macs'"
+    )
+    with pytest.raises(FoldError, match=message):
+        kerasfold.explain(pooled_chain(28, 1), objective="measured")
+
+
+class Single(Composed):
+    """One operator, of weights that were looked at while planning."""
+
+    operators: tuple[Operator, ...] = ()
+
+    def __init__(self, operator: Operator) -> None:
+        self.operators = (operator,)
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Vanished(Form[Single]):
+    """A form that numbers show: a path whose weights are all zero, free of charge."""
+
+    name: ClassVar[str] = "vanished"
+
+    @classmethod
+    def propose(cls, known, index, visited):
+        if not known.is_path(visited) or np.any(known.weights(visited).kernel):
+            return None
+        reads = known.reads(visited, known.whole(visited))
+        return cls(node=index, reads=reads, visited=tuple(visited), cost=Cost())
+
+    def compose(self, nodes):
+        return Single(operator_of(nodes, self.visited))
+
+    def emit(self, build, composed, xs):
+        name, activation = build.result()
+        return build.convolution(xs[self.source], *composed.operators, name, activation, 0)
+
+    def words(self, owner):
+        return "nothing"
+
+
+def test_a_form_is_one_class_and_one_row_and_may_ask_for_weights(monkeypatch):
+    x = image = keras.Input((9, 9, 3))
+    for i in range(2):
+        x = layers.Conv2D(3, 3, name=f"first_{i}")(x)
+        x = layers.ReLU()(layers.Conv2D(3, 3, use_bias=False, name=f"second_{i}")(x))
+    model = randomise(keras.Model(image, x))
+    first = model.get_layer("first_1")
+    first.kernel.assign(np.zeros(first.kernel.shape))
+    monkeypatch.setattr("kerasfold.forms.ways.FORMS", (*FORMS, Vanished))
+    folded = kerasfold.fold(model)
+    words = [row.kind for row in folded.fold_report.merged]
+    assert words.count("nothing") == 1
+    assert folded.fold_report.macs_after < folded.fold_report.macs_before / 1.5
+    assert_same(model, folded, FLOAT32)
 
 
 STACKS = {

@@ -383,3 +383,87 @@ def test_what_a_rule_only_tries_is_no_part_of_the_model() -> None:
     for objective in ("layers", "latency", "measured"):
         folded = kerasfold.fold(model, objective, runtime="tensorflow", budget=5.0)
         assert folded.fold_report.layers_after < 3
+
+
+def test_what_a_rule_only_tries_costs_nothing() -> None:
+    """A step that is written and discarded, in the middle and at the end."""
+
+    @kerasfold.lifts(Blur)
+    def rule(layer: Any, x: kerasfold.Signal) -> kerasfold.Signal:
+        kernel = np.reshape(layer.kernel, (3, 3, 1, x.channels))
+        x.convolve(np.ones((3, 3, x.channels, 100)))
+        y = x.pad([(1, 1), (1, 1)])
+        x.scale(2.0)
+        y.convolve(np.ones((5, 5, x.channels, 100)))
+        y = y.convolve(kernel, groups=x.channels)
+        y.scale(3.0)
+        return y
+
+    report = kerasfold.explain(chain((6, 6, 3), Blur()))
+    assert report.macs_before == report.macs_after == 6 * 6 * 9 * 3
+    model = chain((6, 6, 3), Blur(), layers.BatchNormalization())
+    folded = kerasfold.fold(model, objective="layers")
+    assert folded.fold_report.layers_after == 1
+    check_lift(Blur(), (6, 6, 3))
+
+
+def test_a_rule_that_gives_its_input_back_after_trying_is_an_identity() -> None:
+    @kerasfold.lifts(ChannelScale)
+    def rule(layer: Any, x: kerasfold.Signal) -> kerasfold.Signal:
+        x.scale(layer.gain)
+        return x
+
+    report = kerasfold.explain(chain((6, 6, 3), ChannelScale(name="passes"), layers.Conv2D(2, 1)))
+    assert report.removed == ("passes",)
+    assert report.macs_before == 6 * 6 * 3 * 2
+
+
+def test_a_rule_takes_the_place_of_another_only_where_it_says_so() -> None:
+    def rule(layer: Any, x: kerasfold.Signal) -> kerasfold.Signal:
+        raise kerasfold.Refused("mine")
+
+    message = (
+        r"Conv2D has a lift rule already, kerasfold\.lift\.rules\.conv: to take its place for "
+        r"every model, say lifts\(Conv2D, override=True\)"
+    )
+    with pytest.raises(kerasfold.FoldError, match=message):
+        kerasfold.lifts(layers.Conv2D)(rule)
+    with pytest.raises(kerasfold.FoldError, match="Add has a lift rule already"):
+        kerasfold.lifts(ChannelScale, layers.Add)(rule)
+    assert ChannelScale not in RULES
+    kerasfold.lifts(layers.Conv2D, override=True)(rule)
+    assert kerasfold.explain(chain((6, 6, 3), layers.Conv2D(2, 1))).kept[0].reason == "mine"
+
+
+def test_a_rule_that_is_defined_again_is_no_other() -> None:
+    """A cell of a notebook is run twice."""
+    for _ in range(2):
+        lift_scale()
+    check_lift(ChannelScale(), (6, 5, 3))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (lambda: layers.Conv2D(4, 3), (None, None, 3)),
+        (lambda: layers.Conv2D(4, 3, strides=2, padding="same"), (None, None, 3)),
+        (lambda: layers.Conv2D(4, (2, 3), strides=(3, 2), padding="same"), (8, None, 3)),
+        (lambda: layers.AveragePooling1D(3, 2, padding="same"), (None, 3)),
+        (lambda: layers.BatchNormalization(), (None, None, None, 2)),
+        (lambda: layers.Conv2DTranspose(4, 3, strides=2), (None, 7, 3)),
+        (lambda: layers.Add(), [(None, 3), (None, 3)]),
+        (lambda: layers.Add(), ((5, 3), (5, 3))),
+    ],
+)
+def test_check_lift_takes_unknown_sizes(layer: Any, shape: Any) -> None:
+    check_lift(layer(), shape)
+
+
+def test_check_lift_can_fail_at_unknown_sizes() -> None:
+    @kerasfold.lifts(Blur)
+    def rule(layer: Any, x: kerasfold.Signal) -> kerasfold.Signal:
+        kernel = np.reshape(layer.kernel, (3, 3, 1, x.channels))
+        return x.convolve(kernel, padding="same", strides=layer.strides, groups=x.channels) * 1.01
+
+    with pytest.raises(AssertionError, match="its rule differs from the layer"):
+        check_lift(Blur(2), (None, None, 3))

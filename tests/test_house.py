@@ -1,0 +1,212 @@
+"""Where everything lives: the floors of the package, who touches Keras's insides, and sizes."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import types
+import zipfile
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import kerasfold
+
+ROOT = Path(kerasfold.__file__).parent
+MODULES = {
+    ".".join((*path.parent.relative_to(ROOT).parts, path.stem)): path
+    for path in sorted(ROOT.rglob("*.py"))
+    if path.stem != "__init__"
+}
+
+# From the top: a module imports from its own row, of its own room, and from rows below it.
+FLOORS = (
+    ("__main__",),
+    ("cli",),
+    ("pipeline",),
+    ("report", "testing"),
+    ("equivalence",),
+    ("measure",),
+    ("plan",),
+    ("emit",),
+    ("compose",),
+    ("forms",),
+    ("cost",),
+    ("lift",),
+    ("files",),
+    ("layers",),
+    ("read",),
+    ("algebra",),
+    ("backend", "errors", "startup"),
+)
+
+# Private attributes of Keras, by the file that reads or sets them.
+INTERNALS = {
+    "backend": {"keras.src"},
+    "read.copies": {"_output_shape"},
+    "read.graph": {
+        "_call_has_training_arg",
+        "_inbound_nodes",
+        "_inputs",
+        "_inputs_struct",
+        "_keras_history",
+        "_keras_mask",
+        "_outputs",
+        "_outputs_struct",
+    },
+    "read.model": {
+        "keras.src",
+        "_flatten_layers",
+        "_functional",
+        "_inputs_struct",
+        "_keras_history",
+        "_nodes_by_depth",
+    },
+    "read.weights": {
+        "_autocast",
+        "_flatten_layers",
+        "_kernel",
+        "_non_trainable_variables",
+        "_trainable_variables",
+    },
+}
+
+
+def floor_of(module: str) -> int:
+    room = module.split(".")[0]
+    return next(i for i, rooms in enumerate(FLOORS) if room in rooms)
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The modules of kerasfold that a file imports, at any place but for types alone."""
+    tree = ast.parse(path.read_text())
+    typed = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.dump(block.test)
+        for node in ast.walk(block)
+    }
+    own = path.parent.relative_to(ROOT.parent).parts
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ImportFrom) or id(node) in typed:
+            continue
+        base = [*own[: len(own) - node.level + 1], *([node.module] if node.module else [])]
+        source = ".".join(base if node.level else [node.module or ""])
+        for alias in node.names:
+            for name in (f"{source}.{alias.name}", source):
+                if name.removeprefix("kerasfold.") in MODULES:
+                    yield name.removeprefix("kerasfold.")
+                    break
+
+
+def private(path: Path) -> set[str]:
+    """Private attributes of what is neither `self` nor `cls`, and `keras.src`."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("getattr", "hasattr"):
+            name = getattr(node.args[1], "value", "")
+            found |= {name} if re.match("_[^_]", str(name)) else set()
+        if not isinstance(node, ast.Attribute):
+            continue
+        own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+        if node.attr.startswith("_") and not node.attr.startswith("__") and not own:
+            found.add(node.attr)
+        if node.attr == "src" and isinstance(node.value, ast.Name) and node.value.id == "keras":
+            found.add("keras.src")
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_from_the_floors_below_it(module: str) -> None:
+    for other in imports(MODULES[module]):
+        same_room = other.split(".")[0] == module.split(".")[0] and "." in module
+        assert floor_of(other) > floor_of(module) or same_room, f"{module} imports {other}"
+
+
+def test_there_is_no_circle() -> None:
+    graph = {module: set(imports(path)) for module, path in MODULES.items()}
+    while leaves := {module for module, below in graph.items() if not below}:
+        graph = {module: below - leaves for module, below in graph.items() if module not in leaves}
+    assert not graph, f"in a circle, or above one: {sorted(graph)}"
+
+
+def test_the_floors_can_tell() -> None:
+    assert "pipeline" in set(imports(MODULES["cli"]))
+    assert floor_of("plan.search") < floor_of("forms.kept") < floor_of("read.graph")
+
+
+def test_keras_internals_are_touched_in_two_rooms_alone() -> None:
+    ours = {"_then"}  # of a Signal, by what makes one of several
+    found = {module: private(path) - ours for module, path in MODULES.items()}
+    assert {module: names for module, names in found.items() if names} == INTERNALS
+
+
+def test_no_file_is_several_rooms() -> None:
+    long = {m: n for m, p in MODULES.items() if (n := len(p.read_text().splitlines())) > 450}
+    assert not long
+
+
+def test_no_public_function_shares_its_name_with_a_module() -> None:
+    for name in kerasfold.__all__:
+        assert not isinstance(getattr(kerasfold, name), types.ModuleType)
+        assert name not in MODULES, f"kerasfold.{name} is a function and a module"
+        assert not (ROOT / name).is_dir(), f"kerasfold.{name} is a function and a package"
+
+
+def test_what_needs_no_keras_imports_none() -> None:
+    """Forms and the algebra are about numbers: what Keras can say is handed to them."""
+    for module, path in MODULES.items():
+        if module.split(".")[0] in ("algebra", "forms", "plan", "cost", "compose"):
+            names = {
+                alias.name if isinstance(node, ast.Import) else node.module
+                for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, (ast.Import, ast.ImportFrom))
+                for alias in node.names
+            }
+            assert "keras" not in names, module
+
+
+def test_the_algebra_needs_numpy_alone() -> None:
+    program = (
+        "import importlib.util, sys\n"
+        "for name in ('keras', 'tensorflow', 'scipy', 'kerasfold'):\n"
+        "    sys.modules[name] = None\n"
+        f"path = {str(ROOT / 'algebra' / '__init__.py')!r}\n"
+        "spec = importlib.util.spec_from_file_location('algebra', path)\n"
+        "module = sys.modules['algebra'] = importlib.util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(module)\n"
+        "first, second = (module.Geometry((module.Axis(n, 3),), (2, 2)) for n in (11, 9))\n"
+        "print((second @ first).taps)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.stdout.strip() == "(5,)", result.stderr
+
+
+def test_a_wheel_holds_every_module(tmp_path: Path) -> None:
+    """The list of packages in pyproject.toml must find what is below the top."""
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--no-deps",
+            "--quiet",
+            "--wheel-dir",
+            tmp_path,
+            ".",
+        ],
+        cwd=ROOT.parent,
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    held = defaultdict(set)
+    for name in zipfile.ZipFile(wheel).namelist():
+        held[name.split("/")[0]].add(name)
+    expected = {str(p.relative_to(ROOT.parent)) for p in ROOT.rglob("*.py")}
+    assert held["kerasfold"] >= {*expected, "kerasfold/py.typed"}
