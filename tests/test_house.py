@@ -139,6 +139,20 @@ def test_the_floors_can_tell() -> None:
     assert floor_of("plan.search") < floor_of("forms.kept") < floor_of("read.graph")
 
 
+def test_the_readme_draws_the_floors_in_their_order() -> None:
+    readme = (ROOT.parent / "README.md").read_text()
+    picture = re.findall(
+        r"^ {4}(\S.*)$", readme[readme.index("## How it is built") :], re.MULTILINE
+    )
+    drawn = []
+    for line in picture:
+        names, room = line[:39], re.match(r"(\w+)/", line)
+        drawn += re.findall(r"(\w+)(?:/|\.py)", names)
+        for module in names.split()[1:] if room else ():
+            assert module == "..." or f"{room[1]}.{module}" in MODULES, line
+    assert drawn == [room for rooms in FLOORS for room in rooms if room != "__main__"]
+
+
 def test_keras_internals_are_touched_in_two_rooms_alone() -> None:
     ours = {"_then"}  # of a Signal, by what makes one of several
     found = {module: private(path) - ours for module, path in MODULES.items()}
