@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.chain import collapsed
@@ -47,6 +47,22 @@ class Bordered(Form[C]):
 
     stages: tuple[tuple[int, ...], ...]
 
+    @classmethod
+    def of(
+        cls, known: Known, index: int, visited: Sequence[int], frame: Frame | None, **rest: Any
+    ) -> Self | None:
+        """The form of a path that has such a frame; `rest` are its other attributes."""
+        if frame is None:
+            return None
+        return cls(
+            node=index,
+            reads=known.reads(visited, frame.whole),
+            visited=tuple(visited),
+            cost=frame.cost,
+            stages=tuple(tuple(visited[i:j]) for i, j in itertools.pairwise(frame.cuts)),
+            **rest,
+        )
+
     def operators_of(self, nodes: Sequence[Node]) -> list[Operator]:
         """Each stage as one operator."""
         return [operator_of(nodes, stage) for stage in self.stages]
@@ -75,11 +91,6 @@ def frame_found(
             return None
 
     return known.once((kind, shared, tuple(map(known.kind, visited))), found)
-
-
-def stages_of(visited: Sequence[int], frame: Frame) -> tuple[tuple[int, ...], ...]:
-    """The nodes of each stage."""
-    return tuple(tuple(visited[i:j]) for i, j in itertools.pairwise(frame.cuts))
 
 
 def cut_in_stages(links: Sequence[Geometry]) -> tuple[tuple[int, ...], list[Geometry]]:

@@ -12,7 +12,7 @@ from kerasfold.algebra.chain import chain
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
 from kerasfold.cost import Cost, moved_bytes, operator_cost, seconds_of
-from kerasfold.forms.bordered import Bordered, Frame, cut_in_stages, frame_found, stages_of
+from kerasfold.forms.bordered import Bordered, Frame, cut_in_stages, frame_found
 from kerasfold.forms.form import Composed, words_of
 from kerasfold.forms.known import Known, plain_image
 from kerasfold.layers.limits import check_emittable
@@ -50,16 +50,7 @@ class Framed(Bordered[Framing]):
             return None
         if any(known.geometry(i).normalised and not known.is_layer(i) for i in visited):
             return None
-        frame = frame_found(known, cls, visited, _frame)
-        if frame is None:
-            return None
-        return cls(
-            node=index,
-            reads=known.reads(visited, frame.whole),
-            visited=tuple(visited),
-            cost=frame.cost,
-            stages=stages_of(visited, frame),
-        )
+        return cls.of(known, index, visited, frame_found(known, cls, visited, _frame))
 
     def compose(self, nodes: Sequence[Node]) -> Framing:
         """The stages, and in the interior their composition."""

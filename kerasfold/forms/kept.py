@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kerasfold.cost import Cost, moved_bytes, operator_cost, seconds_of
-from kerasfold.forms.form import C, Composed, Form, work_of
+from kerasfold.forms.form import Composed, Form, work_of
 from kerasfold.forms.known import Known
 from kerasfold.layers.limits import is_free
 from kerasfold.lift.program import Node
@@ -27,7 +27,7 @@ class Nothing(Composed):
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class Kept(Form[C]):
+class Kept(Form[Any]):
     """The call that ends in a node."""
 
     name: ClassVar[str] = "keep"
@@ -49,11 +49,11 @@ class Kept(Form[C]):
             cost=known.once((cls, index), lambda: _cost(known, index)),
         )
 
-    def compose(self, nodes: Sequence[Node]) -> Any:
+    def compose(self, nodes: Sequence[Node]) -> Composed:
         """Nothing is composed."""
         return Nothing()
 
-    def emit(self, build: Builder, composed: C, xs: Mapping[int, Value]) -> Value:
+    def emit(self, build: Builder, composed: Any, xs: Mapping[int, Value]) -> Value:
         """The call, on a copy of its layer."""
         return build.keep(self.node)
 

@@ -25,7 +25,7 @@ from kerasfold.algebra.tiles import (
     tiling_of,
 )
 from kerasfold.cost import Cost, moved_bytes, operator_cost, seconds_of
-from kerasfold.forms.bordered import Bordered, Frame, cut_in_stages, frame_found, stages_of
+from kerasfold.forms.bordered import Bordered, Frame, cut_in_stages, frame_found
 from kerasfold.forms.form import Composed, words_of
 from kerasfold.forms.known import Known
 from kerasfold.layers.limits import check_emittable, is_depthwise_layer
@@ -67,16 +67,7 @@ class Tiled(Bordered[Tiles]):
     def propose(cls, known: Known, index: int, visited: Sequence[int]) -> Tiled | None:
         """A path whose tiles compose, at a known image size."""
         frame = frame_found(known, cls, visited, _tiles) if known.is_path(visited) else None
-        if frame is None:
-            return None
-        return cls(
-            node=index,
-            reads=known.reads(visited, frame.whole),
-            visited=tuple(visited),
-            cost=frame.cost,
-            stages=stages_of(visited, frame),
-            tiling=frame.tiling,
-        )
+        return cls.of(known, index, visited, frame, tiling=frame.tiling if frame else ())
 
     def compose(self, nodes: Sequence[Node]) -> Tiles:
         """Each tile from the same stages."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class Unstrided(Kept[Terms]):
+class Unstrided(Kept):
     """The convolution that a call is, written with a stride of one.
 
     Attributes:
