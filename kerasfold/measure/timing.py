@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import binom
 
 WARM_UP = 3  # calls before any is timed; the first ones compile and allocate
 SAMPLE = 2e-3  # seconds that a sample takes at least: short calls are repeated
@@ -84,6 +83,8 @@ def ratio(first: np.ndarray, second: np.ndarray) -> Ratio:
     (Conover, Practical Nonparametric Statistics, 1999, section 3.2). Of fewer than
     `SAMPLES_OF_95` samples it is the span, which covers less than 95 %.
     """
+    from scipy.stats import binom  # which takes longer to import than all of kerasfold
+
     ratios = np.sort(first / second)
     count = len(ratios)
     low = max(0, int(binom.ppf(0.025, count, 0.5)) - 1)

@@ -377,7 +377,7 @@ def test_check_lift_of_a_layer_with_several_inputs():
     for kind in (L.Add, L.Subtract, L.Average):
         check_lift(kind(), [(5, 4, 2), (5, 4, 2)])
     check_lift(L.Concatenate(), [(5, 4, 2), (5, 4, 3)])
-    kerasfold.lifts(L.Subtract)(RULES[L.Add])
+    kerasfold.lifts(L.Subtract, override=True)(RULES[L.Add])
     with pytest.raises(AssertionError, match="its rule differs from the layer"):
         check_lift(L.Subtract(), [(5, 4, 2), (5, 4, 2)])
 

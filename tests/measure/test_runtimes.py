@@ -171,7 +171,7 @@ def test_a_missing_package_is_named_with_its_extra(runtime, package, monkeypatch
 def test_every_extra_is_there_and_brings_what_is_imported():
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    for runtime, row in RUNTIMES.items():
+    for runtime, row in ((name, row) for name, row in RUNTIMES.items() if row.packages):
         brought = [line.partition(">")[0].replace("-", "_") for line in extras[runtime]]
         assert brought == [package.partition(".")[0] for package in row.packages]
 
