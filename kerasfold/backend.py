@@ -58,7 +58,7 @@ def full_precision() -> Iterator[None]:
 
 
 def name() -> str:
-    """Of the backend."""
+    """Keras's backend: 'tensorflow', 'jax' or 'torch'."""
     return keras.backend.backend()
 
 

@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return UNUSABLE
     except (EquivalenceError, NonlinearLayerError) as refusal:
         return _fail(str(refusal), DIFFERENT)
-    except (UnusableError, FoldError) as problem:
+    except FoldError as problem:
         return _fail(str(problem), UNUSABLE)
     except OSError as problem:  # what is written to is full, or closed
         return _fail(words_of(problem), UNUSABLE)
@@ -211,7 +211,7 @@ def _fold(args: argparse.Namespace) -> int:
 
 def _measured(args: argparse.Namespace) -> dict[str, Any]:
     """What `fold` is told where it measures."""
-    if args.objective == MEASURED:
+    if OBJECTIVES[args.objective].is_timed:
         return {
             "runtime": args.runtime or HERE,
             "budget": args.budget or BUDGET,

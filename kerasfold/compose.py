@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from kerasfold.algebra.operator import Operator
-from kerasfold.forms.form import AnyForm
+from kerasfold.forms.form import AnyForm, Composed
 from kerasfold.lift.regions import Regions
 from kerasfold.read.weights import largest, smallest
 
-Compose: TypeAlias = Callable[[AnyForm], Any]  # gives what the form's own `compose` gives
+Compose: TypeAlias = Callable[[AnyForm], Composed]  # what the form's own `compose` gives
 
 
 class OutOfRange(Exception):
@@ -34,7 +34,7 @@ def fitting(regions: Regions) -> Compose:
     numbers of a kernel are too small to keep their digits.
     """
 
-    def compose(form: AnyForm) -> Any:
+    def compose(form: AnyForm) -> Composed:
         with np.errstate(over="ignore", invalid="ignore"):
             composed = form.compose(regions.program.nodes)
         dtype = regions.lifted[form.node].call.outputs[0].dtype
@@ -54,9 +54,9 @@ def _fits(operator: Operator, dtype: str) -> bool:
 
 def once(compose: Compose) -> Compose:
     """Composes each form once, and holds its weights."""
-    known: dict[AnyForm, Any] = {}
+    known: dict[AnyForm, Composed] = {}
 
-    def composed(form: AnyForm) -> Any:
+    def composed(form: AnyForm) -> Composed:
         if form not in known:
             known[form] = compose(form)
         return known[form]

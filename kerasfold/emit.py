@@ -18,7 +18,7 @@ from kerasfold.compose import Compose, exact
 from kerasfold.cost import Cost
 from kerasfold.forms.form import AnyForm
 from kerasfold.forms.kept import Kept
-from kerasfold.layers.build import Builder
+from kerasfold.layers.build import Builder, Value
 from kerasfold.layers.names import Names
 from kerasfold.lift.program import Node
 from kerasfold.lift.regions import Lifted, Regions
@@ -32,7 +32,7 @@ class Emission:
     """An emitted model, and the symbolic tensor of every graph tensor that it computes."""
 
     model: keras.Model
-    tensors: Mapping[int, Any]
+    tensors: Mapping[int, Value]
 
 
 def emit(
@@ -74,8 +74,8 @@ class _Emitter:
     ) -> None:
         self.regions, self.forms, self.compose, self.dtype = regions, forms, compose, dtype
         self.graph = regions.graph
-        self.values: dict[int, Any] = {}  # KerasTensor by graph tensor
-        self.nodes: dict[int, Any] = {}  # KerasTensor by program node
+        self.values: dict[int, Value] = {}  # KerasTensor by graph tensor
+        self.nodes: dict[int, Value] = {}  # KerasTensor by program node
         self.copies: dict[int, keras.Operation] = {}  # by id of the original
         self.activations: dict[int, tuple[keras.Layer, keras.Layer]] = {}
         self.made: dict[Hashable, Any] = {}  # what several calls share
@@ -117,7 +117,7 @@ class _Emitter:
             model.output_names = list(graph.output_names)
         return Emission(model, self.values)
 
-    def _input(self, layer: keras.layers.InputLayer) -> Any:
+    def _input(self, layer: keras.layers.InputLayer) -> Value:
         dtype = layer.dtype
         if self.dtype is not None and keras.backend.is_float_dtype(dtype):
             dtype = self.dtype
@@ -129,7 +129,7 @@ class _Emitter:
             optional=layer.optional,
         )
 
-    def _tensor(self, tensor: Tensor) -> Any:
+    def _tensor(self, tensor: Tensor) -> Value:
         if tensor.index in self.values:
             return self.values[tensor.index]
         return self._node(self.regions.tensors[tensor.index])
@@ -141,7 +141,7 @@ class _Emitter:
                 return call.operation.dtype_policy
         return dtype
 
-    def _node(self, node: int) -> Any:
+    def _node(self, node: int) -> Value:
         if node in self.nodes:
             return self.nodes[node]
         return self._tensor(self.regions.roots[node])
@@ -174,7 +174,7 @@ class _Emitter:
             wanted, own=call.name == call.operation.name or wanted != call.name
         )
 
-    def _named_output(self, tensor: Tensor, name: str) -> Any:
+    def _named_output(self, tensor: Tensor, name: str) -> Value:
         """An output; behind an Identity layer where the layer that gave its name is gone."""
         value = self._tensor(tensor)
         identity = any(tensor is lifted.call.outputs[0] for lifted in self.regions.identities)

@@ -11,7 +11,7 @@ import keras
 from kerasfold.backend import random_state_kept
 from kerasfold.compose import Compose, OutOfRange, fitting, once
 from kerasfold.cost import objective_of
-from kerasfold.emit import copy, emit
+from kerasfold.emit import emit
 from kerasfold.equivalence.models import verify_fold
 from kerasfold.errors import EquivalenceError, FoldError, NonlinearLayerError
 from kerasfold.forms.kept import Kept
@@ -135,7 +135,7 @@ def _planned(
     if not clock.seconds:
         return plan, folded
     unfolded = original_plan(regions)
-    same = copy(regions).model
+    same = emit(regions, unfolded.forms, compose).model
     if all(isinstance(form, Kept) for form in plan.forms.values()):
         deploy(same, runtime, random_inputs(same))  # which says so if it is refused
     elif is_no_better(folded, same, runtime, max(clock.left, LAST)):

@@ -16,7 +16,6 @@ from .operator import Operator
 LONGEST = 16  # links of a chain whose orders are all compared
 ENTRY = 256  # multiplications of a matrix product in the time that a number of its result takes
 
-
 Link = TypeVar("Link", Geometry, Operator)
 
 

@@ -14,7 +14,6 @@ from .axis import Pair, Placement
 
 Array = np.ndarray
 
-
 ENTRIES = 2**17  # numbers that are made and added at a time: 1 MiB, which a cache holds
 ROWS = 4096  # of a matrix product: enough for its full rate
 

@@ -19,7 +19,6 @@ EXACT = 1e-10  # of the output scale, in float64
 ARITHMETIC = 256.0  # units of float rounding, of the output scale, that any order of sums may make
 NOISE = 8.0  # times the measured effect of rounding noise
 
-
 SINGLE = 2.0**-23  # unit of float32 rounding
 
 

@@ -44,7 +44,7 @@ REBUILT = 16.0  # times rounding effects that a model may be off its rebuilt flo
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Pair:
+class Runs:
     """Two models and their float64 copies, all of them run on the same inputs.
 
     Attributes:
@@ -60,7 +60,7 @@ class Pair:
     b64: Ran
 
 
-Bound = Callable[[Pair, str, float], list[float]]
+Bound = Callable[[Runs, str, float], list[float]]
 
 
 def compare(
@@ -70,7 +70,7 @@ def compare(
     b64: keras.Model,
     batches: list[Any],
     bound: Bound,
-) -> tuple[EquivalenceReport, Pair]:
+) -> tuple[EquivalenceReport, Runs]:
     """Both questions of two models and their float64 copies.
 
     Args:
@@ -87,22 +87,22 @@ def compare(
         FoldError: a model that does not run here.
     """
     a64_ran, b64_ran, a_ran, b_ran = (ran(model, batches) for model in (a64, b64, a, b))
-    pair = Pair(a_ran, b_ran, a64_ran, b64_ran)
-    dtype = _coarsest(pair)
-    report = _judge(pair, dtype, bound(pair, dtype, 0.0))
+    runs = Runs(a_ran, b_ran, a64_ran, b64_ran)
+    dtype = _coarsest(runs)
+    report = _judge(runs, dtype, bound(runs, dtype, 0.0))
     if report.equivalent or report.dtype != "float64":
-        return report, pair
-    if not any(map(rounds_to_single, (pair.a64, pair.b64))):
-        return report, pair
+        return report, runs
+    if not any(map(rounds_to_single, (runs.a64, runs.b64))):
+        return report, runs
     unit = single_unit([a64, b64])
-    report = _judge(pair, dtype, bound(pair, dtype, unit), unit)
-    return replace(report, dtype="float64, with operations that round to float32"), pair
+    report = _judge(runs, dtype, bound(runs, dtype, unit), unit)
+    return replace(report, dtype="float64, with operations that round to float32"), runs
 
 
-def _judge(pair: Pair, dtype: str, bounds: list[float], unit: float = 0.0) -> EquivalenceReport:
+def _judge(runs: Runs, dtype: str, bounds: list[float], unit: float = 0.0) -> EquivalenceReport:
     outputs = []
-    names, layout = output_names(pair.a.model), layout_of(sublayers(pair.a.model))
-    columns = (ran.outputs for ran in (pair.a64, pair.b64, pair.a, pair.b))
+    names, layout = output_names(runs.a.model), layout_of(sublayers(runs.a.model))
+    columns = (one.outputs for one in (runs.a64, runs.b64, runs.a, runs.b))
     for name, truth, other, x, y, limit in zip(names, *columns, bounds, strict=True):
         scale = float(np.max(np.abs(truth), initial=0.0, where=np.isfinite(truth)))
         own = largest_error(x, truth)
@@ -121,8 +121,8 @@ def _judge(pair: Pair, dtype: str, bounds: list[float], unit: float = 0.0) -> Eq
             )
         )
     worst = max(outputs, key=lambda r: r.max_abs_error / (r.spread or r.scale or 1.0))
-    wrong = _other_shape(names, pair) or _blind(names, pair)
-    doubt, note = ("", "") if wrong else _unlike_its_copy(pair, outputs)
+    wrong = _other_shape(names, runs) or _blind(names, runs)
+    doubt, note = ("", "") if wrong else _unlike_its_copy(runs, outputs)
     reason = wrong or doubt or _first_failure(outputs)
     return EquivalenceReport(
         not reason,
@@ -130,31 +130,31 @@ def _judge(pair: Pair, dtype: str, bounds: list[float], unit: float = 0.0) -> Eq
         worst.max_abs_error / (worst.spread or worst.scale or 1.0),
         dtype,
         device(),
-        sum(len(tree.flatten(batch)[0]) for batch in pair.a.batches),
+        sum(len(tree.flatten(batch)[0]) for batch in runs.a.batches),
         tuple(outputs),
         reason=reason,
         note=note,
     )
 
 
-def _other_shape(names: Sequence[str], pair: Pair) -> str:
+def _other_shape(names: Sequence[str], runs: Runs) -> str:
     """Which output has another shape, or ""."""
-    for name, x, y in reversed(list(zip(names, pair.a.outputs, pair.b.outputs, strict=True))):
+    for name, x, y in reversed(list(zip(names, runs.a.outputs, runs.b.outputs, strict=True))):
         if x.shape[1:] != y.shape[1:]:
             return f"output '{name}' has shape {x.shape[1:]} in one, {y.shape[1:]} in the other"
     return ""
 
 
-def _blind(names: Sequence[str], pair: Pair) -> str:
+def _blind(names: Sequence[str], runs: Runs) -> str:
     """Which output says nothing, or ""."""
-    blind = [n for n, t in zip(names, pair.a64.outputs, strict=True) if not tells(t)]
+    blind = [n for n, t in zip(names, runs.a64.outputs, strict=True) if not tells(t)]
     return f"output '{blind[0]}' is nowhere finite, so nothing can be told of it" if blind else ""
 
 
-def _coarsest(pair: Pair) -> str:
+def _coarsest(runs: Runs) -> str:
     """The float dtype that rounds most, among what the copies compute in and what they give."""
-    computed = computed_dtypes(pair.a64.model) | computed_dtypes(pair.b64.model)
-    floats = computed | {str(t.dtype) for t in pair.a64.outputs}
+    computed = computed_dtypes(runs.a64.model) | computed_dtypes(runs.b64.model)
+    floats = computed | {str(t.dtype) for t in runs.a64.outputs}
     floats = {dtype for dtype in floats if dtype in FLOAT_EPS}
     return max(floats, key=eps_of, default="float64")
 
@@ -175,13 +175,13 @@ def _first_failure(outputs: list[OutputReport]) -> str:
     )
 
 
-def _unlike_its_copy(pair: Pair, outputs: list[OutputReport]) -> tuple[str, str]:
+def _unlike_its_copy(runs: Runs, outputs: list[OutputReport]) -> tuple[str, str]:
     """Why the float64 copy that serves as truth is none of this model, or ""; and a note.
 
     Where it is the backend that computes the model wrongly, the copy is the truth. Then a second
     model that is right is so noted, and one that is not is not handed out.
     """
-    model, copy = pair.a.model, pair.a64
+    model, copy = runs.a.model, runs.a64
     eps = computed_eps(model)
     if copy.model is model or all(r.original_error <= ARITHMETIC * eps * r.scale for r in outputs):
         return "", ""
@@ -193,7 +193,12 @@ def _unlike_its_copy(pair: Pair, outputs: list[OutputReport]) -> tuple[str, str]
     off = [r for r, limit in zip(outputs, rounding, strict=True) if not r.original_error <= limit]
     if not off:
         return "", ""
-    culprit = miscomputed(model, pair.a.batches[0])
+    if math.isinf(off[0].original_error):
+        return (
+            f"output '{off[0].name}' of model '{model.name}' overflows its dtype on these inputs: "
+            "use fold(verify=False), and kerasfold.verify(model, folded, data=...) with yours"
+        ), ""
+    culprit = miscomputed(model, runs.a.batches[0])
     if culprit is not None:
         layer, error = culprit
         said = (
@@ -203,11 +208,6 @@ def _unlike_its_copy(pair: Pair, outputs: list[OutputReport]) -> tuple[str, str]
         if all(r.folded_error <= limit for r, limit in zip(outputs, rounding, strict=True)):
             return "", f"{said}; the second model is computed rightly"
         return f"{said}: run the model elsewhere, or write that layer otherwise", ""
-    if math.isinf(off[0].original_error):
-        return (
-            f"output '{off[0].name}' of model '{model.name}' overflows its dtype on these inputs: "
-            "use fold(verify=False), and kerasfold.verify(model, folded, data=...) with yours"
-        ), ""
     return (
         f"model '{model.name}' differs from its own copy by {off[0].original_error:.3g} at "
         f"output '{off[0].name}': a layer's get_config() or weights do not say all that "

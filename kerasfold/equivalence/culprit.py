@@ -11,11 +11,10 @@ import numpy as np
 
 from kerasfold.emit import Emission, copy
 from kerasfold.equivalence.bounds import eps_of, largest_error, spread_of
-from kerasfold.equivalence.inputs import run
+from kerasfold.equivalence.inputs import ran
 from kerasfold.errors import FoldError
 from kerasfold.lift.regions import Regions, lift
-from kerasfold.measure.parts import part_of
-from kerasfold.read.graph import Call, read
+from kerasfold.read.graph import Call, part_of, read
 
 
 def first_difference(first: Emission, second: Emission, batch: Any, regions: Regions) -> str:
@@ -62,8 +61,9 @@ def miscomputed(model: keras.Model, batch: Any) -> tuple[str, float] | None:
         for call in calls:
             if any(_parts(given[t.index], exact[t.index]) for t in call.outputs):
                 off = _both_ways(regions, call, [exact[t.index] for t in call.inputs])
-                return (call.name, off) if off else None
-    except FoldError:
+                if off:
+                    return call.name, off
+    except FoldError:  # what is no graph, or does not run in float64
         return None
     return None
 
@@ -73,7 +73,7 @@ def _both_ways(regions: Regions, call: Call, inputs: Sequence[np.ndarray]) -> fl
     one = lift(part_of(regions.graph, [call], call.outputs))
     distinct = dict(zip((t.index for t in call.inputs), inputs, strict=True))
     batch = [distinct[t.index] for t in one.graph.inputs]
-    own, exact = (run(copy(one, dtype).model, [batch]) for dtype in (None, "float64"))
+    own, exact = (ran(copy(one, dtype).model, [batch]).outputs for dtype in (None, "float64"))
     return max(
         (largest_error(x, y) for x, y in zip(own, exact, strict=True) if _parts(x, y)), default=0.0
     )
@@ -90,4 +90,4 @@ def _parts(own: np.ndarray, exact: np.ndarray) -> bool:
 def _tensors(emission: Emission, tensors: Sequence[int], batch: Any) -> list[np.ndarray]:
     """The values of some tensors of an emitted model."""
     outputs = [emission.tensors[index] for index in tensors]
-    return run(keras.Model(emission.model.input, outputs), [batch])
+    return ran(keras.Model(emission.model.input, outputs), [batch]).outputs

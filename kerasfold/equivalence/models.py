@@ -19,7 +19,7 @@ from kerasfold.equivalence.bounds import (
     spread_of,
     stored_eps,
 )
-from kerasfold.equivalence.compare import Pair, compare
+from kerasfold.equivalence.compare import Runs, compare
 from kerasfold.equivalence.culprit import first_difference
 from kerasfold.equivalence.inputs import given, probes, run
 from kerasfold.equivalence.report import EquivalenceReport
@@ -54,19 +54,19 @@ def verify(a: keras.Model, b: keras.Model, data: Any = None) -> EquivalenceRepor
             raise FoldError(f"verify() compares keras.Model values. Received: {type(model)}")
     _refuse_other_signature(a, b)
 
-    def bound(pair: Pair, dtype: str, unit: float) -> list[float]:
+    def bound(runs: Runs, dtype: str, unit: float) -> list[float]:
         return noise_bound(
             [
                 (r64, max(stored_eps(r.model), unit))
-                for r, r64 in ((pair.a, pair.a64), (pair.b, pair.b64))
+                for r, r64 in ((runs.a, runs.a64), (runs.b, runs.b64))
             ]
         )
 
     with full_precision():
         first, second = _in_float64(a), _in_float64(b)
         batches = given(a, data) if data is not None else probes(a)
-        report, pair = compare(a, b, first, second, batches, bound)
-    return report if data is None else replace(report, agreement=_agreement(pair))
+        report, runs = compare(a, b, first, second, batches, bound)
+    return report if data is None else replace(report, agreement=_agreement(runs))
 
 
 def assert_equivalent(a: keras.Model, b: keras.Model, data: Any = None) -> None:
@@ -95,12 +95,12 @@ def verify_fold(
     return report
 
 
-def _bound_of_fold(pair: Pair, dtype: str, unit: float) -> list[float]:
+def _bound_of_fold(runs: Runs, dtype: str, unit: float) -> list[float]:
     """Nothing but arithmetic, wherever that is of float64: no weight was rounded."""
     if dtype == "float64" and not unit:
-        return [EXACT * spread_of(truth) for truth in pair.a64.outputs]
+        return [EXACT * spread_of(truth) for truth in runs.a64.outputs]
     eps = max(unit, SINGLE)
-    return noise_bound([(pair.a64, eps), (pair.b64, eps)])
+    return noise_bound([(runs.a64, eps), (runs.b64, eps)])
 
 
 def original_in_precision(regions: Regions, batches: list[Any]) -> tuple[Emission, str]:
@@ -126,11 +126,11 @@ def _in_float64(model: keras.Model) -> keras.Model:
         return model
 
 
-def _agreement(pair: Pair) -> float | None:
+def _agreement(runs: Runs) -> float | None:
     """The share of inputs with the same top class; None without outputs that look like scores."""
     scores = [
         (x, y)
-        for x, y in zip(pair.a.outputs, pair.b.outputs, strict=True)
+        for x, y in zip(runs.a.outputs, runs.b.outputs, strict=True)
         if x.ndim == 2 and x.shape[-1] > 1
     ]
     same = [float(np.mean(x.argmax(-1) == y.argmax(-1))) for x, y in scores]

@@ -12,7 +12,7 @@ from kerasfold.algebra.geometry import Geometry, require_plain
 from kerasfold.algebra.operator import Operator
 from kerasfold.cost import Cost, moved_bytes, operator_cost, seconds_of
 from kerasfold.forms.evaluate import Flattened, evaluate
-from kerasfold.forms.form import Composed, Form, words_of, work_of_operator
+from kerasfold.forms.form import Composed, Form, described, work_of_operator
 from kerasfold.forms.known import Known
 from kerasfold.layers.limits import check_emittable
 from kerasfold.lift.program import Node
@@ -93,7 +93,7 @@ class Convolved(Form[Terms]):
 
     def words(self, owner: Mapping[int, Lifted]) -> str:
         """Its terms."""
-        return " + ".join(map(words_of, self.reads.values()))
+        return " + ".join(map(described, self.reads.values()))
 
     def work(self, nodes: Sequence[Node]) -> Counter[Hashable]:
         """Its convolutions, and their sum."""

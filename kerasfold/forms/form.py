@@ -2,7 +2,8 @@
 
 A form is added in a file of its own, and as a row of `kerasfold.forms.ways.FORMS`. It says when
 it applies and what it costs (`propose`), composes its weights, makes its layers out of what
-`kerasfold.layers.build.Builder` offers, and has the words that a report needs.
+`kerasfold.layers.build.Builder` offers, and has the words that a report needs and the work that
+'measured' compares by.
 """
 
 from __future__ import annotations
@@ -36,6 +37,13 @@ class Composed(ABC):
         """All of them: none may overflow what it is stored in."""
 
 
+@dataclass(frozen=True, slots=True)
+class Nothing(Composed):
+    """No weights."""
+
+    operators: tuple[()] = ()
+
+
 C = TypeVar("C", bound=Composed)
 
 
@@ -56,7 +64,7 @@ class Form(ABC, Generic[C]):
 
     name: ClassVar[str]
     is_whole: ClassVar[bool] = False  # one operator: why there is none is the planner's answer
-    is_last_resort: ClassVar[bool] = False  # tried only where the whole is not one operator
+    is_last_resort: ClassVar[bool] = False  # tried only where a row before it said so
 
     node: int
     reads: Mapping[int, Geometry | None]
@@ -94,7 +102,8 @@ class Form(ABC, Generic[C]):
         """The node as a Keras tensor, made of fresh layers.
 
         Args:
-            build: makes the layers.
+            build: makes the layers. What they are named after, and the activation to apply, its
+                `result` gives; it is asked once, before any other name is reserved.
             composed: the weights.
             xs: the tensors that are read, by node.
         """
@@ -118,7 +127,7 @@ class Form(ABC, Generic[C]):
         return read
 
 
-def words_of(geometry: Geometry | None) -> str:
+def described(geometry: Geometry | None) -> str:
     """An operator in words: its kernel, stride and groups."""
     if geometry is None:
         return "identity"

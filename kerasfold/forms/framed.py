@@ -13,7 +13,7 @@ from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
 from kerasfold.cost import Cost, moved_bytes, operator_cost, seconds_of
 from kerasfold.forms.bordered import Bordered, Frame, cut_in_stages, frame_found
-from kerasfold.forms.form import Composed, words_of
+from kerasfold.forms.form import Composed, described
 from kerasfold.forms.known import Known, plain_image
 from kerasfold.layers.limits import check_emittable
 from kerasfold.lift.program import Node
@@ -110,7 +110,11 @@ class Framed(Bordered[Framing]):
                 continue
             crops, pads = [a.crop for a in geometry.axes], [a.pad for a in geometry.axes]
             x = build.pad_and_crop(x, crops, pads, label)
-            bare = tuple(Axis(None, a.taps, a.stride, a.dilation) for a in geometry.axes)
+            # Of unknown size, so that strips share a layer; but for an axis with a single window,
+            # where a stride would do nothing.
+            bare = tuple(
+                Axis(None, a.taps, 1 if a.out == 1 else a.stride, a.dilation) for a in geometry.axes
+            )
             operator = replace(operator, geometry=replace(geometry, axes=bare))
             x = build.convolution(x, operator, own, None, role)
         return x
@@ -144,7 +148,7 @@ class Framed(Bordered[Framing]):
     def words(self, owner: Mapping[int, Lifted]) -> str:
         """The interior, and the number of stages."""
         (geometry,) = self.reads.values()
-        return f"{words_of(geometry)}, its border in {len(self.stages)} steps"
+        return f"{described(geometry)}, its border in {len(self.stages)} steps"
 
 
 def framed_geometries(

@@ -10,8 +10,8 @@ from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
 from kerasfold.cost import Cost, moved_bytes, operator_cost, seconds_of
-from kerasfold.forms.convolved import Convolved, Terms
-from kerasfold.forms.form import AnyForm, Form, words_of
+from kerasfold.forms.convolved import Convolved
+from kerasfold.forms.form import AnyForm, Form, Nothing, described
 from kerasfold.forms.kept import Kept
 from kerasfold.forms.known import Known
 from kerasfold.lift.program import Node
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class Joined(Form[Terms]):
+class Joined(Form[Nothing]):
     """A slice of one wider convolution; the first of the siblings carries its cost.
 
     A slice counts as a call: runtimes may run siblings side by side, so that fewer calls alone
@@ -74,11 +74,11 @@ class Joined(Form[Terms]):
         """Among the siblings."""
         return next(i for i, form in enumerate(self.siblings) if form.node == self.node)
 
-    def compose(self, nodes: Sequence[Node]) -> Terms:
-        """Its own channels."""
-        return self.siblings[self.position].compose(nodes)
+    def compose(self, nodes: Sequence[Node]) -> Nothing:
+        """Nothing by itself: the first of the siblings composes all of them."""
+        return Nothing()
 
-    def emit(self, build: Builder, composed: Terms, xs: Mapping[int, Value]) -> Value:
+    def emit(self, build: Builder, composed: Nothing, xs: Mapping[int, Value]) -> Value:
         """The channels of one node, of the convolution that its siblings share."""
         name, activation = build.result()
 
@@ -98,7 +98,7 @@ class Joined(Form[Terms]):
     def words(self, owner: Mapping[int, Lifted]) -> str:
         """Its own operator, and the number of siblings."""
         (geometry,) = self.reads.values()
-        return f"{words_of(geometry)}, one of {len(self.siblings)} in one layer"
+        return f"{described(geometry)}, one of {len(self.siblings)} in one layer"
 
 
 def sibling(known: Known, form: AnyForm) -> tuple[Hashable, Convolved] | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kerasfold.cost import Cost, moved_bytes, operator_cost, seconds_of
-from kerasfold.forms.form import Composed, Form, work_of
+from kerasfold.forms.form import Composed, Form, Nothing, work_of
 from kerasfold.forms.known import Known
 from kerasfold.layers.limits import is_free
 from kerasfold.lift.program import Node
@@ -17,13 +17,6 @@ from kerasfold.read.weights import count_params
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value
     from kerasfold.lift.regions import Lifted
-
-
-@dataclass(frozen=True, slots=True)
-class Nothing(Composed):
-    """No weights: the copy of a layer takes them from the layer."""
-
-    operators: tuple[()] = ()
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)

@@ -45,7 +45,7 @@ class Known:
                 self._found[key] = refusal
         found = self._found[key]
         if isinstance(found, Refused):
-            raise found
+            raise Refused(found.reason)  # anew: a traceback grows each time that it is raised
         return found
 
     def geometry(self, index: int) -> Geometry:
@@ -55,8 +55,8 @@ class Known:
         return geometry
 
     def weights(self, path: Sequence[int]) -> Operator:
-        """A path of operators as one, its weights read now. Raises `Refused`."""
-        return operator_of(self.nodes, path)
+        """A path of operators as one, its weights read when first asked for. Raises `Refused`."""
+        return self.once(("weights", *path), lambda: operator_of(self.nodes, path))
 
     def kind(self, index: int) -> int:
         """A number for the node's geometry, to compare by."""
@@ -108,12 +108,14 @@ class Known:
                     self._branches[key] = refusal
             value = self._branches[key]
             if isinstance(value, Refused):
-                raise value
+                raise Refused(value.reason)
             values[index] = value
         return evaluated(last)
 
     def is_path(self, visited: Sequence[int]) -> bool:
         """Whether the nodes are operators, each reading the one before it."""
+        if not isinstance(visited, tuple):
+            return is_path(self.nodes, visited)
         if visited is not self._path[0]:  # which every form of one node asks
             self._path = visited, is_path(self.nodes, visited)
         return self._path[1]

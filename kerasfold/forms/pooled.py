@@ -13,7 +13,7 @@ from kerasfold.algebra.chain import chain
 from kerasfold.algebra.operator import Operator
 from kerasfold.cost import operator_cost
 from kerasfold.forms.evaluate import own
-from kerasfold.forms.form import Composed, Form, words_of
+from kerasfold.forms.form import Composed, Form, described
 from kerasfold.forms.known import Known, plain_image
 from kerasfold.lift.program import Node
 
@@ -97,7 +97,7 @@ class Pooled(Form[Single]):
     def words(self, owner: Mapping[int, Lifted]) -> str:
         """Both steps, in order."""
         (geometry,) = self.reads.values()
-        steps = [words_of(geometry), type(owner[self.pool].call.operation).__name__]
+        steps = [described(geometry), type(owner[self.pool].call.operation).__name__]
         return ", then ".join(reversed(steps) if self.pool_first else steps)
 
 

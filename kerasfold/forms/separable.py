@@ -10,7 +10,7 @@ from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.operator import Operator
 from kerasfold.cost import operator_cost
 from kerasfold.forms.evaluate import operator_of
-from kerasfold.forms.form import Composed, Form, words_of
+from kerasfold.forms.form import Composed, Form, described
 from kerasfold.forms.known import Known
 from kerasfold.layers.limits import check_emittable, is_separable
 from kerasfold.layers.spelling import written
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Pair(Composed):
+class TwoSteps(Composed):
     """The two steps of a SeparableConv layer."""
 
     depthwise: Operator
@@ -35,7 +35,7 @@ class Pair(Composed):
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class Separable(Form[Pair]):
+class Separable(Form[TwoSteps]):
     """Depthwise up to the inside of a SeparableConv, pointwise after it.
 
     Attributes:
@@ -72,14 +72,14 @@ class Separable(Form[Pair]):
                 )
         return None
 
-    def compose(self, nodes: Sequence[Node]) -> Pair:
+    def compose(self, nodes: Sequence[Node]) -> TwoSteps:
         """What is before the middle, and what is behind it."""
         after = self.visited.index(self.middle) + 1
-        return Pair(
+        return TwoSteps(
             operator_of(nodes, self.visited[:after]), operator_of(nodes, self.visited[after:])
         )
 
-    def emit(self, build: Builder, composed: Pair, xs: Mapping[int, Value]) -> Value:
+    def emit(self, build: Builder, composed: TwoSteps, xs: Mapping[int, Value]) -> Value:
         """A SeparableConv layer."""
         name, activation = build.result()
         first, last = composed.depthwise, composed.pointwise
@@ -106,4 +106,4 @@ class Separable(Form[Pair]):
     def words(self, owner: Mapping[int, Lifted]) -> str:
         """Its depthwise part."""
         (geometry,) = self.reads.values()
-        return f"separable {words_of(geometry)}"
+        return f"separable {described(geometry)}"

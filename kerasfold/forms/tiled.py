@@ -26,7 +26,7 @@ from kerasfold.algebra.tiles import (
 )
 from kerasfold.cost import Cost, moved_bytes, operator_cost, seconds_of
 from kerasfold.forms.bordered import Bordered, Frame, cut_in_stages, frame_found
-from kerasfold.forms.form import Composed, words_of
+from kerasfold.forms.form import Composed, described
 from kerasfold.forms.known import Known
 from kerasfold.layers.limits import check_emittable, is_depthwise_layer
 from kerasfold.lift.program import Node
@@ -103,7 +103,7 @@ class Tiled(Bordered[Tiles]):
     def words(self, owner: Mapping[int, Lifted]) -> str:
         """The interior."""
         (geometry,) = self.reads.values()
-        return f"{words_of(geometry)}, its border by convolutions of its own"
+        return f"{described(geometry)}, its border by convolutions of its own"
 
 
 def _convolved(

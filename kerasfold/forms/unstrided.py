@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kerasfold.algebra.axis import Refused
-from kerasfold.forms.convolved import Convolved, Terms
+from kerasfold.forms.convolved import Convolved
+from kerasfold.forms.form import AnyForm, Composed
 from kerasfold.forms.kept import Kept
 from kerasfold.forms.known import Known
+from kerasfold.forms.separable import Separable
 from kerasfold.layers.spelling import strides_idly
 from kerasfold.lift.program import Node
+from kerasfold.read.model import is_restrained
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value
@@ -26,41 +29,44 @@ class Unstrided(Kept):
     """The convolution that a call is, written with a stride of one.
 
     Attributes:
-        convolved: the same call as any other convolution.
+        written: the same call as any other convolution.
     """
 
-    convolved: Convolved
+    written: AnyForm
 
     @classmethod
     def propose(cls, known: Known, index: int, visited: Sequence[int]) -> Unstrided | None:
-        """A call of a convolution that is one operator, and strides idly."""
-        node = known.nodes[index]
+        """A call of a convolution that strides idly, where nothing of its layer gets lost."""
+        kept = Kept.of(known, index)
+        layer = known.owner[index].call.operation
+        steps = [known.nodes[i] for i in kept.visited]
         if (
-            tuple(visited) != tuple(known.owner[index].added)
-            or len(visited) > 1
-            or node.geometry is None
-            or node.weightless
-            or not strides_idly(node.geometry)
+            kept.visited != tuple(visited)
+            or not any(n.geometry is not None and strides_idly(n.geometry) for n in steps)
+            or any(n.weightless for n in steps)
+            or known.regions.uses[id(layer)] > 1
+            or is_restrained(layer)
             or known.misplaces_bias(visited)
         ):
             return None
         try:
-            convolved = Convolved.propose(known, index, visited)
+            written: AnyForm | None = (
+                Convolved.propose(known, index, visited)
+                if len(steps) == 1
+                else Separable.propose(known, index, visited)
+            )
         except Refused:
             return None
-        kept = Kept.of(known, index)
+        if written is None:
+            return None
         return cls(
-            node=index,
-            reads=kept.reads,
-            visited=kept.visited,
-            cost=convolved.cost,
-            convolved=convolved,
+            node=index, reads=kept.reads, visited=kept.visited, cost=written.cost, written=written
         )
 
-    def compose(self, nodes: Sequence[Node]) -> Terms:
-        """The operator that the layer is."""
-        return self.convolved.compose(nodes)
+    def compose(self, nodes: Sequence[Node]) -> Composed:
+        """The weights of the layer."""
+        return self.written.compose(nodes)
 
-    def emit(self, build: Builder, composed: Terms, xs: Mapping[int, Value]) -> Value:
+    def emit(self, build: Builder, composed: Any, xs: Mapping[int, Value]) -> Value:
         """A layer, and the padding that its own said."""
-        return self.convolved.emit(build, composed, xs)
+        return self.written.emit(build, composed, xs)

@@ -29,11 +29,11 @@ def ways(known: Known, index: int, visited: Sequence[int]) -> Iterator[AnyForm |
         index: the node.
         visited: the nodes to compose for it, in order, itself the last.
     """
+    visited = tuple(visited)
     kept = Kept.propose(known, index, visited)
     if kept is not None:
-        is_pinned = index in known.pinned
-        yield kept if is_pinned else Unstrided.propose(known, index, visited) or kept
-        if is_pinned or (len(visited) == 1 and not known.is_pool(index)):
+        yield as_it_is(known, kept)
+        if index in known.pinned or (len(visited) == 1 and not known.is_pool(index)):
             return  # no form but itself
     if known.misplaces_bias(visited):
         yield Refused(
@@ -54,3 +54,10 @@ def ways(known: Known, index: int, visited: Sequence[int]) -> Iterator[AnyForm |
             continue
         if proposed is not None:
             yield proposed
+
+
+def as_it_is(known: Known, kept: Kept) -> Kept:
+    """A call that is kept; without a stride that does nothing, unless it must be as it is."""
+    if kept.node in known.pinned:
+        return kept
+    return Unstrided.propose(known, kept.node, kept.visited) or kept

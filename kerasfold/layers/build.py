@@ -128,14 +128,14 @@ class Builder:
         return axis + (2 if self.layout == "channels_first" else 1)
 
     def layer(self, kind: Any, role: Hashable, **config: Any) -> keras.Layer:
-        """A layer of this segment; the same one wherever the segment is repeated."""
+        """A layer of this form; the same one wherever the form is repeated."""
         key = self._key(kind, role, config)
         if key not in self.made:
             self.made[key] = kind(dtype=self.policy, trainable=self.trainable, **config)
         return self.made[key]
 
     def _key(self, kind: Any, role: Hashable, config: Mapping[str, Any]) -> Hashable:
-        """What a layer of this segment is, but for its name and its weights."""
+        """What a layer of this form is, but for its name and its weights."""
         settings = frozenset((k, v) for k, v in config.items() if k != "name")
         return self.key, role, kind, settings
 
@@ -315,7 +315,7 @@ class Builder:
         **config: Any,
     ) -> Value:
         """Call a layer whose variables start as `weights`, at no second copy."""
-        if isinstance(self.key, tuple):  # not an object of its own: other segments may share it
+        if isinstance(self.key, tuple):  # not an object of its own: other forms may share it
             digests = (hashlib.sha256(w.tobytes()).digest() for w in weights.values())
             role = (role, *digests)
         known = self.made.get(self._key(kind, role, config))

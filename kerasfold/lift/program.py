@@ -68,6 +68,8 @@ class Program:
 
     def keep(self, start: int, node: Node) -> Node:
         """Drop the nodes from `start` on that `node` does not need; the node, at its new place."""
+        if node.index == start == len(self.nodes) - 1:
+            return node  # all that there is, as of most layers
         needed, stack = {node.index}, [node]
         while stack:
             for operand in stack.pop().operands:

@@ -187,8 +187,8 @@ class _Lifter:
         args, kwargs = _arguments(call, args, kwargs)
         start = len(self.program.nodes)
         signal = _ruled(rule, call, args, kwargs)
-        # Without what the rule only tried.
-        signal = replace(signal, node=self.program.keep(start, signal.node))
+        kept = self.program.keep(start, signal.node)  # without what the rule only tried
+        signal = signal if kept is signal.node else replace(signal, node=kept)
         _check_shape(call, signal, output)
         activation = _activation(call.operation)
         source = self.roots.get(signal.node.index)

@@ -23,8 +23,8 @@ from kerasfold.read.weights import as_array, as_constant, kernel_of
 Rule = Callable[..., Signal]
 R = TypeVar("R", bound=Rule)
 
-
 RULES: dict[Any, Rule] = {}
+OWN: frozenset[Rule] = frozenset()  # set below, once all of them are there
 
 
 def lifts(*kinds: Any, override: bool = False) -> Callable[[R], R]:
@@ -35,12 +35,11 @@ def lifts(*kinds: Any, override: bool = False) -> Callable[[R], R]:
 
     Args:
         *kinds: layer classes (matched exactly, never a subclass) or `keras.ops` functions.
-        override: whether the rule may take the place of another one, such as kerasfold's own.
-            A rule defined again, under its name and in its module, always may.
+        override: whether the rule may take the place of one of kerasfold's own.
 
     Raises:
         TypeError: a kind that is neither.
-        FoldError: a kind that has another rule already.
+        FoldError: a kind that kerasfold has a rule for.
     """
     for kind in kinds:
         layer = isinstance(kind, type) and issubclass(kind, keras.Layer)
@@ -53,19 +52,15 @@ def lifts(*kinds: Any, override: bool = False) -> Callable[[R], R]:
     def register(rule: R) -> R:
         for kind in kinds:
             before = RULES.get(kind)
-            if before is not None and not override and _name_of(before) != _name_of(rule):
+            if before in OWN and not override:
                 raise FoldError(
-                    f"{kind.__name__} has a lift rule already, {_name_of(before)}: to take its "
-                    f"place for every model, say lifts({kind.__name__}, override=True)"
+                    f"{kind.__name__} has a lift rule of kerasfold's own, '{before.__name__}': to "
+                    f"take its place for every model, say lifts({kind.__name__}, override=True)"
                 )
         RULES.update(dict.fromkeys(kinds, rule))
         return rule
 
     return register
-
-
-def _name_of(rule: Rule) -> str:
-    return f"{rule.__module__}.{rule.__qualname__}"
 
 
 @lifts(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
@@ -414,3 +409,6 @@ def _require_layout(data_format: str, x: Signal) -> None:
 def _on_channels(axis: int, x: Signal) -> None:
     if axis % (x.rank + 2) != x.channel_axis:
         raise Refused(f"it works along axis {axis}, which is not the channels")
+
+
+OWN = frozenset(RULES.values())

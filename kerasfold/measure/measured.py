@@ -34,7 +34,6 @@ from kerasfold.plan.search import Search, total
 
 Way = dict[int, AnyForm]  # forms of one component
 
-
 EVERY = 512  # ways of a component up to which all of them are looked at
 TIMED = 24  # ways of a component that are timed, those of least modelled cost
 HOPELESS = 10.0  # modelled cost, in that of the best way, from which on none is timed
@@ -114,7 +113,7 @@ def measured_plan(
         chosen[component[0].index] = ways[0]
         if len(ways) > 1 and (clock.left > 0 or _CACHE):
             own = part(regions, component, readers)
-            key = (runtime, _signature(own, component, search.pinned), len(ways))
+            key = (runtime, _signature(own, component, search.pinned), _told(component, ways))
             known = _CACHE.get(key)
             if (known is None or not known.whole) and clock.left > 0:
                 known = _CACHE[key] = _fastest(own, ways, compose, runtime, clock)
@@ -188,6 +187,15 @@ def _signature(regions: Regions, component: Sequence[Node], pinned: Collection[i
         )
         places.setdefault(node.index, len(places))
     return tuple(rows)
+
+
+def _told(component: Sequence[Node], ways: Sequence[Way]) -> Hashable:
+    """What ways there are to choose from: forms may depend on weights, and not on sizes alone."""
+    places = {node.index: place for place, node in enumerate(component)}
+    return tuple(
+        tuple((type(f), places[f.node], tuple(places[i] for i in f.visited)) for f in way.values())
+        for way in ways
+    )
 
 
 def _fastest(

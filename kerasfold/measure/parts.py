@@ -6,39 +6,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import keras
 from keras import tree
 
 from kerasfold.layers.limits import is_free
 from kerasfold.lift.program import Node
 from kerasfold.lift.regions import Regions
-from kerasfold.read.graph import Call, Graph, Tensor
-
-
-def part_of(graph: Graph, calls: Sequence[Call], outputs: Sequence[Tensor]) -> Graph:
-    """Some calls of a graph as a graph of their own.
-
-    Args:
-        graph: the whole.
-        calls: in its order.
-        outputs: tensors they make.
-    """
-    made = {tensor.index for call in calls for tensor in call.outputs}
-    read = {x.index: x for call in calls for x in call.inputs if x.index not in made}
-    layers = [
-        keras.layers.InputLayer(batch_shape=x.shape, dtype=x.dtype, name=f"part_input_{i}")
-        for i, x in enumerate(read.values())
-    ]
-    names = [f"part_output_{i}" for i in range(len(outputs))]
-    return replace(
-        graph,
-        name=f"{graph.name}_part",
-        inputs=list(read.values()),
-        input_layers=tuple(layers),
-        outputs=list(outputs),
-        output_names=tuple(names),
-        calls=tuple(calls),
-    )
+from kerasfold.read.graph import Call, Graph, Tensor, part_of
 
 
 def readers_of(graph: Graph) -> dict[int, list[Call]]:

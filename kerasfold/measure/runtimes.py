@@ -32,7 +32,6 @@ from kerasfold.startup import muted_stderr
 WRONG = 0.1  # of the largest output: beyond what any runtime's arithmetic rounds away
 MANY = 10**6  # weights of a model whose conversion is worth cleaning up after
 
-
 Arrays = Sequence[np.ndarray]
 Run = Callable[[], list[np.ndarray]]
 

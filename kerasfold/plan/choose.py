@@ -18,6 +18,7 @@ from kerasfold.forms.form import AnyForm
 from kerasfold.forms.joined import Joined, sibling
 from kerasfold.forms.kept import Kept
 from kerasfold.forms.known import Known
+from kerasfold.forms.ways import as_it_is
 from kerasfold.lift.program import Node
 from kerasfold.lift.regions import Regions
 from kerasfold.plan.methods import METHODS
@@ -81,7 +82,9 @@ def plan(
 def original_plan(regions: Regions) -> Plan:
     """The plan that keeps every call as it is."""
     known = Known(regions)
-    forms = {index: Kept.of(known, index) for index in sorted(regions.lifted)}
+    forms: Forms = {
+        index: as_it_is(known, Kept.of(known, index)) for index in sorted(regions.lifted)
+    }
     cost = total(forms.values())
     return Plan(forms, {}, cost, cost)
 

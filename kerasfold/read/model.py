@@ -97,6 +97,13 @@ def is_layer(operation: keras.Operation) -> bool:
     return isinstance(operation, keras.Layer)
 
 
+def is_restrained(operation: keras.Operation) -> bool:
+    """Whether a layer has more to it than its weights: a regularizer, a constraint or LoRA."""
+    own = vars(operation).items()
+    kinds = (keras.regularizers.Regularizer, keras.constraints.Constraint)
+    return getattr(operation, "lora_enabled", False) or any(isinstance(v, kinds) for _, v in own)
+
+
 def layout_of(operations: Iterable[keras.Operation]) -> str:
     """'channels_last' or 'channels_first', as most of the operations that have one."""
     formats = [getattr(operation, "data_format", None) for operation in operations]

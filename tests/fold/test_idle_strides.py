@@ -20,6 +20,7 @@ CALLS = [
     for kind, strided in (
         (layers.Conv2D, ((1, 2), (2, 1), (2, 3), 2)),
         (layers.DepthwiseConv2D, (2, 3)),
+        (layers.SeparableConv2D, (2, 3)),
     )
     for window, strides, padding in itertools.product(WINDOWS, strided, ("valid", "same"))
 ]
@@ -35,7 +36,7 @@ def idle(model: keras.Model) -> list[str]:
         sizes = layer.output.shape[1:-1]
         kept = [s for s, n in zip(strides, sizes, strict=True) if s > 1 and n == 1]
         needed = [s for s, n in zip(strides, sizes, strict=True) if s > 1 and n != 1]
-        depthwise = isinstance(layer, layers.DepthwiseConv2D)
+        depthwise = isinstance(layer, (layers.DepthwiseConv2D, layers.SeparableConv2D))
         if kept and not (depthwise and needed):
             found.append(layer.name)
     return found
@@ -50,7 +51,7 @@ def assert_right(model: keras.Model, folded: keras.Model, x: np.ndarray) -> None
 
 @pytest.mark.parametrize(("kind", "options"), CALLS, ids=str)
 def test_a_call_that_is_kept(kind: Any, options: dict[str, Any]) -> None:
-    filters = {"filters": 2} if kind is layers.Conv2D else {}
+    filters = {} if kind is layers.DepthwiseConv2D else {"filters": 2}
     for channels, width in itertools.product((1, 3), (2, 7, 8)):
         if options["padding"] == "valid" and width < options["kernel_size"][1]:
             continue
@@ -104,3 +105,42 @@ def test_its_activation_and_its_name_stay() -> None:
     folded = kerasfold.fold(randomise(chain((6, 2, 1), layer)))
     assert folded.layers[-1].name == "odd"
     assert folded.layers[-1].activation is keras.activations.relu
+
+
+def odd(**settings: Any) -> keras.Layer:
+    return layers.Conv2D(2, (1, 3), strides=(1, 2), padding="same", name="odd", **settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"kernel_regularizer": "l2"}, {"bias_constraint": keras.constraints.NonNeg()}],
+    ids=["regularizer", "constraint"],
+)
+def test_a_layer_with_more_to_it_than_weights_is_kept_as_it_is(settings: dict[str, Any]) -> None:
+    (name,) = settings
+    folded = kerasfold.fold(chain((6, 2, 1), odd(**settings)), verify=False)
+    assert getattr(folded.get_layer("odd"), name) is not None
+
+
+def test_a_layer_that_is_called_at_two_sizes_stays_one() -> None:
+    layer = odd()
+    inputs = [keras.Input((6, width, 1)) for width in (2, 9)]
+    model = randomise(keras.Model(inputs, [layer(x) for x in inputs]))
+    folded = kerasfold.fold(model, verify=False)
+    assert folded.count_params() == model.count_params()
+
+
+def test_the_original_that_measuring_hands_out_has_none_either() -> None:
+    model = chain((6, 2, 1), odd(), layers.ReLU())
+    folded = kerasfold.fold(model, "measured", budget=5.0)
+    assert idle(folded) == []
+
+
+def test_strips_of_a_frame_have_none() -> None:
+    """One column of a strided image of one channel, beside an interior."""
+    same = {"padding": "same", "kernel_size": 3}
+    stack = [layers.Conv2D(24, **same), layers.Conv2D(1, strides=2, **same)]
+    for objective in ("latency", "macs", "layers"):
+        model = chain((24, 24, 1), *(type(x).from_config(x.get_config()) for x in stack))
+        folded = kerasfold.fold(model, objective=objective)
+        assert idle(folded) == []

@@ -423,12 +423,12 @@ def test_a_rule_takes_the_place_of_another_only_where_it_says_so() -> None:
         raise kerasfold.Refused("mine")
 
     message = (
-        r"Conv2D has a lift rule already, kerasfold\.lift\.rules\.conv: to take its place for "
-        r"every model, say lifts\(Conv2D, override=True\)"
+        r"Conv2D has a lift rule of kerasfold's own, 'conv': to take its place for every model, "
+        r"say lifts\(Conv2D, override=True\)"
     )
     with pytest.raises(kerasfold.FoldError, match=message):
         kerasfold.lifts(layers.Conv2D)(rule)
-    with pytest.raises(kerasfold.FoldError, match="Add has a lift rule already"):
+    with pytest.raises(kerasfold.FoldError, match="Add has a lift rule of kerasfold's own"):
         kerasfold.lifts(ChannelScale, layers.Add)(rule)
     assert ChannelScale not in RULES
     kerasfold.lifts(layers.Conv2D, override=True)(rule)

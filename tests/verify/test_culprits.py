@@ -64,3 +64,30 @@ def test_a_model_that_is_computed_rightly_has_no_such_layer() -> None:
     model = randomise(keras.Model(inputs, x))
     x = np.random.default_rng(0).normal(size=(4, 6, 6, 2)).astype("float32")
     assert miscomputed(model, x) is None
+
+
+@keras.saving.register_keras_serializable()
+class Liar(layers.Layer):
+    """A shift that its config does not tell."""
+
+    shift = 0.0
+
+    def call(self, x: Any) -> Any:
+        return x + keras.ops.cast(self.shift, x.dtype)
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return shape
+
+
+@pytest.mark.parametrize("volume", [False, True])
+def test_a_config_that_lies_is_not_the_backend(volume: bool) -> None:
+    """Also where there is no float64 to find a layer in: AveragePooling3D on TensorFlow's CPU."""
+    x = inputs = keras.Input((6, 6, 6, 2) if volume else (6, 6, 2))
+    x = layers.Activation("tanh")(x)
+    x = layers.AveragePooling3D(2)(x) if volume else layers.AveragePooling2D(2)(x)
+    liar = Liar()
+    liar.shift = 3.0
+    model = keras.Model(inputs, liar(layers.ReLU()(x)))
+    message = r"get_config\(\) or weights do not say all"
+    with pytest.raises(kerasfold.EquivalenceError, match=message):
+        kerasfold.fold(model)

@@ -15,6 +15,7 @@ from keras import layers
 import kerasfold
 from kerasfold.equivalence import inputs
 from kerasfold.forms.form import Form
+from kerasfold.forms.joined import Joined
 from kerasfold.forms.ways import FORMS
 from zoo.making import chain, randomise
 
@@ -30,7 +31,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[keras.Model, in
         seen.append((model, sum(len(keras.tree.flatten(b)[0]) for b in batches), single))
         return run(model, batches)
 
-    for room in ("inputs", "bounds", "models", "culprit"):
+    for room in ("inputs", "bounds", "models"):
         monkeypatch.setattr(f"kerasfold.equivalence.{room}.run", spied)
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(True)
@@ -79,13 +80,19 @@ def test_a_fold_that_is_verified_is_composed_once(monkeypatch: pytest.MonkeyPatc
 
         monkeypatch.setattr(kind, "compose", counted)
 
-    for kind in {form for row in FORMS for form in row.__mro__ if "compose" in vars(form)}:
+    for kind in {
+        form for row in (*FORMS, Joined) for form in row.__mro__ if "compose" in vars(form)
+    }:
         counting(kind)
-    x = image = keras.Input((12, 12, 3))
-    x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(4, 3)(x)))
-    model = randomise(keras.Model(image, layers.BatchNormalization()(layers.Conv2D(4, 1)(x))))
-    assert model.fold().fold_report.equivalence.equivalent
-    assert len(composed) == 2
+    x = image = keras.Input((56, 56, 16))
+    x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(16, 3)(x)))
+    outputs = [layers.Conv2D(4, 1, name=name)(x) for name in "ab"]  # which are joined
+    model = randomise(keras.Model(image, [layers.BatchNormalization()(y) for y in outputs]))
+    folded = model.fold()
+    assert folded.fold_report.equivalence.equivalent
+    kinds = [row.kind for row in folded.fold_report.merged]
+    assert kinds[1:] == ["1x1/1, one of 2 in one layer"] * 2
+    assert Counter(name for name, _ in composed) == {"Convolved": 3, "Joined": 2}
     assert set(composed.values()) == {1}
 
 
