@@ -13,7 +13,7 @@ from kerasfold.forms.evaluate import operator_of
 from kerasfold.forms.form import Composed, Form, described
 from kerasfold.forms.known import Known
 from kerasfold.layers.limits import check_emittable, is_separable
-from kerasfold.layers.spelling import written
+from kerasfold.layers.spelling import without_idle_strides
 from kerasfold.lift.program import Node
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Separable(Form[TwoSteps]):
         """A SeparableConv layer."""
         name, activation = build.result()
         first, last = composed.depthwise, composed.pointwise
-        geometry = written(first.geometry)
+        geometry = without_idle_strides(first.geometry)
         x, padding = build.padded(xs[self.source], geometry, name)
         depthwise = first.kernel.reshape(*geometry.taps, geometry.channels[0], -1)
         return build.weighted(

@@ -23,7 +23,7 @@ from kerasfold.layers.rewrite import (
     unpadded,
     written_kernel,
 )
-from kerasfold.layers.spelling import keras_padding, transposed_padding
+from kerasfold.layers.spelling import keras_padding, transposed_padding, without_idle_strides
 from kerasfold.read.copies import copy_operation
 from kerasfold.read.graph import Call
 from kerasfold.read.weights import largest
@@ -176,7 +176,7 @@ class Builder:
                 units=geometry.channels[1],
                 **common,
             )
-        kernel, geometry = written_kernel(kernel, geometry)
+        kernel, geometry = written_kernel(kernel, without_idle_strides(geometry))
         x, padding = self.padded(x, geometry, name)
         common |= self.window(geometry, padding)
         if is_depthwise_layer(geometry):

@@ -144,11 +144,8 @@ def written(geometry: Geometry) -> Geometry:
 
     Keras takes no dilation together with a stride or an upsampling: there the kernel has
     zeros between its taps. An operator that gives a vector and sees at least half of the
-    image along each axis is a Dense layer on all of it. An axis with a single window has no
-    stride (see `strides_idly`).
+    image along each axis is a Dense layer on all of it.
     """
-    if strides_idly(geometry):
-        geometry = _without_idle_strides(geometry)
     axes = geometry.axes
     if geometry.vector and geometry.groups == 1:
         seen = [sum(j is not None for j in axis.first_reads()) for axis in axes]
@@ -182,7 +179,10 @@ def _is_idle(axis: Axis) -> bool:
     return axis.stride > 1 and axis.out == 1
 
 
-def _without_idle_strides(geometry: Geometry) -> Geometry:
+def without_idle_strides(geometry: Geometry) -> Geometry:
+    """The same operator without the strides that `strides_idly` speaks of."""
+    if not strides_idly(geometry):
+        return geometry
     axes = []
     for axis in geometry.axes:
         if _is_idle(axis):
