@@ -239,9 +239,6 @@ def is_slower(found: dict[str, float]) -> bool:
     return found["high"] < SLOWER
 
 
-# ------------------------------------------------------------------------------- the file
-
-
 def machine() -> dict[str, Any]:
     """What it was measured on."""
     wanted = ["kerasfold", "tensorflow", "keras", "numpy", "ai-edge-litert", "onnxruntime"]
@@ -287,9 +284,6 @@ def write(path: Path, result: dict[str, Any]) -> None:
     beside = path.with_name(f".{path.name}.part")
     beside.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
     os.replace(beside, path)
-
-
-# ------------------------------------------------------------------------------- what is shown
 
 
 def written(found: dict[str, float] | None, slower: bool = False) -> str:
@@ -450,9 +444,6 @@ def picture(rows: Sequence[Row], path: Path, caption: str) -> None:
         panels[-1].set_xlim(-0.6, len(names) - 0.4)
         figure.supxlabel(textwrap.fill(caption, int(20 * size[0])), fontsize=6)
         figure.savefig(path, dpi=150)
-
-
-# ------------------------------------------------------------------------------- the command
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -180,7 +180,7 @@ def test_equal_at_every_pixel(shape: Shape, stack: Stack) -> None:
         # Seconds are added up in another order, which may differ in the last digit.
         assert key(chosen.cost)[0] <= key(chosen.original)[0] * (1 + 1e-12), objective
         folded = kerasfold.fold(model, objective=objective, verify=False)
-        emitted = str([(segment.name, segment.visited) for segment in chosen.forms.values()])
+        emitted = str([(form.name, form.visited) for form in chosen.forms.values()])
         if emitted not in seen:  # objectives often agree on a plan, which is then one model
             (seen[emitted],) = run(folded, inputs)
             assert_equal_everywhere(expected, seen[emitted])
@@ -213,7 +213,7 @@ def test_frames_are_among_what_is_tested() -> None:
 
 def forms_of(model: keras.Model, objective: str = "macs") -> set[str]:
     chosen = plan(lift(read(model)), objective)
-    return {segment.name for segment in chosen.forms.values()}
+    return {form.name for form in chosen.forms.values()}
 
 
 TILED = [

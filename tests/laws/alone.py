@@ -1,6 +1,6 @@
 """The affine operators by themselves: proof that they need NumPy and nothing else.
 
-Whatever here speaks of `conv` means the module that is loaded below.
+Whatever here speaks of `conv` means the package that is loaded below.
 """
 
 from __future__ import annotations

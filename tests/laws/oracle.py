@@ -1,6 +1,6 @@
 """What an operator means, in loops that can be checked against the formula by eye.
 
-`apply` follows the formula at the head of `kerasfold/conv.py` one multiplication at a time.
+`apply` follows the formula at the head of `kerasfold/algebra` one multiplication at a time.
 `apply_windows` is the same sum with the loop over output positions left to NumPy slices, for
 runs too long for `apply`; the tests hold it against `apply`. A normalised operator divides what
 its window sums by the weights that fell on real samples. `apply_endless` is what one kernel for

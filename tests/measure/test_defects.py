@@ -147,7 +147,7 @@ def test_a_choice_among_weights_that_overflow_is_not_taken_as_known(watch):
     assert len(kinds(by_measuring(halves(3e2, 3e2), verify=False))) > 1
 
 
-def test_the_only_way_overflows_and_is_held(watch):
+def test_the_only_way_overflows_and_is_pinned(watch):
     watch(few_calls)
     model = halves(3e2)
     norm = model.get_layer("norm")

@@ -71,14 +71,16 @@ def test_what_differs_is_timed_anew(model, runtime, watch):
     assert found.components == 2
 
 
-def test_held_nodes_are_timed_anew(watch):
+def test_pinned_nodes_are_timed_anew(watch):
     found = watch(few_calls)
     regions = lift(read(MODELS["expand"]()))
     first, second, _ = regions.lifted
 
-    def forms(*held: int) -> list[str]:
-        chosen = measured.measured_plan(regions, composed, "xla", measured.Clock(60.0), pinned=held)
-        return [segment.name for segment in chosen.forms.values()]
+    def forms(*nodes: int) -> list[str]:
+        chosen = measured.measured_plan(
+            regions, composed, "xla", measured.Clock(60.0), pinned=nodes
+        )
+        return [form.name for form in chosen.forms.values()]
 
     composed = exact(regions)
 
@@ -86,7 +88,7 @@ def test_held_nodes_are_timed_anew(watch):
     assert forms(first) == ["keep", "operator"]
     assert forms(second) == ["operator", "keep"]
     assert forms(first, second) == ["keep"] * 3
-    assert found.components == 3  # there is one way with both held
+    assert found.components == 3  # there is one way with both pinned
     assert forms() == ["operator"]
     assert found.components == 3
 

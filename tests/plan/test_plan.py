@@ -153,7 +153,7 @@ STACKS = {
 @pytest.mark.parametrize("objective", UNTIMED)
 @pytest.mark.parametrize("name", STACKS)
 def test_a_chain_gets_the_cheapest_of_all_subsets(name, objective):
-    """Shortest path against trying every subset, on the same segments."""
+    """Shortest path against trying every subset, on the same forms."""
     kind, kernels, filters = STACKS[name]
     stack = []
     for k, c in zip(kernels, filters, strict=True):
@@ -213,8 +213,8 @@ def test_a_cropping_behind_a_padding_merges_what_the_padding_kept_apart():
     for objective in UNTIMED:
         found = OBJECTIVES[objective].key(plan(regions, objective).cost)
         assert found == pytest.approx(optimum(regions, objective), rel=1e-9)
-    (segment,) = plan(regions, "latency").forms.values()
-    assert len(segment.visited) == 3
+    (form,) = plan(regions, "latency").forms.values()
+    assert len(form.visited) == 3
 
 
 def optimum(regions: Regions, objective: str) -> tuple[float, ...]:
@@ -367,8 +367,8 @@ def test_golden_costs():
     assert (chosen.original.macs, chosen.cost.macs) == (8 * 8 * 4 * 28, 8 * 8 * 4 * 27)
     assert (chosen.original.params, chosen.cost.params) == (27 * 4 + 4 + 16, 27 * 4 + 4)
     assert (chosen.original.layers, chosen.cost.layers) == (2, 1)
-    (segment,) = chosen.forms.values()
-    (geometry,) = segment.reads.values()
+    (form,) = chosen.forms.values()
+    (geometry,) = form.reads.values()
     assert geometry is not None
     assert macs_of(geometry) == chosen.cost.macs
 

@@ -55,9 +55,9 @@ def groups(model: keras.Model, objective: str = "latency") -> list[tuple[str, ..
     """Names of the calls that are joined, group by group."""
     regions = lift(read(model))
     found = {
-        segment.siblings: tuple(regions.owner[s.node].call.name for s in segment.siblings)
-        for segment in plan(regions, objective).forms.values()
-        if segment.name == "joined"
+        form.siblings: tuple(regions.owner[s.node].call.name for s in form.siblings)
+        for form in plan(regions, objective).forms.values()
+        if form.name == "joined"
     }
     return list(found.values())
 
@@ -338,7 +338,7 @@ def test_a_plan_that_is_told_what_to_materialise_does_not_join():
     assert [s.name for s in told.forms.values()] == ["keep", "keep"]
 
 
-def test_held_nodes_are_not_joined():
+def test_pinned_nodes_are_not_joined():
     regions = lift(read(model_of(pair)))
     first, *_ = regions.lifted
     assert [s.name for s in plan(regions).forms.values()] == ["joined"] * 2
@@ -346,7 +346,7 @@ def test_held_nodes_are_not_joined():
 
 
 def test_weights_that_overflow_only_as_one_kernel_are_left_as_they_are(monkeypatch):
-    """Siblings whose composed weights have no dtype: held, so that planning comes to an end."""
+    """Siblings whose composed weights have no dtype: pinned, so that planning comes to an end."""
     own = [
         layers.SeparableConv2D(4, 3, dtype="float16", use_bias=False, name=name) for name in "abc"
     ]

@@ -71,5 +71,5 @@ def blocks(count: int, last: str = "relu") -> keras.Model:
     return stack(*own)
 
 
-def emitted(regions: Regions, segments: dict[int, AnyForm]) -> keras.Model:
-    return emit(regions, dict(sorted(segments.items())), exact(regions)).model
+def emitted(regions: Regions, forms: dict[int, AnyForm]) -> keras.Model:
+    return emit(regions, dict(sorted(forms.items())), exact(regions)).model
