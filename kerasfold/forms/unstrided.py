@@ -37,12 +37,12 @@ class Unstrided(Kept):
     @classmethod
     def propose(cls, known: Known, index: int, visited: Sequence[int]) -> Unstrided | None:
         """A call of a convolution that strides idly, where nothing of its layer gets lost."""
-        kept = Kept.of(known, index)
+        steps = [known.nodes[i] for i in visited]
+        if not any(n.geometry is not None and strides_idly(n.geometry) for n in steps):
+            return None
         layer = known.owner[index].call.operation
-        steps = [known.nodes[i] for i in kept.visited]
         if (
-            kept.visited != tuple(visited)
-            or not any(n.geometry is not None and strides_idly(n.geometry) for n in steps)
+            tuple(visited) != tuple(known.owner[index].added)
             or any(n.weightless for n in steps)
             or known.regions.uses[id(layer)] > 1
             or is_restrained(layer)
@@ -59,6 +59,7 @@ class Unstrided(Kept):
             return None
         if written is None:
             return None
+        kept = Kept.of(known, index)
         return cls(
             node=index, reads=kept.reads, visited=kept.visited, cost=written.cost, written=written
         )

@@ -189,7 +189,7 @@ class _Lifter:
         signal = _ruled(rule, call, args, kwargs)
         kept = self.program.keep(start, signal.node)  # without what the rule only tried
         signal = signal if kept is signal.node else replace(signal, node=kept)
-        _check_shape(call, signal, output)
+        _check_shape(signal, output)
         activation = _activation(call.operation)
         source = self.roots.get(signal.node.index)
         if source is not None and source.dtype != output.dtype:
@@ -274,7 +274,7 @@ def _ruled(rule: Any, call: Call, args: Any, kwargs: Any) -> Signal:
     return signal
 
 
-def _check_shape(call: Call, signal: Signal, output: Tensor) -> None:
+def _check_shape(signal: Signal, output: Tensor) -> None:
     """A rule whose sizes are not the layer's own is wrong: say so, never fold with it."""
     first = signal.layout == "channels_first"
     spatial = list(signal.sizes)
