@@ -1,0 +1,261 @@
+"""Lift rules of layers: one for each affine class.
+
+A rule takes the layer and, for each tensor of the call, a `Signal`; it returns the signal
+of the layer's output at inference. `Refused(reason)` leaves the call as it is, with that
+reason in the report. An inline `activation=` is not the rule's business: the caller puts it
+back.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerasfold.algebra.axis import Refused
+from kerasfold.lift.operands import on_channels, operand, require_layout, same_layout
+from kerasfold.lift.program import weights
+from kerasfold.lift.registry import lifts
+from kerasfold.lift.signal import Signal, concatenate, weighted_sum
+from kerasfold.read.weights import as_array, as_constant, kernel_of
+
+
+@lifts(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+def conv(layer: Any, x: Signal) -> Signal:
+    """y[p, o] = sum_{t, i} kernel[t, i, o] x[p s + t r - lo, i] + bias[o]."""
+    same_layout(layer, x)
+    return x.convolve(
+        kernel_of(layer),
+        layer.bias,
+        strides=layer.strides,
+        padding=layer.padding,
+        dilation=layer.dilation_rate,
+        groups=layer.groups,
+    )
+
+
+@lifts(keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+def depthwise_conv(layer: Any, x: Signal) -> Signal:
+    """y[p, i m + j] = sum_t kernel[t, i, j] x[p s + t r - lo, i] + bias[i m + j]."""
+    same_layout(layer, x)
+    kernel = _depthwise_kernel(layer.kernel)
+    return x.convolve(
+        kernel,
+        layer.bias,
+        strides=layer.strides,
+        padding=layer.padding,
+        dilation=layer.dilation_rate,
+        groups=x.channels,
+    )
+
+
+@lifts(keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
+def separable_conv(layer: Any, x: Signal) -> Signal:
+    """A depthwise convolution without bias, then a pointwise one with it."""
+    same_layout(layer, x)
+    spatial = x.convolve(
+        _depthwise_kernel(layer.depthwise_kernel),
+        strides=layer.strides,
+        padding=layer.padding,
+        dilation=layer.dilation_rate,
+        groups=x.channels,
+    )
+    return spatial.convolve(layer.pointwise_kernel, layer.bias)
+
+
+def _depthwise_kernel(kernel: Any) -> Any:
+    """(*taps, channels, multiplier) as a grouped kernel (*taps, 1, channels * multiplier)."""
+    *taps, channels, multiplier = kernel.shape
+    return weights(kernel).reshape(*taps, 1, channels * multiplier)
+
+
+@lifts(keras.layers.AveragePooling1D, keras.layers.AveragePooling2D, keras.layers.AveragePooling3D)
+def average_pooling(layer: Any, x: Signal) -> Signal:
+    """y[p] = mean over t of x[p s + t]."""
+    same_layout(layer, x)
+    return x.average(layer.pool_size, strides=layer.strides, padding=layer.padding)
+
+
+@lifts(keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
+def conv_transpose(layer: Any, x: Signal) -> Signal:
+    """Y = the transpose of a strided convolution, applied to x, plus bias."""
+    same_layout(layer, x)
+    return x.convolve_transpose(
+        layer.kernel,
+        layer.bias,
+        strides=layer.strides,
+        padding=layer.padding,
+        output_padding=layer.output_padding,
+        dilation=layer.dilation_rate,
+    )
+
+
+@lifts(keras.layers.UpSampling1D, keras.layers.UpSampling2D, keras.layers.UpSampling3D)
+def upsampling(layer: Any, x: Signal) -> Signal:
+    """y[p] = x[floor(p / L)], or interpolated between pixel centres."""
+    same_layout(layer, x)
+    interpolation = getattr(layer, "interpolation", "nearest")
+    if interpolation == "bilinear":
+        return x.interpolate(layer.size)
+    if interpolation != "nearest":
+        raise Refused(f"its interpolation '{interpolation}' clamps at the border")
+    return x.upsample(layer.size)
+
+
+@lifts(
+    keras.layers.GlobalAveragePooling1D,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalAveragePooling3D,
+)
+def global_average_pooling(layer: Any, x: Signal) -> Signal:
+    """Y = mean over p of x[p]."""
+    same_layout(layer, x)
+    return x.global_average(layer.keepdims)
+
+
+@lifts(
+    *(
+        getattr(keras.layers, f"AdaptiveAveragePooling{rank}D")
+        for rank in (1, 2, 3)
+        if hasattr(keras.layers, f"AdaptiveAveragePooling{rank}D")
+    )
+)
+def adaptive_average_pooling(layer: Any, x: Signal) -> Signal:
+    """An average pool of n / outputs samples, where that divides."""
+    same_layout(layer, x)
+    outputs = layer.output_size
+    outputs = (outputs,) * x.rank if isinstance(outputs, int) else tuple(outputs)
+    if any(n is None or n % m for n, m in zip(x.sizes, outputs, strict=True)):
+        raise Refused(f"images of {x.sizes} do not divide into {outputs} equal windows")
+    pool = tuple((n or 0) // m for n, m in zip(x.sizes, outputs, strict=True))
+    return x.average(pool, strides=pool)
+
+
+@lifts(keras.layers.Dense)
+def dense(layer: Any, x: Signal) -> Signal:
+    """y[o] = sum_i kernel[i, o] x[i] + bias[o]."""
+    if x.rank:
+        require_layout("channels_last", x)
+    kernel = weights(kernel_of(layer))
+    return x.convolve(kernel.reshape(*(1,) * x.rank, *kernel.shape), layer.bias)
+
+
+@lifts(keras.layers.Flatten)
+def flatten(layer: Any, x: Signal) -> Signal:
+    """The pixels one after another, channels fastest."""
+    if x.rank:
+        same_layout(layer, x)
+    return x.flatten()
+
+
+@lifts(keras.layers.Reshape)
+def reshape(layer: Any, x: Signal) -> Signal:
+    """A reshape to a vector, which is a Flatten."""
+    if len(layer.target_shape) != 1:
+        raise Refused("it changes the shape to other than a vector")
+    if x.rank:
+        require_layout("channels_last", x)
+    return x.flatten()
+
+
+@lifts(keras.layers.BatchNormalization)
+def batch_normalization(layer: Any, x: Signal) -> Signal:
+    """Y = gamma (x - mean) / sqrt(variance + epsilon) + beta, with the moving statistics."""
+    on_channels(layer.axis, x)
+    with np.errstate(invalid="ignore", divide="ignore"):  # refused by scale(), by its result
+        gain = 1 / np.sqrt(as_array(layer.moving_variance) + layer.epsilon)
+    if layer.gamma is not None:
+        gain = gain * as_array(layer.gamma)
+    shift = -as_array(layer.moving_mean) * gain
+    if layer.beta is not None:
+        shift = shift + as_array(layer.beta)
+    return x.scale(gain, shift)
+
+
+@lifts(keras.layers.Rescaling)
+def rescaling(layer: Any, x: Signal) -> Signal:
+    """Y = scale x + offset."""
+    return x.scale(operand(as_constant(layer.scale), x), operand(as_constant(layer.offset), x))
+
+
+@lifts(keras.layers.Normalization)
+def normalization(layer: Any, x: Signal) -> Signal:
+    """Y = (x - mean) / max(sqrt(variance), epsilon), or its inverse."""
+    # The layer computes with these, not with its weights, which set_weights may have changed.
+    mean, variance = operand(layer.mean, x), operand(layer.variance, x)
+    deviation = np.maximum(np.sqrt(variance), keras.config.epsilon())
+    if layer.invert:
+        return x.scale(deviation, mean)
+    return x.scale(1 / deviation, -mean / deviation)
+
+
+@lifts(keras.layers.ZeroPadding1D, keras.layers.ZeroPadding2D, keras.layers.ZeroPadding3D)
+def zero_padding(layer: Any, x: Signal) -> Signal:
+    """y[p] = x[p - lo], zero outside."""
+    same_layout(layer, x)
+    return x.pad(_pairs(layer.padding))
+
+
+@lifts(keras.layers.Cropping1D, keras.layers.Cropping2D, keras.layers.Cropping3D)
+def cropping(layer: Any, x: Signal) -> Signal:
+    """y[p] = x[p + lo]."""
+    same_layout(layer, x)
+    return x.crop(_pairs(layer.cropping))
+
+
+def _pairs(value: Any) -> list[tuple[int, int]]:
+    """Keras's ((lo, hi), ...), which for one axis is (lo, hi)."""
+    return [tuple(v) for v in (value if isinstance(value[0], (tuple, list)) else (value,))]
+
+
+@lifts(
+    keras.layers.Identity,
+    keras.layers.Dropout,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+    keras.layers.AlphaDropout,
+    keras.layers.GaussianDropout,
+    keras.layers.GaussianNoise,
+)
+def identity(layer: Any, x: Signal) -> Signal:
+    """Y = x."""
+    return x
+
+
+@lifts(keras.layers.Activation)
+def activation(layer: Any, x: Signal) -> Signal:
+    """Y = x, for activation='linear'."""
+    if layer.activation is not keras.activations.linear:
+        raise Refused(f"its activation {_name(layer.activation)} is not linear")
+    return x
+
+
+def _name(function: Any) -> str:
+    return f"'{getattr(function, '__name__', type(function).__name__)}'"
+
+
+@lifts(keras.layers.Add)
+def add(layer: Any, xs: list[Signal]) -> Signal:
+    """Y = sum of the inputs."""
+    return weighted_sum(xs)
+
+
+@lifts(keras.layers.Subtract)
+def subtract(layer: Any, xs: list[Signal]) -> Signal:
+    """Y = x0 - x1."""
+    return weighted_sum(xs, [1.0, -1.0])
+
+
+@lifts(keras.layers.Average)
+def average(layer: Any, xs: list[Signal]) -> Signal:
+    """Y = mean of the inputs."""
+    return weighted_sum(xs, [1 / len(xs)] * len(xs))
+
+
+@lifts(keras.layers.Concatenate)
+def concatenation(layer: Any, xs: list[Signal]) -> Signal:
+    """The channels of the inputs, one after another."""
+    on_channels(layer.axis, xs[0])
+    return concatenate(xs)

@@ -1,0 +1,59 @@
+"""Which rule lifts which layer or operation.
+
+Rules are found by exact class: a subclass whose `call` differs is not its base class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import keras
+
+from kerasfold.errors import FoldError
+from kerasfold.lift.signal import Signal
+
+Rule = Callable[..., Signal]
+R = TypeVar("R", bound=Rule)
+
+RULES: dict[Any, Rule] = {}
+
+
+def lifts(*kinds: Any, override: bool = False) -> Callable[[R], R]:
+    """Register the lift rule of layer classes or `keras.ops` functions.
+
+    The rule is called as `rule(layer, x)`, `x` a `kerasfold.Signal` or, for layers that are
+    called on a list, a list of them. See "How to add a layer" in the README.
+
+    Args:
+        *kinds: layer classes (matched exactly, never a subclass) or `keras.ops` functions.
+        override: whether the rule may take the place of one of kerasfold's own.
+
+    Raises:
+        TypeError: a kind that is neither.
+        FoldError: a kind that kerasfold has a rule for.
+    """
+    for kind in kinds:
+        layer = isinstance(kind, type) and issubclass(kind, keras.Layer)
+        known = getattr(keras.ops, getattr(kind, "__name__", ""), None)
+        if not layer and (known is None or known is not kind):
+            raise TypeError(
+                f"lifts() takes layer classes or keras.ops functions. Received: {kind!r}"
+            )
+
+    def register(rule: R) -> R:
+        for kind in kinds:
+            before = RULES.get(kind)
+            if before is not None and _is_own(before) and not override:
+                raise FoldError(
+                    f"{kind.__name__} has a lift rule of kerasfold's own, '{before.__name__}': to "
+                    f"take its place for every model, say lifts({kind.__name__}, override=True)"
+                )
+        RULES.update(dict.fromkeys(kinds, rule))
+        return rule
+
+    return register
+
+
+def _is_own(rule: Rule) -> bool:
+    return rule.__module__.partition(".")[0] == __name__.partition(".")[0]
