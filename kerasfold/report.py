@@ -16,6 +16,7 @@ from kerasfold.forms.kept import Kept as Original
 from kerasfold.layers.limits import is_free
 from kerasfold.lift.regions import Lifted, Regions
 from kerasfold.plan.choose import Plan
+from kerasfold.read.model import trains_unasked
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class FoldReport:
         objective: what was minimised.
         merged: calls that became one, several per record.
         removed: calls that do nothing at inference.
+        random: those of the removed that train, and may be random, where the original is
+            called without `training=False`, as in `model(x)`.
         kept: calls that stay, each with its reason.
         apart: results of a merge that are not merged into what reads them, and why.
         macs_before: multiply-accumulates of the affine calls, per image (64 samples are
@@ -67,6 +70,7 @@ class FoldReport:
     objective: str
     merged: tuple[Merged, ...]
     removed: tuple[str, ...]
+    random: tuple[str, ...]
     kept: tuple[Kept, ...]
     apart: tuple[Kept, ...]
     macs_before: int
@@ -112,6 +116,11 @@ class FoldReport:
                 console.print(table)
         if self.removed:
             console.print(f"removed (identities at inference): {', '.join(self.removed)}")
+        if self.random:
+            console.print(
+                "random in the original where it is called without training=False, as in model(x), "
+                f"and not in the folded model: {', '.join(self.random)}"
+            )
         if self.equivalence is not None:
             console.print(str(self.equivalence), soft_wrap=True)
         return out.getvalue().rstrip()
@@ -160,6 +169,7 @@ def report(
         objective,
         tuple(merged),
         tuple(call.name for call in identities),
+        tuple(c.name for c in identities if c.training is None and trains_unasked(c.operation)),
         tuple(kept),
         tuple(apart),
         round(plan.original.macs),

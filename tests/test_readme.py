@@ -148,6 +148,11 @@ REFUSED = {
         lambda x: L.Activation("tanh")(conv(x)),
         "its activation 'tanh' is not linear",
     ),
+    "a crop to sizes other than the image's": (
+        IMAGE,
+        lambda x: L.ReLU()(L.RandomCrop(8, 8)(x)),
+        "it declares images of 8 x 8",
+    ),
     "products and quotients of tensors": (
         IMAGE,
         lambda x: x * L.ReLU()(x),

@@ -209,6 +209,15 @@ def _pairs(value: Any) -> list[tuple[int, int]]:
     return [tuple(v) for v in (value if isinstance(value[0], (tuple, list)) else (value,))]
 
 
+_AUGMENTATIONS = (
+    *("AugMix", "CutMix", "MixUp", "RandAugment", "RandomBrightness", "RandomColorDegeneration"),
+    *("RandomColorJitter", "RandomContrast", "RandomElasticTransform", "RandomErasing"),
+    *("RandomFlip", "RandomGaussianBlur", "RandomGrayscale", "RandomHue", "RandomInvert"),
+    *("RandomPerspective", "RandomPosterization", "RandomRotation", "RandomSaturation"),
+    *("RandomSharpness", "RandomShear", "RandomTranslation", "RandomZoom", "Solarization"),
+)
+
+
 @lifts(
     keras.layers.Identity,
     keras.layers.Dropout,
@@ -218,9 +227,22 @@ def _pairs(value: Any) -> list[tuple[int, int]]:
     keras.layers.AlphaDropout,
     keras.layers.GaussianDropout,
     keras.layers.GaussianNoise,
+    keras.layers.ActivityRegularization,
+    *(getattr(keras.layers, name) for name in _AUGMENTATIONS if hasattr(keras.layers, name)),
 )
 def identity(layer: Any, x: Signal) -> Signal:
     """Y = x."""
+    return x
+
+
+@lifts(keras.layers.RandomCrop)
+def random_crop(layer: Any, x: Signal) -> Signal:
+    """Y = x, where x has the sizes that it declares."""
+    if x.sizes != (layer.height, layer.width):
+        raise Refused(
+            f"it declares images of {layer.height} x {layer.width}, and at inference returns them "
+            "as they come"
+        )
     return x
 
 

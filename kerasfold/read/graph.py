@@ -14,7 +14,13 @@ import keras
 from keras import tree
 
 from kerasfold.errors import UnsupportedModelError
-from kerasfold.read.model import functional_graph, layout_of, public_op, refuse_quantised
+from kerasfold.read.model import (
+    functional_graph,
+    layout_of,
+    public_op,
+    refuse_quantised,
+    trains_unasked,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +44,8 @@ class Call:
         args: positional arguments as the model's author passed them, `Tensor` for tensors.
         kwargs: the same for keyword arguments.
         outputs: the tensors it makes.
-        training: the `training` flag this call was made with, or None.
+        training: the `training` flag this call was made with, or None, also where that is True
+            as it is by default.
     """
 
     index: int
@@ -194,6 +201,8 @@ class _Reader:
             if training is not None and getattr(operation, "_call_has_training_arg", False):
                 kwargs = {**kwargs, "training": training}  # Keras: the outer flag wins
             flag = kwargs.get("training")
+            if flag and training is None and trains_unasked(operation):
+                flag = None  # Keras writes the default of the layer's `call` into its node
             inner = functional_graph(operation)
             if inner is not None and self._walk_nested(
                 inner, operation, node, args, kwargs, prefix

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -95,6 +96,12 @@ def sublayers(layer: keras.Layer) -> Iterator[keras.Layer]:
 def is_layer(operation: keras.Operation) -> bool:
     """Whether an operation is a layer, with a dtype policy and maybe weights."""
     return isinstance(operation, keras.Layer)
+
+
+def trains_unasked(operation: keras.Operation) -> bool:
+    """Whether a layer takes a call that says nothing of `training` for one of training."""
+    flag = inspect.signature(operation.call).parameters.get("training")
+    return flag is not None and flag.default is True
 
 
 def is_restrained(operation: keras.Operation) -> bool:

@@ -13,6 +13,7 @@ from keras import layers
 import kerasfold
 from kerasfold.lift.rules import RULES
 from kerasfold.testing import check_lift
+from zoo.augmentations import AUGMENTATIONS
 from zoo.cases import CASES
 from zoo.making import chain
 from zoo.rows import Case
@@ -118,7 +119,7 @@ def layer_of(case: Case) -> tuple[keras.Layer, tuple[int, ...]]:
 
 def test_every_class_is_there() -> None:
     lifted = {kind for kind in RULES if isinstance(kind, type)}
-    assert set(ONE_OF_EACH) | ON_A_LIST == lifted
+    assert set(ONE_OF_EACH) | ON_A_LIST | set(AUGMENTATIONS) == lifted
 
 
 @pytest.mark.parametrize("case", ONE_OF_EACH.values(), ids=lambda case: case.id)

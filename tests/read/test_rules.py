@@ -10,6 +10,7 @@ import pytest
 
 import kerasfold
 from kerasfold.lift.rules import RULES
+from zoo.augmentations import AUGMENTATIONS
 from zoo.cases import CASES
 from zoo.rows import Case
 from zoo.same import FLOAT32, assert_same, kinds
@@ -19,7 +20,7 @@ EACH = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 
 def test_every_rule_has_a_row_and_every_row_a_rule() -> None:
     rules = {kind for kind in RULES if isinstance(kind, type) and issubclass(kind, keras.Layer)}
-    assert rules == {case.kind for case in CASES}
+    assert rules == {case.kind for case in CASES} | set(AUGMENTATIONS)
 
 
 def test_ids_are_unique() -> None:

@@ -320,6 +320,7 @@ CASES: list[Case] = [
     after_conv(layers.AlphaDropout, "2d", (8, 7, 3), rate=0.4),
     after_conv(layers.GaussianDropout, "2d", (8, 7, 3), rate=0.4),
     after_conv(layers.GaussianNoise, "2d", (8, 7, 3), stddev=0.4),
+    after_conv(layers.ActivityRegularization, "2d", (8, 7, 3), l1=0.1),
     after_conv(layers.Activation, "linear", (8, 7, 3), activation="linear"),
     after_conv(layers.Activation, "none", (8, 7, 3), activation=None),
     merge(layers.Add, "residual", lambda x: [layers.Conv2D(4, 3, padding="same", name="a")(x), x]),
