@@ -153,7 +153,8 @@ def report(
         lifted = owner[node]
         why = plan.apart.get(node)
         if isinstance(form, Original):
-            kept.append(Kept(lifted.call.name, pinned.get(node) or why or _why(lifted)))
+            reason = pinned.get(node) or why or _why(lifted)
+            kept.append(Kept(lifted.call.name, reason + _rewritten(lifted, form.words(owner))))
             continue
         if why is not None:
             apart.append(Kept(lifted.call.name, why))
@@ -185,3 +186,9 @@ def _why(lifted: Lifted) -> str:
     if lifted.activation is not None:
         return "its activation is not linear, and nothing before it merges into it"
     return "nothing before it merges into it"
+
+
+def _rewritten(lifted: Lifted, kind: str) -> str:
+    """What a reason ends in where a kept call becomes a layer of another class."""
+    same = kind == type(lifted.call.operation).__name__
+    return "" if same else f"; it is written as the {kind} layer that it equals"

@@ -11,9 +11,9 @@ from kerasfold.forms.framed import Framed
 from kerasfold.forms.kept import Kept
 from kerasfold.forms.known import Known
 from kerasfold.forms.pooled import PoolFirst, PoolLast
+from kerasfold.forms.rewritten import Rewritten
 from kerasfold.forms.separable import Separable
 from kerasfold.forms.tiled import Tiled
-from kerasfold.forms.unstrided import Unstrided
 
 FORMS: tuple[type[AnyForm], ...] = (Convolved, Framed, Tiled, Separable, PoolLast, PoolFirst)
 
@@ -57,7 +57,7 @@ def ways(known: Known, index: int, visited: Sequence[int]) -> Iterator[AnyForm |
 
 
 def as_it_is(known: Known, kept: Kept) -> Kept:
-    """A call that is kept; without a stride that does nothing, unless it must be as it is."""
+    """A call that is kept; in a better layer where there is one, unless it must be as it is."""
     if kept.node in known.pinned:
         return kept
-    return Unstrided.propose(known, kept.node, kept.visited) or kept
+    return Rewritten.propose(known, kept.node, kept.visited) or kept

@@ -21,6 +21,14 @@ def is_depthwise_layer(geometry: Geometry) -> bool:
     )
 
 
+def depthwise_kind(operation: keras.Operation, *steps: Geometry) -> str:
+    """The class of the depthwise layer that a convolution in groups equals, or ""."""
+    in_groups = type(operation) in (keras.layers.Conv1D, keras.layers.Conv2D)
+    if not in_groups or not all(map(is_depthwise_layer, steps)):
+        return ""
+    return f"Depthwise{type(operation).__name__}"
+
+
 def is_separable(first: Geometry | None, last: Geometry | None) -> bool:
     """Whether a SeparableConv layer computes `last o first`."""
     return (

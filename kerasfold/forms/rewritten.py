@@ -1,7 +1,9 @@
-"""A call that is kept, without a stride that does nothing.
+"""A call that is kept, written as a better layer that computes the same.
 
-With a single window along an axis, y[0] = sum_t kernel[t] x[t r - lo] for any stride. Why such a
-stride is better not there, `kerasfold.layers.spelling.strides_idly` says.
+- With a single window along an axis, y[0] = sum_t kernel[t] x[t r - lo] for any stride. Why such a
+  stride is better not there, `kerasfold.layers.spelling.strides_idly` says.
+- A convolution in as many groups as it has channels is a depthwise one, which runtimes compute
+  many times as fast as one group after another.
 """
 
 from __future__ import annotations
@@ -16,31 +18,37 @@ from kerasfold.forms.form import AnyForm, Composed
 from kerasfold.forms.kept import Kept
 from kerasfold.forms.known import Known
 from kerasfold.forms.separable import Separable
+from kerasfold.layers.limits import depthwise_kind
 from kerasfold.layers.spelling import strides_idly
 from kerasfold.lift.program import Node
 from kerasfold.read.model import is_restrained
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value
+    from kerasfold.lift.regions import Lifted
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class Unstrided(Kept):
-    """The convolution that a call is, written with a stride of one.
+class Rewritten(Kept):
+    """The convolution that a call is, in a better layer.
 
     Attributes:
         written: the same call as any other convolution.
+        kind: class of the layer, where it is another than the call's, or "".
     """
 
     written: AnyForm
+    kind: str
 
     @classmethod
-    def propose(cls, known: Known, index: int, visited: Sequence[int]) -> Unstrided | None:
-        """A call of a convolution that strides idly, where nothing of its layer gets lost."""
-        steps = [known.nodes[i] for i in visited]
-        if not any(n.geometry is not None and strides_idly(n.geometry) for n in steps):
-            return None
+    def propose(cls, known: Known, index: int, visited: Sequence[int]) -> Rewritten | None:
+        """A call of a convolution that a better layer says, where nothing of its own gets lost."""
         layer = known.owner[index].call.operation
+        steps = [known.nodes[i] for i in visited]
+        geometries = [step.geometry for step in steps if step.geometry is not None]
+        kind = depthwise_kind(layer, *geometries)
+        if not (kind or any(map(strides_idly, geometries))):
+            return None
         if (
             tuple(visited) != tuple(known.owner[index].added)
             or any(n.weightless for n in steps)
@@ -61,7 +69,12 @@ class Unstrided(Kept):
             return None
         kept = Kept.of(known, index)
         return cls(
-            node=index, reads=kept.reads, visited=kept.visited, cost=written.cost, written=written
+            node=index,
+            reads=kept.reads,
+            visited=kept.visited,
+            cost=written.cost,
+            written=written,
+            kind=kind,
         )
 
     def compose(self, nodes: Sequence[Node]) -> Composed:
@@ -71,3 +84,7 @@ class Unstrided(Kept):
     def emit(self, build: Builder, composed: Any, xs: Mapping[int, Value]) -> Value:
         """A layer, and the padding that its own said."""
         return self.written.emit(build, composed, xs)
+
+    def words(self, owner: Mapping[int, Lifted]) -> str:
+        """The class of the layer that is written."""
+        return self.kind or Kept.words(self, owner)

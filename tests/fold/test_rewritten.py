@@ -1,0 +1,71 @@
+"""A convolution in as many groups as channels becomes the depthwise layer that it equals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import pytest
+from keras import layers
+
+import kerasfold
+from zoo.making import chain, randomise
+from zoo.same import FLOAT32, FLOAT64, assert_same, kinds
+
+
+def grouped(**settings: Any) -> keras.Layer:
+    return layers.Conv2D(**{"filters": 4, "kernel_size": 3, "groups": 4, "name": "dw"} | settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"filters": 12, "padding": "same"},
+        {"strides": 2, "padding": "same", "activation": "relu"},
+        {"dilation_rate": 2, "use_bias": False},
+        {"kernel_size": 1},
+    ],
+    ids=str,
+)
+def test_in_two_dimensions(settings: dict[str, Any]) -> None:
+    model = chain((9, 8, 4), layers.ReLU(), grouped(**settings), dtype="float64")
+    folded = kerasfold.fold(model)
+    assert kinds(folded) == ["ReLU", "DepthwiseConv2D"]
+    assert folded.layers[-1].activation is model.layers[-1].activation
+    assert_same(model, folded, FLOAT32)
+
+
+@pytest.mark.parametrize("padding", ["same", "causal"])
+def test_in_one_dimension(padding: str) -> None:
+    layer = layers.Conv1D(6, 3, groups=3, padding=padding, dtype="float64")
+    model = chain((9, 3), layers.ReLU(dtype="float64"), layer, dtype="float64")
+    folded = kerasfold.fold(model)
+    assert kinds(folded)[-1] == "DepthwiseConv1D"
+    assert_same(model, folded, FLOAT64)
+
+
+def test_the_report_says_so() -> None:
+    report = kerasfold.explain(chain((9, 8, 4), layers.ReLU(), grouped()))
+    (reason,) = (row.reason for row in report.kept if row.layer == "dw")
+    assert "written as the DepthwiseConv2D layer" in reason
+
+
+def test_what_no_depthwise_layer_says_stays() -> None:
+    fewer = chain((9, 8, 4), layers.ReLU(), grouped(groups=2))
+    unequal = chain((9, 8, 4), layers.ReLU(), grouped(strides=(1, 2)))
+    for model in (fewer, unequal):
+        assert kinds(kerasfold.fold(model, verify=False))[-1] == "Conv2D"
+
+
+def test_a_restrained_layer_is_kept_as_it_is() -> None:
+    folded = kerasfold.fold(chain((9, 8, 4), grouped(kernel_regularizer="l2")), verify=False)
+    assert folded.get_layer("dw").kernel_regularizer is not None
+
+
+def test_a_shared_layer_stays_one() -> None:
+    layer = grouped()
+    inputs = [keras.Input((size, 8, 4)) for size in (7, 9)]
+    model = randomise(keras.Model(inputs, [layer(x) for x in inputs]))
+    folded = kerasfold.fold(model, verify=False)
+    assert type(folded.get_layer("dw")) is layers.Conv2D
+    assert folded.count_params() == model.count_params()
