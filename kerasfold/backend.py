@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import warnings
 from collections.abc import Iterator
 
 import keras
@@ -23,6 +24,14 @@ def random_state_kept() -> Iterator[None]:
         np.random.set_state(legacy)  # noqa: NPY002
         if generator is not None:
             generator.state.assign(state)
+
+
+@contextlib.contextmanager
+def masks_dropped_quietly() -> Iterator[None]:
+    """Without Keras's warning that a layer hands on no mask: those that are read do arrive."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"(?s)Layer .* does not support masking")
+        yield
 
 
 @contextlib.contextmanager

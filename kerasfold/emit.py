@@ -23,7 +23,7 @@ from kerasfold.layers.names import Names
 from kerasfold.lift.program import Node
 from kerasfold.lift.regions import Lifted, Regions
 from kerasfold.read.copies import blank_weights, copy_operation, copy_state
-from kerasfold.read.graph import Call, Tensor
+from kerasfold.read.graph import Call, Tensor, is_masked
 from kerasfold.read.model import made_by
 
 
@@ -209,6 +209,8 @@ class _Emitter:
     def _form(self, lifted: Lifted, form: AnyForm) -> None:
         xs = {read: self._node(read) for read in form.reads}
         value = form.emit(self._builder(lifted, form), self.compose(form), xs)
+        if is_masked(value) and not lifted.call.outputs[0].masked:
+            value = self.names.give(keras.ops.copy(value), f"{lifted.call.name}_unmasked")
         self.nodes[form.node] = value
         self.values[lifted.call.outputs[0].index] = value
 

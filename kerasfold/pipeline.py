@@ -8,7 +8,7 @@ from typing import Literal
 
 import keras
 
-from kerasfold.backend import random_state_kept
+from kerasfold.backend import masks_dropped_quietly, random_state_kept
 from kerasfold.compose import Compose, OutOfRange, fitting, once
 from kerasfold.cost import objective_of
 from kerasfold.emit import emit
@@ -72,7 +72,7 @@ def fold(
             raise FoldError(f"budget={budget!r}: expected a number of seconds, 0 or more")
     if nonlinear not in ("keep", "error"):
         raise FoldError(f"unknown nonlinear={nonlinear!r}: choose 'keep' or 'error'")
-    with random_state_kept():
+    with random_state_kept(), masks_dropped_quietly():
         measure = _Measure(runtime, Clock(budget), progress)
         return _fold(model, objective, nonlinear, verify, measure)
 

@@ -18,6 +18,7 @@ from keras import tree
 
 from kerasfold.algebra.axis import Refused
 from kerasfold.errors import FoldError
+from kerasfold.lift.masks import check_masks, readers
 from kerasfold.lift.program import Node, Program
 from kerasfold.lift.rules import RULES
 from kerasfold.lift.signal import Signal
@@ -104,6 +105,7 @@ def lift(graph: Graph) -> Regions:
 class _Lifter:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
+        self.mask_readers = readers(graph)
         self.program = Program()
         self.signals: dict[int, Signal] = {}  # by tensor
         self.root_signals: dict[tuple[int, str], Signal] = {}
@@ -172,17 +174,15 @@ class _Lifter:
             raise Refused(_no_rule(call))
         if call.training:
             raise Refused("it is called with training=True")
-        if any(x.masked for x in call.inputs):
-            raise Refused("it is called on a masked tensor")
         if len(call.outputs) != 1:
             raise Refused("it has several outputs")
         (output,) = call.outputs
         dtype = getattr(call.operation, "compute_dtype", output.dtype)
         if output.dtype != dtype or not keras.backend.is_float_dtype(dtype):
             raise Refused(f"its output is {output.dtype}, not a float of one kind")
+        rest = {k: v for k, v in call.kwargs.items() if k not in ("training", "mask")}
         args, kwargs = tree.map_structure(
-            lambda x: self._signal(x, dtype) if isinstance(x, Tensor) else x,
-            (call.args, call.kwargs),
+            lambda x: self._signal(x, dtype) if isinstance(x, Tensor) else x, (call.args, rest)
         )
         args, kwargs = _arguments(call, args, kwargs)
         start = len(self.program.nodes)
@@ -190,6 +190,7 @@ class _Lifter:
         kept = self.program.keep(start, signal.node)  # without what the rule only tried
         signal = signal if kept is signal.node else replace(signal, node=kept)
         _check_shape(signal, output)
+        check_masks(call, self.mask_readers.get(output.index), signal.node.index < start)
         activation = _activation(call.operation)
         source = self.roots.get(signal.node.index)
         if source is not None and source.dtype != output.dtype:
@@ -247,9 +248,6 @@ def _activation(layer: Any) -> Any:
 
 def _arguments(call: Call, args: Any, kwargs: Any) -> tuple[Any, dict[str, Any]]:
     """What a rule is called with: signals by position, in the order of the layer's `call`."""
-    if any(x is not None for x in tree.flatten(kwargs.get("mask"))):
-        raise Refused("it is called with a mask")
-    kwargs = {k: v for k, v in kwargs.items() if k not in ("training", "mask")}
     if isinstance(call.operation, keras.Layer):
         names = [
             name

@@ -178,8 +178,7 @@ class _Reader:
 
     def _new(self, source: Any) -> Tensor:
         self.count += 1
-        masked = getattr(source, "_keras_mask", None) is not None
-        return Tensor(self.count - 1, tuple(source.shape), source.dtype, masked)
+        return Tensor(self.count - 1, tuple(source.shape), source.dtype, is_masked(source))
 
     def walk(
         self, functional: Any, prefix: str, training: bool | None, resized: bool = False
@@ -266,6 +265,11 @@ class _Reader:
             self._alive.append(source)
             self.known[id(source)] = tensor
         return True
+
+
+def is_masked(source: keras.KerasTensor) -> bool:
+    """Whether Keras hands a mask along with a symbolic tensor."""
+    return getattr(source, "_keras_mask", None) is not None
 
 
 def _same_structure(a: Any, b: Any) -> bool:

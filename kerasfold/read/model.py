@@ -104,6 +104,24 @@ def trains_unasked(operation: keras.Operation) -> bool:
     return flag is not None and flag.default is True
 
 
+def passes_masks(operation: keras.Operation) -> bool:
+    """Whether masks of a call's inputs are handed on to its outputs."""
+    return isinstance(operation, keras.Layer) and operation.supports_masking
+
+
+def reads_masks(operation: keras.Operation) -> bool:
+    """Whether masks of a call's inputs may change its result at inference."""
+    if not isinstance(operation, keras.Layer):
+        return False
+    if type(operation) in (keras.layers.TimeDistributed, keras.layers.SpectralNormalization):
+        return reads_masks(operation.layer)
+    if type(operation) is keras.layers.BatchNormalization:
+        return False  # its moments, in training, are all that it reads one for
+    names = inspect.signature(operation.call).parameters
+    of_keras = type(operation).__module__.startswith("keras.")  # others may hold any layers inside
+    return not of_keras or any(f"_{name}".endswith("_mask") for name in names)
+
+
 def is_restrained(operation: keras.Operation) -> bool:
     """Whether a layer has more to it than its weights: a regularizer, a constraint or LoRA."""
     own = vars(operation).items()

@@ -1,0 +1,128 @@
+"""Masks: who reads one gets the one that the original gave, and nothing else keeps layers apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import kerasfold
+from zoo.graphs import BN
+from zoo.making import randomise
+from zoo.same import FLOAT64, assert_same, kinds
+
+WORDS = np.array([[1, 2, 3, 0, 0, 0], [4, 0, 0, 0, 0, 0], [0, 1, 0, 2, 0, 3]], "int32")
+
+pytestmark = [
+    pytest.mark.usefixtures("float64"),
+    pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask"),
+]
+
+
+def embed(words: Any) -> Any:
+    return layers.Embedding(5, 4, mask_zero=True)(words)
+
+
+def model_of(block: Callable[[Any], Any]) -> keras.Model:
+    words = keras.Input((6,), dtype="int32", name="words")
+    return randomise(keras.Model(words, block(words)))
+
+
+@keras.saving.register_keras_serializable("test_masks")
+class Recurrent(layers.Layer):
+    """Finds the mask inside, where no argument tells."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.lstm = layers.LSTM(3)
+
+    def build(self, shape: Any) -> None:
+        self.lstm.build(shape)
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        return self.lstm(x)
+
+
+MERGED: dict[str, tuple[Callable[[Any], Any], list[str]]] = {
+    "a_mask_that_is_dropped": (
+        lambda words: layers.LSTM(3)(
+            layers.Dense(3)(BN()(layers.Conv1D(4, 3, padding="same")(embed(words))))
+        ),
+        ["Embedding", "Conv1D", "LSTM"],
+    ),
+    "a_mask_that_batchnorm_ignores": (
+        lambda words: layers.Conv1D(4, 3)(BN()(embed(words))),
+        ["Embedding", "Conv1D"],
+    ),
+    "a_mask_that_is_an_argument": (
+        lambda words: layers.LSTM(3)(layers.Dense(4)(BN()(layers.Dropout(0.5)(embed(words))))),
+        ["Embedding", "Conv1D", "LSTM"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("block", "left"), MERGED.values(), ids=MERGED)
+def test_merged(block: Callable[[Any], Any], left: list[str]) -> None:
+    model = model_of(block)
+    folded = kerasfold.fold(model, objective="layers")
+    assert_same(model, folded, FLOAT64, inputs=WORDS)
+    assert kinds(folded) == left, str(folded.fold_report)
+
+
+KEPT: dict[str, tuple[Callable[[Any], Any], str, str]] = {
+    "read": (
+        lambda words: layers.Dense(3)(layers.GlobalAveragePooling1D(name="mean")(embed(words))),
+        "mean",
+        "it reads a mask",
+    ),
+    "read_inside": (
+        lambda words: Recurrent(name="own")(layers.Dense(4, name="dense")(BN()(embed(words)))),
+        "dense",
+        "the mask that it hands on is read by 'own'",
+    ),
+    "by_attention": (
+        lambda words: layers.GlobalMaxPooling1D()(
+            layers.MultiHeadAttention(2, 2, name="mha")(
+                x := layers.Dense(4, name="dense")(BN()(embed(words))), x
+            )
+        ),
+        "dense",
+        "the mask that it hands on is read by 'mha'",
+    ),
+    "of_an_output": (
+        lambda words: layers.Dense(4, name="dense")(BN()(embed(words))),
+        "dense",
+        "the mask that it hands on is read by whoever calls the model",
+    ),
+    "dropped_by_an_identity": (
+        lambda words: layers.LSTM(3, name="lstm")(layers.Cropping1D(0, name="crop")(embed(words))),
+        "crop",
+        "the mask that it drops would be read by 'lstm'",
+    ),
+}
+
+
+@pytest.mark.usefixtures("rules_restored")
+@pytest.mark.parametrize(("block", "layer", "reason"), KEPT.values(), ids=KEPT)
+def test_kept(block: Callable[[Any], Any], layer: str, reason: str) -> None:
+    if layer == "crop":
+        kerasfold.lifts(layers.Cropping1D, override=True)(lambda _, x: x)
+    model = model_of(block)
+    folded = kerasfold.fold(model, objective="layers")
+    assert_same(model, folded, FLOAT64, inputs=WORDS)
+    assert (layer, reason) in [(row.layer, row.reason) for row in folded.fold_report.kept]
+
+
+def test_no_mask_arrives_where_the_original_gave_none() -> None:
+    """An Add layer in the place of operators hands on the mask that those dropped."""
+    model = model_of(
+        lambda words: layers.LSTM(3)(ops.add(ops.add(embed(words), embed(words)), embed(words)))
+    )
+    folded = kerasfold.fold(model, objective="layers")
+    assert "Add" in kinds(folded)
+    assert_same(model, folded, FLOAT64, inputs=WORDS)
