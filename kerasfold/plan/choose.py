@@ -75,7 +75,7 @@ def plan(
         raise FoldError(f"unknown method {method!r}: choose one of {', '.join(map(repr, METHODS))}")
     if materialise is not None:
         return assembled(search, lambda part: search.forced(part, frozenset(materialise)))
-    found = assembled(search, lambda part: METHODS[method](search, part))
+    found = assembled(search, lambda part: restored(search, METHODS[method](search, part)))
     return joined(search, found) if aim.joins else found
 
 
@@ -100,6 +100,19 @@ def assembled(search: Search, choose: Callable[[Sequence[Node]], Forms]) -> Plan
         forms |= chosen
         apart |= _why_apart(search, component, chosen)
     return Plan(dict(sorted(forms.items())), apart, total(forms.values()), original)
+
+
+def restored(search: Search, forms: Forms) -> Forms:
+    """The forms, with calls as they are where merging them saves nothing."""
+    known, result = search.known, dict(forms)
+    for form in forms.values():
+        if isinstance(form, Kept):
+            continue
+        calls = {known.owner[i].node for i in form.visited}
+        kept: Forms = {index: as_it_is(known, Kept.of(known, index)) for index in sorted(calls)}
+        if search.total(kept) <= search.total({form.node: form}):
+            result |= kept
+    return result
 
 
 def joined(search: Search, plan: Plan) -> Plan:

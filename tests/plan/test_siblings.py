@@ -18,7 +18,7 @@ from kerasfold.cost import OBJECTIVES, UNTIMED, seconds_of
 from kerasfold.errors import EquivalenceError
 from kerasfold.forms.joined import Joined
 from kerasfold.lift.regions import Regions, lift
-from kerasfold.plan.choose import Plan, assembled, plan
+from kerasfold.plan.choose import Plan, assembled, plan, restored
 from kerasfold.plan.methods import auto
 from kerasfold.plan.search import Search
 from kerasfold.read.graph import read
@@ -48,7 +48,7 @@ def model_of(
 
 def unjoined(regions: Regions) -> Plan:
     search = Search(regions, OBJECTIVES["latency"].key, frozenset())
-    return assembled(search, lambda component: auto(search, component))
+    return assembled(search, lambda part: restored(search, auto(search, part)))
 
 
 def groups(model: keras.Model, objective: str = "latency") -> list[tuple[str, ...]]:
@@ -127,6 +127,12 @@ def read_further(x: Any) -> list[Any]:
     return [layers.ReLU(name="relu")(first), second, same(5, name="third")(x)]
 
 
+def added(x: Any) -> list[Any]:
+    """What is added to something else is a sibling by itself."""
+    y = layers.ReLU()(x)
+    return [layers.Add()([same(16, name=name)(x), y]) for name in "ab"]
+
+
 def two_groups(x: Any) -> list[Any]:
     y = layers.ReLU(name="between")(same(16, name="stem")(x))
     return [same(n, name=f"{name}{n}")(t) for n in (3, 4) for name, t in (("x", x), ("y", y))]
@@ -148,6 +154,7 @@ JOINED: dict[str, tuple[Callable[[Any], Any], list[tuple[str, ...]]]] = {
     "deeper": (deeper, [("first", "second")]),
     "materialised": (materialised, [("first", "second")]),
     "read further": (read_further, [("first", "third")]),
+    "added": (added, [("a", "b")]),
     "two groups": (two_groups, [("x3", "x4", "stem"), ("y3", "y4")]),
     "late": (late, [("first", "second")]),
 }
@@ -295,10 +302,6 @@ APART: dict[str, Callable[[Any], Any]] = {
     "depthwise": lambda x: [layers.DepthwiseConv2D(3)(x) for _ in range(2)],
     "pools": lambda x: [layers.AveragePooling2D(3, 1)(x) for _ in range(2)],
     "other tensors": lambda x: [same(3)(x), same(3)(layers.ReLU()(x))],
-    "two tensors": lambda x: [
-        layers.Add()([same(16)(x), layers.ReLU()(x)]),
-        layers.Add()([same(16)(x), layers.ReLU()(x)]),
-    ],
     "operations": lambda x: [2.0 * same(3)(x), 3.0 * same(3)(x)],
     "shared": shared_layer,
     "frozen": lambda x: [same(3)(x), same(3, trainable=False)(x)],
