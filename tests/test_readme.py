@@ -138,10 +138,12 @@ REFUSED = {
         lambda x: L.Add()([conv(x), L.Dense(4)(L.GlobalAveragePooling2D(keepdims=True)(x))]),
         "a sum that broadcasts",
     ),
-    "merging parts of several sources": (
+    "merging groups of channels that read several parts": (
         IMAGE,
-        lambda x: L.Conv2D(2, 1)(L.Concatenate()([conv(L.ReLU()(x)), conv(x)])),
-        "a concatenation of several sources",
+        lambda x: L.Conv2D(4, 1, groups=2)(
+            L.Concatenate()([L.Conv2D(2, 3)(L.ReLU()(x)), L.Conv2D(4, 3)(x)])
+        ),
+        "a concatenation whose parts share groups of channels",
     ),
     "activations other than linear": (
         IMAGE,

@@ -121,6 +121,26 @@ class Geometry:
         axes = tuple(Axis(n, taps=n or 1) for n in sizes)
         return Geometry(axes, (channels, self.channels[1]), 1, self.biased, vector=True)
 
+    def reading(self, first: int, count: int) -> tuple[Geometry, int]:
+        """Of what it makes of `count` input channels, and the first output channel that has it.
+
+        Raises:
+            Refused: some, and not all, of the channels of one group, and others.
+        """
+        if count == self.channels[0]:
+            return self, 0
+        groups, outputs = self.groups_reading(first, count), self.channels[1] // self.groups
+        channels = (count, len(groups) * outputs)
+        return replace(self, channels=channels, groups=len(groups)), groups.start * outputs
+
+    def groups_reading(self, first: int, count: int) -> range:
+        """The groups that read `count` input channels. Raises `Refused`, as `reading`."""
+        width = self.channels[0] // self.groups
+        groups = range(first // width, -(-(first + count) // width))
+        if len(groups) > 1 and (first % width or count % width):
+            raise Refused("a concatenation whose parts share groups of channels")
+        return groups
+
     def at_sizes(self, sizes: Sequence[int | None]) -> Geometry:
         """Of a pointwise operator, on images of other sizes."""
         return replace(self, axes=tuple(map(Axis, sizes)))

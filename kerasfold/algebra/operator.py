@@ -97,6 +97,21 @@ class Operator:
         geometry = self.geometry.unflattened(sizes, channels)
         return Operator(geometry, self.kernel.reshape(geometry.kernel_shape), self.bias)
 
+    def reading(self, first: int, count: int) -> tuple[Operator, int]:
+        """What it makes of `count` input channels, and the first output channel that has it.
+
+        Raises:
+            Refused: some, and not all, of the channels of one group, and others.
+        """
+        geometry, at = self.geometry.reading(first, count)
+        if geometry is self.geometry:
+            return self, 0
+        written = slice(at, at + geometry.channels[1])
+        start = first % (self.geometry.channels[0] // self.geometry.groups)
+        read = slice(start, start + geometry.kernel_shape[-2])
+        ones = None if self.ones is None else self.ones[..., written]
+        return Operator(geometry, self.kernel[..., read, written], self.bias[written], ones), at
+
     def at_sizes(self, sizes: Sequence[int | None]) -> Operator:
         """A pointwise operator, on images of other sizes."""
         return Operator(self.geometry.at_sizes(sizes), self.kernel, self.bias)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.geometry import Geometry, require_plain
 from kerasfold.algebra.operator import Operator
 from kerasfold.cost import Cost, moved_bytes, operator_cost, seconds_of
-from kerasfold.forms.evaluate import Flattened, evaluate
+from kerasfold.forms.evaluate import Flattened, Part, evaluate, whole
 from kerasfold.forms.form import Composed, Form, described, work_of_operator
 from kerasfold.forms.known import Known
 from kerasfold.layers.limits import check_emittable
-from kerasfold.lift.program import Node
+from kerasfold.lift.program import Node, Sizes
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value
@@ -46,61 +46,89 @@ class Convolved(Form[Terms]):
         """The whole, wherever it composes and Keras has a layer for each term."""
         if len(visited) > 1 and all(known.is_shift(i) for i in visited):
             raise Refused("nothing but padding and cropping, which is no convolution")
-        terms, shared = known.terms(visited), known.shared(visited)
-        costs = [cls._cost(known, g, shared) for g in terms.values() if g is not None]
-        if len(terms) > 1:
-            node = known.nodes[index]
-            moved = (len(terms) + 1) * moved_bytes(node.sizes, node.channels)
-            costs.append(Cost(layers=1, seconds=seconds_of(moved, calls=1)))
-        return cls(node=index, reads=terms, visited=tuple(visited), cost=sum(costs, Cost()))
-
-    @classmethod
-    def _cost(cls, known: Known, geometry: Geometry | Flattened, shared: int) -> Cost:
-        """What one convolution costs. Raises `Refused` where it is none."""
-        if isinstance(geometry, Flattened):
-            raise Refused("a flattened image is not a convolution's output")
-
-        def cost() -> Cost:
-            require_plain(geometry)
-            check_emittable(geometry)
-            return operator_cost(geometry, shared)
-
-        return known.once((cls, geometry, shared), cost)
+        terms, node = known.terms(visited), known.nodes[index]
+        cost = sum_cost(known, Part(node.channels, terms), node.sizes, known.shared(visited))
+        return cls(node=index, reads=terms, visited=tuple(visited), cost=cost)
 
     def compose(self, nodes: Sequence[Node]) -> Terms:
         """Each term by itself."""
-        return Terms(evaluate(nodes, self.visited))
+        return Terms(whole(evaluate(nodes, self.visited), nodes, Operator))
 
     def emit(self, build: Builder, composed: Terms, xs: Mapping[int, Value]) -> Value:
         """A layer a term, and their sum."""
         name, activation = build.result()
-        terms = composed.by_node
-        if len(terms) == 1:
-            ((read, operator),) = terms.items()
-            if operator is None:
-                return xs[read]
-            return build.convolution(xs[read], operator, name, activation, 0)
-        parts = [
-            xs[read]
-            if operator is None
-            else build.convolution(xs[read], operator, build.names.reserve(f"{name}_{i}"), None, i)
-            for i, (read, operator) in enumerate(terms.items())
-        ]
-        if activation is None:
-            return build.sum(parts, name)
-        added = build.sum(parts, build.names.reserve(f"{name}_sum"))
-        return build.activated(added, activation, name)
+        return summed(build, composed.by_node, xs, name, activation)
 
     def words(self, owner: Mapping[int, Lifted]) -> str:
         """Its terms."""
-        return " + ".join(map(described, self.reads.values()))
+        return sum_words(self.reads)
 
     def work(self, nodes: Sequence[Node]) -> Counter[Hashable]:
         """Its convolutions, and their sum."""
-        work: Counter[Hashable] = Counter(
-            (work_of_operator(g), False) for g in self.reads.values() if g is not None
+        node = nodes[self.node]
+        return sum_work(Part(node.channels, self.reads), node.sizes)
+
+
+def sum_cost(known: Known, part: Part, sizes: Sizes, shared: int) -> Cost:
+    """What the terms of a part cost, and to add them up. Raises `Refused` where one is no layer."""
+    costs = [_term_cost(known, g, shared) for g in part.terms.values() if g is not None]
+    if len(part.terms) > 1:
+        moved = (len(part.terms) + 1) * moved_bytes(sizes, part.channels)
+        costs.append(Cost(layers=1, seconds=seconds_of(moved, calls=1)))
+    return sum(costs, Cost())
+
+
+def _term_cost(known: Known, geometry: Geometry | Flattened, shared: int) -> Cost:
+    """What one convolution costs. Raises `Refused` where it is none."""
+    if isinstance(geometry, Flattened):
+        raise Refused("a flattened image is not a convolution's output")
+
+    def cost() -> Cost:
+        require_plain(geometry)
+        check_emittable(geometry)
+        return operator_cost(geometry, shared)
+
+    return known.once((Convolved, geometry, shared), cost)
+
+
+def summed(
+    build: Builder,
+    terms: Mapping[int, Operator | None],
+    xs: Mapping[int, Value],
+    name: str,
+    activation: Any = None,
+    role: Hashable = None,
+) -> Value:
+    """A layer for each term, and their sum; `role` tells it from other sums of the form."""
+    if len(terms) == 1:
+        ((read, operator),) = terms.items()
+        if operator is None:
+            return xs[read]
+        return build.convolution(xs[read], operator, name, activation, (role, 0))
+    values = [
+        xs[read]
+        if operator is None
+        else build.convolution(
+            xs[read], operator, build.names.reserve(f"{name}_{i}"), None, (role, i)
         )
-        if len(self.reads) > 1:
-            node = nodes[self.node]
-            work[("sum", node.sizes, node.channels, len(self.reads)), False] += 1
-        return work
+        for i, (read, operator) in enumerate(terms.items())
+    ]
+    if activation is None:
+        return build.sum(values, name)
+    added = build.sum(values, build.names.reserve(f"{name}_sum"))
+    return build.activated(added, activation, name)
+
+
+def sum_words(terms: Mapping[int, Geometry | None]) -> str:
+    """Terms, for the report."""
+    return " + ".join(map(described, terms.values()))
+
+
+def sum_work(part: Part, sizes: Sizes) -> Counter[Hashable]:
+    """The convolutions of a part, and their sum."""
+    work: Counter[Hashable] = Counter(
+        (work_of_operator(g), False) for g in part.terms.values() if g is not None
+    )
+    if len(part.terms) > 1:
+        work[("sum", sizes, part.channels, len(part.terms)), False] += 1
+    return work

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.chain import chain
@@ -32,63 +32,141 @@ class Flattened:
     channels: int
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Channels of a node that lie side by side: a sum over what they read.
+
+    Attributes:
+        channels: how many.
+        terms: by root, an operator or its geometry; None is the identity, `Flattened` a vector
+            of an image.
+    """
+
+    channels: int
+    terms: Mapping[int, Any]
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether it is what is read, as it is."""
+        return len(self.terms) == 1 and None in self.terms.values()
+
+
+Parts: TypeAlias = tuple[Part, ...]  # of a node, in the order of its channels
+
+
+def identity(node: Node) -> Parts:
+    """A node that is read, as it is."""
+    return (Part(node.channels, {node.index: None}),)
+
+
 def evaluate_node(
-    node: Node,
-    values: Sequence[Mapping[int, Any]],
-    nodes: Sequence[Node],
-    domain: type[Affine],
-) -> dict[int, Any]:
-    """A node's values by root, from those of its operands.
+    node: Node, values: Sequence[Parts], nodes: Sequence[Node], domain: type[Affine]
+) -> Parts:
+    """What a node is of its roots, from what its operands are.
+
+    A concatenation has the parts of what it joins. An operator applies to each of them, or to
+    several added up, as its groups read them.
 
     Args:
         node: the node.
-        values: of each operand; None is the identity, `Flattened` a vector of an image.
+        values: of each operand.
         nodes: the program's.
         domain: `Geometry`, to compose sizes alone, or `Operator`.
 
     Raises:
         Refused: no exact value.
     """
-
-    def solid(root: int, value: Any) -> Affine:
-        if isinstance(value, Flattened):
-            raise Refused("a flattened image is combined with others before a matrix reads it")
-        return domain.identity(nodes[root].sizes, nodes[root].channels) if value is None else value
-
     if node.op == "operator":
-        step, (inner,) = own(node, domain), values
-        result = {}
-        for position, (root, value) in enumerate(inner.items()):
-            term = step if position == 0 else step.linear()
-            if isinstance(value, Flattened):
-                term, value = term.unflattened(value.sizes, value.channels), value.value
-            result[root] = term if value is None else term @ value
-        return result
+        return _applied(own(node, domain), values[0], node.channels, domain)
+    if node.op == "concatenate":
+        return tuple(itertools.chain.from_iterable(values))
     if node.op == "flatten":
         image = nodes[node.operands[0]]
-        return {
-            root: Flattened(value, image.sizes, image.channels) for root, value in values[0].items()
-        }
-    if node.op == "concatenate":
-        roots = {root for value in values for root in value}
-        if len(roots) > 1:
-            raise Refused("a concatenation of several sources")
-        (root,) = roots
-        return {root: domain.concatenation([solid(root, value[root]) for value in values])}
-    by_root: dict[int, list[Any]] = {}
-    for operand, factor in zip(values, node.factors, strict=True):
-        for root, term in operand.items():
-            if factor != 1.0:
-                term = solid(root, term).scaled(factor)
-            by_root.setdefault(root, []).append(term)
+        terms = whole(values[0], nodes, domain)
+        flat = {root: Flattened(x, image.sizes, image.channels) for root, x in terms.items()}
+        return (Part(node.channels, flat),)
+    widths = {tuple(part.channels for part in value) for value in values}
+    if len(widths) > 1:
+        values = [(Part(node.channels, whole(value, nodes, domain)),) for value in values]
+    return tuple(
+        _weighted_sum(parts, node.factors, nodes, domain) for parts in zip(*values, strict=True)
+    )
+
+
+def whole(parts: Parts, nodes: Sequence[Node], domain: type[Affine]) -> Mapping[int, Any]:
+    """All channels of a node together, by root. Raises `Refused`."""
+    roots = parts[0].terms.keys()
+    if len(parts) == 1:
+        return parts[0].terms
+    if any(part.terms.keys() != roots for part in parts):
+        raise Refused("a concatenation of several sources")
     return {
-        root: terms[0] if len(terms) == 1 else domain.sum([solid(root, t) for t in terms])
-        for root, terms in by_root.items()
+        root: domain.concatenation([_solid(root, p.terms[root], nodes, domain) for p in parts])
+        for root in roots
     }
 
 
-def evaluate(nodes: Sequence[Node], visited: Sequence[int]) -> dict[int, Any]:
-    """The last of the `visited` nodes, as one operator per node or root that is read.
+def _applied(step: Affine, parts: Parts, channels: int, domain: type[Affine]) -> Parts:
+    """An operator, applied to parts that it reads all channels of."""
+    found: dict[int, dict[int, list[Any]]] = {}  # by the first channel written, and by root
+    first = 0
+    for part in parts:
+        piece, at = step.reading(first, part.channels)
+        terms = found.setdefault(at, {})
+        for root, value in part.terms.items():
+            term = piece.linear() if terms else piece  # what is added to a sum is added once
+            terms.setdefault(root, []).append(_composed(term, value))
+        first += part.channels
+    ends = (*list(found)[1:], channels)
+    return tuple(
+        Part(end - at, {root: _sum(values, domain) for root, values in terms.items()})
+        for (at, terms), end in zip(found.items(), ends, strict=True)
+    )
+
+
+def _composed(step: Affine, value: Any) -> Affine:
+    """An operator, applied to what a root became."""
+    if isinstance(value, Flattened):
+        step, value = step.unflattened(value.sizes, value.channels), value.value
+    return step if value is None else step @ value
+
+
+def _weighted_sum(
+    parts: Sequence[Part],
+    factors: Sequence[float],
+    nodes: Sequence[Node],
+    domain: type[Affine],
+) -> Part:
+    """A weighted sum of parts of as many channels."""
+    terms: dict[int, list[Any]] = {}
+    for part, factor in zip(parts, factors, strict=True):
+        for root, term in part.terms.items():
+            if factor != 1.0:
+                term = _solid(root, term, nodes, domain).scaled(factor)
+            terms.setdefault(root, []).append(term)
+    summed = {
+        root: values[0]
+        if len(values) == 1
+        else _sum([_solid(root, value, nodes, domain) for value in values], domain)
+        for root, values in terms.items()
+    }
+    return Part(parts[0].channels, summed)
+
+
+def _sum(terms: Sequence[Any], domain: type[Affine]) -> Any:
+    """The sum of what one root became."""
+    return terms[0] if len(terms) == 1 else domain.sum(terms)
+
+
+def _solid(root: int, value: Any, nodes: Sequence[Node], domain: type[Affine]) -> Affine:
+    """What a root became as an operator. Raises `Refused`."""
+    if isinstance(value, Flattened):
+        raise Refused("a flattened image is combined with others before a matrix reads it")
+    return domain.identity(nodes[root].sizes, nodes[root].channels) if value is None else value
+
+
+def evaluate(nodes: Sequence[Node], visited: Sequence[int]) -> Parts:
+    """The last of the `visited` nodes, as operators of the nodes or roots that are read.
 
     Args:
         nodes: the program's.
@@ -97,14 +175,15 @@ def evaluate(nodes: Sequence[Node], visited: Sequence[int]) -> dict[int, Any]:
     Raises:
         Refused: no exact composition.
     """
+    last = nodes[visited[-1]]
     if is_path(nodes, visited):
         (root,) = nodes[visited[0]].operands
-        return {root: chain([own(nodes[i], Operator) for i in visited])}
-    values: dict[int, dict[int, Any]] = {}
+        return (Part(last.channels, {root: chain([own(nodes[i], Operator) for i in visited])}),)
+    values: dict[int, Parts] = {}
     for index in visited:
-        operands = [values.get(o, {o: None}) for o in nodes[index].operands]
+        operands = [values.get(o) or identity(nodes[o]) for o in nodes[index].operands]
         values[index] = evaluate_node(nodes[index], operands, nodes, Operator)
-    return values[visited[-1]]
+    return values[last.index]
 
 
 def is_path(nodes: Sequence[Node], visited: Sequence[int]) -> bool:
@@ -116,5 +195,5 @@ def is_path(nodes: Sequence[Node], visited: Sequence[int]) -> bool:
 
 def operator_of(nodes: Sequence[Node], path: Sequence[int]) -> Operator:
     """A path of operators as one. Raises `Refused`."""
-    (operator,) = evaluate(nodes, path).values()
+    ((operator,),) = (part.terms.values() for part in evaluate(nodes, path))
     return operator

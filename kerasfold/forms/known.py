@@ -11,7 +11,15 @@ from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.chain import collapsed, one_of, shifted
 from kerasfold.algebra.geometry import Geometry, require_plain
 from kerasfold.algebra.operator import Operator
-from kerasfold.forms.evaluate import evaluate_node, is_path, operator_of
+from kerasfold.forms.evaluate import (
+    Part,
+    Parts,
+    evaluate_node,
+    identity,
+    is_path,
+    operator_of,
+    whole,
+)
 from kerasfold.layers.limits import check_emittable
 from kerasfold.lift.regions import Regions
 
@@ -29,7 +37,8 @@ class Known:
         self.nodes = regions.program.nodes
         self.owner = regions.owner
         self._cones: dict[tuple[int, ...], int] = {}
-        self._branches: dict[int, dict[int, Any] | Refused] = {}
+        self._branches: dict[int, Parts | Refused] = {}
+        self._branch: tuple[Sequence[int], Parts] = ((), ())
         self._paths: dict[tuple[int, int], tuple[Geometry, ...]] = {}
         self._numbers: dict[Geometry, int] = {}
         self._kinds: dict[int, int] = {}
@@ -73,6 +82,14 @@ class Known:
         return {self.nodes[path[0]].operands[0]: geometry}
 
     def terms(self, visited: Sequence[int]) -> Mapping[int, Any]:
+        """The last of the nodes as one operator per node or root that is read, of sizes alone.
+
+        Raises:
+            Refused: no exact composition.
+        """
+        return whole(self.parts(visited), self.nodes, Geometry)
+
+    def parts(self, visited: Sequence[int]) -> Parts:
         """What `evaluate` gives, of sizes alone; of a path, from what is known of its start."""
         if not self.is_path(visited):
             if len(visited) > MOST_BRANCHED:
@@ -86,15 +103,18 @@ class Known:
         for index in visited[known:]:
             stack = shifted(stack, self.geometry(index))
             self._paths[first, index] = stack
-        return self.reads(visited, one_of(stack))
+        geometry = one_of(stack)
+        return (Part(geometry.channels[1], self.reads(visited, geometry)),)
 
-    def _branched(self, visited: Sequence[int]) -> Mapping[int, Any]:
+    def _branched(self, visited: Sequence[int]) -> Parts:
         """The same in branches, from what is known of the nodes before the last."""
+        if visited is self._branch[0]:  # which more than one form of a node asks
+            return self._branch[1]
         cones: dict[int, int] = {}  # a number for all that a node composes, to compare by
-        values: dict[int, Mapping[int, Any]] = {}
+        values: dict[int, Parts] = {}
 
-        def evaluated(index: int) -> dict[int, Any]:
-            inner = [values.get(o, {o: None}) for o in self.nodes[index].operands]
+        def evaluated(index: int) -> Parts:
+            inner = [values.get(o) or identity(self.nodes[o]) for o in self.nodes[index].operands]
             return evaluate_node(self.nodes[index], inner, self.nodes, Geometry)
 
         *before, last = visited
@@ -110,7 +130,8 @@ class Known:
             if isinstance(value, Refused):
                 raise Refused(value.reason)
             values[index] = value
-        return evaluated(last)
+        self._branch = visited, evaluated(last)
+        return self._branch[1]
 
     def is_path(self, visited: Sequence[int]) -> bool:
         """Whether the nodes are operators, each reading the one before it."""

@@ -13,9 +13,18 @@ from kerasfold.forms.known import Known
 from kerasfold.forms.pooled import PoolFirst, PoolLast
 from kerasfold.forms.rewritten import Rewritten
 from kerasfold.forms.separable import Separable
+from kerasfold.forms.stacked import Stacked
 from kerasfold.forms.tiled import Tiled
 
-FORMS: tuple[type[AnyForm], ...] = (Convolved, Framed, Tiled, Separable, PoolLast, PoolFirst)
+FORMS: tuple[type[AnyForm], ...] = (
+    Convolved,
+    Framed,
+    Tiled,
+    Separable,
+    PoolLast,
+    PoolFirst,
+    Stacked,
+)
 
 
 def ways(known: Known, index: int, visited: Sequence[int]) -> Iterator[AnyForm | Refused]:

@@ -123,6 +123,11 @@ class Builder:
         role = ("join", axis, key)
         return self.layer(keras.layers.Concatenate, role, name=label, axis=self._place(axis))(parts)
 
+    def stacked(self, parts: Sequence[Value], name: str) -> Value:
+        """Tensors side by side along the channels."""
+        axis = 1 if self.layout == "channels_first" else -1
+        return self.layer(keras.layers.Concatenate, "stack", name=name, axis=axis)(parts)
+
     def _place(self, axis: int) -> int:
         """A spatial axis in the Keras tensor."""
         return axis + (2 if self.layout == "channels_first" else 1)

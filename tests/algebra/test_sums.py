@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from laws.alone import Axis, conv
-from laws.draws import Pick, draw_operator, draw_siblings, image
+from laws.draws import Pick, draw_operator, draw_siblings, draw_sizes, image
 from laws.operators import random_weights, selection
 from laws.oracle import apply, assert_close, assert_well_formed, at_sizes, output_sizes
 from laws.properties import assert_same_map, attempt, for_ranks, has_phases
@@ -31,6 +31,27 @@ def _addition(pick: Pick, rank: int) -> None:
 
 
 test_addition_adds_and_commutes = for_ranks(_addition)
+
+
+def _reading(pick: Pick, rank: int) -> None:
+    """An operator is the sum of what it makes of the first channels and of the others."""
+    operator = draw_operator(pick, draw_sizes(pick, rank), pick(2, 6))
+    x, (inputs, outputs) = image(operator, pick(0, 99)), operator.geometry.channels
+    cut, width = pick(1, inputs - 1), inputs // operator.geometry.groups
+    pieces = [attempt(operator.reading, *part) for part in ((0, cut), (cut, inputs - cut))]
+    alone = [cut <= width or cut % width == 0, inputs - cut <= width or cut % width == 0]
+    assert [piece is not None for piece in pieces] == alone
+    if None in pieces:
+        return
+    (low, _), (high, at) = pieces
+    shares = at < low.geometry.channels[1]  # a group that reads both
+    total = np.zeros((*output_sizes(operator), outputs))
+    total[..., : low.geometry.channels[1]] = apply(low, x[..., :cut])
+    total[..., at:] += apply(high.linear() if shares else high, x[..., cut:])
+    assert_close(total, apply(operator, x))
+
+
+test_an_operator_on_some_of_its_channels = for_ranks(_reading)
 
 
 def _distributes(pick: Pick, rank: int) -> None:

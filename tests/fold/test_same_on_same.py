@@ -437,8 +437,8 @@ def test_wide_hidden_layer_at_a_seventh_of_the_macs() -> None:
 
 def two_sources(x: Any) -> Any:
     a, b = layers.ReLU()(x), layers.ELU()(x)
-    joined = layers.Concatenate()([conv(2, 3)(a), conv(3, 3)(b)])
-    return conv(4, 1, name="last")(joined)
+    joined = layers.Concatenate()([conv(2, 3)(a), conv(4, 3)(b)])
+    return conv(4, 1, groups=2, name="last")(joined)
 
 
 UNKNOWN = (None, None, 3)
@@ -471,10 +471,10 @@ IMPOSSIBLE: dict[str, tuple[Any, Callable[[Any], Any], str]] = {
         chained(lambda: same(), lambda: same(2, strides=2)),
         r"padding='same' depends on the image size.*unknown.*fixed size",
     ),
-    "concatenation_of_several_sources": (
+    "group_of_several_sources": (
         ODD,
         two_sources,
-        r"a concatenation of several sources",
+        r"a concatenation whose parts share groups of channels",
     ),
     "flatten_at_unknown_size": (
         UNKNOWN,

@@ -70,13 +70,14 @@ def test_lifting_takes_no_more_for_each_barrier_the_more_there_are() -> None:
     assert 0 < steps(lambda: lift(many)) < 4.4 * steps(lambda: lift(few))
 
 
-# Whether a sum may do without a tensor, and what it then costs, is worked out from all it adds.
-@pytest.mark.parametrize(("join", "most"), [(layers.Concatenate, 1.2), (layers.Add, 1.6)])
+# Whether a sum may do without a tensor, and what it then costs, is worked out from all it adds; and
+# so for a concatenation.
+@pytest.mark.parametrize("join", [layers.Concatenate, layers.Add])
 @pytest.mark.parametrize("normalised", [False, True])
 def test_planning_takes_no_more_for_each_tensor_read(
-    join: type[keras.Layer], most: float, normalised: bool
+    join: type[keras.Layer], normalised: bool
 ) -> None:
     few, many = (dense_net(length, join, normalised) for length in (15, 45))
     regions = [lift(read(model)) for model in (few, many)]
     taken = [steps(lambda each=each: plan(each, method="descent")) for each in regions]
-    assert 0 < taken[1] < most * taken[0] * edges(many) / edges(few)
+    assert 0 < taken[1] < 1.6 * taken[0] * edges(many) / edges(few)

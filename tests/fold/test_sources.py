@@ -1,0 +1,167 @@
+"""What reads several tensors: concatenations of them, sums of them, and what passes those."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import layers
+
+import kerasfold
+from zoo.blocks import conv, same
+from zoo.making import policy, randomise
+from zoo.same import FLOAT64, assert_same, kinds
+
+SHAPE = (9, 8, 4)
+
+
+def model_of(
+    make: Callable[[Any, Any], Any], shapes: tuple[tuple[int | None, ...], ...] = (SHAPE, SHAPE)
+) -> keras.Model:
+    """A model of two inputs in float64."""
+    with policy("float64"):
+        inputs = [keras.Input(shape) for shape in shapes]
+        return randomise(keras.Model(inputs, make(*inputs), name="sources"))
+
+
+def folded_exactly(model: keras.Model, objective: str = "macs") -> list[str]:
+    """The classes of the layers of a fold that is what the model is."""
+    folded = kerasfold.fold(model, objective)
+    assert folded.fold_report.equivalence.equivalent
+    assert_same(model, folded, FLOAT64)
+    return kinds(folded)
+
+
+def joined(*parts: Any) -> Any:
+    return layers.Concatenate()(list(parts))
+
+
+def normed(x: Any) -> Any:
+    return layers.ReLU()(layers.BatchNormalization()(x))
+
+
+def csp(a: Any, b: Any) -> Any:
+    """The end of a CSP block: two convolutions of their own, and one norm for both."""
+    return normed(joined(same(4, 1, use_bias=False)(a), same(6, 1, use_bias=False)(b)))
+
+
+PASSED: dict[str, tuple[Callable[[Any, Any], Any], list[str]]] = {
+    "norm": (csp, ["Conv2D", "Conv2D", "Concatenate", "ReLU"]),
+    "norm of one twice": (
+        lambda a, b: normed(joined(same(4)(a), same(4, 1)(b), same(4, (1, 3))(a))),
+        ["Conv2D"] * 3 + ["Concatenate", "ReLU"],
+    ),
+    "norm of concatenations": (
+        lambda a, b: normed(joined(joined(same(4)(a), same(3)(b)), same(2, 1)(b))),
+        ["Conv2D"] * 3 + ["Concatenate", "ReLU"],
+    ),
+    "norm of different kernels of one": (
+        lambda a, b: normed(joined(same(32)(a), same(2, (1, 7))(a))),
+        ["Conv2D", "Conv2D", "Concatenate", "ReLU"],
+    ),
+    "norm of a sum": (
+        lambda a, b: normed(
+            layers.Add()([joined(same(4)(a), same(4)(b)), joined(same(4, 1)(a), same(4, 1)(b))])
+        ),
+        ["Conv2D", "Conv2D", "Concatenate", "ReLU"],
+    ),
+    "pointwise of pointwise": (
+        lambda a, b: same(4, 1)(joined(same(8, 1)(a), same(8, 1)(b))),
+        ["Conv2D", "Conv2D", "Add"],
+    ),
+    "concatenation of concatenations": (
+        lambda a, b: layers.ReLU()(joined(joined(a, b), joined(b, a))),
+        ["Concatenate", "ReLU"],
+    ),
+    "matrix of vectors": (
+        lambda a, b: layers.Dense(3)(joined(layers.Dense(8)(a), layers.Dense(8)(b))),
+        ["Dense", "Dense", "Add"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PASSED)
+def test_what_passes_a_concatenation(name: str) -> None:
+    make, expected = PASSED[name]
+    shapes = ((40,), (40,)) if name == "matrix of vectors" else (SHAPE, SHAPE)
+    assert folded_exactly(model_of(make, shapes)) == expected
+
+
+def test_skip_connections_of_an_upsampled_image() -> None:
+    """The convolution behind a U-Net's concatenation reads the small image at its own size."""
+
+    def make(a: Any, b: Any) -> Any:
+        return same(4)(joined(layers.UpSampling2D(2)(a), b))
+
+    model = model_of(make, ((8, 8, 16), (16, 16, 4)))
+    assert folded_exactly(model) == ["Conv2DTranspose", "Conv2D", "Add"]
+
+
+def test_flattened_images_side_by_side() -> None:
+    def make(a: Any, b: Any) -> Any:
+        return layers.Dense(2)(joined(layers.Flatten()(conv(3)(a)), layers.Flatten()(b)))
+
+    expected = ["Add", *["Dense"] * 2, *["Flatten"] * 2]
+    assert sorted(folded_exactly(model_of(make))) == expected
+
+
+def test_groups_that_read_one_part_each() -> None:
+    def make(a: Any, b: Any) -> Any:
+        return same(8, 1, groups=4)(joined(same(4, 1)(a), same(4, 1)(b)))
+
+    assert folded_exactly(model_of(make), "params").count("Conv2D") == 2
+
+
+def test_the_report_says_what_the_parts_are() -> None:
+    report = kerasfold.fold(model_of(csp)).fold_report
+    (merged,) = report.merged
+    assert merged.kind == "concatenation of 1x1/1, 1x1/1"
+    assert len(merged.layers) == 4
+    assert (report.layers_before, report.layers_after) == (3, 2)
+    assert report.params_after == 4 * 4 + 4 + 4 * 6 + 6
+
+
+def test_what_equals_the_calls_that_were_there_is_not_merged() -> None:
+    def make(a: Any, b: Any) -> Any:
+        total = layers.Add()([a, same(4, 1)(b)])
+        return layers.ReLU()(joined(layers.ReLU()(total), same(4)(b)))
+
+    report = kerasfold.fold(model_of(make)).fold_report
+    assert report.merged == ()
+    assert len(report.kept) == 6
+
+
+OWN: dict[str, Callable[[int], keras.Layer]] = {
+    "norm": lambda width: layers.BatchNormalization(),
+    "pointwise": lambda width: conv(4, 1),
+    "window": lambda width: same(8),
+    "groups": lambda width: conv(width, 1, groups=2),
+    "depthwise": lambda width: layers.DepthwiseConv2D(3, padding="same"),
+    "pool": lambda width: layers.AveragePooling2D(2, 1),
+}
+STEPS = (*OWN, "sum", "concatenate")
+
+
+@given(
+    steps=st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 9), st.integers(0, 9))),
+    objective=st.sampled_from(("layers", "params", "macs")),
+)
+@settings(max_examples=12, deadline=None)
+def test_random_steps_on_two_tensors(steps: list[tuple[str, int, int]], objective: str) -> None:
+    def make(a: Any, b: Any) -> Any:
+        tensors = [a, b, joined(a, b)]
+        for kind, i, j in steps[:6]:
+            x, y = tensors[i % len(tensors)], tensors[j % len(tensors)]
+            if kind == "sum" and x.shape == y.shape:
+                tensors.append(layers.Subtract()([x, y]))
+            elif kind == "concatenate" and x.shape[:-1] == y.shape[:-1] and x.shape[-1] < 32:
+                tensors.append(joined(x, y))
+            elif kind in OWN:
+                tensors.append(OWN[kind](x.shape[-1])(x))
+        return tensors[-1]
+
+    folded_exactly(model_of(make), objective)
