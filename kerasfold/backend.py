@@ -66,6 +66,20 @@ def full_precision() -> Iterator[None]:
         yield
 
 
+def is_traced() -> bool:
+    """Whether this runs inside a function that is being traced, where variables have no values."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return not tf.executing_eagerly()
+    if backend == "jax":
+        import jax
+
+        return not jax.core.trace_state_clean()
+    return False
+
+
 def name() -> str:
     """Keras's backend: 'tensorflow', 'jax' or 'torch'."""
     return keras.backend.backend()

@@ -22,9 +22,9 @@ from kerasfold.layers.build import Builder, Value
 from kerasfold.layers.names import Names
 from kerasfold.lift.program import Node
 from kerasfold.lift.regions import Lifted, Regions
-from kerasfold.read.copies import blank_weights, copy_operation, copy_state
-from kerasfold.read.graph import Call, Tensor, is_masked
-from kerasfold.read.model import made_by
+from kerasfold.read.copies import called_copy, copy_operation, copy_state
+from kerasfold.read.graph import Call, Tensor
+from kerasfold.read.model import is_masked, made_by
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -190,18 +190,12 @@ class _Emitter:
         args, kwargs = tree.map_structure(
             lambda x: self._tensor(x) if isinstance(x, Tensor) else x, (call.args, call.kwargs)
         )
-        fresh = id(operation) not in self.copies
-        if fresh:
-            self.copies[id(operation)] = copy_operation(
-                operation, self._call_name(call), self.dtype
-            )
-        copied = self.copies[id(operation)]
-        if fresh:
-            with blank_weights(copied):
-                result = copied(*args, **kwargs)
-            copy_state(operation, copied)
+        if id(operation) in self.copies:
+            result = self.copies[id(operation)](*args, **kwargs)
         else:
-            result = copied(*args, **kwargs)
+            self.copies[id(operation)], result = called_copy(
+                operation, self._call_name(call), self.dtype, args, kwargs
+            )
         for tensor, value in zip(call.outputs, tree.flatten(result), strict=True):
             self.values[tensor.index] = value
         return result

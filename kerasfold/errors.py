@@ -5,7 +5,9 @@ But for `Refused`, which lift rules and the algebra raise, and which becomes a r
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 
 
 class FoldError(ValueError):
@@ -30,6 +32,24 @@ class RuntimeUnavailableError(FoldError):
 
 class UnusableError(FoldError):
     """A file, or an argument of the command line, that nothing can be done with."""
+
+
+@contextlib.contextmanager
+def only_fold_errors(what: str) -> Iterator[None]:
+    """Make a `FoldError` of whatever else is raised meanwhile.
+
+    Args:
+        what: is going on, for the message.
+    """
+    try:
+        yield
+    except (FoldError, MemoryError):
+        raise
+    except Exception as error:
+        raise FoldError(
+            f"{what} failed ({words_of(error)}), which kerasfold did not foresee: please report it "
+            "with its traceback"
+        ) from error
 
 
 _TERMINAL = re.compile(r"\x1b\[[0-9;]*m")

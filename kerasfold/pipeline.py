@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 
@@ -13,15 +13,14 @@ from kerasfold.compose import Compose, OutOfRange, fitting, once
 from kerasfold.cost import objective_of
 from kerasfold.emit import emit
 from kerasfold.equivalence.models import verify_fold
-from kerasfold.errors import EquivalenceError, FoldError, NonlinearLayerError
+from kerasfold.errors import EquivalenceError, FoldError, NonlinearLayerError, only_fold_errors
 from kerasfold.forms.kept import Kept
-from kerasfold.lift.regions import Regions, lift
+from kerasfold.lift.regions import Regions, lifted
 from kerasfold.measure.measured import Clock, is_no_better, measured_plan
 from kerasfold.measure.runtimes import check_runtime, deploy, random_inputs
 from kerasfold.plan.choose import Plan, original_plan
 from kerasfold.plan.choose import plan as make_plan
-from kerasfold.read.graph import read
-from kerasfold.read.weights import refuse_nonfinite
+from kerasfold.read.weights import refuse_nonfinite, require_values
 from kerasfold.report import FoldReport, report
 
 LAST = 10.0  # seconds that the whole model may be timed for, whatever its parts took
@@ -35,6 +34,10 @@ def fold(
     runtime: str = "tensorflow",
     budget: float = 60.0,
     progress: bool = False,
+    *,
+    open_layers: bool = True,
+    data: Any = None,
+    input_shape: Any = None,
 ) -> keras.Model:
     """Merge everything linear in a model, wherever that is exact and pays.
 
@@ -53,6 +56,10 @@ def fold(
             what is left is planned for 'latency'. The whole model is timed on top of it. With
             0, nothing is.
         progress: for 'measured', whether to draw a progress bar on stderr.
+        open_layers: whether to look into layers that are made of others: the result then holds
+            the layers inside them.
+        data: to compare on instead of random inputs, as for `kerasfold.verify`.
+        input_shape: to compare at where sizes are free, as for `kerasfold.verify`.
 
     Returns:
         A new, uncompiled functional model of stock Keras layers, with the same inputs and
@@ -72,9 +79,21 @@ def fold(
             raise FoldError(f"budget={budget!r}: expected a number of seconds, 0 or more")
     if nonlinear not in ("keep", "error"):
         raise FoldError(f"unknown nonlinear={nonlinear!r}: choose 'keep' or 'error'")
-    with random_state_kept(), masks_dropped_quietly():
+    require_values("fold()")
+    with only_fold_errors("fold()"), random_state_kept(), masks_dropped_quietly():
+        regions = _lifted(model, open_layers)
+        if nonlinear == "error":
+            _refuse_nonlinear(model, regions)
         measure = _Measure(runtime, Clock(budget), progress)
-        return _fold(model, objective, nonlinear, verify, measure)
+        folded, plan, compose, result = _fold(model, regions, objective, verify, measure)
+        if verify:
+            forms = plan.forms
+            found = verify_fold(regions, forms, compose, model, folded, data, input_shape)
+            if not found.equivalent:
+                raise EquivalenceError(f"the fold of '{model.name}' is not handed out: {found}")
+            result = result.verified(found)
+        folded.fold_report = result
+        return folded
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +106,12 @@ class _Measure:
 
 
 def _fold(
-    model: keras.Model,
-    objective: str,
-    nonlinear: str,
-    verify: bool,
-    measure: _Measure,
-) -> keras.Model:
-    regions = _lifted(model)
-    if nonlinear == "error":
-        _refuse_nonlinear(model, regions)
+    model: keras.Model, regions: Regions, objective: str, holds: bool, measure: _Measure
+) -> tuple[keras.Model, Plan, Compose, FoldReport]:
+    """A fold that is not verified yet, with its plan and its weights, held if they `holds`."""
     pinned: dict[int, str] = {}
     while True:
-        compose = once(fitting(regions)) if verify else fitting(regions)
+        compose = once(fitting(regions)) if holds else fitting(regions)
         try:
             plan, folded = _planned(regions, objective, pinned, compose, measure)
         except OutOfRange as overflow:
@@ -108,14 +121,7 @@ def _fold(
         if objective != "params" or folded.count_params() <= model.count_params() or not shared:
             break
         pinned |= dict.fromkeys(shared, "its weights are shared with another call")
-    result = report(model, regions, plan, objective, folded, pinned)
-    if verify:
-        equivalence = verify_fold(regions, plan.forms, compose, model, folded)
-        if not equivalence.equivalent:
-            raise EquivalenceError(f"the fold of '{model.name}' is not handed out: {equivalence}")
-        result = result.verified(equivalence)
-    folded.fold_report = result
-    return folded
+    return folded, plan, compose, report(model, regions, plan, objective, folded, pinned)
 
 
 def _planned(
@@ -144,18 +150,25 @@ def _planned(
     return plan, folded
 
 
-def explain(model: keras.Model, objective: str = "latency") -> FoldReport:
+def explain(model: keras.Model, objective: str = "latency", open_layers: bool = True) -> FoldReport:
     """The report that `fold(model, objective)` would give, with nothing built.
 
     But for what only merged weights tell: whether they overflow their dtype, and that the
     biases of border tiles are constants, which Keras does not count as parameters.
 
+    Args:
+        model: as for `fold`.
+        objective: as for `fold`, but for 'measured'.
+        open_layers: as for `fold`.
+
     Raises:
         UnsupportedModelError: a model that cannot be read.
         FoldError: an unknown objective.
     """
-    regions = _lifted(model)
-    return report(model, regions, make_plan(regions, objective), objective, None, {})
+    require_values("explain()")
+    with only_fold_errors("explain()"):
+        regions = _lifted(model, open_layers)
+        return report(model, regions, make_plan(regions, objective), objective, None, {})
 
 
 def require_linear(model: keras.Model, objective: str = "latency") -> keras.Model:
@@ -167,10 +180,10 @@ def require_linear(model: keras.Model, objective: str = "latency") -> keras.Mode
     return fold(model, objective, nonlinear="error")
 
 
-def _lifted(model: keras.Model) -> Regions:
-    graph = read(model)
+def _lifted(model: keras.Model, open_layers: bool) -> Regions:
+    regions = lifted(model, open_layers)
     refuse_nonfinite(model)
-    return lift(graph)
+    return regions
 
 
 def _refuse_nonlinear(model: keras.Model, regions: Regions) -> None:

@@ -64,6 +64,7 @@ class FoldReport:
             concatenation, reshaping and activations count 0.
         layers_after: the same after the fold.
         equivalence: what verification found, or None where it was not asked for.
+        opened: names of layers made of others, which the layers inside them stand for now.
     """
 
     model: str
@@ -80,6 +81,7 @@ class FoldReport:
     layers_before: int
     layers_after: int
     equivalence: EquivalenceReport | None = None
+    opened: tuple[str, ...] = ()
 
     def verified(self, equivalence: EquivalenceReport) -> FoldReport:
         """The same report with the result of verification."""
@@ -121,6 +123,8 @@ class FoldReport:
                 "random in the original where it is called without training=False, as in model(x), "
                 f"and not in the folded model: {', '.join(self.random)}"
             )
+        if self.opened:
+            console.print(f"opened (the layers inside them are listed): {', '.join(self.opened)}")
         if self.equivalence is not None:
             console.print(str(self.equivalence), soft_wrap=True)
         return out.getvalue().rstrip()
@@ -179,6 +183,7 @@ def report(
         after if folded is None else folded.count_params(),
         plan.original.layers + others + removed,
         plan.cost.layers + others,
+        opened=regions.graph.opened,
     )
 
 

@@ -189,7 +189,7 @@ def _spread(x: np.ndarray, axes: list[Axis]) -> np.ndarray:
     return x
 
 
-def in_precision(regions: Regions) -> tuple[keras.Model, str]:
+def in_precision(regions: Regions) -> tuple[keras.Model, str | None]:
     """The original model in the highest precision that it runs in, and that precision."""
     inputs = [
         np.zeros([FREE_SIZES[0] if n is None else n for n in layer.batch_shape[1:]])[None]

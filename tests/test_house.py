@@ -47,23 +47,24 @@ FLOORS = (
 # Private attributes of Keras, by the file that reads or sets them.
 INTERNALS = {
     "backend": {"keras.src"},
-    "read.copies": {"_output_shape"},
-    "read.graph": {
-        "_call_has_training_arg",
+    "read.copies": {"_auto_config", "_output_shape"},
+    "read.graph": {"_inputs", "_inputs_struct", "_outputs", "_outputs_struct"},
+    "read.inside": {
         "_inbound_nodes",
         "_inputs",
-        "_inputs_struct",
         "_keras_history",
-        "_keras_mask",
+        "_non_trainable_variables",
         "_outputs",
-        "_outputs_struct",
+        "_trainable_variables",
     },
     "read.model": {
         "keras.src",
+        "_call_has_training_arg",
         "_flatten_layers",
         "_functional",
         "_inputs_struct",
         "_keras_history",
+        "_keras_mask",
         "_nodes_by_depth",
     },
     "read.weights": {

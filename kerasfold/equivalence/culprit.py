@@ -13,8 +13,8 @@ from kerasfold.emit import Emission, copy
 from kerasfold.equivalence.bounds import eps_of, largest_error, spread_of
 from kerasfold.equivalence.inputs import ran
 from kerasfold.errors import FoldError
-from kerasfold.lift.regions import Regions, lift
-from kerasfold.read.graph import Call, part_of, read
+from kerasfold.lift.regions import Regions, lift, lifted
+from kerasfold.read.graph import Call, part_of
 
 
 def first_difference(first: Emission, second: Emission, batch: Any, regions: Regions) -> str:
@@ -49,7 +49,7 @@ def miscomputed(model: keras.Model, batch: Any) -> tuple[str, float] | None:
         None where there is no such layer.
     """
     try:
-        regions = lift(read(model))
+        regions = lifted(model)
         own, double = copy(regions), copy(regions, "float64")
         made = own.tensors.keys() & double.tensors.keys()
         calls = [c for c in regions.graph.calls if {t.index for t in c.outputs} <= made]

@@ -21,15 +21,17 @@ from kerasfold.equivalence.bounds import (
 )
 from kerasfold.equivalence.compare import Runs, compare
 from kerasfold.equivalence.culprit import first_difference
-from kerasfold.equivalence.inputs import given, probes, run
+from kerasfold.equivalence.inputs import given, probes, ran, run
 from kerasfold.equivalence.report import EquivalenceReport
-from kerasfold.errors import FoldError, UnsupportedModelError
+from kerasfold.errors import FoldError, UnsupportedModelError, only_fold_errors
 from kerasfold.forms.form import AnyForm
-from kerasfold.lift.regions import Regions, lift
-from kerasfold.read.graph import read
+from kerasfold.lift.regions import Regions, lifted
+from kerasfold.read.weights import require_values
 
 
-def verify(a: keras.Model, b: keras.Model, data: Any = None) -> EquivalenceReport:
+def verify(
+    a: keras.Model, b: keras.Model, data: Any = None, input_shape: Any = None
+) -> EquivalenceReport:
     """Compare two models: the same function, and is `b` as accurate as `a`?
 
     Never raises on a mere difference.
@@ -41,6 +43,8 @@ def verify(a: keras.Model, b: keras.Model, data: Any = None) -> EquivalenceRepor
             arrays as the model takes it or by input names, or batches of them
             (`tf.data.Dataset`, `keras.utils.PyDataset`, an iterator), of which `(x, y)` pairs
             give `x`.
+        input_shape: where inputs are random and sizes free: the shape of one without the batch, or
+            a structure of shapes as the model takes its inputs.
 
     Returns:
         An `EquivalenceReport`.
@@ -49,6 +53,7 @@ def verify(a: keras.Model, b: keras.Model, data: Any = None) -> EquivalenceRepor
         FoldError: models whose inputs or outputs differ in number or shape, or data that does
             not fit them.
     """
+    require_values("verify()")
     for model in (a, b):
         if not isinstance(model, keras.Model):
             raise FoldError(f"verify() compares keras.Model values. Received: {type(model)}")
@@ -62,16 +67,18 @@ def verify(a: keras.Model, b: keras.Model, data: Any = None) -> EquivalenceRepor
             ]
         )
 
-    with full_precision():
+    with only_fold_errors("verify()"), full_precision():
+        batches = given(a, data) if data is not None else probes(a, input_shape)
         first, second = _in_float64(a), _in_float64(b)
-        batches = given(a, data) if data is not None else probes(a)
         report, runs = compare(a, b, first, second, batches, bound)
     return report if data is None else replace(report, agreement=_agreement(runs))
 
 
-def assert_equivalent(a: keras.Model, b: keras.Model, data: Any = None) -> None:
-    """Raise AssertionError, with the report, unless `verify(a, b, data)` holds."""
-    report = verify(a, b, data)
+def assert_equivalent(
+    a: keras.Model, b: keras.Model, data: Any = None, input_shape: Any = None
+) -> None:
+    """Raise AssertionError, with the report, unless `verify` of the same arguments holds."""
+    report = verify(a, b, data, input_shape)
     if not report.equivalent:
         raise AssertionError(str(report))
 
@@ -82,10 +89,12 @@ def verify_fold(
     compose: Compose,
     original: keras.Model,
     folded: keras.Model,
+    data: Any = None,
+    input_shape: Any = None,
 ) -> EquivalenceReport:
-    """Compare a fold that still holds its unrounded weights with its original."""
+    """Compare a fold that still holds its unrounded weights with its original, as `verify` does."""
     with full_precision():
-        batches = probes(original)
+        batches = given(original, data) if data is not None else probes(original, input_shape)
         first, dtype = original_in_precision(regions, batches[:1])
         second = emit(regions, forms, compose, dtype=dtype)
         report, _ = compare(original, folded, first.model, second.model, batches, _bound_of_fold)
@@ -103,25 +112,31 @@ def _bound_of_fold(runs: Runs, dtype: str, unit: float) -> list[float]:
     return noise_bound([(runs.a64, eps), (runs.b64, eps)])
 
 
-def original_in_precision(regions: Regions, batches: list[Any]) -> tuple[Emission, str]:
-    """The original model in the highest precision that it runs in, and that precision."""
+def original_in_precision(regions: Regions, batches: list[Any]) -> tuple[Emission, str | None]:
+    """The original model in the highest precision that it runs in, and that precision.
+
+    That is float64, or float32 where there is an operation that has no float64, such as
+    AveragePooling3D on TensorFlow's CPU, or None where a layer can be copied in its own alone.
+
+    Raises:
+        FoldError: it does not run.
+    """
     for dtype in ("float64", "float32"):
-        emission = copy(regions, dtype)
         try:
+            emission = copy(regions, dtype)
             run(emission.model, batches)
-        except Exception:  # such as AveragePooling3D, which TensorFlow's CPU has not in float64
-            if dtype == "float32":
-                raise
-        else:
-            return emission, dtype
-    raise AssertionError("unreachable")
+        except Exception:
+            continue
+        return emission, dtype
+    emission = copy(regions)
+    ran(emission.model, batches)
+    return emission, None
 
 
 def _in_float64(model: keras.Model) -> keras.Model:
-    """A float64 copy, or the model itself where it cannot be read as a graph."""
+    """A float64 copy, or the model itself where it cannot be read and copied."""
     try:
-        regions = lift(read(model))
-        return copy(regions, "float64").model
+        return copy(lifted(model), "float64").model
     except FoldError:
         return model
 

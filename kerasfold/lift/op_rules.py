@@ -94,3 +94,9 @@ def get_item(op: Any, x: Signal, key: Any) -> Signal:
     y = x.crop(crops) if any(map(any, crops)) else x
     y = y.subsample(strides) if max(strides, default=1) > 1 else y
     return y if channels == slice(None) else y.take(channels)
+
+
+@lifts(keras.ops.cast, keras.ops.convert_to_tensor)
+def cast(op: Any, x: Signal, *rest: Any, **options: Any) -> Signal:
+    """Y = x, to what dtype it is already."""
+    return x

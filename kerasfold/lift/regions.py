@@ -20,9 +20,10 @@ from kerasfold.algebra.axis import Refused
 from kerasfold.errors import FoldError
 from kerasfold.lift.masks import check_masks, readers
 from kerasfold.lift.program import Node, Program
+from kerasfold.lift.registry import is_own
 from kerasfold.lift.rules import RULES
 from kerasfold.lift.signal import Signal
-from kerasfold.read.graph import Call, Graph, Tensor
+from kerasfold.read.graph import Call, Graph, Tensor, read
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -100,6 +101,24 @@ class Regions:
 def lift(graph: Graph) -> Regions:
     """Lift every call of a graph that has a rule."""
     return _Lifter(graph).run()
+
+
+def lifted(model: keras.Model, open_layers: bool = True) -> Regions:
+    """Read a model, and lift it.
+
+    Args:
+        model: the model.
+        open_layers: whether to look into layers that are made of others, and have no rule.
+
+    Raises:
+        UnsupportedModelError: a model that cannot be read.
+    """
+
+    def opens(layer: keras.Operation) -> bool:
+        rule = RULES.get(type(layer))  # someone else's goes before
+        return open_layers and (rule is None or is_own(rule))
+
+    return lift(read(model, opens))
 
 
 class _Lifter:
@@ -229,11 +248,9 @@ class _Lifter:
 
 def _no_rule(call: Call) -> str:
     kind = type(call.operation).__name__
-    if isinstance(call.operation, keras.Model):
-        return (
-            f"a nested model ({kind}) that is subclassed, or called on masked tensors, keyword "
-            "inputs or another dtype"
-        )
+    if call.closed:
+        what = "a nested model" if isinstance(call.operation, keras.Model) else "it"
+        return f"{what} ({kind}) {call.closed}"
     if isinstance(call.operation, keras.Layer):
         return f"{kind} is not affine, or has no lift rule"
     return f"the operation {kind} is not affine, or has no lift rule"

@@ -44,7 +44,7 @@ def lifts(*kinds: Any, override: bool = False) -> Callable[[R], R]:
     def register(rule: R) -> R:
         for kind in kinds:
             before = RULES.get(kind)
-            if before is not None and _is_own(before) and not override:
+            if before is not None and is_own(before) and not override:
                 raise FoldError(
                     f"{kind.__name__} has a lift rule of kerasfold's own, '{before.__name__}': to "
                     f"take its place for every model, say lifts({kind.__name__}, override=True)"
@@ -55,5 +55,6 @@ def lifts(*kinds: Any, override: bool = False) -> Callable[[R], R]:
     return register
 
 
-def _is_own(rule: Rule) -> bool:
+def is_own(rule: Rule) -> bool:
+    """Whether a rule is one of kerasfold's own."""
     return rule.__module__.partition(".")[0] == __name__.partition(".")[0]

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+import inspect
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias, TypeVar
 
 import keras
 
 from kerasfold.errors import UnsupportedModelError, words_of
-from kerasfold.read.model import sublayers
+from kerasfold.read.model import is_layer, sublayers
 from kerasfold.read.weights import as_array
+
+T = TypeVar("T")
+_Make: TypeAlias = Callable[[keras.Operation, str, "str | None"], keras.Operation]
 
 
 def _at_dtype(config: Any, dtype: str) -> Any:
@@ -42,35 +47,114 @@ def copy_operation(operation: keras.Operation, name: str, dtype: str | None) -> 
     Raises:
         UnsupportedModelError: the config does not rebuild the layer.
     """
+    return _first(operation, lambda make: make(operation, name, dtype))
+
+
+def called_copy(
+    operation: keras.Operation, name: str, dtype: str | None, args: Any, kwargs: Any
+) -> tuple[keras.Operation, Any]:
+    """A copy of a layer or operation that has been called, with the state of its original.
+
+    Args:
+        operation: the original; it is not touched.
+        name: name of the copy.
+        dtype: dtype policy of the copy, or None for the original's.
+        args: what it is called on.
+        kwargs: the same.
+
+    Returns:
+        The copy, and what it gives.
+
+    Raises:
+        UnsupportedModelError: the config does not rebuild the layer, or what it rebuilds does not
+            run, or has other weights.
+    """
+
+    def called(make: _Make) -> tuple[keras.Operation, Any]:
+        fresh = make(operation, name, dtype)
+        with _blank_weights(fresh), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the original gave its own
+            result = fresh(*args, **kwargs)
+        copy_state(operation, fresh)
+        return fresh, result
+
+    return _first(operation, called)
+
+
+def _first(operation: keras.Operation, use: Callable[[_Make], T]) -> T:
+    """What `use` gives of the first way to make a copy that serves."""
     try:
-        if type(operation) is keras.layers.Lambda:
-            fresh: Any = keras.layers.Lambda(
-                operation.function,
-                operation._output_shape,
-                operation.mask,
-                operation.arguments,
-                dtype=dtype or operation.dtype_policy,
-                trainable=operation.trainable,
-            )
-        else:
-            config = operation.get_config()
-            if dtype is not None:
-                config = _at_dtype(config, dtype)
-            if "name" in config:
-                config = {**config, "name": name}
-            fresh = type(operation).from_config(config)
+        return use(_of_config)
     except Exception as error:
+        failure = error
+    if getattr(operation, "_auto_config", None) is not None:
+        try:
+            return use(_of_arguments)
+        except Exception:
+            pass  # the config is what its author promised, so its failure is told
+    kind = type(operation).__name__
+    if not is_layer(operation):
         raise UnsupportedModelError(
-            f"layer '{operation.name}' of class {type(operation).__name__} cannot be rebuilt from "
-            f"its config ({words_of(error)}): "
-            "give it a get_config() that returns every argument of its __init__"
-        ) from error
+            f"the operation '{operation.name}' ({kind}) cannot be written into another model "
+            f"({words_of(failure)}): put it into a layer"
+        ) from failure
+    raise UnsupportedModelError(
+        f"layer '{operation.name}' of class {kind} cannot be rebuilt from its config "
+        f"({words_of(failure)}){_missing(operation)}: give it a get_config() that returns every "
+        "argument of its __init__"
+    ) from failure
+
+
+def _of_config(operation: keras.Operation, name: str, dtype: str | None) -> keras.Operation:
+    if type(operation) is keras.layers.Lambda:
+        fresh: Any = keras.layers.Lambda(
+            operation.function,
+            operation._output_shape,
+            operation.mask,
+            operation.arguments,
+            dtype=dtype or operation.dtype_policy,
+            trainable=operation.trainable,
+        )
+    else:
+        config = operation.get_config()
+        if dtype is not None:
+            config = _at_dtype(config, dtype)
+        if "name" in config:
+            config = {**config, "name": name}
+        fresh = type(operation).from_config(config)
     fresh.name = name
     return fresh
 
 
+def _of_arguments(operation: keras.Operation, name: str, dtype: str | None) -> keras.Operation:
+    """From what the constructor was called with, which Keras keeps where it is plain values."""
+    config = (
+        _at_dtype(operation._auto_config.config, dtype) if dtype else operation._auto_config.config
+    )
+    fresh = type(operation)(**config)
+    fresh.name = name
+    return fresh
+
+
+def _missing(operation: keras.Operation) -> str:
+    """Which arguments of the constructor a config lacks, in words."""
+    try:
+        config = operation.get_config()
+    except Exception:  # which the failure is about
+        return ""
+    needed = [
+        name
+        for name, parameter in inspect.signature(type(operation).__init__).parameters.items()
+        if name != "self"
+        and parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        and name not in config
+    ]
+    return f", which lacks {', '.join(map(repr, needed))}" if needed else ""
+
+
 @contextlib.contextmanager
-def blank_weights(operation: keras.Operation) -> Iterator[None]:
+def _blank_weights(operation: keras.Operation) -> Iterator[None]:
     """Let a copy build its weights as zeros: they are replaced at once, and drawing costs time."""
     usual = {
         name: value
@@ -99,8 +183,7 @@ def copy_state(source: keras.Operation, target: keras.Operation) -> None:
     shapes = [[tuple(v.shape) for v in layer.weights] for layer in (source, target)]
     if shapes[0] != shapes[1] or len(pairs) != len(list(sublayers(source))):
         raise UnsupportedModelError(
-            f"layer '{source.name}' of class {type(source).__name__} cannot be rebuilt from its "
-            f"config: its weights have shapes {shapes[0]}, those of its copy {shapes[1]}"
+            f"the weights of '{source.name}' have shapes {shapes[0]}, those of its copy {shapes[1]}"
         )
     for old, new in zip(source.variables, target.variables, strict=False):
         if tuple(old.shape) == tuple(new.shape):

@@ -1,24 +1,30 @@
 """Keras model -> calls and tensors.
 
-A layer used twice is two calls; nested models are walked through, to any depth, so that
-the calls of a `Graph` are all calls of plain layers and operations, in topological order.
+A layer used twice is two calls; nested models, and layers made of others, are walked through, to
+any depth, so that the calls of a `Graph` are calls of plain layers and operations, in topological
+order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 from keras import tree
 
+from kerasfold.algebra.axis import Refused
 from kerasfold.errors import UnsupportedModelError
+from kerasfold.read.inside import Inside, Made, inside_of, is_composite, traced
 from kerasfold.read.model import (
     functional_graph,
+    is_masked,
     layout_of,
+    made_by,
     public_op,
     refuse_quantised,
+    takes_training,
     trains_unasked,
 )
 
@@ -46,6 +52,7 @@ class Call:
         outputs: the tensors it makes.
         training: the `training` flag this call was made with, or None, also where that is True
             as it is by default.
+        closed: of a layer that is made of others, why its calls are not here instead; or "".
     """
 
     index: int
@@ -55,6 +62,7 @@ class Call:
     kwargs: dict[str, Any]
     outputs: tuple[Tensor, ...]
     training: bool | None
+    closed: str = ""
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -82,6 +90,7 @@ class Graph:
         output_names: the model's name for each output, in flat order.
         calls: every call, in topological order.
         layout: 'channels_last' or 'channels_first', as most of the calls that have one.
+        opened: names of the layers whose calls are here instead of them, but for functional models.
     """
 
     name: str
@@ -91,10 +100,15 @@ class Graph:
     output_names: tuple[str, ...]
     calls: tuple[Call, ...]
     layout: str
+    opened: tuple[str, ...] = ()
 
 
-def read(model: keras.Model) -> Graph:
+def read(model: keras.Model, opens: Callable[[keras.Operation], bool] = lambda _: False) -> Graph:
     """Read a built functional or Sequential model.
+
+    Args:
+        model: the model.
+        opens: of a layer that is made of others, whether to look inside it.
 
     Raises:
         UnsupportedModelError: not a Keras model, a subclassed model, or one not built yet.
@@ -117,20 +131,21 @@ def read(model: keras.Model) -> Graph:
             "fold the functional models inside it"
         )
     refuse_quantised(model)
-    reader = _Reader()
+    reader = _Reader(opens)
     inputs = tree.map_structure(reader.tensor, functional._inputs_struct)
     for source in functional._inputs:
         reader.known[id(source)] = reader.tensor(source)
-    outputs = reader.walk(functional, prefix="", training=None)
+    outputs = reader.walk(inside_of(functional), prefix="", training=None)
     calls = tuple(reader.calls)
     return Graph(
         name=model.name,
         inputs=inputs,
-        input_layers=tuple(x._keras_history.operation for x in functional._inputs),
+        input_layers=tuple(map(made_by, functional._inputs)),
         outputs=tree.pack_sequence_as(functional._outputs_struct, outputs),
-        output_names=tuple(x._keras_history.operation.name for x in functional._outputs),
+        output_names=tuple(made_by(x).name for x in functional._outputs),
         calls=calls,
         layout=layout_of(call.operation for call in calls),
+        opened=tuple(reader.opened),
     )
 
 
@@ -161,115 +176,124 @@ def part_of(graph: Graph, calls: Sequence[Call], outputs: Sequence[Tensor]) -> G
 
 
 class _Reader:
-    """Walks functional graphs, iteratively within a graph, and numbers what it meets."""
+    """Walks what is inside models and layers, and numbers what it meets."""
 
-    def __init__(self) -> None:
+    def __init__(self, opens: Callable[[keras.Operation], bool]) -> None:
+        self.opens = opens
         self.known: dict[int, Tensor] = {}
         self.calls: list[Call] = []
+        self.opened: list[str] = []
         self.count = 0
         self._alive: list[Any] = []  # so that no id() is given out twice
 
     def tensor(self, source: Any) -> Tensor:
         """The `Tensor` of a KerasTensor."""
         if id(source) not in self.known:
-            self._alive.append(source)
-            self.known[id(source)] = self._new(source)
+            tensor = Tensor(self.count, tuple(source.shape), source.dtype, is_masked(source))
+            self.count += 1
+            self._learn(source, tensor)
         return self.known[id(source)]
 
-    def _new(self, source: Any) -> Tensor:
-        self.count += 1
-        return Tensor(self.count - 1, tuple(source.shape), source.dtype, is_masked(source))
+    def _learn(self, source: Any, tensor: Tensor) -> None:
+        self._alive.append(source)
+        self.known[id(source)] = tensor
 
-    def walk(
-        self, functional: Any, prefix: str, training: bool | None, resized: bool = False
-    ) -> list[Tensor]:
-        """Read every call of a functional graph whose inputs are known; its outputs.
+    def walk(self, inside: Inside, prefix: str, training: bool | None) -> list[Tensor]:
+        """Read every call inside a layer whose inputs are known; its outputs.
 
         Args:
-            functional: the graph.
-            prefix: of the names of its calls.
+            inside: the calls.
+            prefix: of their names.
             training: the flag that Keras gives them all.
-            resized: whether its inputs have other shapes than it was built with.
         """
-        for node in _topological(functional):
-            if node.is_input:
-                continue
-            operation = node.operation
-            args = tree.map_structure(self._argument, node.arguments.args)
-            kwargs = tree.map_structure(self._argument, node.arguments.kwargs)
-            if training is not None and getattr(operation, "_call_has_training_arg", False):
+        for made in inside.calls:
+            args, kwargs = tree.map_structure(self._argument, (made.args, made.kwargs))
+            if training is not None and takes_training(made.operation):
                 kwargs = {**kwargs, "training": training}  # Keras: the outer flag wins
-            flag = kwargs.get("training")
-            if flag and training is None and trains_unasked(operation):
-                flag = None  # Keras writes the default of the layer's `call` into its node
-            inner = functional_graph(operation)
-            if inner is not None and self._walk_nested(
-                inner, operation, node, args, kwargs, prefix
-            ):
+            closed = ""
+            try:
+                inner = self._inside(made, args, kwargs)
+            except Refused as refusal:
+                inner, closed = None, refusal.reason
+            if inner is not None:
+                self._walk_inside(inner, made, args, kwargs, prefix)
                 continue
-            if resized:
-                self._resize(node, args, kwargs)
-            outputs = tuple(self.tensor(x) for x in node.outputs)
+            outputs = tuple(self.tensor(x) for x in made.outputs)
+            flag = kwargs.get("training")
+            if flag and training is None and trains_unasked(made.operation):
+                flag = None  # Keras writes the default of the layer's `call` into its node
+            name = prefix + made.name
+            index = len(self.calls)
             self.calls.append(
-                Call(
-                    len(self.calls), operation, prefix + operation.name, args, kwargs, outputs, flag
-                )
+                Call(index, made.operation, name, args, kwargs, outputs, flag, closed)
             )
-        return [self.tensor(x) for x in functional._outputs]
+        return [self.tensor(x) for x in inside.outputs]
 
     def _argument(self, value: Any) -> Any:
         return self.tensor(value) if isinstance(value, keras.KerasTensor) else value
 
-    def _resize(self, node: Any, args: tuple, kwargs: dict) -> None:
-        """Number the outputs of a call, with the shapes that these arguments give."""
+    def _inside(self, made: Made, args: tuple, kwargs: dict) -> Inside | None:
+        """The calls inside a call; None of a layer that is not looked into.
+
+        Raises:
+            Refused: a model, or a layer to be looked into, whose call is no graph.
+        """
+        functional = functional_graph(made.operation)
+        if functional is None and not (is_composite(made.operation) and self.opens(made.operation)):
+            return None
+        given = _tensors((args, kwargs))
+        if any(x.masked for x in given):
+            raise Refused("is called on a masked tensor")
+        if functional is not None and _takes(functional, args, kwargs, given):
+            return inside_of(functional)
+        if kwargs.get("training"):
+            raise Refused("is called with training=True")
+        inner = made.inside
+        if inner is not None and [x.dtype for x in inner.inputs] == [x.dtype for x in given]:
+            return inner
         args, kwargs = tree.map_structure(
             lambda x: keras.KerasTensor(x.shape, x.dtype) if isinstance(x, Tensor) else x,
-            (args, kwargs),
+            (args, {k: v for k, v in kwargs.items() if k != "training"}),
         )
-        specs = tree.flatten(node.operation.compute_output_spec(*args, **kwargs))
-        for source, spec in zip(node.outputs, specs, strict=True):
-            self._alive.append(source)
-            self.known[id(source)] = replace(self._new(source), shape=tuple(spec.shape))
+        return traced(made.operation, args, kwargs, self.opens)
 
-    def _walk_nested(
-        self,
-        inner: Any,
-        operation: keras.Operation,
-        node: Any,
-        args: tuple,
-        kwargs: dict,
-        prefix: str,
-    ) -> bool:
-        """Read the calls inside a nested model; False if only Keras can run this call."""
-        rest = [v for k, v in kwargs.items() if k != "training" for v in tree.flatten(v)]
-        if (
-            len(args) != 1
-            or any(v is not None for v in rest)
-            or not _same_structure(args[0], inner._inputs_struct)
-        ):
-            return False
-        given = tree.flatten(args[0])
-        for have, want in zip(given, inner._inputs, strict=True):
-            if (
-                not isinstance(have, Tensor)
-                or have.masked
-                or len(have.shape) != len(want.shape)
-                or have.dtype != want.dtype
-            ):
-                return False
-        resized = any(x.shape != tuple(y.shape) for x, y in zip(given, inner._inputs, strict=True))
-        outside, self.known = self.known, dict(zip(map(id, inner._inputs), given, strict=True))
-        outputs = self.walk(inner, f"{prefix}{operation.name}_", kwargs.get("training"), resized)
+    def _walk_inside(
+        self, inner: Inside, made: Made, args: tuple, kwargs: dict, prefix: str
+    ) -> None:
+        """Read the calls inside a call."""
+        name = prefix + made.name
+        if functional_graph(made.operation) is None:
+            self.opened.append(name)
+        given = _tensors((args, kwargs))
+        outside = self.known
+        self.known = {}
+        for source, tensor in zip(inner.inputs, given, strict=True):
+            self._learn(source, tensor)
+        outputs = self.walk(inner, f"{name}_", kwargs.get("training"))
         self.known = outside
-        for source, tensor in zip(node.outputs, outputs, strict=True):
-            self._alive.append(source)
-            self.known[id(source)] = tensor
-        return True
+        for source, tensor in zip(made.outputs, outputs, strict=True):
+            self._learn(source, tensor)
 
 
-def is_masked(source: keras.KerasTensor) -> bool:
-    """Whether Keras hands a mask along with a symbolic tensor."""
-    return getattr(source, "_keras_mask", None) is not None
+def _tensors(value: Any) -> list[Tensor]:
+    return [x for x in tree.flatten(value) if isinstance(x, Tensor)]
+
+
+def _takes(functional: Any, args: Any, kwargs: Any, given: Sequence[Tensor]) -> bool:
+    """Whether a functional model is called on tensors just as it was built with, in its order."""
+    rest = {k: v for k, v in kwargs.items() if k not in ("training", "inputs")}
+    taken = tree.flatten((args, kwargs.get("inputs", ())))
+    wanted = functional._inputs
+    structure = args[0] if args else kwargs.get("inputs")
+    return (
+        all(v is None for v in tree.flatten(rest))
+        and len(taken) == len(given) == len(wanted)
+        and (len(wanted) == 1 or _same_structure(structure, functional._inputs_struct))
+        and all(
+            (x.shape, x.dtype) == (tuple(y.shape), y.dtype)
+            for x, y in zip(given, wanted, strict=True)
+        )
+    )
 
 
 def _same_structure(a: Any, b: Any) -> bool:
@@ -278,25 +302,3 @@ def _same_structure(a: Any, b: Any) -> bool:
     except (ValueError, TypeError):
         return False
     return True
-
-
-def _topological(functional: Any) -> list[Any]:
-    """Nodes of a functional graph, producers first, without recursion."""
-    done: set[int] = {id(_node_of(x)) for x in functional._inputs}
-    order: list[Any] = []
-    for output in functional._outputs:
-        stack = [(_node_of(output), False)]
-        while stack:
-            node, expanded = stack.pop()
-            if expanded:
-                order.append(node)
-            elif id(node) not in done:
-                done.add(id(node))
-                stack.append((node, True))
-                stack.extend((_node_of(x), False) for x in reversed(node.input_tensors))
-    return order
-
-
-def _node_of(tensor: Any) -> Any:
-    history = tensor._keras_history
-    return history.operation._inbound_nodes[history.node_index]

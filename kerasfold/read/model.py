@@ -93,9 +93,24 @@ def sublayers(layer: keras.Layer) -> Iterator[keras.Layer]:
     return layer._flatten_layers(include_self=True, recursive=True)
 
 
+def takes_training(operation: keras.Operation) -> bool:
+    """Whether a layer is called with the flag `training`."""
+    return bool(getattr(operation, "_call_has_training_arg", False))
+
+
 def is_layer(operation: keras.Operation) -> bool:
     """Whether an operation is a layer, with a dtype policy and maybe weights."""
     return isinstance(operation, keras.Layer)
+
+
+def is_of_keras(operation: keras.Operation) -> bool:
+    """Whether a layer or operation is one of Keras's own."""
+    return type(operation).__module__.split(".")[0] == "keras"
+
+
+def is_masked(source: keras.KerasTensor) -> bool:
+    """Whether Keras hands a mask along with a symbolic tensor."""
+    return getattr(source, "_keras_mask", None) is not None
 
 
 def trains_unasked(operation: keras.Operation) -> bool:
@@ -118,8 +133,8 @@ def reads_masks(operation: keras.Operation) -> bool:
     if type(operation) is keras.layers.BatchNormalization:
         return False  # its moments, in training, are all that it reads one for
     names = inspect.signature(operation.call).parameters
-    of_keras = type(operation).__module__.startswith("keras.")  # others may hold any layers inside
-    return not of_keras or any(f"_{name}".endswith("_mask") for name in names)
+    # Others may hold any layers inside.
+    return not is_of_keras(operation) or any(f"_{name}".endswith("_mask") for name in names)
 
 
 def is_restrained(operation: keras.Operation) -> bool:

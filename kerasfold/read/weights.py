@@ -7,7 +7,17 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasfold.errors import UnsupportedModelError
+from kerasfold import backend
+from kerasfold.errors import FoldError, UnsupportedModelError
+
+
+def require_values(what: str) -> None:
+    """Refuse to go on where weights have no values. Raises `FoldError`."""
+    if backend.is_traced():
+        raise FoldError(
+            f"{what} is called inside a function that is being traced ('tf.function', 'jax.jit'), "
+            "where weights have no values: call it outside"
+        )
 
 
 def refuse_nonfinite(model: keras.Model) -> None:

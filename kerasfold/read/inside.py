@@ -1,0 +1,323 @@
+"""What is inside a layer, as calls: of a functional model its graph, of others what `call` does.
+
+A layer whose `call` is Python code is called once on symbolic tensors, as a model calls it at
+inference. Its sublayers and `keras.ops` record what they are called on, as they do for whoever
+builds a model of them. What that leaves behind in the layers is taken back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from kerasfold.algebra.axis import Refused
+from kerasfold.errors import UnsupportedModelError, words_of
+from kerasfold.read.copies import copy_operation
+from kerasfold.read.model import (
+    functional_graph,
+    is_layer,
+    is_masked,
+    is_of_keras,
+    operations,
+    sublayers,
+)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Made:
+    """One call inside a layer, of KerasTensors.
+
+    Attributes:
+        operation: the layer or operation that is called.
+        name: its own, or of an operation what it does.
+        args: positional arguments.
+        kwargs: keyword arguments.
+        outputs: the tensors it makes.
+        inside: the calls inside it, where they were traced with it; else None.
+    """
+
+    operation: keras.Operation
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: tuple[Any, ...]
+    inside: Inside | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Inside:
+    """The calls that one call of a layer makes.
+
+    Attributes:
+        inputs: the KerasTensors that it is called on, in flat order.
+        outputs: the KerasTensors that it gives, in flat order.
+        calls: those between them, producers first.
+    """
+
+    inputs: Sequence[Any]
+    outputs: Sequence[Any]
+    calls: Sequence[Made]
+
+
+def inside_of(functional: Any) -> Inside:
+    """The graph of a functional model."""
+    inputs, outputs = functional._inputs, functional._outputs
+    calls = [
+        Made(
+            node.operation,
+            node.operation.name,
+            node.arguments.args,
+            node.arguments.kwargs,
+            tuple(node.outputs),
+        )
+        for node in _topological(inputs, outputs)
+    ]
+    return Inside(inputs, outputs, calls)
+
+
+def is_composite(operation: keras.Operation) -> bool:
+    """Whether a layer is made of others, and not one of Keras's own; or applies such to each step.
+
+    A `TimeDistributed` layer around a model is that model on all steps as one batch.
+    """
+    if not is_layer(operation):
+        return False
+    if type(operation) is keras.layers.TimeDistributed:
+        inner = operation.layer
+        return functional_graph(inner) is not None or is_composite(inner)
+    return not is_of_keras(operation) and len(list(sublayers(operation))) > 1
+
+
+def _each_step(layer: Any, inputs: Any, **flags: Any) -> Any:
+    """What a `TimeDistributed` layer computes: its layer on a batch of (batch * steps, ...)."""
+    steps = inputs.shape[1]
+    given = keras.ops.reshape(inputs, (-1, *inputs.shape[2:]))
+    return tree.map_structure(
+        lambda y: keras.ops.reshape(y, (-1, steps, *y.shape[1:])), layer.layer(given)
+    )
+
+
+# How layers of Keras's own call what is inside them, where their `call` is no graph.
+_CALLS: dict[type, Callable[..., Any]] = {keras.layers.TimeDistributed: _each_step}
+
+
+def traced(layer: keras.Layer, args: Any, kwargs: Any, opens: Callable[[Any], bool]) -> Inside:
+    """The calls that a layer makes at inference; the layer stays as it was.
+
+    Args:
+        layer: a built one.
+        args: as it is called, with `keras.KerasTensor` for tensors.
+        kwargs: the same, with no flag `training`.
+        opens: of a layer inside, whether what is inside it is asked for too.
+
+    Raises:
+        Refused: its call is not a graph of layers and `keras.ops`, or computes with weights of
+            its own. The reason follows on the layer as a subject.
+    """
+    _refuse_weights(layer)
+    inside = _Trace(layer, opens).run(args, kwargs)
+    constants = _constants(inside)
+    if constants:
+        again = _constants(_Trace(layer, opens).run(args, kwargs))
+        same = len(again) == len(constants) and all(map(np.array_equal, constants, again))
+        if not same:
+            raise Refused("computes with other constants in every call")
+    return inside
+
+
+class _Trace:
+    """One symbolic call of a layer."""
+
+    def __init__(self, layer: keras.Layer, opens: Callable[[Any], bool]) -> None:
+        self.layer = layer
+        self.parts = list(sublayers(layer))
+        self.held = {id(part) for part in self.parts}
+        self.opened = [p for p in self.parts if p is not layer and is_composite(p) and opens(p)]
+        self.found: dict[int, Inside] = {}  # by the first tensor that the call gives
+
+    def run(self, args: Any, kwargs: Any) -> Inside:
+        """What the layer calls. Raises `Refused`."""
+        inputs = _symbolic((args, kwargs))
+        inside: list[Inside | Refused] = []
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            try:
+                result, calls = self._recorded(self.layer, inputs, args, kwargs)
+            except Refused as refusal:
+                inside.append(refusal)  # in its own words: Keras adds to those of what it raises
+                raise
+            inside.append(calls)
+            return result
+
+        with _left_as_it_was(self.parts), keras.StatelessScope() as scope:
+            vars(self.layer)["symbolic_call"] = call
+            for part in self.opened:
+                vars(part)["symbolic_call"] = self._opening(part)
+            known = len(self.layer.variables)
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # they were given when the model was built
+                    self.layer(*args, **kwargs, training=False)
+            except Exception as error:
+                if inside and isinstance(inside[0], Refused):
+                    raise inside[0] from None
+                raise Refused(f"cannot be called on symbolic tensors ({words_of(error)})") from None
+            if len(self.layer.variables) != known:
+                raise Refused("makes weights when it is called")
+        if scope.state_mapping:
+            raise Refused("changes its state when it is called")
+        (calls,) = inside
+        assert isinstance(calls, Inside)
+        return calls
+
+    def _opening(self, part: keras.Layer) -> Callable[..., Any]:
+        """What a layer inside does when it is called: the same, and we see how."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            try:
+                _refuse_weights(part)
+                result, inside = self._recorded(part, _symbolic((args, kwargs)), args, kwargs)
+            except Exception:  # then it stays one call, if it can be that
+                return type(part).symbolic_call(part, *args, **kwargs)
+            self.found[id(inside.outputs[0])] = inside  # which holds it, so that the id stays its
+            return result
+
+        return call
+
+    def _recorded(
+        self, layer: keras.Layer, inputs: Sequence[Any], args: Any, kwargs: Any
+    ) -> tuple[Any, Inside]:
+        """What a layer's `call` gives, and the calls it makes for it. Raises `Refused`."""
+        own = _CALLS.get(type(layer))
+        makers = list(map(_maker, inputs))
+        result = layer.call(*args, **kwargs) if own is None else own(layer, *args, **kwargs)
+        outputs = tree.flatten(result)
+        if not outputs or not all(isinstance(x, keras.KerasTensor) for x in outputs):
+            raise Refused("gives what is no tensor that depends on its inputs")
+        if makers != list(map(_maker, inputs)):  # which then hides the call that gives it back
+            raise Refused("calls what gives back a tensor that it was given")
+        calls = [self._made(node) for node in _topological(inputs, outputs)]
+        return result, Inside(inputs, outputs, calls)
+
+    def _made(self, node: Any) -> Made:
+        operation, args, kwargs = node.operation, node.arguments.args, node.arguments.kwargs
+        flat = tree.flatten((args, kwargs))
+        if any(isinstance(x, keras.Variable) for x in flat):
+            raise Refused("computes with weights of the layers inside it")
+        if any(map(callable, flat)):  # whose own calls are seen nowhere
+            raise Refused(f"gives a function to {type(operation).__name__}")
+        if any(map(is_masked, (*node.outputs, *flat))):
+            raise Refused("computes with masks")
+        if is_layer(operation) and id(operation) not in self.held:
+            raise Refused(f"calls layer '{operation.name}', which it does not hold")
+        inside = self.found.get(id(node.outputs[0]))
+        if inside is None and not (is_layer(operation) and is_of_keras(operation)):
+            _refuse_unwritten(operation)
+        kwargs = {k: v for k, v in kwargs.items() if k != "mask"}
+        if not kwargs.get("training", True):
+            del kwargs["training"]  # it follows the flag of the model, as the whole layer does
+        name = operation.name if is_layer(operation) else _snake(type(operation).__name__)
+        return Made(operation, name, args, kwargs, tuple(node.outputs), inside)
+
+
+def _symbolic(value: Any) -> list[Any]:
+    return [x for x in tree.flatten(value) if isinstance(x, keras.KerasTensor)]
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def _refuse_weights(layer: keras.Layer) -> None:
+    if layer._trainable_variables or layer._non_trainable_variables:
+        raise Refused("computes with weights of its own")
+
+
+def _refuse_unwritten(operation: keras.Operation) -> None:
+    """Refuse what could not be written into a model again."""
+    try:
+        copy_operation(operation, operation.name, None)
+    except UnsupportedModelError as error:
+        raise Refused(f"holds what cannot be rebuilt: {error}") from None
+
+
+def _constants(inside: Inside) -> list[np.ndarray]:
+    """The numbers among the arguments of the calls, to any depth; counts and places are none."""
+    arrays: list[np.ndarray] = []
+    for made in inside.calls:
+        if made.inside is not None:
+            arrays += _constants(made.inside)
+        arrays += [
+            np.asarray(keras.ops.convert_to_numpy(x))
+            for x in tree.flatten((made.args, made.kwargs))
+            if isinstance(x, (float, np.ndarray)) or keras.ops.is_tensor(x)
+        ]
+    return arrays
+
+
+@contextlib.contextmanager
+def _left_as_it_was(layers: Iterable[keras.Layer]) -> Iterator[None]:
+    """Take back what layers note of calls meanwhile: attributes set, and items appended."""
+    touched = dict.fromkeys(layers)
+    touched |= dict.fromkeys(
+        operation
+        for layer in layers
+        if isinstance(layer, keras.Model)
+        for operation in operations(layer)
+    )
+    held = [(vars(operation), dict(vars(operation))) for operation in touched]
+    lists = [(v, len(v)) for _, own in held for v in own.values() if isinstance(v, list)]
+    try:
+        yield
+    finally:
+        for now, before in held:
+            for key in now.keys() - before.keys():
+                del now[key]
+            now.update((k, v) for k, v in before.items() if now.get(k) is not v)
+        for values, length in lists:
+            del values[length:]
+
+
+def _topological(inputs: Iterable[Any], outputs: Iterable[Any]) -> list[Any]:
+    """Nodes between tensors, producers first, without recursion.
+
+    Raises:
+        Refused: an output that depends on other tensors than the inputs.
+    """
+    entries = {id(x) for x in inputs}
+    done: set[int] = set()
+    order: list[Any] = []
+    for output in outputs:
+        stack = [] if id(output) in entries else [(_node_of(output), False)]
+        while stack:
+            node, expanded = stack.pop()
+            if expanded:
+                order.append(node)
+            elif id(node) not in done:
+                done.add(id(node))
+                stack.append((node, True))
+                reads = (x for x in reversed(node.input_tensors) if id(x) not in entries)
+                stack.extend((_node_of(x), False) for x in reads)
+    return order
+
+
+def _node_of(tensor: Any) -> Any:
+    operation = _maker(tensor)
+    node = None if operation is None else operation._inbound_nodes[tensor._keras_history.node_index]
+    if node is None or node.is_input:
+        raise Refused("reads a tensor from elsewhere")
+    return node
+
+
+def _maker(tensor: Any) -> Any:
+    """The operation whose call a symbolic tensor is the result of, or None."""
+    history = getattr(tensor, "_keras_history", None)
+    return history and history.operation

@@ -1,0 +1,167 @@
+"""What is inside layers and nested models is read, and folded; and they stay as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import kerasfold
+from kerasfold.errors import UnsupportedModelError
+from zoo.composites import (
+    CLOSED,
+    COMPOSITES,
+    NESTED,
+    Around,
+    ConvNorm,
+    Forgetful,
+    Remembering,
+    Weighted,
+    on_image,
+)
+from zoo.making import randomise
+from zoo.same import FLOAT32, ONLY_FLOAT32, assert_same, kinds
+
+pytestmark = [
+    pytest.mark.usefixtures("fresh"),
+    pytest.mark.filterwarnings("ignore:The structure of `inputs`"),
+]
+
+
+def notes(model: keras.Model) -> list[Any]:
+    """All that its layers and operations have noted, and their weights."""
+    operations = [*model._flatten_layers(), *model.operations]
+    return [
+        {
+            key: len(value) if isinstance(value, list) else id(value)
+            for key, value in vars(operation).items()
+        }
+        for operation in operations
+    ]
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_nested_models_are_walked(name: str) -> None:
+    model = randomise(NESTED[name]())
+    before, weights = notes(model), model.get_weights()
+    kerasfold.explain(model)
+    assert notes(model) == before
+    folded = kerasfold.fold(model)
+    assert "BatchNormalization" not in kinds(folded)
+    assert not any(isinstance(layer, keras.Model) for layer in folded.layers)
+    assert_same(model, folded, FLOAT32)
+    assert all(map(np.array_equal, model.get_weights(), weights))
+
+
+@pytest.mark.parametrize("name", COMPOSITES)
+def test_layers_made_of_others_are_opened(name: str) -> None:
+    model = randomise(COMPOSITES[name]())
+    before, weights = notes(model), model.get_weights()
+    kerasfold.explain(model)
+    assert notes(model) == before
+    folded = kerasfold.fold(model)
+    assert "BatchNormalization" not in kinds(folded)
+    assert folded.fold_report.opened
+    assert "opened" in str(folded.fold_report)
+    assert_same(model, folded, ONLY_FLOAT32)
+    assert all(map(np.array_equal, model.get_weights(), weights))
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_what_is_no_graph_stays_one_layer(name: str) -> None:
+    build, words = CLOSED[name]
+    model = randomise(build())
+    before = notes(model)
+    report = kerasfold.explain(model)
+    (reason,) = (row.reason for row in report.kept if row.layer == "block")
+    assert words in reason
+    assert not report.opened
+    assert notes(model) == before
+
+
+def test_layers_stay_shut_on_request() -> None:
+    model = randomise(COMPOSITES["block of blocks"]())
+    folded = kerasfold.fold(model, open_layers=False)
+    assert [type(layer).__name__ for layer in folded.layers] == ["InputLayer", "Residual"]
+    assert not folded.fold_report.opened
+    assert_same(model, folded, ONLY_FLOAT32)
+
+
+def test_a_rule_of_ones_own_goes_before_opening(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kerasfold.lift.registry import RULES
+
+    def linear_block(layer: Any, x: kerasfold.Signal) -> kerasfold.Signal:
+        return x.convolve(layer.conv.kernel, padding="same").scale(2.0)
+
+    monkeypatch.setitem(RULES, ConvNorm, linear_block)
+    report = kerasfold.explain(on_image(ConvNorm(4, "linear", name="block")))
+    assert not report.opened
+    assert not report.kept or report.kept[0].layer == "block"
+
+
+def test_an_attribute_set_in_call_is_set_back() -> None:
+    block = Remembering(name="block")
+    model = randomise(on_image(block))
+    noted = block.last, block.count
+    kerasfold.explain(model)
+    assert (block.last, block.count) == noted
+
+
+def test_a_layer_whose_config_forgets_is_made_of_its_arguments() -> None:
+    model = randomise(on_image(Forgetful(4, 3, name="block")))
+    folded = kerasfold.fold(model)
+    assert_same(model, folded, ONLY_FLOAT32)
+    assert folded.get_layer("block").conv.kernel_size == (3, 3)
+
+
+def test_a_float32_layer_in_a_float64_copy_is_compared_in_float32() -> None:
+    model = randomise(on_image(Weighted(4, name="block")))
+    folded = kerasfold.fold(model)
+    assert folded.fold_report.equivalence.dtype == "float32"
+    assert_same(model, folded, ONLY_FLOAT32)
+
+
+class Needy(Weighted):
+    """Nothing rebuilds it: its argument is no plain value, and not in its config."""
+
+    def __init__(self, filters: Callable[[], int], **options: Any) -> None:
+        super().__init__(filters(), **options)
+
+    def get_config(self) -> dict[str, Any]:
+        return layers.Layer.get_config(self)
+
+
+def test_a_layer_that_nothing_rebuilds_is_named_with_what_its_config_lacks() -> None:
+    model = on_image(Needy(lambda: 4, name="block"))
+    with pytest.raises(UnsupportedModelError, match=r"'block' of class Needy .* lacks 'filters'"):
+        kerasfold.fold(model)
+
+
+def test_a_fold_while_a_function_is_traced_is_refused() -> None:
+    import tensorflow as tf
+
+    model = on_image(Around())
+
+    @tf.function
+    def traced() -> None:
+        for use in (kerasfold.fold, kerasfold.explain, lambda m: kerasfold.verify(m, m)):
+            with pytest.raises(kerasfold.FoldError, match="call it outside"):
+                use(model)
+
+    traced()
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_whatever_a_layer_raises_is_a_fold_error(verify: bool) -> None:
+    block = Needy(lambda: 4, name="block")
+
+    def broken() -> Any:
+        raise KeyError("gone")
+
+    block.get_config = broken
+    with pytest.raises(UnsupportedModelError, match=r"'block' .* 'gone'"):
+        kerasfold.fold(on_image(block), verify=verify)
