@@ -37,7 +37,7 @@ def fitting(regions: Regions) -> Compose:
     def compose(form: AnyForm) -> Composed:
         with np.errstate(over="ignore", invalid="ignore"):
             composed = form.compose(regions.program.nodes)
-        dtype = regions.lifted[form.node].call.outputs[0].dtype
+        dtype = regions.lifted[form.node].tensor.dtype
         if not all(_fits(operator, dtype) for operator in composed.operators):
             merged = {i for i in form.visited if i in regions.lifted and i != form.node}
             raise OutOfRange(merged or {form.node})

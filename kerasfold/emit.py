@@ -7,6 +7,7 @@ A tensor that is materialised keeps the name of the call that made it.
 from __future__ import annotations
 
 import warnings
+from collections import defaultdict
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ from kerasfold.lift.regions import Lifted, Regions
 from kerasfold.read.copies import called_copy, copy_operation, copy_state
 from kerasfold.read.graph import Call, Tensor
 from kerasfold.read.model import is_masked, made_by
+from kerasfold.read.weights import as_array, is_float_array
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -90,14 +92,15 @@ class _Emitter:
         graph = self.graph
         for layer, tensor in zip(graph.input_layers, tree.flatten(graph.inputs), strict=True):
             self.values[tensor.index] = self._input(layer)
-        steps: dict[int, Lifted] = {
-            lifted.call.index: lifted for lifted in self.regions.lifted.values()
-        }
+        steps: dict[int, list[Lifted]] = defaultdict(list)
+        for lifted in self.regions.lifted.values():
+            steps[lifted.call.index].append(lifted)
         for call in graph.calls:
             if call.index in self.regions.barriers:
                 self._keep(call)
-            elif call.index in steps and steps[call.index].node in self.forms:
-                self._form(steps[call.index], self.forms[steps[call.index].node])
+            for lifted in steps[call.index]:
+                if lifted.node in self.forms:
+                    self._form(lifted, self.forms[lifted.node])
         for activation, copied in self.activations.values():
             if activation.built and not copied.built:  # Keras builds it when it first runs
                 copied.build_from_config(activation.get_build_config())
@@ -177,19 +180,31 @@ class _Emitter:
     def _named_output(self, tensor: Tensor, name: str) -> Value:
         """An output; behind an Identity layer where the layer that gave its name is gone."""
         value = self._tensor(tensor)
-        identity = any(tensor is lifted.call.outputs[0] for lifted in self.regions.identities)
+        identity = any(tensor is lifted.tensor for lifted in self.regions.identities)
         if made_by(value).name != name and identity and name not in self.names.taken:
             return keras.layers.Identity(
                 name=self.names.reserve(name, own=True), dtype=value.dtype
             )(value)
         return value
 
-    def _keep(self, call: Call) -> Any:
+    def _argument(self, value: Any) -> Any:
+        """What a call is given: its tensors, and constants in the dtype that all is to be in."""
+        if isinstance(value, Tensor):
+            return self._tensor(value)
+        if self.dtype is not None and is_float_array(value):
+            return as_array(value).astype(self.dtype)
+        return value
+
+    def _kept(self, lifted: Lifted) -> Value:
+        """An output of the original call, which is made once for all that are kept of it."""
+        if lifted.tensor.index not in self.values:
+            self._keep(lifted.call)
+        return self.values[lifted.tensor.index]
+
+    def _keep(self, call: Call) -> None:
         """The original call, on a copy of its layer; one copy for all calls of a layer."""
         operation = call.operation
-        args, kwargs = tree.map_structure(
-            lambda x: self._tensor(x) if isinstance(x, Tensor) else x, (call.args, call.kwargs)
-        )
+        args, kwargs = tree.map_structure(self._argument, (call.args, call.kwargs))
         if id(operation) in self.copies:
             result = self.copies[id(operation)](*args, **kwargs)
         else:
@@ -197,16 +212,15 @@ class _Emitter:
                 operation, self._call_name(call), self.dtype, args, kwargs
             )
         for tensor, value in zip(call.outputs, tree.flatten(result), strict=True):
-            self.values[tensor.index] = value
-        return result
+            self.values.setdefault(tensor.index, value)
 
     def _form(self, lifted: Lifted, form: AnyForm) -> None:
         xs = {read: self._node(read) for read in form.reads}
         value = form.emit(self._builder(lifted, form), self.compose(form), xs)
-        if is_masked(value) and not lifted.call.outputs[0].masked:
+        if is_masked(value) and not lifted.tensor.masked:
             value = self.names.give(keras.ops.copy(value), f"{lifted.call.name}_unmasked")
         self.nodes[form.node] = value
-        self.values[lifted.call.outputs[0].index] = value
+        self.values[lifted.tensor.index] = value
 
     def _builder(self, lifted: Lifted, form: AnyForm) -> Builder:
         layers = [
@@ -215,7 +229,7 @@ class _Emitter:
             if isinstance(operation, keras.Layer)
         ]
         weighty = [layer for layer in layers if layer.weights]
-        made = lifted.call.outputs[0].dtype
+        made = lifted.tensor.dtype
         return Builder(
             names=self.names,
             made=self.made,
@@ -228,7 +242,7 @@ class _Emitter:
             layout=self.graph.layout,
             visited=form.visited,
             call=lambda node: self.owner[node].call,
-            keep=lambda node: self._keep(self.owner[node].call),
+            keep=lambda node: self._kept(self.owner[node]),
             result=lambda: (self._call_name(lifted.call), self._activation(lifted.activation)),
             compose=self.compose,
         )

@@ -175,7 +175,7 @@ def report(
         tuple(merged),
         tuple(call.name for call in identities),
         tuple(c.name for c in identities if c.training is None and trains_unasked(c.operation)),
-        tuple(kept),
+        tuple(dict.fromkeys(kept)),
         tuple(apart),
         round(plan.original.macs),
         round(plan.cost.macs),

@@ -175,6 +175,21 @@ REFUSED = {
         lambda x: x[:, 0],
         "it indexes with other than slices",
     ),
+    "means over some of the axes of an image, without `keepdims`": (
+        IMAGE,
+        lambda x: keras.ops.mean(conv(x), axis=1),
+        "it leaves some of the axes of an image",
+    ),
+    "flips and lists along other axes": (
+        IMAGE,
+        lambda x: keras.ops.flip(conv(x), axis=1),
+        "it works along axis 1, which is not the channels",
+    ),
+    "other products of tensors and constants": (
+        IMAGE,
+        lambda x: keras.ops.einsum("bhwc,hn->bnwc", x, np.ones((12, 3), "float32")),
+        "is no matrix on the channels, nor on the whole image",
+    ),
 }
 
 

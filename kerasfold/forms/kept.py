@@ -61,8 +61,8 @@ class Kept(Form[Any]):
 
 def _cost(known: Known, index: int) -> Cost:
     lifted = known.owner[index]
-    layer = lifted.call.operation
-    params = count_params(layer) / known.regions.uses[id(layer)]
+    layer, outputs = lifted.call.operation, len(lifted.call.outputs)
+    params = count_params(layer) / known.regions.uses[id(layer)] / outputs
     macs, seconds, unconvolved = 0.0, 0.0, 0
     for i in lifted.added:
         node = known.nodes[i]
@@ -76,5 +76,5 @@ def _cost(known: Known, index: int) -> Cost:
         else:
             reads = sum(known.nodes[o].channels for o in node.operands)
             seconds += seconds_of(moved_bytes(node.sizes, reads + node.channels), calls=0)
-    seconds += seconds_of(0, calls=1)
+    seconds += seconds_of(0, calls=1) / outputs
     return Cost(macs, params, 0 if is_free(layer) else 1, unconvolved, seconds)

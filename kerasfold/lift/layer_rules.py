@@ -14,7 +14,13 @@ import keras
 import numpy as np
 
 from kerasfold.algebra.axis import Refused
-from kerasfold.lift.operands import on_channels, operand, require_layout, same_layout
+from kerasfold.lift.operands import (
+    depthwise_kernel,
+    on_channels,
+    operand,
+    require_layout,
+    same_layout,
+)
 from kerasfold.lift.program import weights
 from kerasfold.lift.registry import lifts
 from kerasfold.lift.signal import Signal, concatenate, weighted_sum
@@ -39,7 +45,7 @@ def conv(layer: Any, x: Signal) -> Signal:
 def depthwise_conv(layer: Any, x: Signal) -> Signal:
     """y[p, i m + j] = sum_t kernel[t, i, j] x[p s + t r - lo, i] + bias[i m + j]."""
     same_layout(layer, x)
-    kernel = _depthwise_kernel(layer.kernel)
+    kernel = depthwise_kernel(layer.kernel)
     return x.convolve(
         kernel,
         layer.bias,
@@ -55,19 +61,13 @@ def separable_conv(layer: Any, x: Signal) -> Signal:
     """A depthwise convolution without bias, then a pointwise one with it."""
     same_layout(layer, x)
     spatial = x.convolve(
-        _depthwise_kernel(layer.depthwise_kernel),
+        depthwise_kernel(layer.depthwise_kernel),
         strides=layer.strides,
         padding=layer.padding,
         dilation=layer.dilation_rate,
         groups=x.channels,
     )
     return spatial.convolve(layer.pointwise_kernel, layer.bias)
-
-
-def _depthwise_kernel(kernel: Any) -> Any:
-    """(*taps, channels, multiplier) as a grouped kernel (*taps, 1, channels * multiplier)."""
-    *taps, channels, multiplier = kernel.shape
-    return weights(kernel).reshape(*taps, 1, channels * multiplier)
 
 
 @lifts(keras.layers.AveragePooling1D, keras.layers.AveragePooling2D, keras.layers.AveragePooling3D)

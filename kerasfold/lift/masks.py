@@ -35,15 +35,16 @@ def readers(graph: Graph) -> dict[int, str]:
     return found
 
 
-def check_masks(call: Call, reader: str | None, is_identity: bool) -> None:
+def check_masks(call: Call, output: Tensor, reader: str | None, is_identity: bool) -> None:
     """Refuse a call that other layers cannot stand in for, because of a mask.
 
     Args:
         call: a call that a rule lifts.
-        reader: what reads the mask of its output, were there one.
-        is_identity: whether its output is its input.
+        output: one of its outputs.
+        reader: what reads the mask of that, were there one.
+        is_identity: whether it is the input.
     """
-    masked, (output,) = any(x.masked for x in call.inputs), call.outputs
+    masked = any(x.masked for x in call.inputs)
     if (masked or _masks_given(call)) and reads_masks(call.operation):
         raise Refused("it reads a mask")
     if reader is None or (is_identity and masked == output.masked and len(call.inputs) == 1):

@@ -6,13 +6,22 @@ A rule takes the operation and the arguments of the call as its author gave them
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import Any
 
 import keras
 import numpy as np
 
 from kerasfold.algebra.axis import Refused
-from kerasfold.lift.operands import on_channels, operand
+from kerasfold.lift.contraction import contract, shared_axes, subscripts_of
+from kerasfold.lift.operands import (
+    constant,
+    depthwise_kernel,
+    on_channels,
+    operand,
+    same_layout,
+)
 from kerasfold.lift.registry import lifts
 from kerasfold.lift.signal import Signal, concatenate
 from kerasfold.read.weights import as_array
@@ -79,11 +88,17 @@ def get_item(op: Any, x: Signal, key: Any) -> Signal:
     keys += [slice(None)] * (x.rank + 2 - len(keys))
     if len(keys) != x.rank + 2 or not all(isinstance(k, slice) for k in keys):
         raise Refused("it indexes with other than slices")
-    if keys[0] != slice(None):
+    return _cut(x, keys)
+
+
+def _cut(x: Signal, keys: list[slice]) -> Signal:
+    """Y = x[keys], one slice for each axis of the tensor."""
+    batch, *pixels = keys
+    channels = pixels.pop(x.channel_axis - 1)
+    if batch != slice(None):
         raise Refused("it slices the batch")
-    channels = keys.pop(x.channel_axis)
     crops, strides = [], []
-    for n, cut in zip(x.sizes, keys[1:], strict=True):
+    for n, cut in zip(x.sizes, pixels, strict=True):
         if cut != slice(None) and n is None:
             raise Refused("it slices an image of unknown size")
         start, stop, step = cut.indices(n or 0)
@@ -100,3 +115,156 @@ def get_item(op: Any, x: Signal, key: Any) -> Signal:
 def cast(op: Any, x: Signal, *rest: Any, **options: Any) -> Signal:
     """Y = x, to what dtype it is already."""
     return x
+
+
+@lifts(keras.ops.take)
+def take_op(op: Any, x: Signal, indices: Any) -> Signal:
+    """Y = x[..., indices]."""
+    on_channels(_axis(op, x), x)
+    chosen = constant(indices).read()
+    if chosen.ndim != 1 or np.any((chosen < -x.channels) | (chosen >= x.channels)):
+        raise Refused("it takes other than a list of channels that there are")
+    return x.take([int(i) % x.channels for i in chosen])
+
+
+@lifts(keras.ops.flip)
+def flip_op(op: Any, x: Signal) -> Signal:
+    """Y = x[..., ::-1]."""
+    on_channels(_axis(op, x), x)
+    return x.take(slice(None, None, -1))
+
+
+@lifts(keras.ops.split)
+def split_op(op: Any, x: Signal) -> list[Signal]:
+    """Y0, Y1, ... = x[..., :a], x[..., a:b], ..., along the channels or an axis of the image."""
+    axis, cuts = _axis(op, x), op.indices_or_sections
+    if isinstance(cuts, int):
+        length = x.shape[axis]
+        if length is None:
+            raise Refused("it splits an axis of unknown size")
+        cuts = range(length // cuts, length, length // cuts)
+    pieces = itertools.pairwise([0, *cuts, None])
+    places = range(x.rank + 2)
+    return [_cut(x, [slice(*p) if a == axis else slice(None) for a in places]) for p in pieces]
+
+
+def _axis(op: Any, x: Signal) -> int:
+    """The one axis that an operation works along, from the first."""
+    axes = op.axis if isinstance(op.axis, (tuple, list)) else [op.axis]
+    if len(axes) != 1 or axes[0] is None:
+        raise Refused("it works along other than one axis")
+    return axes[0] % (x.rank + 2)
+
+
+@lifts(keras.ops.conv)
+def conv_op(op: Any, x: Any, kernel: Any) -> Signal:
+    """y[p, o] = sum_{t, i} kernel[t, i, o] x[p s + t r - lo, i]."""
+    same_layout(op, _signal(x))
+    kernel = constant(kernel)
+    return x.convolve(kernel, **_window(op), groups=x.channels // kernel.shape[-2])
+
+
+@lifts(keras.ops.depthwise_conv)
+def depthwise_conv_op(op: Any, x: Any, kernel: Any) -> Signal:
+    """y[p, i m + j] = sum_t kernel[t, i, j] x[p s + t r - lo, i]."""
+    same_layout(op, _signal(x))
+    return x.convolve(depthwise_kernel(constant(kernel)), **_window(op), groups=x.channels)
+
+
+@lifts(keras.ops.separable_conv)
+def separable_conv_op(op: Any, x: Any, depthwise: Any, pointwise: Any) -> Signal:
+    """A depthwise convolution, then a pointwise one."""
+    return depthwise_conv_op(op, x, depthwise).convolve(constant(pointwise))
+
+
+@lifts(keras.ops.conv_transpose)
+def conv_transpose_op(op: Any, x: Any, kernel: Any) -> Signal:
+    """Y = the transpose of a strided convolution, applied to x."""
+    same_layout(op, _signal(x))
+    return x.convolve_transpose(constant(kernel), output_padding=op.output_padding, **_window(op))
+
+
+def _window(op: Any) -> dict[str, Any]:
+    return {"strides": op.strides, "padding": op.padding, "dilation": op.dilation_rate}
+
+
+def _signal(x: Any) -> Signal:
+    if not isinstance(x, Signal):
+        raise Refused("its first operand is a constant")
+    return x
+
+
+@lifts(keras.ops.average_pool)
+def average_pool_op(op: Any, x: Signal) -> Signal:
+    """y[p] = mean over t of x[p s + t]."""
+    same_layout(op, x)
+    strides = op.pool_size if op.strides is None else op.strides
+    return x.average(op.pool_size, strides=strides, padding=op.padding)
+
+
+@lifts(keras.ops.mean)
+def mean_op(op: Any, x: Signal) -> Signal:
+    """Y = mean over some axes of x."""
+    return _mean(op, x)[0]
+
+
+@lifts(keras.ops.sum)
+def sum_op(op: Any, x: Signal) -> Signal:
+    """Y = sum over some axes of x."""
+    y, count = _mean(op, x)
+    return y * float(count)
+
+
+def _mean(op: Any, x: Signal) -> tuple[Signal, int]:
+    """The mean over the axes of an operation, and of how many numbers it is."""
+    every = range(x.rank + 2)
+    axes = every if op.axis is None else [axis % (x.rank + 2) for axis in op.axis]
+    if 0 in axes:
+        raise Refused("it works along the batch")
+    if x.channel_axis in axes and not op.keepdims:
+        raise Refused("it leaves no channels")
+    pixels = [axis for axis in every[1:] if axis != x.channel_axis]
+    pool = [x.shape[axis] if axis in axes else 1 for axis in pixels]
+    known = [n for n in pool if n is not None]
+    if len(known) < len(pool):
+        raise Refused("it works along an axis of unknown size")
+    y, count = x, math.prod(known)
+    if x.channel_axis in axes:
+        count *= x.channels
+        mix = np.full((*(1,) * x.rank, x.channels, 1), 1 / x.channels)
+        y = y.convolve(mix, weightless=True)
+    if pixels and set(pixels) <= set(axes):
+        y = y.global_average(op.keepdims)
+    elif set(pixels) & set(axes):
+        if not op.keepdims:
+            raise Refused("it leaves some of the axes of an image")
+        y = y.average(known, strides=known)
+    return y, count
+
+
+@lifts(keras.ops.matmul, keras.ops.dot)
+def matmul_op(op: Any, x1: Any, x2: Any) -> Signal:
+    """y[..., o] = sum_i x1[..., i] x2[i, o], x2 constant."""
+    kernel = constant(x2)
+    if len(kernel.shape) != 2:
+        raise Refused(f"its weights have shape {kernel.shape}, which is no matrix")
+    return contract(_signal(x1), kernel, shared_axes(x1, kernel, [-1], [0]))
+
+
+@lifts(keras.ops.tensordot)
+def tensordot_op(op: Any, x1: Any, x2: Any) -> Signal:
+    """Y = the sum of products over some axes of x1 and x2, x2 constant."""
+    kernel, axes = constant(x2), op.axes
+    if isinstance(axes, int):
+        axes = range(-axes, 0), range(axes)
+    own, others = ([a] if isinstance(a, int) else a for a in axes)
+    return contract(_signal(x1), kernel, shared_axes(x1, kernel, own, others))
+
+
+@lifts(keras.ops.einsum)
+def einsum_op(op: Any, *operands: Any) -> Signal:
+    """Y = the sum of products that an equation says, of a tensor and a constant."""
+    if len(operands) != 2:
+        raise Refused(f"it has {len(operands)} operands")
+    x, kernel = operands if isinstance(operands[0], Signal) else reversed(operands)
+    return contract(x, kernel, subscripts_of(op.subscripts, x, first=x is operands[0]))

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
+import numpy as np
+
 from kerasfold.algebra.axis import Refused
+from kerasfold.lift.program import Weights, weights
 from kerasfold.lift.signal import Signal
 from kerasfold.read.weights import as_array
 
@@ -24,10 +28,25 @@ def operand(value: Any, other: Any) -> Any:
     return array.reshape(other.channels)
 
 
+def constant(value: Any) -> Weights:
+    """The weights that an operation is called with: any array that the model does not compute."""
+    if isinstance(value, Signal):
+        raise Refused("its weights are a tensor of the model")
+    return weights(value if hasattr(value, "shape") else np.asarray(value))
+
+
+def depthwise_kernel(kernel: Any) -> Weights:
+    """(*taps, channels, multiplier) as a grouped kernel (*taps, 1, channels * multiplier)."""
+    *taps, channels, multiplier = kernel.shape
+    return weights(kernel).reshape(*taps, 1, channels * multiplier)
+
+
 def same_layout(layer: Any, x: Signal) -> None:
     """Refuse a layer whose `data_format` is not the model's."""
-    # Cropping1D and UpSampling1D have no data_format: they are channels_last.
-    require_layout(getattr(layer, "data_format", "channels_last"), x)
+    # Cropping1D and UpSampling1D have no data_format: they are channels_last. That of an operation
+    # is None where its author says nothing.
+    own = getattr(layer, "data_format", "channels_last")
+    require_layout(keras.config.image_data_format() if own is None else own, x)
 
 
 def require_layout(data_format: str, x: Signal) -> None:

@@ -8,7 +8,7 @@ whether they are zero.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
@@ -66,11 +66,11 @@ class Program:
         self.nodes.append(node)
         return node
 
-    def keep(self, start: int, node: Node) -> Node:
-        """Drop the nodes from `start` on that `node` does not need; the node, at its new place."""
-        if node.index == start == len(self.nodes) - 1:
-            return node  # all that there is, as of most layers
-        needed, stack = {node.index}, [node]
+    def keep(self, start: int, ends: Sequence[Node]) -> list[Node]:
+        """Drop the nodes from `start` on that `ends` do not need; these, at their new places."""
+        if len(ends) == 1 and ends[0].index == start == len(self.nodes) - 1:
+            return list(ends)  # all that there is, as of most layers
+        needed, stack = {node.index for node in ends}, list(ends)
         while stack:
             for operand in stack.pop().operands:
                 if operand >= start and operand not in needed:
@@ -83,7 +83,7 @@ class Program:
             operands = tuple(places.get(o, o) for o in kept.operands)
             self.nodes[place] = replace(kept, index=place, operands=operands)
         del self.nodes[start + len(places) :]
-        return self.nodes[places.get(node.index, node.index)]
+        return [self.nodes[places.get(node.index, node.index)] for node in ends]
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,23 +28,25 @@ from kerasfold.read.graph import Call, Graph, Tensor, read
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Lifted:
-    """A call that a rule has written into the program.
+    """An output of a call, as a rule has written it into the program.
 
     Attributes:
         call: the call.
-        start: first node of the program that it added.
-        node: the node that its output is, before any activation.
+        tensor: the output, of a call of several one of them.
+        start: first node of the program that was added for it.
+        node: the node that it is, before any activation.
         activation: its inline activation, or None.
     """
 
     call: Call
+    tensor: Tensor
     start: int
     node: int
     activation: Any
 
     @property
     def added(self) -> range:
-        """The nodes this call added; empty for an identity."""
+        """The nodes that were added for it; none for an identity."""
         return range(self.start, max(self.start, self.node + 1))
 
 
@@ -55,8 +57,8 @@ class Regions:
     Attributes:
         graph: what was read.
         program: all nodes.
-        lifted: the lifted calls by the node they end in (identities are not among them).
-        identities: lifted calls that add no node, with the node they pass on.
+        lifted: the outputs of lifted calls by the node they are (identities are not among them).
+        identities: outputs for which no node was added, with the node they pass on.
         barriers: reason by index of every call that is kept as a barrier.
         tensors: for each graph tensor that is no barrier's, the node that it is, if it was
             not made by an activation.
@@ -193,36 +195,50 @@ class _Lifter:
             raise Refused(_no_rule(call))
         if call.training:
             raise Refused("it is called with training=True")
-        if len(call.outputs) != 1:
-            raise Refused("it has several outputs")
-        (output,) = call.outputs
-        dtype = getattr(call.operation, "compute_dtype", output.dtype)
-        if output.dtype != dtype or not keras.backend.is_float_dtype(dtype):
-            raise Refused(f"its output is {output.dtype}, not a float of one kind")
+        dtype = getattr(call.operation, "compute_dtype", call.outputs[0].dtype)
+        for output in call.outputs:
+            if output.dtype != dtype or not keras.backend.is_float_dtype(dtype):
+                raise Refused(f"its output is {output.dtype}, not a float of one kind")
         rest = {k: v for k, v in call.kwargs.items() if k not in ("training", "mask")}
         args, kwargs = tree.map_structure(
             lambda x: self._signal(x, dtype) if isinstance(x, Tensor) else x, (call.args, rest)
         )
         args, kwargs = _arguments(call, args, kwargs)
         start = len(self.program.nodes)
-        signal = _ruled(rule, call, args, kwargs)
-        kept = self.program.keep(start, signal.node)  # without what the rule only tried
-        signal = signal if kept is signal.node else replace(signal, node=kept)
-        _check_shape(signal, output)
-        check_masks(call, self.mask_readers.get(output.index), signal.node.index < start)
-        activation = _activation(call.operation)
-        source = self.roots.get(signal.node.index)
-        if source is not None and source.dtype != output.dtype:
-            raise Refused(f"it casts {source.dtype} to {output.dtype}")
-        record = Lifted(call, start, signal.node.index, activation)
-        if signal.node.index < start:
-            if activation is not None:
-                raise Refused("an activation on an identity")
-            self.identities.append(record)
-        else:
-            self.lifted[signal.node.index] = record
-        if activation is None:
-            self.signals[output.index] = signal
+        signals = _ruled(rule, call, args, kwargs)
+        ends = self.program.keep(start, [signal.node for signal in signals])  # what was only tried
+        records: list[Lifted] = []
+        for node, output in zip(ends, call.outputs, strict=True):
+            first = max([start, *(record.node + 1 for record in records)])
+            records.append(Lifted(call, output, first, node.index, _activation(call.operation)))
+        if len(records) > 1 and any(self._shares(record, start) for record in records):
+            raise Refused("its outputs have steps in common")
+        for signal, record in zip(signals, records, strict=True):
+            _check_shape(signal, record.tensor)
+            self._check(record)
+        for signal, node, record in zip(signals, ends, records, strict=True):
+            if record.added:
+                self.lifted[node.index] = record
+            else:
+                self.identities.append(record)
+            if record.activation is None:
+                self.signals[record.tensor.index] = replace(signal, node=node)
+
+    def _check(self, record: Lifted) -> None:
+        """Refuse an output that no other layer can make."""
+        tensor, is_identity = record.tensor, not record.added
+        check_masks(record.call, tensor, self.mask_readers.get(tensor.index), is_identity)
+        source = self.roots.get(record.node)
+        if source is not None and source.dtype != tensor.dtype:
+            raise Refused(f"it casts {source.dtype} to {tensor.dtype}")
+        if is_identity and record.activation is not None:
+            raise Refused("an activation on an identity")
+
+    def _shares(self, record: Lifted, start: int) -> bool:
+        """Whether an output of a call, whose steps begin at `start`, has steps with others."""
+        others = range(start, record.start)
+        reads = (o for i in record.added for o in self.program.nodes[i].operands)
+        return not record.added or any(o in others for o in reads)
 
     def _signal(self, tensor: Tensor, dtype: str) -> Signal:
         signal = self.signals.get(tensor.index)
@@ -275,18 +291,22 @@ def _arguments(call: Call, args: Any, kwargs: Any) -> tuple[Any, dict[str, Any]]
     return args, kwargs
 
 
-def _ruled(rule: Any, call: Call, args: Any, kwargs: Any) -> Signal:
-    """What a rule makes of a call; its own failures named."""
+def _ruled(rule: Any, call: Call, args: Any, kwargs: Any) -> list[Signal]:
+    """What a rule makes of a call, one signal for each output; its own failures named."""
     where = f"the lift rule of {type(call.operation).__name__} failed on layer '{call.name}'"
     try:
-        signal = rule(call.operation, *args, **kwargs)
+        result = rule(call.operation, *args, **kwargs)
     except Refused:
         raise
     except Exception as error:
         raise FoldError(f"{where}: {type(error).__name__}: {error}") from error
-    if not isinstance(signal, Signal):
-        raise FoldError(f"{where}: it returns {type(signal).__name__}, not a kerasfold.Signal")
-    return signal
+    signals = list(result) if isinstance(result, (list, tuple)) else [result]
+    for signal in signals:
+        if not isinstance(signal, Signal):
+            raise FoldError(f"{where}: it returns {type(signal).__name__}, not a kerasfold.Signal")
+    if len(signals) != len(call.outputs):
+        raise FoldError(f"{where}: it returns {len(signals)} of {len(call.outputs)} outputs")
+    return signals
 
 
 def _check_shape(signal: Signal, output: Tensor) -> None:

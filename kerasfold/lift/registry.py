@@ -13,7 +13,7 @@ import keras
 from kerasfold.errors import FoldError
 from kerasfold.lift.signal import Signal
 
-Rule = Callable[..., Signal]
+Rule = Callable[..., Signal | list[Signal]]
 R = TypeVar("R", bound=Rule)
 
 RULES: dict[Any, Rule] = {}
@@ -23,7 +23,8 @@ def lifts(*kinds: Any, override: bool = False) -> Callable[[R], R]:
     """Register the lift rule of layer classes or `keras.ops` functions.
 
     The rule is called as `rule(layer, x)`, `x` a `kerasfold.Signal` or, for layers that are
-    called on a list, a list of them. See "How to add a layer" in the README.
+    called on a list, a list of them; it returns one, or a list of all outputs. See "How to add
+    a layer" in the README.
 
     Args:
         *kinds: layer classes (matched exactly, never a subclass) or `keras.ops` functions.

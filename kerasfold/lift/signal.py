@@ -58,6 +58,14 @@ class Signal:
         """Axis of the channels in the Keras tensor, batch included."""
         return 1 if self.layout == "channels_first" else self.rank + 1
 
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """Of the Keras tensor, the batch as None."""
+        rest = [*self.sizes, self.channels]
+        if self.layout == "channels_first":
+            rest.insert(0, rest.pop())
+        return None, *rest
+
     def _then(
         self, op: Op, operands: tuple[int, ...], sizes: Sizes, channels: int, **rest: Any
     ) -> Signal:
@@ -284,13 +292,13 @@ class Signal:
 
         return self.apply(geometry, load)
 
-    def take(self, channels: slice) -> Signal:
-        """The channels that a slice selects."""
-        chosen = range(self.channels)[channels]
+    def take(self, channels: slice | Sequence[int]) -> Signal:
+        """The channels that a slice selects, or those of a list, in its order."""
+        chosen = list(range(self.channels)[channels] if isinstance(channels, slice) else channels)
         if not chosen:
-            raise Refused("a slice without channels")
+            raise Refused("a selection without channels")
         kernel = np.zeros((1,) * self.rank + (self.channels, len(chosen)))
-        kernel[..., list(chosen), range(len(chosen))] = 1.0
+        kernel[..., chosen, range(len(chosen))] = 1.0
         return self.convolve(kernel, weightless=True)
 
     def subsample(self, strides: Sequence[int]) -> Signal:

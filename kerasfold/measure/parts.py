@@ -41,9 +41,7 @@ def part(
     calls = {lifted.call.index: lifted.call for lifted in inside}
     identities = {lifted.call.index for lifted in regions.identities}
     outputs = {
-        lifted.call.outputs[0].index: lifted.call.outputs[0]
-        for lifted in inside
-        if lifted.node in regions.sinks
+        lifted.tensor.index: lifted.tensor for lifted in inside if lifted.node in regions.sinks
     }
     readable = list(outputs.values())
     for source in readable:  # which grows
@@ -58,7 +56,7 @@ def part(
                 outputs[made.index] = made
                 readable.append(made)
     # What is behind an identity is the tensor before it, not one more input.
-    passed = {lifted.call.outputs[0].index: lifted.call for lifted in regions.identities}
+    passed = {lifted.tensor.index: lifted.call for lifted in regions.identities}
     pending = [x for call in calls.values() for x in call.inputs]
     for x in pending:  # which grows
         if x.index in passed and passed[x.index].index not in calls:
@@ -81,7 +79,7 @@ def part(
     )
     inputs = {x.index: x for x in graph.inputs}
     reads = {o for node in component for o in node.operands}
-    made_by = {regions.owner[o].call.outputs[0].index: o for o in reads if o in regions.owner}
+    made_by = {regions.owner[o].tensor.index: o for o in reads if o in regions.owner}
     own = {o: inputs[t] for t, o in made_by.items() if t in inputs}
     return replace(regions, graph=graph, roots=regions.roots | own)
 

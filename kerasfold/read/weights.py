@@ -66,6 +66,14 @@ def as_array(value: Any) -> np.ndarray:
     return np.asarray(keras.ops.convert_to_numpy(value), dtype="float64")
 
 
+def is_float_array(value: Any) -> bool:
+    """Whether a value is an array, a variable or a tensor of floats."""
+    dtype = getattr(value, "dtype", None)
+    return dtype is not None and keras.backend.is_float_dtype(
+        keras.backend.standardize_dtype(dtype)
+    )
+
+
 def kernel_of(layer: Any) -> Any:
     """The kernel a convolution or Dense layer computes with, its LoRA update included.
 

@@ -1,0 +1,171 @@
+"""Every `keras.ops` function that is lifted, between two layers that it must not keep apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import kerasfold
+from kerasfold.lift.rules import RULES
+from zoo.making import randomise
+from zoo.same import FLOAT32, FLOAT64, assert_same
+
+pytestmark = pytest.mark.usefixtures("fresh")
+
+
+def weights(*shape: int, dtype: str = "float64") -> np.ndarray:
+    return np.random.default_rng(3).normal(size=shape).astype(dtype)
+
+
+def summed(parts: list[Any]) -> Any:
+    """Parts of an image brought together, each in a way of its own."""
+    return layers.Add()([layers.Conv2D(3, 1)(part) for part in parts])
+
+
+Block = Callable[[Any], Any]
+MERGED: dict[str, Block] = {
+    "add": lambda x: ops.add(weights(4), x),
+    "subtract": lambda x: ops.subtract(weights(1, 1, 4), x),
+    "multiply": lambda x: ops.multiply(x, weights(4)),
+    "divide": lambda x: ops.divide(x, 4.0),
+    "true_divide": lambda x: ops.true_divide(x, weights(4)),
+    "cast": lambda x: ops.cast(x, "float64"),
+    "convert_to_tensor": lambda x: ops.convert_to_tensor(x, dtype="float64"),
+    "negative": lambda x: ops.negative(x),
+    "concatenate": lambda x: ops.concatenate([x, 2.0 * x], axis=-1),
+    "pad": lambda x: layers.Conv2D(4, 3)(ops.pad(x, [(0, 0), (1, 0), (0, 2), (0, 0)])),
+    "get_item": lambda x: x[:, 1:, ::2, ::-1],
+    "take": lambda x: ops.take(x, [3, 0, 0, -2], axis=-1),
+    "flip": lambda x: ops.flip(x, axis=3),
+    "split": lambda x: summed(ops.split(x, 2, axis=-1)),
+    "split_at": lambda x: summed(ops.split(x, [1], axis=-1)),
+    "split_one": lambda x: ops.split(x, 1, axis=-1)[0],
+    "conv": lambda x: ops.conv(x, weights(3, 2, 4, 5), 2, dilation_rate=1),
+    "conv_of_a_variable": lambda x: ops.conv(x, keras.Variable(weights(1, 3, 4, 2))),
+    "conv_of_a_tensor": lambda x: ops.conv(x, ops.convert_to_tensor(weights(1, 3, 4, 2))),
+    "depthwise_conv": lambda x: ops.depthwise_conv(x, weights(3, 3, 4, 2), dilation_rate=2),
+    "separable_conv": lambda x: ops.separable_conv(x, weights(3, 3, 4, 2), weights(1, 1, 8, 3)),
+    "average_pool": lambda x: ops.average_pool(x, (2, 3), 2),
+    "average_pool_stride": lambda x: ops.average_pool(x, 2),
+    "mean": lambda x: ops.mean(x, axis=(1, 2)),
+    "mean_keepdims": lambda x: ops.mean(x, axis=(-3, -2), keepdims=True),
+    "mean_of_rows": lambda x: ops.mean(x, axis=1, keepdims=True),
+    "mean_of_channels": lambda x: ops.mean(x, axis=-1, keepdims=True),
+    "mean_of_all": lambda x: ops.mean(x, axis=(1, 2, 3), keepdims=True),
+    "sum": lambda x: ops.sum(x, axis=(1, 2)),
+    "sum_of_columns_and_channels": lambda x: ops.sum(x, axis=(2, 3), keepdims=True),
+    "matmul": lambda x: ops.matmul(x, weights(4, 5)),
+    "matmul_operator": lambda x: x @ weights(4, 5),
+    "dot": lambda x: ops.dot(x, weights(4, 5)),
+    "tensordot": lambda x: ops.tensordot(x, weights(5, 4), [[3], [1]]),
+    "tensordot_of_all": lambda x: ops.tensordot(x, weights(9, 8, 4, 3), 3),
+    "einsum": lambda x: ops.einsum("bhwc,cd->bhwd", x, weights(4, 5)),
+    "einsum_other_order": lambda x: ops.einsum("dc,...c->...d", weights(5, 4), x),
+    "einsum_scale": lambda x: ops.einsum("bhwc,c->bhwc", x, weights(4)),
+    "einsum_of_all": lambda x: ops.einsum("bhwc,wchd->bd", x, weights(8, 4, 9, 3)),
+}
+
+
+def test_every_operation_has_a_row() -> None:
+    rules = {kind.__name__ for kind in RULES if not isinstance(kind, type)}
+    rows = {name for name in MERGED if name in rules}
+    assert rules - rows == {"conv_transpose"}  # below
+
+
+def model_of(block: Block) -> keras.Model:
+    x = image = keras.Input((9, 8, 4), name="image")
+    y = block(layers.Conv2D(4, 1, name="first")(x))
+    last = layers.Dense(3) if len(y.shape) == 2 else layers.Conv2D(3, 1)
+    return randomise(keras.Model(image, last(y)))
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("block", MERGED.values(), ids=MERGED)
+def test_merged(block: Block) -> None:
+    model = model_of(block)
+    folded = kerasfold.fold(model, objective="layers")
+    assert_same(model, folded, FLOAT64)
+    assert folded.fold_report.layers_after == 1, str(folded.fold_report)
+
+
+@pytest.mark.usefixtures("float64")
+def test_conv_transpose() -> None:
+    """Of a graph it is recorded by Keras, and not run: its arguments are mixed up there."""
+    layer = layers.Conv2DTranspose(5, (3, 2), strides=2, padding="same", use_bias=False)
+    model = model_of(layer)
+    kernel = layer.kernel.numpy()
+    called = model_of(lambda x: ops.conv_transpose(x, kernel, 2, padding="same"))
+    for mine, its in zip(called.layers[-1].weights, model.layers[-1].weights, strict=True):
+        mine.assign(its)
+    folded = kerasfold.fold(called, objective="layers", verify=False)
+    assert folded.fold_report.layers_after == 1
+    assert_same(model, folded, FLOAT64)
+
+
+REFUSED: dict[str, tuple[Block, str]] = {
+    "weights_of_the_model": (
+        lambda x: ops.matmul(x, layers.Conv2D(8, (1, 5))(x)),
+        "its weights are a tensor of the model",
+    ),
+    "a_constant_worked_on": (
+        lambda x: ops.matmul(weights(9, 8, 8, dtype="float32"), x),
+        "its weights are a tensor of the model",
+    ),
+    "rows": (
+        lambda x: ops.einsum("bhwc,hn->bnwc", x, weights(9, 3, dtype="float32")),
+        "'bhwc,hn->bnwc' is no matrix on the channels, nor on the whole image",
+    ),
+    "a_matrix_per_pixel": (
+        lambda x: ops.einsum("bhwc,wcd->bhwd", x, weights(8, 4, 3, dtype="float32")),
+        "'bhwc,wcd->bhwd' is no matrix on the channels, nor on the whole image",
+    ),
+    "mean_without_channels": (lambda x: ops.mean(x, axis=-1), "it leaves no channels"),
+    "mean_of_the_batch": (lambda x: ops.mean(x, axis=0, keepdims=True), "it works along the batch"),
+    "take_of_rows": (
+        lambda x: ops.take(x, [0, 2], axis=1),
+        "it works along axis 1, which is not the channels",
+    ),
+    "take_of_one": (
+        lambda x: ops.take(x, 2, axis=-1),
+        "it takes other than a list of channels that there are",
+    ),
+    "flip_of_all": (lambda x: ops.flip(x), "it works along other than one axis"),
+}
+
+
+@pytest.mark.parametrize(("block", "reason"), REFUSED.values(), ids=REFUSED)
+def test_refused(block: Block, reason: str) -> None:
+    image = keras.Input((9, 8, 4))
+    report = kerasfold.explain(keras.Model(image, block(image)))
+    assert reason in [row.reason for row in report.kept]
+
+
+def test_a_split_whose_parts_are_read_apart_is_made_once() -> None:
+    """One part goes on into a BatchNormalization, the others stay parts of the one call."""
+
+    def block(x: Any) -> Any:
+        first, *rest = ops.split(layers.Conv2D(6, 3)(x), 3, axis=-1)
+        parts = [layers.BatchNormalization()(first), *(layers.ReLU()(part) for part in rest)]
+        return layers.Concatenate()(parts)
+
+    model = model_of(block)
+    folded = kerasfold.fold(model)
+    assert_same(model, folded, FLOAT32)
+    assert [type(x).__name__ for x in folded.operations].count("Split") == 1
+    kept = [row.layer for row in folded.fold_report.kept]
+    assert len(kept) == len(set(kept))
+
+
+def test_constants_of_operations_are_there_in_float64() -> None:
+    """Where the backend does not promote: the copy that is the truth needs them in its dtype."""
+    kernel = keras.Variable(weights(3, 3, 4, 4, dtype="float32"))
+    image = keras.Input((9, 8, 4))
+    model = keras.Model(image, ops.conv(ops.relu(ops.conv(image, kernel)), kernel.numpy()))
+    equivalence = kerasfold.fold(model).fold_report.equivalence
+    assert equivalence is not None
+    assert equivalence.equivalent
