@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import keras
 
+from kerasfold.algebra.axis import Refused
 from kerasfold.backend import masks_dropped_quietly, random_state_kept
 from kerasfold.compose import Compose, OutOfRange, fitting, once
 from kerasfold.cost import objective_of
 from kerasfold.emit import emit
+from kerasfold.equivalence.models import verify as compare_models
 from kerasfold.equivalence.models import verify_fold
+from kerasfold.equivalence.report import EquivalenceReport
 from kerasfold.errors import EquivalenceError, FoldError, NonlinearLayerError, only_fold_errors
 from kerasfold.forms.kept import Kept
 from kerasfold.lift.regions import Regions, lifted
@@ -20,8 +24,10 @@ from kerasfold.measure.measured import Clock, is_no_better, measured_plan
 from kerasfold.measure.runtimes import check_runtime, deploy, random_inputs
 from kerasfold.plan.choose import Plan, original_plan
 from kerasfold.plan.choose import plan as make_plan
+from kerasfold.read.model import own_predictions
+from kerasfold.read.parts import made_of, parts_of
 from kerasfold.read.weights import refuse_nonfinite, require_values
-from kerasfold.report import FoldReport, report
+from kerasfold.report import FoldReport, plain_model, report
 
 LAST = 10.0  # seconds that the whole model may be timed for, whatever its parts took
 
@@ -64,7 +70,9 @@ def fold(
     Returns:
         A new, uncompiled functional model of stock Keras layers, with the same inputs and
         outputs (names, order, structure, shapes and dtypes), and a `FoldReport` as its
-        attribute `fold_report`.
+        attribute `fold_report`. A model whose class predicts in its own way, such as a keras-hub
+        task, comes back in that class, its backbone folded, where the class takes it; elsewhere
+        the report and a `UserWarning` say that it does not.
 
     Raises:
         UnsupportedModelError: a model that cannot be read or rebuilt.
@@ -80,20 +88,20 @@ def fold(
     if nonlinear not in ("keep", "error"):
         raise FoldError(f"unknown nonlinear={nonlinear!r}: choose 'keep' or 'error'")
     require_values("fold()")
+    options = _Options(
+        objective, nonlinear, verify, _Measure(runtime, Clock(budget), progress), open_layers
+    )
     with only_fold_errors("fold()"), random_state_kept(), masks_dropped_quietly():
-        regions = _lifted(model, open_layers)
-        if nonlinear == "error":
-            _refuse_nonlinear(model, regions)
-        measure = _Measure(runtime, Clock(budget), progress)
-        folded, plan, compose, result = _fold(model, regions, objective, verify, measure)
-        if verify:
-            forms = plan.forms
-            found = verify_fold(regions, forms, compose, model, folded, data, input_shape)
-            if not found.equivalent:
-                raise EquivalenceError(f"the fold of '{model.name}' is not handed out: {found}")
-            result = result.verified(found)
-        folded.fold_report = result
-        return folded
+        if not isinstance(model, keras.Model) or not own_predictions(model):
+            return _fold(model, options, data, input_shape)
+        try:
+            return _of_its_class(model, options, data, input_shape)
+        except Refused as refusal:
+            folded = _fold(model, options, data, input_shape)
+            note = plain_model(model, refusal.reason)
+    folded.fold_report = replace(folded.fold_report, note=note)
+    warnings.warn(note, stacklevel=2)
+    return folded
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +113,30 @@ class _Measure:
     progress: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """What a fold is asked for: see `fold`."""
+
+    objective: str
+    nonlinear: str
+    verify: bool
+    measure: _Measure
+    open_layers: bool
+
+
 def _fold(
-    model: keras.Model, regions: Regions, objective: str, holds: bool, measure: _Measure
-) -> tuple[keras.Model, Plan, Compose, FoldReport]:
-    """A fold that is not verified yet, with its plan and its weights, held if they `holds`."""
+    model: keras.Model, options: _Options, data: Any = None, input_shape: Any = None
+) -> keras.Model:
+    """A plain functional model that computes the same."""
+    regions = _lifted(model, options.open_layers)
+    if options.nonlinear == "error":
+        _refuse_nonlinear(model, regions)
+    objective = options.objective
     pinned: dict[int, str] = {}
     while True:
-        compose = once(fitting(regions)) if holds else fitting(regions)
+        compose = once(fitting(regions)) if options.verify else fitting(regions)
         try:
-            plan, folded = _planned(regions, objective, pinned, compose, measure)
+            plan, folded = _planned(regions, objective, pinned, compose, options.measure)
         except OutOfRange as overflow:
             pinned |= dict.fromkeys(overflow.nodes, "merged, its weights would not fit their dtype")
             continue
@@ -121,7 +144,34 @@ def _fold(
         if objective != "params" or folded.count_params() <= model.count_params() or not shared:
             break
         pinned |= dict.fromkeys(shared, "its weights are shared with another call")
-    return folded, plan, compose, report(model, regions, plan, objective, folded, pinned)
+    result = report(model, regions, plan, objective, folded, pinned)
+    if options.verify:
+        found = verify_fold(regions, plan.forms, compose, model, folded, data, input_shape)
+        result = _verified(result, found)
+    folded.fold_report = result
+    return folded
+
+
+def _of_its_class(
+    model: keras.Model, options: _Options, data: Any, input_shape: Any
+) -> keras.Model:
+    """A model of the same class, of folded parts. Raises `Refused` where there is none."""
+    folds = {argument: _fold(part, options) for argument, part in parts_of(model).items()}
+    folded = made_of(model, folds)
+    regions = _lifted(model, options.open_layers)
+    whole = report(model, regions, original_plan(regions), options.objective, None, {})
+    reports = {argument: part.fold_report for argument, part in folds.items()}
+    result = whole.with_parts(type(model).__name__, reports)
+    if options.verify:
+        result = _verified(result, compare_models(model, folded, data, input_shape))
+    folded.fold_report = result
+    return folded
+
+
+def _verified(result: FoldReport, found: EquivalenceReport) -> FoldReport:
+    if not found.equivalent:
+        raise EquivalenceError(f"the fold of '{result.model}' is not handed out: {found}")
+    return result.verified(found)
 
 
 def _planned(

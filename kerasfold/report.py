@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from io import StringIO
@@ -16,7 +17,7 @@ from kerasfold.forms.kept import Kept as Original
 from kerasfold.layers.limits import is_free
 from kerasfold.lift.regions import Lifted, Regions
 from kerasfold.plan.choose import Plan
-from kerasfold.read.model import trains_unasked
+from kerasfold.read.model import own_predictions, trains_unasked
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,8 @@ class FoldReport:
             concatenation, reshaping and activations count 0.
         layers_after: the same after the fold.
         equivalence: what verification found, or None where it was not asked for.
-        opened: names of layers made of others, which the layers inside them stand for now.
+        opened: names of layers made of others, for which the layers inside them stand now.
+        note: what else is to be known, or "".
     """
 
     model: str
@@ -82,10 +84,29 @@ class FoldReport:
     layers_after: int
     equivalence: EquivalenceReport | None = None
     opened: tuple[str, ...] = ()
+    note: str = ""
 
     def verified(self, equivalence: EquivalenceReport) -> FoldReport:
         """The same report with the result of verification."""
         return replace(self, equivalence=equivalence)
+
+    def with_parts(self, kind: str, parts: Mapping[str, FoldReport]) -> FoldReport:
+        """The report of a model of which only some parts were folded.
+
+        Args:
+            kind: the model's class.
+            parts: the reports of those, by the argument of the model's class that each is.
+        """
+        reports = parts.values()
+        changed: dict[str, Any] = {
+            name: tuple(itertools.chain.from_iterable(getattr(r, name) for r in reports))
+            for name in ("merged", "removed", "kept", "apart", "random", "opened")
+        }
+        for name in ("macs", "params", "layers"):
+            saved = (getattr(r, f"{name}_before") - getattr(r, f"{name}_after") for r in reports)
+            changed[f"{name}_after"] = getattr(self, f"{name}_before") - sum(saved)
+        names = ", ".join(map(repr, parts))
+        return replace(self, **changed, note=f"of a {kind}, which it still is, {names} is folded")
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values, for JSON."""
@@ -125,9 +146,26 @@ class FoldReport:
             )
         if self.opened:
             console.print(f"opened (the layers inside them are listed): {', '.join(self.opened)}")
+        if self.note:
+            console.print(self.note)
         if self.equivalence is not None:
             console.print(str(self.equivalence), soft_wrap=True)
         return out.getvalue().rstrip()
+
+
+def plain_model(model: keras.Model, reason: str) -> str:
+    """What is to be known where a class with predictions of its own did not come back.
+
+    Args:
+        model: the original.
+        reason: why not.
+    """
+    methods = ", ".join(f"{name}()" for name in own_predictions(model))
+    return (
+        f"'{model.name}' is a {type(model).__name__}, with its own {methods}; the folded model is "
+        "a plain one, whose predictions are of what the layers take, without preprocessing or the "
+        f"like: {reason}"
+    )
 
 
 def report(

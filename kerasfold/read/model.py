@@ -36,6 +36,15 @@ def functional_graph(operation: keras.Operation) -> Any:
     return None
 
 
+_PREDICTS = ("__call__", "predict", "predict_on_batch", "predict_step", "make_predict_function")
+
+
+def own_predictions(model: keras.Model) -> list[str]:
+    """Which of Keras's methods that predict a model's class has in a way of its own."""
+    usual = keras.Sequential if isinstance(model, keras.Sequential) else keras.Model
+    return [name for name in _PREDICTS if getattr(type(model), name) is not getattr(usual, name)]
+
+
 def input_structure(model: keras.Model) -> Any:
     """The KerasTensors a model takes, structured as it takes them."""
     functional = functional_graph(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -99,5 +100,5 @@ def as_constant(value: Any) -> np.ndarray:
 
 
 def count_params(operation: keras.Operation) -> int:
-    """Weights of a layer; none of an operation that is no layer."""
-    return operation.count_params() if isinstance(operation, keras.Layer) else 0
+    """Weights of a layer, of those that it is built with; none of an operation that is no layer."""
+    return sum(math.prod(w.shape) for w in getattr(operation, "weights", ()))

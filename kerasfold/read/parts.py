@@ -1,0 +1,115 @@
+"""Models of a class of their own, made again of other parts.
+
+A class that predicts in its own way, such as a keras-hub task with its preprocessor, takes the
+models that it is made of as arguments, and says them in its config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+from keras import tree
+
+from kerasfold.algebra.axis import Refused
+from kerasfold.errors import words_of
+from kerasfold.read.copies import copy_state
+from kerasfold.read.model import functional_graph, own_predictions
+
+
+@keras.saving.register_keras_serializable("kerasfold")
+class Part(keras.Model):
+    """A folded model that still says of itself what its original's config said.
+
+    Some classes ask a part for such things as its `image_shape`. Files that hold one are read with
+    kerasfold imported.
+    """
+
+    told: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, folded: keras.Model, original: keras.Model) -> Part:
+        """A folded model that says what its original did."""
+        plain = (str, int, float, bool, type(None))
+        told = {
+            key: value
+            for key, value in original.get_config().items()
+            if all(isinstance(leaf, plain) for leaf in tree.flatten(value))
+            and key != "name"
+            and not hasattr(folded, key)
+        }
+        return cls(folded.input, folded.output, name=folded.name)._saying(told)
+
+    def _saying(self, told: Mapping[str, Any]) -> Part:
+        self.told = told
+        for name, value in told.items():
+            setattr(self, name, value)
+        return self
+
+    def get_config(self) -> dict[str, Any]:
+        """The functional model's, and what it says."""
+        return {**super().get_config(), "told": dict(self.told)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Part:
+        """The functional model, saying the same."""
+        told = config["told"]
+        rest = {key: value for key, value in config.items() if key != "told"}
+        return super().from_config(rest, custom_objects=custom_objects)._saying(told)
+
+
+def parts_of(model: keras.Model) -> dict[str, keras.Model]:
+    """The models that a model was made of, by the argument that they are.
+
+    Raises:
+        Refused: it predicts as any model does, or has no such parts.
+    """
+    parts = {}
+    if own_predictions(model):
+        layers = {id(layer) for layer in model.layers}
+        for argument in model.get_config():
+            part = getattr(model, argument, None)
+            if id(part) in layers and functional_graph(part) is not None:
+                parts[argument] = part
+    if not parts:
+        raise Refused("its config holds no model that is a part of it")
+    return parts
+
+
+def made_of(model: keras.Model, folds: Mapping[str, keras.Model]) -> keras.Model:
+    """A model of the same class, of other parts; all else is that of the original.
+
+    Args:
+        model: the original; what is no layer of its graph, such as a preprocessor, is shared.
+        folds: in place of the parts that `parts_of` gives.
+
+    Raises:
+        Refused: its class does not take them, or could not be read from a file again.
+    """
+    try:
+        return _made_of(model, folds)
+    except Exception:  # it may be asked for more than any model has
+        telling = {key: Part.of(fold, getattr(model, key)) for key, fold in folds.items()}
+    try:
+        return _made_of(model, telling)
+    except Exception as error:
+        raise Refused(f"its class does not take a folded part ({words_of(error)})") from error
+
+
+def _made_of(model: keras.Model, parts: Mapping[str, keras.Model]) -> keras.Model:
+    layers = {layer.name: layer for layer in model.layers}
+    inside = set(map(id, layers.values()))
+    config = model.get_config()
+    beside = {
+        argument: value
+        for argument in config
+        if isinstance(value := getattr(model, argument, None), keras.Layer)
+        and id(value) not in inside
+    }
+    made = type(model).from_config({**config, **beside, **parts})
+    for layer in made.layers:
+        if not any(layer is part for part in parts.values()):
+            copy_state(layers[layer.name], layer)
+    type(model).from_config(made.get_config())  # as reading it from a file does
+    return made
