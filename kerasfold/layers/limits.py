@@ -96,7 +96,7 @@ _FREE_OPS = (
     *(keras.ops.relu, keras.ops.relu6, keras.ops.leaky_relu, keras.ops.elu, keras.ops.selu),
     *(keras.ops.sigmoid, keras.ops.hard_sigmoid, keras.ops.tanh, keras.ops.softplus),
     *(keras.ops.silu, keras.ops.hard_silu, keras.ops.gelu, keras.ops.softmax),
-    keras.ops.ones_like,
+    *(keras.ops.ones_like, keras.ops.cast, keras.ops.convert_to_tensor),
 )
 
 

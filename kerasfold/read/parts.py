@@ -39,13 +39,7 @@ class Part(keras.Model):
             and key != "name"
             and not hasattr(folded, key)
         }
-        return cls(folded.input, folded.output, name=folded.name)._saying(told)
-
-    def _saying(self, told: Mapping[str, Any]) -> Part:
-        self.told = told
-        for name, value in told.items():
-            setattr(self, name, value)
-        return self
+        return _saying(cls(folded.input, folded.output, name=folded.name), told)
 
     def get_config(self) -> dict[str, Any]:
         """The functional model's, and what it says."""
@@ -56,7 +50,14 @@ class Part(keras.Model):
         """The functional model, saying the same."""
         told = config["told"]
         rest = {key: value for key, value in config.items() if key != "told"}
-        return super().from_config(rest, custom_objects=custom_objects)._saying(told)
+        return _saying(super().from_config(rest, custom_objects=custom_objects), told)
+
+
+def _saying(part: Part, told: Mapping[str, Any]) -> Part:
+    part.told = told
+    for name, value in told.items():
+        setattr(part, name, value)
+    return part
 
 
 def parts_of(model: keras.Model) -> dict[str, keras.Model]:

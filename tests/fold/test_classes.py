@@ -1,4 +1,4 @@
-"""Models whose class predicts in its own way come back in it, or a warning says that they do not."""
+"""Models whose class predicts in its own way come back in it, or a warning says that it is lost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import kerasfold
 from zoo.composites import backbone
 from zoo.making import randomise
-from zoo.same import FLOAT32, assert_same, kinds
+from zoo.same import ONLY_FLOAT32, assert_same, kinds
 from zoo.tasks import Classifier, Detector, Halve, Picky, Sized, watched
 
 pytestmark = pytest.mark.usefixtures("fresh")
@@ -64,4 +64,4 @@ def test_a_plain_model_is_said_to_be_one(make: Callable[[], keras.Model], words:
     assert type(folded) is type(keras.Model(task.input, task.output))
     assert folded.fold_report.note in str(folded.fold_report).replace("\n", " ")
     assert "BatchNormalization" not in kinds(folded)
-    assert_same(keras.Model(task.input, task.output), folded, FLOAT32)
+    assert_same(keras.Model(task.input, task.output), folded, ONLY_FLOAT32)
