@@ -81,6 +81,15 @@ def load(name: str, custom: dict[str, type]) -> keras.Model:
                 name, custom_objects=custom, compile=False, safe_mode=True
             )
     except Exception as error:
+        version = _keras_of(name)
+        if version.startswith("2."):
+            raise UnusableError(
+                f"{name} was written by Keras {version}, and holds what Keras {keras.__version__} "
+                f"cannot read ({words_of(error)}): with that Keras (as tf-keras, or with "
+                "TF_USE_LEGACY_KERAS=1) save its weights alone, model.save_weights('weights.h5'); "
+                "build the model anew of Keras 3 layers, with keras.ops for functions of TensorFlow; "
+                "load the weights into it, and save that"
+            ) from error
         unknown = _UNKNOWN.search(str(error))
         if unknown is not None:
             raise UnusableError(
@@ -98,6 +107,19 @@ _UNKNOWN = re.compile(
     r"(?:Could not locate (?:class|function)|Unknown \w+:|"
     r"Could not interpret \w+(?: function)? identifier:) '?([^'\s.]+)"
 )
+
+
+def _keras_of(name: str) -> str:
+    """The version of Keras that wrote a file, or ""."""
+    with contextlib.suppress(Exception):  # the file was not read, whatever is wrong with it
+        if name.endswith(KERAS):
+            with zipfile.ZipFile(name) as archive:
+                return str(json.loads(archive.read("metadata.json"))["keras_version"])
+        h5py: Any = importlib.import_module("h5py")
+        with h5py.File(name, "r") as file:
+            version = file.attrs["keras_version"]
+            return version.decode() if isinstance(version, bytes) else str(version)
+    return ""
 
 
 def _config(name: str) -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import keras
 import numpy as np
+import pytest
 
 from zoo.commands import assert_fails, conv_bn
 
@@ -115,3 +116,30 @@ def test_a_subclassed_model_is_refused(run, tmp_path, monkeypatch):
     assert_fails(result, 2, r"model '\w+' of class Sub is subclassed: .*")
     result = run("bench", path, path, *known)
     assert_fails(result, 2, r"\S+sub\.keras holds a Sub without symbolic inputs: bench takes .*")
+
+
+def of_keras_2(path: Path) -> None:
+    """Make a file one of Keras 2, with a layer that Keras 3 has not."""
+    old = '"class_name": "BatchNormalization"', '"class_name": "TFOpLambda"'
+    if path.suffix == ".h5":
+        with h5py.File(path, "a") as file:
+            file.attrs["keras_version"] = "2.15.0"
+            file.attrs["model_config"] = file.attrs["model_config"].replace(*old)
+        return
+    with zipfile.ZipFile(path) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    contents["metadata.json"] = b'{"keras_version": "2.15.0"}'
+    contents["config.json"] = contents["config.json"].decode().replace(*old).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_file_of_keras_2_is_said_to_be_one(run, tmp_path, suffix):
+    path = tmp_path / f"old{suffix}"
+    conv_bn().save(path)
+    of_keras_2(path)
+    result = run("explain", path)
+    assert_fails(result, 2, r"\S+old\.\w+ was written by Keras 2\.15\.0, .*save_weights.*")
+    assert "--import" not in result[2]
