@@ -87,7 +87,7 @@ def load(name: str, custom: dict[str, type]) -> keras.Model:
                 f"{name} was written by Keras {version}, and holds what Keras {keras.__version__} "
                 f"cannot read ({words_of(error)}): with that Keras (as tf-keras, or with "
                 "TF_USE_LEGACY_KERAS=1) save its weights alone, model.save_weights('weights.h5'); "
-                "build the model anew of Keras 3 layers, with keras.ops for functions of TensorFlow; "
+                "build the model anew of Keras 3 layers, with keras.ops for TensorFlow functions; "
                 "load the weights into it, and save that"
             ) from error
         unknown = _UNKNOWN.search(str(error))
