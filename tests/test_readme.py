@@ -175,6 +175,21 @@ REFUSED = {
         lambda x: x[:, 0],
         "it indexes with other than slices",
     ),
+    "other equations": (
+        (5, 4),
+        lambda x: L.ReLU()(L.EinsumDense("btc,tcd->btd", (5, 3))(x)),
+        "'btc,tcd->btd' is no matrix on the channels",
+    ),
+    "biases along other axes": (
+        (5, 4),
+        lambda x: L.EinsumDense("btc,cd->btd", (5, 3), bias_axes="td")(x),
+        "that varies along more than channels",
+    ),
+    "an unknown number of steps of images": (
+        (None, 12, 13, 3),
+        lambda x: L.TimeDistributed(L.Conv2D(4, 3))(x),
+        "a Conv2D in it works on other axes than the channels",
+    ),
     "means over some of the axes of an image, without `keepdims`": (
         IMAGE,
         lambda x: keras.ops.mean(conv(x), axis=1),

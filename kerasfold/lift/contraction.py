@@ -71,7 +71,8 @@ def contract(x: Signal, kernel: Any, subscripts: Subscripts, bias: Any = None) -
     given, weights, result = subscripts
     batch, channel = given[0], given[-1]
     new = "".join(letter for letter in weights if letter not in given)
-    if any(len(set(axes)) < len(axes) for axes in subscripts) or batch in weights or len(new) > 1:
+    twice = any(len(set(axes)) < len(axes) for axes in subscripts)
+    if len(given) != x.rank + 2 or twice or batch in weights or len(new) > 1:
         raise _refusal(subscripts)
     if (weights, result) == (channel, given):
         y = x.scale(kernel.read())

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from kerasfold.algebra.axis import Refused
+from kerasfold.lift.contraction import contract, subscripts_of
 from kerasfold.lift.operands import (
     depthwise_kernel,
     on_channels,
@@ -24,6 +25,7 @@ from kerasfold.lift.operands import (
 from kerasfold.lift.program import weights
 from kerasfold.lift.registry import lifts
 from kerasfold.lift.signal import Signal, concatenate, weighted_sum
+from kerasfold.read.model import CustomScaleLayer, LayerScale, StochasticDepth
 from kerasfold.read.weights import as_array, as_constant, kernel_of
 
 
@@ -141,6 +143,12 @@ def dense(layer: Any, x: Signal) -> Signal:
     return x.convolve(kernel.reshape(*(1,) * x.rank, *kernel.shape), layer.bias)
 
 
+@lifts(keras.layers.EinsumDense)
+def einsum_dense(layer: Any, x: Signal) -> Signal:
+    """Y = the sum of products that its equation says, of x and its kernel, + bias."""
+    return contract(x, kernel_of(layer), subscripts_of(layer.equation, x), layer.bias)
+
+
 @lifts(keras.layers.Flatten)
 def flatten(layer: Any, x: Signal) -> Signal:
     """The pixels one after another, channels fastest."""
@@ -171,6 +179,12 @@ def batch_normalization(layer: Any, x: Signal) -> Signal:
     if layer.beta is not None:
         shift = shift + as_array(layer.beta)
     return x.scale(gain, shift)
+
+
+@lifts(LayerScale)
+def layer_scale(layer: Any, x: Signal) -> Signal:
+    """Y = gamma x."""
+    return x.scale(operand(layer.gamma, x))
 
 
 @lifts(keras.layers.Rescaling)
@@ -228,6 +242,7 @@ _AUGMENTATIONS = (
     keras.layers.GaussianDropout,
     keras.layers.GaussianNoise,
     keras.layers.ActivityRegularization,
+    StochasticDepth,
     *(getattr(keras.layers, name) for name in _AUGMENTATIONS if hasattr(keras.layers, name)),
 )
 def identity(layer: Any, x: Signal) -> Signal:
@@ -268,6 +283,12 @@ def add(layer: Any, xs: list[Signal]) -> Signal:
 def subtract(layer: Any, xs: list[Signal]) -> Signal:
     """Y = x0 - x1."""
     return weighted_sum(xs, [1.0, -1.0])
+
+
+@lifts(CustomScaleLayer)
+def scaled_residual(layer: Any, xs: list[Signal]) -> Signal:
+    """Y = x0 + scale x1."""
+    return weighted_sum(xs, [1.0, layer.scale])
 
 
 @lifts(keras.layers.Average)

@@ -139,7 +139,7 @@ def split_op(op: Any, x: Signal) -> list[Signal]:
     """Y0, Y1, ... = x[..., :a], x[..., a:b], ..., along the channels or an axis of the image."""
     axis, cuts = _axis(op, x), op.indices_or_sections
     if isinstance(cuts, int):
-        length = x.shape[axis]
+        length = (None, *x.shape)[axis]
         if length is None:
             raise Refused("it splits an axis of unknown size")
         cuts = range(length // cuts, length, length // cuts)
@@ -224,7 +224,7 @@ def _mean(op: Any, x: Signal) -> tuple[Signal, int]:
     if x.channel_axis in axes and not op.keepdims:
         raise Refused("it leaves no channels")
     pixels = [axis for axis in every[1:] if axis != x.channel_axis]
-    pool = [x.shape[axis] if axis in axes else 1 for axis in pixels]
+    pool = [x.shape[axis - 1] if axis in axes else 1 for axis in pixels]
     known = [n for n in pool if n is not None]
     if len(known) < len(pool):
         raise Refused("it works along an axis of unknown size")

@@ -23,6 +23,7 @@ from kerasfold.lift.program import Node, Program
 from kerasfold.lift.registry import is_own
 from kerasfold.lift.rules import RULES
 from kerasfold.lift.signal import Signal
+from kerasfold.lift.wrapper_rules import takes_steps_at_once
 from kerasfold.read.graph import Call, Graph, Tensor, read
 
 
@@ -118,7 +119,8 @@ def lifted(model: keras.Model, open_layers: bool = True) -> Regions:
 
     def opens(layer: keras.Operation) -> bool:
         rule = RULES.get(type(layer))  # someone else's goes before
-        return open_layers and (rule is None or is_own(rule))
+        steps = type(layer) is keras.layers.TimeDistributed and not takes_steps_at_once(layer)
+        return open_layers and (rule is None or is_own(rule)) and not steps
 
     return lift(read(model, opens))
 
@@ -273,6 +275,8 @@ def _no_rule(call: Call) -> str:
 
 
 def _activation(layer: Any) -> Any:
+    while isinstance(layer, keras.layers.Wrapper):
+        layer = layer.layer
     activation = getattr(layer, "activation", None)
     if activation is None or activation is keras.activations.linear:
         return None

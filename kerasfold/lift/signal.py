@@ -60,11 +60,10 @@ class Signal:
 
     @property
     def shape(self) -> tuple[int | None, ...]:
-        """Of the Keras tensor, the batch as None."""
-        rest = [*self.sizes, self.channels]
+        """Shape of the Keras tensor, without the batch."""
         if self.layout == "channels_first":
-            rest.insert(0, rest.pop())
-        return None, *rest
+            return (self.channels, *self.sizes)
+        return (*self.sizes, self.channels)
 
     def _then(
         self, op: Op, operands: tuple[int, ...], sizes: Sizes, channels: int, **rest: Any

@@ -136,7 +136,7 @@ def read(model: keras.Model, opens: Callable[[keras.Operation], bool] = lambda _
     for source in functional._inputs:
         reader.known[id(source)] = reader.tensor(source)
     outputs = reader.walk(inside_of(functional), prefix="", training=None)
-    calls = tuple(reader.calls)
+    calls = _read_by_others(reader.calls, outputs)
     return Graph(
         name=model.name,
         inputs=inputs,
@@ -183,6 +183,7 @@ class _Reader:
         self.known: dict[int, Tensor] = {}
         self.calls: list[Call] = []
         self.opened: list[str] = []
+        self.reshaped: dict[int, Tensor] = {}  # of a reshape's output, its input
         self.count = 0
         self._alive: list[Any] = []  # so that no id() is given out twice
 
@@ -208,6 +209,10 @@ class _Reader:
         """
         for made in inside.calls:
             args, kwargs = tree.map_structure(self._argument, (made.args, made.kwargs))
+            before = self._reshaped_back(made, args)
+            if before is not None:
+                self._learn(made.outputs[0], before)
+                continue
             if training is not None and takes_training(made.operation):
                 kwargs = {**kwargs, "training": training}  # Keras: the outer flag wins
             closed = ""
@@ -219,6 +224,8 @@ class _Reader:
                 self._walk_inside(inner, made, args, kwargs, prefix)
                 continue
             outputs = tuple(self.tensor(x) for x in made.outputs)
+            if public_op(type(made.operation)) is keras.ops.reshape:
+                self.reshaped[outputs[0].index] = args[0]
             flag = kwargs.get("training")
             if flag and training is None and trains_unasked(made.operation):
                 flag = None  # Keras writes the default of the layer's `call` into its node
@@ -228,6 +235,15 @@ class _Reader:
                 Call(index, made.operation, name, args, kwargs, outputs, flag, closed)
             )
         return [self.tensor(x) for x in inside.outputs]
+
+    def _reshaped_back(self, made: Made, args: tuple) -> Tensor | None:
+        """What a tensor was before a reshape that a call takes back, as between two for steps."""
+        if public_op(type(made.operation)) is not keras.ops.reshape:
+            return None
+        before, shape = self.reshaped.get(args[0].index), tuple(made.outputs[0].shape)
+        if before is None or before.shape != shape or shape.count(None) > 1:
+            return None
+        return before
 
     def _argument(self, value: Any) -> Any:
         return self.tensor(value) if isinstance(value, keras.KerasTensor) else value
@@ -273,6 +289,17 @@ class _Reader:
         self.known = outside
         for source, tensor in zip(made.outputs, outputs, strict=True):
             self._learn(source, tensor)
+
+
+def _read_by_others(calls: Sequence[Call], outputs: Sequence[Tensor]) -> tuple[Call, ...]:
+    """The calls whose outputs are read, numbered."""
+    wanted = {x.index for x in outputs}
+    kept: list[Call] = []
+    for call in reversed(calls):
+        if any(x.index in wanted for x in call.outputs):
+            kept.append(call)
+            wanted |= {x.index for x in call.inputs}
+    return tuple(replace(call, index=i) for i, call in enumerate(reversed(kept)))
 
 
 def _tensors(value: Any) -> list[Tensor]:

@@ -86,18 +86,22 @@ def inside_of(functional: Any) -> Inside:
 def is_composite(operation: keras.Operation) -> bool:
     """Whether a layer is made of others, and not one of Keras's own; or applies such to each step.
 
-    A `TimeDistributed` layer around a model is that model on all steps as one batch.
+    A `TimeDistributed` layer around a model, or around a layer for images, is that on all steps
+    as one batch.
     """
     if not is_layer(operation):
         return False
     if type(operation) is keras.layers.TimeDistributed:
-        inner = operation.layer
-        return functional_graph(inner) is not None or is_composite(inner)
+        inner, shape = operation.layer, operation.get_build_config()["input_shape"]
+        of_images = is_of_keras(inner) and len(shape) > 3
+        return of_images or functional_graph(inner) is not None or is_composite(inner)
     return not is_of_keras(operation) and len(list(sublayers(operation))) > 1
 
 
 def _each_step(layer: Any, inputs: Any, **flags: Any) -> Any:
     """What a `TimeDistributed` layer computes: its layer on a batch of (batch * steps, ...)."""
+    if None in inputs.shape[1:]:
+        raise Refused("is called on an unknown number of steps, or on steps of unknown size")
     steps = inputs.shape[1]
     given = keras.ops.reshape(inputs, (-1, *inputs.shape[2:]))
     return tree.map_structure(

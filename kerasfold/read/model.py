@@ -14,6 +14,11 @@ from kerasfold.errors import UnsupportedModelError
 
 _OPS: dict[type, Any] = {}
 
+# Layers that Keras's applications are made of, and that have no public name.
+LayerScale = keras.src.applications.convnext.LayerScale
+StochasticDepth = keras.src.applications.convnext.StochasticDepth
+CustomScaleLayer = keras.src.applications.inception_resnet_v2.CustomScaleLayer
+
 
 def public_op(operation: type) -> Any:
     """The `keras.ops` function whose calls an operation class records, or None."""
@@ -144,6 +149,13 @@ def reads_masks(operation: keras.Operation) -> bool:
     names = inspect.signature(operation.call).parameters
     # Others may hold any layers inside.
     return not is_of_keras(operation) or any(f"_{name}".endswith("_mask") for name in names)
+
+
+def has_own_activation(layer: keras.Layer) -> bool:
+    """Whether a layer applies a function that Keras does not know: it may do anything."""
+    function = getattr(layer, "activation", None)
+    name = getattr(function, "__name__", "")
+    return function is not None and getattr(keras.activations, name, None) is not function
 
 
 def is_restrained(operation: keras.Operation) -> bool:

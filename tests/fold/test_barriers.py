@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("fresh")
         ("subclassed_layers", {"loud": LoudConv, "squared": SquaredNorm, "scale": Scale}),
         ("training_true", {"live": BN}),
         ("in_memory_lambda", {"square": layers.Lambda}),
-        ("wrappers", {"frames": layers.TimeDistributed, "both": layers.Bidirectional}),
+        ("wrappers", {"both": layers.Bidirectional}),
         ("multi_head_attention", {"mha": layers.MultiHeadAttention}),
         ("batchnorm_not_on_channels", {"rows": BN, "cols": BN}),
         ("masked_text", {"embed": layers.Embedding, "lstm": layers.LSTM}),

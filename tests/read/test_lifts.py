@@ -12,6 +12,7 @@ from keras import layers
 
 import kerasfold
 from kerasfold.lift.rules import RULES
+from kerasfold.read.model import CustomScaleLayer
 from kerasfold.testing import check_lift
 from zoo.augmentations import AUGMENTATIONS
 from zoo.cases import CASES
@@ -98,7 +99,7 @@ def lift_blur() -> None:
 
 
 # Layers that are called on a list have no one input shape: test_rules.py compares those.
-ON_A_LIST = {layers.Add, layers.Subtract, layers.Average, layers.Concatenate}
+ON_A_LIST = {layers.Add, layers.Subtract, layers.Average, layers.Concatenate, CustomScaleLayer}
 # One row of each class: the last, which is not the plainest, of those whose layer is lifted.
 NOT_LIFTED = ("unequal_windows", "to_an_image")
 ONE_OF_EACH = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 import keras
 from keras import layers
 
+from kerasfold.read.model import CustomScaleLayer, LayerScale, StochasticDepth
 from zoo.blocks import conv, same, with_bn
 from zoo.rows import Case, after_conv, before, merge, normalization, rows
 
@@ -321,6 +322,7 @@ CASES: list[Case] = [
     after_conv(layers.GaussianDropout, "2d", (8, 7, 3), rate=0.4),
     after_conv(layers.GaussianNoise, "2d", (8, 7, 3), stddev=0.4),
     after_conv(layers.ActivityRegularization, "2d", (8, 7, 3), l1=0.1),
+    after_conv(StochasticDepth, "2d", (8, 7, 3), drop_path_rate=0.3),
     after_conv(layers.Activation, "linear", (8, 7, 3), activation="linear"),
     after_conv(layers.Activation, "none", (8, 7, 3), activation=None),
     merge(layers.Add, "residual", lambda x: [layers.Conv2D(4, 3, padding="same", name="a")(x), x]),
@@ -367,6 +369,12 @@ CASES: list[Case] = [
         layers.Subtract,
         "other_order",
         lambda x: [x, layers.Conv2D(4, 3, padding="same", name="a")(x)],
+    ),
+    Case(
+        CustomScaleLayer,
+        "CustomScaleLayer-residual",
+        lambda x: CustomScaleLayer(0.3, name="layer")([x, layers.Conv2D(4, 1, name="a")(x)]),
+        (8, 7, 4),
     ),
     merge(
         layers.Average,
@@ -544,6 +552,91 @@ CASES: list[Case] = [
             "softmax": {"activation": "softmax", "_where": "before"},
         },
     ),
+    *rows(
+        layers.EinsumDense,
+        {"-image": (6, 5, 4)},
+        (),
+        {
+            "channels": {"_args": ("bhwc,cd->bhwd", (6, 5, 3)), "bias_axes": "d"},
+            "transposed": {"_args": ("bhwc,dc->bhwd", (6, 5, 3))},
+            "relu": {"_args": ("bhwc,cd->bhwd", (6, 5, 3)), "bias_axes": "d", **RELU},
+            "scale": {"_args": ("bhwc,c->bhwc", (6, 5, 4))},
+        },
+    ),
+    *rows(
+        layers.EinsumDense,
+        {"-line": (5, 4)},
+        (),
+        {
+            "ellipsis": {"_args": ("...c,cd->...d", (3,)), "bias_axes": "d"},
+            "bias_along_the_line": {
+                "_args": ("btc,cd->btd", (5, 3)),
+                "bias_axes": "td",
+                "_merges": False,
+            },
+            "whole": {"_args": ("btc,ctd->bd", (3,)), "bias_axes": "d"},
+        },
+    ),
+    *[
+        Case(kind, f"{kind.__name__}-{name}", make, shape, where)
+        for kind, name, make, shape, where in (
+            (
+                layers.SpectralNormalization,
+                "dense",
+                lambda x: layers.SpectralNormalization(layers.Dense(3), name="layer")(x),
+                (7,),
+                "after",
+            ),
+            (
+                layers.SpectralNormalization,
+                "relu",
+                lambda x: layers.SpectralNormalization(
+                    layers.Conv2D(3, 2, activation="relu"), name="layer"
+                )(x),
+                (5, 4, 3),
+                "before",
+            ),
+            (
+                layers.SpectralNormalization,
+                "conv",
+                lambda x: layers.SpectralNormalization(layers.Conv2D(3, 2), name="layer")(x),
+                (5, 4, 3),
+                "after",
+            ),
+            (
+                layers.TimeDistributed,
+                "relu",
+                lambda x: layers.TimeDistributed(layers.Dense(3, activation="relu"), name="layer")(
+                    x
+                ),
+                (5, 4),
+                "before",
+            ),
+            (
+                layers.TimeDistributed,
+                "batchnorm",
+                lambda x: layers.Conv1D(3, 2)(
+                    layers.TimeDistributed(layers.BatchNormalization(), name="layer")(x)
+                ),
+                (5, 4),
+                "after",
+            ),
+            (
+                layers.TimeDistributed,
+                "dense",
+                lambda x: layers.TimeDistributed(layers.Dense(3), name="layer")(x),
+                (5, 4),
+                "after",
+            ),
+            (
+                LayerScale,
+                "image",
+                lambda x: LayerScale(0.1, 4, name="layer")(layers.Conv2D(4, 1)(x)),
+                (5, 4, 3),
+                "after",
+            ),
+        )
+    ],
     *before(
         lambda x: layers.Dense(3, name="c")(x),
         *rows(
