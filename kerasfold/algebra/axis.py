@@ -10,6 +10,7 @@ where ``x^`` is ``x`` cropped, then spread by ``L - 1`` zeros between samples, a
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -208,8 +209,9 @@ class Placement:
     keep: slice  # those left once stride and upsampling are divided by their common factor
 
 
+@functools.lru_cache(maxsize=4096)  # rows are as columns, and blocks are as those before
 def composed_axis(b: Axis, a: Axis) -> Placement:
-    """One axis of `B o A`."""
+    """One axis of `B o A`. Raises `Refused`."""
     if (b.same and not a.is_pointwise) or (a.same and not b.is_pointwise):
         raise Refused(
             "a strided padding='same' depends on the image size, which is unknown here: "
