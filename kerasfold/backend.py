@@ -6,6 +6,7 @@ import contextlib
 import random
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -78,6 +79,21 @@ def is_traced() -> bool:
 
         return not jax.core.trace_state_clean()
     return False
+
+
+def in_memory(value: Any) -> np.ndarray:
+    """A variable or tensor as NumPy, to read only: where it lies, if NumPy can look there.
+
+    TensorFlow's own way to NumPy copies, which takes longer than what is done with most weights.
+    """
+    if name() == "tensorflow":
+        tensor = value.value if isinstance(value, keras.Variable) else value
+        tensor = getattr(tensor, "read_value", lambda: tensor)()
+        with contextlib.suppress(Exception):  # on another device, or of a dtype NumPy lacks
+            array = np.from_dlpack(tensor)
+            array.flags.writeable = False
+            return array
+    return keras.ops.convert_to_numpy(value)
 
 
 def name() -> str:

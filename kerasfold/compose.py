@@ -48,7 +48,10 @@ def fitting(regions: Regions) -> Compose:
 
 def _fits(operator: Operator, dtype: str) -> bool:
     arrays = [operator.kernel, operator.bias, operator.ones]
-    tops = [0.0 if a is None else float(np.max(np.abs(a), initial=0.0)) for a in arrays]
+    tops = [
+        0.0 if a is None else float(max(np.max(a, initial=0.0), -np.min(a, initial=0.0)))
+        for a in arrays
+    ]
     return all(top <= largest(dtype) for top in tops) and not 0.0 < tops[0] < smallest(dtype)
 
 

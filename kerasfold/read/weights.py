@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from kerasfold import backend
+from kerasfold.backend import in_memory
 from kerasfold.errors import FoldError, UnsupportedModelError
 
 
@@ -29,7 +30,7 @@ def refuse_nonfinite(model: keras.Model) -> None:
     """
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization) and layer.built:
-            variance = keras.ops.convert_to_numpy(layer.moving_variance)
+            variance = in_memory(layer.moving_variance)
             if -np.inf < np.min(variance, initial=np.inf) + layer.epsilon <= 0:
                 raise UnsupportedModelError(
                     f"layer '{layer.name}' divides by the root of a moving variance of "
@@ -41,7 +42,7 @@ def refuse_nonfinite(model: keras.Model) -> None:
                 continue
             cast = getattr(variable, "_autocast", True)
             limit = largest(layer.compute_dtype if cast else variable.dtype)
-            values = keras.ops.convert_to_numpy(variable)
+            values = in_memory(variable)
             if not (np.max(values, initial=0.0) <= limit and np.min(values, initial=0.0) >= -limit):
                 raise UnsupportedModelError(
                     f"weight '{variable.name}' of layer '{layer.name}' holds a value that is not "
@@ -64,7 +65,7 @@ def as_array(value: Any) -> np.ndarray:
     """A Keras variable, tensor or array as NumPy float64, whatever float it is stored in."""
     if isinstance(value, (int, float, list, tuple, np.ndarray, np.generic)):
         return np.asarray(value, dtype="float64")  # never through the backend's default dtype
-    return np.asarray(keras.ops.convert_to_numpy(value), dtype="float64")
+    return np.asarray(in_memory(value), dtype="float64")
 
 
 def is_float_array(value: Any) -> bool:

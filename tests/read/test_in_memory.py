@@ -1,0 +1,39 @@
+"""Weights are read where they lie, and nothing can be written there."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from kerasfold.backend import in_memory
+
+VALUES = np.arange(6.0).reshape(2, 3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16", "int32"])
+def test_a_variable_of_any_dtype_is_read(dtype):
+    found = in_memory(keras.Variable(VALUES, dtype=dtype))
+    np.testing.assert_array_equal(np.asarray(found, "float64"), VALUES)
+    assert str(found.dtype) == dtype
+
+
+def test_a_tensor_is_read():
+    np.testing.assert_array_equal(in_memory(keras.ops.convert_to_tensor(VALUES)), VALUES)
+
+
+def test_nothing_is_copied():
+    variable = keras.Variable(VALUES, dtype="float32")
+    assert np.shares_memory(in_memory(variable), in_memory(variable))
+
+
+def test_the_memory_of_a_variable_is_not_to_be_written():
+    with pytest.raises(ValueError, match="read-only"):
+        in_memory(keras.Variable(VALUES, dtype="float32"))[0] = 1.0
+
+
+def test_what_was_read_stays_when_the_variable_goes_on():
+    variable = keras.Variable(VALUES, dtype="float32")
+    found = in_memory(variable)
+    variable.assign_add(np.ones_like(VALUES))
+    np.testing.assert_array_equal(found, VALUES)
