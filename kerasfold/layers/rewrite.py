@@ -28,7 +28,10 @@ def on_image(operator: Operator) -> np.ndarray | None:
     if written(geometry).taps != tuple(axis.size for axis in geometry.axes):
         return None
     for d, axis in enumerate(geometry.axes):
-        taps = [(t, j) for t, j in enumerate(axis.first_reads()) if j is not None]
+        reads = axis.first_reads()
+        if reads == list(range(axis.size or 0)):
+            continue  # each sample its own tap
+        taps = [(t, j) for t, j in enumerate(reads) if j is not None]
         placed = np.zeros((*kernel.shape[:d], axis.size or 0, *kernel.shape[d + 1 :]))
         placed[(slice(None),) * d + ([j for _, j in taps],)] = np.take(
             kernel, [t for t, _ in taps], axis=d
