@@ -146,6 +146,7 @@ class _Trace:
         self.held = {id(part) for part in self.parts}
         self.opened = [p for p in self.parts if p is not layer and is_composite(p) and opens(p)]
         self.found: dict[int, Inside] = {}  # by the first tensor that the call gives
+        self.strays: list[tuple[keras.Layer, Any]] = []  # layers not held, with what they noted
 
     def run(self, args: Any, kwargs: Any) -> Inside:
         """What the layer calls. Raises `Refused`."""
@@ -176,6 +177,8 @@ class _Trace:
                 raise Refused(f"cannot be called on symbolic tensors ({words_of(error)})") from None
             if len(self.layer.variables) != known:
                 raise Refused("makes weights when it is called")
+            for layer, node in self.strays:
+                layer._inbound_nodes.remove(node)
         if scope.state_mapping:
             raise Refused("changes its state when it is called")
         (calls,) = inside
@@ -221,10 +224,12 @@ class _Trace:
         if any(map(is_masked, (*node.outputs, *flat))):
             raise Refused("computes with masks")
         if is_layer(operation) and id(operation) not in self.held:
-            raise Refused(f"calls layer '{operation.name}', which it does not hold")
+            if operation.weights:
+                raise Refused(f"calls layer '{operation.name}', which it does not hold")
+            self.strays.append((operation, node))  # such as one made in the call
         inside = self.found.get(id(node.outputs[0]))
         if inside is None and not (is_layer(operation) and is_of_keras(operation)):
-            _refuse_unwritten(operation)
+            operation = _written(operation)
         kwargs = {k: v for k, v in kwargs.items() if k != "mask"}
         if not kwargs.get("training", True):
             del kwargs["training"]  # it follows the flag of the model, as the whole layer does
@@ -245,12 +250,31 @@ def _refuse_weights(layer: keras.Layer) -> None:
         raise Refused("computes with weights of its own")
 
 
-def _refuse_unwritten(operation: keras.Operation) -> None:
-    """Refuse what could not be written into a model again."""
+def _written(operation: keras.Operation) -> keras.Operation:
+    """An operation as it can be written into a model again.
+
+    A `reshape` to a shape with one unknown size, as of a batch, is one that works that size out.
+
+    Raises:
+        Refused: one that cannot.
+    """
     try:
-        copy_operation(operation, operation.name, None)
+        config = copy_operation(operation, operation.name, None).get_config()
     except UnsupportedModelError as error:
         raise Refused(f"holds what cannot be rebuilt: {error}") from None
+    unknown = [
+        key for key, value in config.items() if isinstance(value, (list, tuple)) and None in value
+    ]
+    if is_layer(operation) or not unknown:
+        return operation
+    shape = config.get("newshape", ())
+    if unknown != ["newshape"] or -1 in shape or sum(n is None for n in shape) > 1:
+        raise Refused(f"gives an unknown size to {type(operation).__name__}")
+    known = tuple(-1 if n is None else n for n in shape)
+    return type(operation).from_config({**config, "newshape": known})
+
+
+_PLAIN = (keras.KerasTensor, int, str, type(None), slice)
 
 
 def _constants(inside: Inside) -> list[np.ndarray]:
@@ -262,7 +286,8 @@ def _constants(inside: Inside) -> list[np.ndarray]:
         arrays += [
             np.asarray(keras.ops.convert_to_numpy(x))
             for x in tree.flatten((made.args, made.kwargs))
-            if isinstance(x, (float, np.ndarray)) or keras.ops.is_tensor(x)
+            if isinstance(x, (float, np.ndarray))
+            or (not isinstance(x, _PLAIN) and keras.ops.is_tensor(x))
         ]
     return arrays
 

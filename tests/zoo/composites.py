@@ -212,6 +212,12 @@ COMPOSITES: dict[str, Callable[[], keras.Model]] = {
         x := keras.Input((8, 8, 4), dtype="float16"), Residual(4, name="block")(x)
     ),
     "in a nested model": lambda: on_image(on_image(Residual(4, name="block"))),
+    "layers made in the call": lambda: on_image(
+        Around(lambda x: layers.Add()([x, layers.ReLU()(x)]), name="block")
+    ),
+    "the size of the batch": lambda: on_image(
+        Around(lambda x: ops.reshape(x, (ops.shape(x)[0], 8, 4, 8))[..., :4], name="block")
+    ),
     "no config": lambda: on_image(Around(lambda x: ops.flip(x, axis=1), name="block")),
 }
 
@@ -253,8 +259,17 @@ CLOSED: dict[str, tuple[Callable[[], keras.Model], str]] = {
         lambda: on_image(Around(tf.nn.relu, name="block")),
         "symbolic",
     ),
+    "two unknown sizes": (
+        lambda: keras.Model(
+            x := keras.Input((None, 8, 4)),
+            Around(
+                lambda x: ops.reshape(x, (ops.shape(x)[0], ops.shape(x)[1], 4, 8)), name="block"
+            )(x),
+        ),
+        "unknown size to Reshape",
+    ),
     "a layer it does not hold": (
-        lambda: on_image(Around(_elsewhere(layers.ReLU(name="far")), name="block")),
+        lambda: on_image(Around(_elsewhere(layers.Dense(4, name="far")), name="block")),
         "'far'",
     ),
 }
