@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kerasfold.algebra.geometry import Geometry
+from kerasfold.algebra.rearrange import Rearrangement
 from kerasfold.errors import FoldError
 from kerasfold.layers.limits import is_depthwise_layer
+from kerasfold.layers.reorder import in_tensors, steps
 from kerasfold.layers.spelling import computed_sizes, is_one_layer, written
 
 NOMINAL_SIZE = 64  # samples assumed along an axis of unknown size
@@ -141,6 +143,19 @@ def moved_bytes(sizes: Iterable[int | None], channels: int) -> int:
 def seconds_of(moved: float, calls: float) -> float:
     """Seconds of calls that compute nothing, and move so many bytes between them."""
     return moved / BYTES + calls * PER_CALL
+
+
+def moved_by(r: Rearrangement, layout: str) -> int:
+    """Bytes that go elsewhere in the tensors of images that are rearranged: none in a reshape."""
+    if in_tensors(r, layout).keeps_order:
+        return 0
+    return 2 * moved_bytes(r.target, 1)
+
+
+def rearrangement_cost(r: Rearrangement, layout: str) -> Cost:
+    """Reshape and Permute layers. Raises `Refused` where there are none that say it."""
+    taken = steps(in_tensors(r, layout))
+    return Cost(seconds=seconds_of(moved_by(r, layout), len(taken)))
 
 
 def operator_cost(geometry: Geometry, shared: int = 1, weightless: bool = False) -> Cost:

@@ -118,10 +118,10 @@ REFUSED = {
         lambda x: L.Dense(2)(L.GlobalAveragePooling2D()(conv(x))),
         "at an unknown image size",
     ),
-    "other shapes": (
+    "windows along what was channels": (
         IMAGE,
-        lambda x: L.Reshape((12, 39))(x),
-        "it changes the shape to other than a vector",
+        lambda x: conv(L.Reshape((10, 44, 1))(conv(x))),
+        "windows along what are channels before a rearrangement",
     ),
     "another axis": (
         IMAGE,
@@ -159,6 +159,11 @@ REFUSED = {
         IMAGE,
         lambda x: x * L.ReLU()(x),
         "a product of two tensors is not linear",
+    ),
+    "rearrangements of the batch": (
+        IMAGE,
+        lambda x: keras.ops.transpose(conv(x), (1, 0, 2, 3)),
+        "it moves the batch",
     ),
     "constants that vary along other axes": (
         IMAGE,

@@ -12,6 +12,8 @@ later zero padding must not see). ``s`` is the stride, ``r`` the dilation of the
 the upsampling factor. Such operators are closed under composition, sum and concatenation;
 the exceptions raise `Refused`, with the reason.
 
+A `Rearrangement` reshapes an image and permutes its axes; operators pass it where they can.
+
 Planning composes `Geometry` values, which hold sizes alone; emission composes `Operator`
 values, which also hold the weights, in float64, a chain of them in its cheapest order.
 """
@@ -36,7 +38,9 @@ from .geometry import (
     require_plain,
 )
 from .operator import Operator, add, compose, concatenate
+from .passage import Rearranged, applied, passed, rearranged, settled
 from .product import Array, regroup
+from .rearrange import Rearrangement
 from .tiles import (
     Group,
     Place,
@@ -62,10 +66,13 @@ __all__ = [
     "Order",
     "Pair",
     "Place",
+    "Rearranged",
+    "Rearrangement",
     "Refused",
     "Tiling",
     "add",
     "add_geometry",
+    "applied",
     "chain",
     "cheapest_order",
     "collapsed",
@@ -78,11 +85,14 @@ __all__ = [
     "mirrored_geometry",
     "mirrored_tiling",
     "one_of",
+    "passed",
     "product_cost",
     "products",
+    "rearranged",
     "regroup",
     "require_plain",
     "restricted",
+    "settled",
     "shifted",
     "tile",
     "tile_geometry",

@@ -108,19 +108,6 @@ class Geometry:
             return self
         return replace(self, biased=False, ones=False)
 
-    def unflattened(self, sizes: Sequence[int | None], channels: int) -> Geometry:
-        """Of a matrix whose input is a flattened image, as an operator on the image.
-
-        Raises:
-            Refused: a matrix of independent groups, or an image of unknown size.
-        """
-        if self.groups > 1:
-            raise Refused("a scale for each pixel of a flattened image is no convolution")
-        if any(n is None for n in sizes):
-            raise Refused("a flattened image of unknown size")
-        axes = tuple(Axis(n, taps=n or 1) for n in sizes)
-        return Geometry(axes, (channels, self.channels[1]), 1, self.biased, vector=True)
-
     def reading(self, first: int, count: int) -> tuple[Geometry, int]:
         """Of what it makes of `count` input channels, and the first output channel that has it.
 

@@ -92,11 +92,6 @@ class Operator:
         """The part without any constant."""
         return Operator(self.geometry.linear(), self.kernel, 0 * self.bias)
 
-    def unflattened(self, sizes: Sequence[int | None], channels: int) -> Operator:
-        """A matrix whose input is a flattened image, as an operator on the image."""
-        geometry = self.geometry.unflattened(sizes, channels)
-        return Operator(geometry, self.kernel.reshape(geometry.kernel_shape), self.bias)
-
     def reading(self, first: int, count: int) -> tuple[Operator, int]:
         """What it makes of `count` input channels, and the first output channel that has it.
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.geometry import Geometry, require_plain
 from kerasfold.algebra.operator import Operator
+from kerasfold.algebra.passage import Rearranged
 from kerasfold.cost import Cost, moved_bytes, operator_cost, seconds_of
-from kerasfold.forms.evaluate import Flattened, Part, evaluate, whole
+from kerasfold.forms.evaluate import Part, evaluate, whole
 from kerasfold.forms.form import Composed, Form, described, work_of_operator
 from kerasfold.forms.known import Known
 from kerasfold.layers.limits import check_emittable
@@ -42,11 +43,13 @@ class Convolved(Form[Terms]):
     is_whole: ClassVar[bool] = True
 
     @classmethod
-    def propose(cls, known: Known, index: int, visited: Sequence[int]) -> Convolved:
+    def propose(cls, known: Known, index: int, visited: Sequence[int]) -> Convolved | None:
         """The whole, wherever it composes and Keras has a layer for each term."""
         if len(visited) > 1 and all(known.is_shift(i) for i in visited):
             raise Refused("nothing but padding and cropping, which is no convolution")
         terms, node = known.terms(visited), known.nodes[index]
+        if any(isinstance(value, Rearranged) for value in terms.values()):
+            return None
         cost = sum_cost(known, Part(node.channels, terms), node.sizes, known.shared(visited))
         return cls(node=index, reads=terms, visited=tuple(visited), cost=cost)
 
@@ -78,10 +81,10 @@ def sum_cost(known: Known, part: Part, sizes: Sizes, shared: int) -> Cost:
     return sum(costs, Cost())
 
 
-def _term_cost(known: Known, geometry: Geometry | Flattened, shared: int) -> Cost:
+def _term_cost(known: Known, geometry: Geometry | Rearranged[Geometry], shared: int) -> Cost:
     """What one convolution costs. Raises `Refused` where it is none."""
-    if isinstance(geometry, Flattened):
-        raise Refused("a flattened image is not a convolution's output")
+    if isinstance(geometry, Rearranged):
+        raise Refused("a rearrangement of a part of what is put together")
 
     def cost() -> Cost:
         require_plain(geometry)

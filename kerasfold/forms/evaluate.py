@@ -11,6 +11,7 @@ from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.chain import chain
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
+from kerasfold.algebra.passage import Rearranged, applied, rearranged
 from kerasfold.lift.program import Node
 
 Affine = TypeVar("Affine", Geometry, Operator)
@@ -24,22 +25,13 @@ def own(node: Node, domain: type[Affine]) -> Affine:
 
 
 @dataclass(frozen=True, slots=True)
-class Flattened:
-    """A flattened image: no operator itself, but a matrix applied to it is one."""
-
-    value: Any
-    sizes: tuple[int | None, ...]
-    channels: int
-
-
-@dataclass(frozen=True, slots=True)
 class Part:
     """Channels of a node that lie side by side: a sum over what they read.
 
     Attributes:
         channels: how many.
-        terms: by root, an operator or its geometry; None is the identity, `Flattened` a vector
-            of an image.
+        terms: by root, an operator or its geometry; None is the identity, `Rearranged` either
+            with a rearrangement behind it.
     """
 
     channels: int
@@ -80,11 +72,10 @@ def evaluate_node(
         return _applied(own(node, domain), values[0], node.channels, domain)
     if node.op == "concatenate":
         return tuple(itertools.chain.from_iterable(values))
-    if node.op == "flatten":
-        image = nodes[node.operands[0]]
+    if node.rearrangement is not None:
         terms = whole(values[0], nodes, domain)
-        flat = {root: Flattened(x, image.sizes, image.channels) for root, x in terms.items()}
-        return (Part(node.channels, flat),)
+        moved = {root: rearranged(value, node.rearrangement) for root, value in terms.items()}
+        return (Part(node.channels, moved),)
     widths = {tuple(part.channels for part in value) for value in values}
     if len(widths) > 1:
         values = [(Part(node.channels, whole(value, nodes, domain)),) for value in values]
@@ -100,6 +91,8 @@ def whole(parts: Parts, nodes: Sequence[Node], domain: type[Affine]) -> Mapping[
         return parts[0].terms
     if any(part.terms.keys() != roots for part in parts):
         raise Refused("a concatenation of several sources")
+    if any(isinstance(value, Rearranged) for part in parts for value in part.terms.values()):
+        raise Refused("a concatenation of what is rearranged")
     return {
         root: domain.concatenation([_solid(root, p.terms[root], nodes, domain) for p in parts])
         for root in roots
@@ -115,20 +108,13 @@ def _applied(step: Affine, parts: Parts, channels: int, domain: type[Affine]) ->
         terms = found.setdefault(at, {})
         for root, value in part.terms.items():
             term = piece.linear() if terms else piece  # what is added to a sum is added once
-            terms.setdefault(root, []).append(_composed(term, value))
+            terms.setdefault(root, []).append(applied(term, value))
         first += part.channels
     ends = (*list(found)[1:], channels)
     return tuple(
         Part(end - at, {root: _sum(values, domain) for root, values in terms.items()})
         for (at, terms), end in zip(found.items(), ends, strict=True)
     )
-
-
-def _composed(step: Affine, value: Any) -> Affine:
-    """An operator, applied to what a root became."""
-    if isinstance(value, Flattened):
-        step, value = step.unflattened(value.sizes, value.channels), value.value
-    return step if value is None else step @ value
 
 
 def _weighted_sum(
@@ -154,14 +140,23 @@ def _weighted_sum(
 
 
 def _sum(terms: Sequence[Any], domain: type[Affine]) -> Any:
-    """The sum of what one root became."""
-    return terms[0] if len(terms) == 1 else domain.sum(terms)
+    """The sum of what one root became. Raises `Refused`."""
+    if len(terms) == 1:
+        return terms[0]
+    moved = {term.rearrangement if isinstance(term, Rearranged) else None for term in terms}
+    if len(moved) > 1:
+        raise Refused("a sum of what is rearranged in different ways")
+    (rearrangement,) = moved
+    if rearrangement is None:
+        return domain.sum(terms)
+    return rearranged(domain.sum([term.value for term in terms]), rearrangement)
 
 
-def _solid(root: int, value: Any, nodes: Sequence[Node], domain: type[Affine]) -> Affine:
-    """What a root became as an operator. Raises `Refused`."""
-    if isinstance(value, Flattened):
-        raise Refused("a flattened image is combined with others before a matrix reads it")
+def _solid(root: int, value: Any, nodes: Sequence[Node], domain: type[Affine]) -> Any:
+    """What a root became, with an operator for the identity."""
+    if isinstance(value, Rearranged):
+        inner = _solid(root, value.value, nodes, domain)
+        return Rearranged(inner, value.rearrangement)
     return domain.identity(nodes[root].sizes, nodes[root].channels) if value is None else value
 
 

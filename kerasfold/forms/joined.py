@@ -110,7 +110,7 @@ def sibling(known: Known, form: AnyForm) -> tuple[Hashable, Convolved] | None:
         return None
     if isinstance(form, Kept) and form.cost.layers == 1:
         try:
-            form = Convolved.propose(known, form.node, form.visited)
+            form = Convolved.propose(known, form.node, form.visited) or form
         except Refused:
             return None
     layers = [known.owner[i].call.operation for i in form.visited]

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kerasfold.cost import Cost, moved_bytes, operator_cost, seconds_of
+from kerasfold.cost import Cost, moved_by, moved_bytes, operator_cost, seconds_of
 from kerasfold.forms.form import Composed, Form, Nothing, work_of
 from kerasfold.forms.known import Known
 from kerasfold.layers.limits import is_free
@@ -73,6 +73,9 @@ def _cost(known: Known, index: int) -> Cost:
                 macs += step.macs
                 unconvolved += pool
             seconds += step.seconds - seconds_of(0, calls=1)
+        elif node.rearrangement is not None:
+            moved = moved_by(node.rearrangement, known.regions.graph.layout)
+            seconds += seconds_of(moved, calls=0)
         else:
             reads = sum(known.nodes[o].channels for o in node.operands)
             seconds += seconds_of(moved_bytes(node.sizes, reads + node.channels), calls=0)

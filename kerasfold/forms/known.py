@@ -177,13 +177,22 @@ class Known:
             visited: the nodes.
             channels: of the convolution that theirs are some of; None for their own.
         """
-        graph = self.regions.graph
-        if graph.layout != "channels_first" or backend.name() != "tensorflow":
-            return False
         nodes = [self.nodes[i] for i in visited]
         if not any(n.geometry and (n.geometry.biased or n.geometry.ones) for n in nodes):
             return False
-        return any(n.sizes and n.sizes[-1] in (None, channels or n.channels) for n in nodes)
+        return any(self._looks_like_bias(n.sizes, channels or n.channels) for n in nodes)
+
+    def misplaces_bias_of(self, geometry: Geometry) -> bool:
+        """The same of a convolution that no node is."""
+        sizes = () if geometry.vector else geometry.sizes
+        biased = geometry.biased or geometry.ones
+        return biased and self._looks_like_bias(sizes, geometry.channels[1])
+
+    def _looks_like_bias(self, sizes: Sequence[int | None], channels: int) -> bool:
+        """Whether one number for each channel may be taken for one along the last axis."""
+        if self.regions.graph.layout != "channels_first" or backend.name() != "tensorflow":
+            return False
+        return bool(sizes) and sizes[-1] in (None, channels)
 
 
 def plain_image(links: Sequence[Geometry]) -> Geometry | None:

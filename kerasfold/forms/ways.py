@@ -11,6 +11,7 @@ from kerasfold.forms.framed import Framed
 from kerasfold.forms.kept import Kept
 from kerasfold.forms.known import Known
 from kerasfold.forms.pooled import PoolFirst, PoolLast
+from kerasfold.forms.rearranged import Reordered
 from kerasfold.forms.rewritten import Rewritten
 from kerasfold.forms.separable import Separable
 from kerasfold.forms.stacked import Stacked
@@ -18,6 +19,7 @@ from kerasfold.forms.tiled import Tiled
 
 FORMS: tuple[type[AnyForm], ...] = (
     Convolved,
+    Reordered,
     Framed,
     Tiled,
     Separable,

@@ -13,8 +13,10 @@ import numpy as np
 from kerasfold.algebra.axis import Axis, Pair
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
+from kerasfold.algebra.rearrange import Rearrangement
 from kerasfold.layers.limits import is_depthwise_layer
 from kerasfold.layers.names import Names
+from kerasfold.layers.reorder import in_tensors, steps
 from kerasfold.layers.rewrite import (
     constant_ones,
     homogeneous,
@@ -97,6 +99,20 @@ class Builder:
         # In this order: TensorFlow's backend takes a second summand of one axis for a bias, of
         # the last axis, or the second, where that is as long.
         return self.names.give(keras.ops.add(constants[None].astype(x.dtype), x), name)
+
+    def rearranged(self, x: Value, r: Rearrangement, name: str) -> Value:
+        """An image, rearranged; the last of the layers takes the name."""
+        taken = steps(in_tensors(r, self.layout))
+        for number, step in enumerate(taken, 1):
+            label = name if step is taken[-1] else self.names.reserve(f"{name}_{number}")
+            role = ("rearranged", number)
+            if step.axes is None:
+                shape = tuple(-1 if n is None else n for n in step.shape)
+                x = self.layer(keras.layers.Reshape, role, name=label, target_shape=shape)(x)
+            else:
+                dims = tuple(axis + 1 for axis in step.axes)
+                x = self.layer(keras.layers.Permute, role, name=label, dims=dims)(x)
+        return x
 
     def channels(self, x: Value, first: int, last: int, name: str) -> Value:
         """The channels [first, last) of a tensor."""

@@ -149,24 +149,6 @@ def einsum_dense(layer: Any, x: Signal) -> Signal:
     return contract(x, kernel_of(layer), subscripts_of(layer.equation, x), layer.bias)
 
 
-@lifts(keras.layers.Flatten)
-def flatten(layer: Any, x: Signal) -> Signal:
-    """The pixels one after another, channels fastest."""
-    if x.rank:
-        same_layout(layer, x)
-    return x.flatten()
-
-
-@lifts(keras.layers.Reshape)
-def reshape(layer: Any, x: Signal) -> Signal:
-    """A reshape to a vector, which is a Flatten."""
-    if len(layer.target_shape) != 1:
-        raise Refused("it changes the shape to other than a vector")
-    if x.rank:
-        require_layout("channels_last", x)
-    return x.flatten()
-
-
 @lifts(keras.layers.BatchNormalization)
 def batch_normalization(layer: Any, x: Signal) -> Signal:
     """Y = gamma (x - mean) / sqrt(variance + epsilon) + beta, with the moving statistics."""

@@ -1,9 +1,9 @@
 """The affine program: nodes, in topological order, and the weights they are made of.
 
 A node is a root (a tensor the affine part reads), an operator applied to one node, a weighted
-sum, a concatenation of channels, or an image flattened into a vector. Kernels are recorded as
-functions, and read where a form is composed; of biases, scales and shifts it is known at once
-whether they are zero.
+sum, a concatenation of channels, or a rearrangement of samples, such as a flattening. Kernels are
+recorded as functions, and read where a form is composed; of biases, scales and shifts it is known
+at once whether they are zero.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import numpy as np
 
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
+from kerasfold.algebra.rearrange import Rearrangement
 from kerasfold.read.weights import as_array
 
 Sizes: TypeAlias = tuple[int | None, ...]
-Op: TypeAlias = Literal["root", "operator", "sum", "concatenate", "flatten"]
+Op: TypeAlias = Literal["root", "operator", "sum", "concatenate", "rearrange"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -35,6 +36,7 @@ class Node:
         geometry: of the operator, for 'operator'.
         load: reads the operator's weights, for 'operator'.
         factors: one weight per operand, for 'sum'.
+        rearrangement: of the samples, for 'rearrange'.
         weightless: an operator without multiplications by weights (padding, a pool).
         mean: whether every output is a weighted mean of its own channel's inputs, but for what
             padding cuts off: such an operator commutes with pointwise ones.
@@ -48,6 +50,7 @@ class Node:
     geometry: Geometry | None = None
     load: Callable[[], Operator] | None = None
     factors: tuple[float, ...] = ()
+    rearrangement: Rearrangement | None = None
     weightless: bool = False
     mean: bool = False
 

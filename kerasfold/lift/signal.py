@@ -13,6 +13,7 @@ import numpy as np
 from kerasfold.algebra.axis import Axis, Pair, Refused
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
+from kerasfold.algebra.rearrange import Rearrangement
 from kerasfold.layers.spelling import padded_axis, transposed_axis
 from kerasfold.lift.program import Node, Op, Program, Sizes, weights
 from kerasfold.read.weights import as_array
@@ -217,8 +218,32 @@ class Signal:
         """The image as one vector, channels fastest."""
         if not self.sizes:
             return self
-        sizes = self._known("flattening")
-        return self._then("flatten", (self.node.index,), (), math.prod(sizes) * self.channels)
+        image = (*self._known("flattening"), self.channels)
+        return self._rearranged(Rearrangement.reshape(image, [math.prod(image)]))
+
+    def reshape(self, shape: Sequence[int | None]) -> Signal:
+        """The samples of the Keras tensor in their order, in another shape without the batch.
+
+        Args:
+            shape: with None for at most one axis, where the size of the image is unknown.
+        """
+        return self._of_tensor(Rearrangement.reshape(self.shape, shape))
+
+    def permute(self, axes: Sequence[int]) -> Signal:
+        """The axes of the Keras tensor in another order, counted without the batch."""
+        return self._of_tensor(Rearrangement.permutation(self.shape, axes))
+
+    def _of_tensor(self, r: Rearrangement) -> Signal:
+        return self._rearranged(r.channels_at(0, -1) if self.layout == "channels_first" else r)
+
+    def _rearranged(self, r: Rearrangement) -> Signal:
+        *sizes, channels = r.target
+        if channels is None:
+            raise Refused("its number of channels is unknown")
+        if r.is_identity:
+            return self
+        read = (self.node.index,)
+        return self._then("rearrange", read, tuple(sizes), channels, rearrangement=r)
 
     def upsample(self, factors: Any) -> Signal:
         """Repeat each pixel: nearest upsampling."""

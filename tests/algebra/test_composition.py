@@ -200,7 +200,9 @@ def test_a_matrix_on_a_flattened_image() -> None:
     last = random_weights(channels=(4, 2), groups=2, seed=2, biased=True)
     x = image(convolution, 0)
     expected = apply(last, apply(dense, apply(convolution, x).ravel()))
-    flattened = conv.Operator.unflattened(dense, sizes, 3)
+    flattening = conv.Rearrangement.reshape((*sizes, 3), (3 * math.prod(sizes),))
+    flattened = conv.applied(dense, conv.rearranged(None, flattening))
+    assert isinstance(flattened, conv.Operator)
     for total in (
         conv.compose(last, conv.compose(flattened, convolution)),
         conv.compose(conv.compose(last, flattened), convolution),

@@ -101,7 +101,7 @@ def lift_blur() -> None:
 # Layers that are called on a list have no one input shape: test_rules.py compares those.
 ON_A_LIST = {layers.Add, layers.Subtract, layers.Average, layers.Concatenate, CustomScaleLayer}
 # One row of each class: the last, which is not the plainest, of those whose layer is lifted.
-NOT_LIFTED = ("unequal_windows", "to_an_image")
+NOT_LIFTED = ("unequal_windows",)
 ONE_OF_EACH = {
     case.kind: case
     for case in CASES

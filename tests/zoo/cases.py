@@ -649,7 +649,8 @@ CASES: list[Case] = [
         *rows(layers.Reshape, {"": (4, 3, 2)}, (), {"any": {"_args": ((-1,),)}}),
     ),
     *rows(layers.Flatten, {"": (4, 3, 2)}, (), {"alone": {"_merges": False}}),
-    *rows(layers.Reshape, ONE, (), {"to_an_image": {"_args": ((12, 6, 4),), "_merges": False}}),
+    after_conv(layers.Reshape, "to_an_image", (10, 9, 4), target_shape=(12, 6, 4)),
+    after_conv(layers.Permute, "", (9, 8, 4), dims=(2, 1, 3)),
     *rows(
         layers.Rescaling,
         ONE,
