@@ -94,6 +94,23 @@ class Geometry:
         return concatenate_geometry(parts)
 
     @staticmethod
+    def row(terms: Sequence[Geometry]) -> Geometry:
+        """Of the sum of dense operators, each on channels of its own. Raises `Refused`."""
+        if len(terms) == 1:
+            return terms[0]
+        return _aligned_geometry(
+            terms, (sum(t.channels[0] for t in terms), terms[0].channels[1]), 1
+        )
+
+    @staticmethod
+    def diagonal(parts: Sequence[Geometry]) -> Geometry:
+        """Of operators of equal groups, each on channels of its own, stacked. Raises `Refused`."""
+        if len(parts) == 1:
+            return parts[0]
+        inputs, outputs = (sum(p.channels[i] for p in parts) for i in (0, 1))
+        return _aligned_geometry(parts, (inputs, outputs), sum(p.groups for p in parts))
+
+    @staticmethod
     def identity(sizes: Sequence[int | None], channels: int) -> Geometry:
         """Of the identity on images of `sizes` with `channels` channels."""
         return Geometry(tuple(map(Axis, sizes)), (channels, channels), channels)
@@ -209,38 +226,33 @@ def trimmed_geometry(geometry: Geometry) -> tuple[Geometry, tuple[slice, ...]]:
     )
 
 
+def _aligned_geometry(operators: Sequence[Geometry], channels: Pair, groups: int) -> Geometry:
+    """Of several operators in one window. Raises `Refused`."""
+    require_plain(*operators)
+    first = operators[0]
+    axes = tuple(aligned_axes([o.axes[d] for o in operators])[0] for d in range(len(first.axes)))
+    return Geometry(
+        axes,
+        channels,
+        groups,
+        any(o.biased for o in operators),
+        any(o.ones for o in operators),
+        all(o.steady for o in operators),
+        first.vector,
+    )
+
+
 def add_geometry(terms: Sequence[Geometry]) -> Geometry:
     """Geometry of a sum of operators on one input. Raises `Refused`."""
     require_plain(*terms)
     first = terms[0]
     if any(t.channels != first.channels for t in terms):
         raise Refused("a sum that broadcasts over channels")
-    axes = tuple(aligned_axes([t.axes[d] for t in terms])[0] for d in range(len(first.axes)))
-    return Geometry(
-        axes,
-        first.channels,
-        math.gcd(*(t.groups for t in terms)),
-        any(t.biased for t in terms),
-        any(t.ones for t in terms),
-        all(t.steady for t in terms),
-        first.vector,
-    )
+    return _aligned_geometry(terms, first.channels, math.gcd(*(t.groups for t in terms)))
 
 
 def concatenate_geometry(parts: Sequence[Geometry]) -> Geometry:
     """Geometry of operators on one input, stacked along the output channels."""
     if len(parts) == 1:
         return parts[0]
-    require_plain(*parts)
-    first = parts[0]
-    axes = tuple(aligned_axes([p.axes[d] for p in parts])[0] for d in range(len(first.axes)))
-    channels = (first.channels[0], sum(p.channels[1] for p in parts))
-    return Geometry(
-        axes,
-        channels,
-        1,
-        any(p.biased for p in parts),
-        any(p.ones for p in parts),
-        all(p.steady for p in parts),
-        first.vector,
-    )
+    return _aligned_geometry(parts, (parts[0].channels[0], sum(p.channels[1] for p in parts)), 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,6 +76,27 @@ class Operator:
     def concatenation(parts: Sequence[Operator]) -> Operator:
         """Operators on one input, stacked along the output channels. Raises `Refused`."""
         return concatenate(parts)
+
+    @staticmethod
+    def row(terms: Sequence[Operator]) -> Operator:
+        """Sum of dense operators, each on channels of its own. Raises `Refused`."""
+        if len(terms) == 1:
+            return terms[0]
+        geometry = Geometry.row([term.geometry for term in terms])
+        kernels, ones = zip(*_aligned(terms, geometry), strict=True)
+        bias = np.sum([term.bias for term in terms], axis=0)
+        return Operator(geometry, np.concatenate(kernels, axis=-2), bias, _total(ones))
+
+    @staticmethod
+    def diagonal(parts: Sequence[Operator]) -> Operator:
+        """Operators of equal groups, each on channels of its own, stacked. Raises `Refused`."""
+        if len(parts) == 1:
+            return parts[0]
+        geometry = Geometry.diagonal([part.geometry for part in parts])
+        placed = _aligned(parts, geometry)
+        kernel = np.concatenate([kernel for kernel, _ in placed], axis=-1)
+        bias = np.concatenate([part.bias for part in parts])
+        return Operator(geometry, kernel, bias, _stacked_ones(parts, placed, geometry))
 
     @staticmethod
     def identity(sizes: Sequence[int | None], channels: int) -> Operator:
@@ -211,9 +232,8 @@ def add(operators: Sequence[Operator]) -> Operator:
         regroup(kernel, op.geometry.groups, geometry.groups)
         for op, (kernel, _) in zip(operators, placed, strict=True)
     )
-    ones = np.sum([o for _, o in placed if o is not None], axis=0) if geometry.ones else None
     bias = np.sum([op.bias for op in operators], axis=0)
-    return Operator(geometry, np.asarray(kernel), bias, ones)
+    return Operator(geometry, np.asarray(kernel), bias, _total(ones for _, ones in placed))
 
 
 def concatenate(operators: Sequence[Operator]) -> Operator:
@@ -229,13 +249,28 @@ def concatenate(operators: Sequence[Operator]) -> Operator:
         ],
         axis=-1,
     )
-    ones = None
-    if geometry.ones:
-        ones = np.concatenate(
-            [
-                np.zeros((*geometry.taps, op.geometry.channels[1])) if o is None else o
-                for op, (_, o) in zip(operators, placed, strict=True)
-            ],
-            axis=-1,
-        )
-    return Operator(geometry, kernel, np.concatenate([op.bias for op in operators]), ones)
+    bias = np.concatenate([op.bias for op in operators])
+    return Operator(geometry, kernel, bias, _stacked_ones(operators, placed, geometry))
+
+
+def _total(ones: Iterable[Array | None]) -> Array | None:
+    """The sum of those kernels on ones that there are."""
+    given = [o for o in ones if o is not None]
+    return np.sum(given, axis=0) if given else None
+
+
+def _stacked_ones(
+    operators: Sequence[Operator],
+    placed: Sequence[tuple[Array, Array | None]],
+    geometry: Geometry,
+) -> Array | None:
+    """Their kernels on ones, in the window of `geometry`, along the output channels."""
+    if not geometry.ones:
+        return None
+    return np.concatenate(
+        [
+            np.zeros((*geometry.taps, op.geometry.channels[1])) if ones is None else ones
+            for op, (_, ones) in zip(operators, placed, strict=True)
+        ],
+        axis=-1,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from kerasfold.algebra.axis import Refused
+from kerasfold.forms.concatenated import Concatenated
 from kerasfold.forms.convolved import Convolved
 from kerasfold.forms.form import AnyForm
 from kerasfold.forms.framed import Framed
@@ -26,6 +27,7 @@ FORMS: tuple[type[AnyForm], ...] = (
     PoolLast,
     PoolFirst,
     Stacked,
+    Concatenated,
 )
 
 

@@ -25,7 +25,7 @@ from kerasfold.plan.search import Forms, Search, Without
 
 EXHAUSTED = 14  # undecided tensors up to which every way to decide is kept
 BEAMED = 64  # undecided tensors up to which some ways are
-WIDTH = 256  # ways kept
+WAYS = 1024  # ways kept, of all undecided tensors together
 LOOKBACK = 16  # links of a chain merged at once; merged links may merge again
 
 
@@ -58,7 +58,7 @@ def auto(search: Search, component: Sequence[Node]) -> Forms:
         return exact(search, component)
     ways = [descent(search, component)]
     if len(optional) <= BEAMED:
-        ways.append(beam(search, component))
+        ways.append(beam(search, component, WAYS // len(optional)))
     return min(ways, key=search.total)
 
 
@@ -67,7 +67,7 @@ def exact(search: Search, component: Sequence[Node]) -> Forms:
     return beam(search, component, 2 ** len(search.optional(component)))
 
 
-def beam(search: Search, component: Sequence[Node], width: int = WIDTH) -> Forms:
+def beam(search: Search, component: Sequence[Node], width: int = WAYS // BEAMED) -> Forms:
     """Decide on one node after another, with the `width` best ways to have decided so far.
 
     What is still to come depends on the undecided past only through the nodes that it

@@ -54,6 +54,27 @@ def _reading(pick: Pick, rank: int) -> None:
 test_an_operator_on_some_of_its_channels = for_ranks(_reading)
 
 
+def _blocks(pick: Pick, rank: int) -> None:
+    """A row adds up what its operators make of channels of their own; a diagonal stacks it."""
+    operators = draw_siblings(pick, rank, 2, same_outputs=True)
+    images = [image(operator, pick(0, 99)) for operator in operators]
+    both, made = np.concatenate(images, axis=-1), list(map(apply, operators, images))
+    first, second = (operator.geometry for operator in operators)
+    dense = first.groups == second.groups == 1
+    row = attempt(conv.Operator.row, operators) if dense else None
+    if row is not None:
+        assert_well_formed(row)
+        assert_close(apply(row, both), sum(made))
+    alike = first.groups == second.groups and first.channels == second.channels
+    diagonal = attempt(conv.Operator.diagonal, operators) if alike else None
+    if diagonal is not None:
+        assert_well_formed(diagonal)
+        assert_close(apply(diagonal, both), np.concatenate(made, axis=-1))
+
+
+test_blocks_on_channels_of_their_own = for_ranks(_blocks)
+
+
 def _distributes(pick: Pick, rank: int) -> None:
     a, b = draw_siblings(pick, rank, 2, same_outputs=True)
     total = attempt(conv.add, [a, b])

@@ -71,7 +71,7 @@ PASSED: dict[str, tuple[Callable[[Any, Any], Any], list[str]]] = {
     ),
     "pointwise of pointwise": (
         lambda a, b: same(4, 1)(joined(same(8, 1)(a), same(8, 1)(b))),
-        ["Conv2D", "Conv2D", "Add"],
+        ["Concatenate", "Conv2D"],
     ),
     "concatenation of concatenations": (
         lambda a, b: layers.ReLU()(joined(joined(a, b), joined(b, a))),
@@ -79,7 +79,7 @@ PASSED: dict[str, tuple[Callable[[Any, Any], Any], list[str]]] = {
     ),
     "matrix of vectors": (
         lambda a, b: layers.Dense(3)(joined(layers.Dense(8)(a), layers.Dense(8)(b))),
-        ["Dense", "Dense", "Add"],
+        ["Concatenate", "Dense"],
     ),
 }
 
@@ -89,6 +89,44 @@ def test_what_passes_a_concatenation(name: str) -> None:
     make, expected = PASSED[name]
     shapes = ((40,), (40,)) if name == "matrix of vectors" else (SHAPE, SHAPE)
     assert folded_exactly(model_of(make, shapes)) == expected
+
+
+BESIDE: dict[str, tuple[Callable[[Any, Any], Any], int]] = {
+    "sum": (lambda a, b: layers.Add()([same(6)(a), same(6)(b)]), 1),
+    "difference of windows": (lambda a, b: layers.Subtract()([same(6)(a), same(6, 1)(b)]), 1),
+    "sum of matrices of images": (
+        lambda a, b: layers.Add()([layers.Dense(3)(layers.Flatten()(x)) for x in (a, b)]),
+        1,
+    ),
+    "concatenation": (lambda a, b: joined(same(6)(a), same(6)(b)), 2),
+    "concatenation of sums": (
+        lambda a, b: joined(
+            layers.Add()([same(6)(a), same(6)(b)]), layers.Add()([same(6)(b), same(6)(a)])
+        ),
+        2,
+    ),
+    "concatenation of depthwise": (
+        lambda a, b: joined(*(layers.DepthwiseConv2D(3, padding="same")(x) for x in (a, b))),
+        8,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_one_convolution_of_tensors_side_by_side(name: str) -> None:
+    make, groups = BESIDE[name]
+    model = model_of(lambda a, b: layers.ReLU()(make(a, b)))
+    folded = kerasfold.fold(model, "layers")
+    assert folded.fold_report.layers_after == 1
+    (layer,) = (layer for layer in folded.layers if layer.weights)
+    depthwise = isinstance(layer, layers.DepthwiseConv2D)
+    assert groups == (8 if depthwise else getattr(layer, "groups", 1))
+    assert_same(model, folded, FLOAT64)
+
+
+def test_what_is_added_as_it_is_stays_added() -> None:
+    model = model_of(lambda a, b: layers.ReLU()(layers.Add()([a, same(4)(b)])))
+    assert folded_exactly(model, "layers") == ["Conv2D", "Add", "ReLU"]
 
 
 def test_skip_connections_of_an_upsampled_image() -> None:
@@ -105,8 +143,7 @@ def test_flattened_images_side_by_side() -> None:
     def make(a: Any, b: Any) -> Any:
         return layers.Dense(2)(joined(layers.Flatten()(conv(3)(a)), layers.Flatten()(b)))
 
-    expected = ["Add", *["Dense"] * 2, *["Flatten"] * 2]
-    assert sorted(folded_exactly(model_of(make))) == expected
+    assert folded_exactly(model_of(make)) == ["Concatenate", "Flatten", "Dense"]
 
 
 def test_groups_that_read_one_part_each() -> None:
