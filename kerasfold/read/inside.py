@@ -144,7 +144,12 @@ class _Trace:
         self.layer = layer
         self.parts = list(sublayers(layer))
         self.held = {id(part) for part in self.parts}
-        self.opened = [p for p in self.parts if p is not layer and is_composite(p) and opens(p)]
+        self.opened = [
+            part
+            for part in self.parts
+            if part is not layer
+            and (functional_graph(part) is not None or (is_composite(part) and opens(part)))
+        ]
         self.found: dict[int, Inside] = {}  # by the first tensor that the call gives
         self.strays: list[tuple[keras.Layer, Any]] = []  # layers not held, with what they noted
 
@@ -175,10 +180,11 @@ class _Trace:
                 if inside and isinstance(inside[0], Refused):
                     raise inside[0] from None
                 raise Refused(f"cannot be called on symbolic tensors ({words_of(error)})") from None
+            finally:
+                for layer, node in self.strays:
+                    layer._inbound_nodes.remove(node)
             if len(self.layer.variables) != known:
                 raise Refused("makes weights when it is called")
-            for layer, node in self.strays:
-                layer._inbound_nodes.remove(node)
         if scope.state_mapping:
             raise Refused("changes its state when it is called")
         (calls,) = inside
@@ -186,16 +192,28 @@ class _Trace:
         return calls
 
     def _opening(self, part: keras.Layer) -> Callable[..., Any]:
-        """What a layer inside does when it is called: the same, and we see how."""
+        """What a layer inside does when it is called: the same, and we see how.
+
+        A functional model is one call wherever Keras takes it for one: it may be called on sizes
+        that it refuses to be built on.
+        """
+
+        def whole(*args: Any, **kwargs: Any) -> Any:
+            return type(part).symbolic_call(part, *args, **kwargs)
+
+        def seen(*args: Any, **kwargs: Any) -> Any:
+            _refuse_weights(part)
+            result, inside = self._recorded(part, _symbolic((args, kwargs)), args, kwargs)
+            self.found[id(inside.outputs[0])] = inside  # which holds it, so that the id stays its
+            return result
+
+        first, second = (seen, whole) if functional_graph(part) is None else (whole, seen)
 
         def call(*args: Any, **kwargs: Any) -> Any:
             try:
-                _refuse_weights(part)
-                result, inside = self._recorded(part, _symbolic((args, kwargs)), args, kwargs)
-            except Exception:  # then it stays one call, if it can be that
-                return type(part).symbolic_call(part, *args, **kwargs)
-            self.found[id(inside.outputs[0])] = inside  # which holds it, so that the id stays its
-            return result
+                return first(*args, **kwargs)
+            except Exception:
+                return second(*args, **kwargs)
 
         return call
 

@@ -84,6 +84,26 @@ class Branches(keras.Model):
         return {"sum": y, "mean": ops.mean(y, axis=(1, 2))}
 
 
+class Scaled(layers.Layer):
+    """A branch that was built for padded images, and is called on others: as in kimm."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.pad = layers.ZeroPadding2D(1)
+        self.wide, self.narrow = (
+            keras.Sequential([layers.Conv2D(4, n, strides=2), layers.BatchNormalization()])
+            for n in (3, 1)
+        )
+
+    def build(self, shape: Any) -> None:
+        for branch in (self.wide, self.narrow):
+            branch.build(self.pad.compute_output_shape(shape))
+        super().build(shape)
+
+    def call(self, x: Any) -> Any:
+        return layers.Add()([self.wide(self.pad(x)), self.narrow(x)])
+
+
 class Around(layers.Layer):
     """A convolution and its BatchNormalization, with something done before it."""
 
@@ -212,6 +232,7 @@ COMPOSITES: dict[str, Callable[[], keras.Model]] = {
         x := keras.Input((8, 8, 4), dtype="float16"), Residual(4, name="block")(x)
     ),
     "in a nested model": lambda: on_image(on_image(Residual(4, name="block"))),
+    "built for another size": lambda: on_image(Scaled(name="block")),
     "layers made in the call": lambda: on_image(
         Around(lambda x: layers.Add()([x, layers.ReLU()(x)]), name="block")
     ),
