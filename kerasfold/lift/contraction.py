@@ -1,4 +1,4 @@
-"""Sums of products over named axes, as `einsum` says them: which are a matrix on the channels."""
+"""Sums of products over named axes, as `einsum` says them, as matrices on rearranged images."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from kerasfold.algebra.axis import Refused
 from kerasfold.lift.operands import constant, operand, require_layout
 from kerasfold.lift.program import Weights
 from kerasfold.lift.signal import Signal
+from kerasfold.read.weights import as_array
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -62,42 +63,48 @@ def shared_axes(
 def contract(x: Signal, kernel: Any, subscripts: Subscripts, bias: Any = None) -> Signal:
     """The sum of products of a signal and constant weights, plus a bias.
 
+    It is a matrix: the axes that are summed over are its rows, those that the weights bring are
+    its columns. Or a scale, where the weights have the channels alone, and the result has them.
+
     Raises:
-        Refused: it is neither a matrix on the channels or on the whole image, nor a scale.
+        Refused: other weights for each place along an axis, or for each sample of the batch.
     """
     if x.rank:
         require_layout("channels_last", x)
     kernel = constant(kernel)
     given, weights, result = subscripts
-    batch, channel = given[0], given[-1]
-    new = "".join(letter for letter in weights if letter not in given)
+    pixels = [axis for axis in given[1:] if axis not in weights]
+    rows = [axis for axis in given if axis in weights]
+    columns = [axis for axis in weights if axis not in given]
     twice = any(len(set(axes)) < len(axes) for axes in subscripts)
-    if len(given) != x.rank + 2 or twice or batch in weights or len(new) > 1:
+    if len(given) != x.rank + 2 or twice or given[0] != result[:1] or given[0] in weights:
         raise _refusal(subscripts)
-    if (weights, result) == (channel, given):
-        y = x.scale(kernel.read())
-    elif set(weights) == {channel, *new} and result == given[:-1] + new and new:
-        y = _matrix(x, _transposed(kernel, weights, channel + new), bias)
-    elif set(weights) == {*given[1:], *new} and result == batch + new and new:
-        y = _matrix(x.flatten(), _transposed(kernel, weights, given[1:] + new), bias)
-    else:
+    if (weights, result) == (given[-1], given):
+        return x.scale(kernel.read())
+    if not result[1:] or {*pixels, *columns} != set(result[1:]):
         raise _refusal(subscripts)
-    return y
+    size = dict(zip(weights, kernel.shape, strict=True)) | dict(
+        zip(given[1:], x.shape, strict=True)
+    )
+    sizes = [size[axis] for axis in (*pixels, *columns)]
+    widths = [kernel.shape[weights.index(axis)] for axis in columns]
+    y = _permuted(x, given[1:], [*pixels, *rows])
+    y = y.reshape([*sizes[: len(pixels)], math.prod(size[axis] or 1 for axis in rows)])
+    order = [weights.index(axis) for axis in (*rows, *columns)]
+    shape = (*(1,) * y.rank, y.channels, math.prod(widths))
+    matrix = Weights(shape, lambda: np.transpose(kernel.read(), order).reshape(shape))
+    offset = None
+    if bias is not None and result.endswith("".join(columns)) and len(bias.shape) <= len(columns):
+        bias, offset = None, np.broadcast_to(as_array(bias), widths).reshape(-1)
+    y = y.convolve(matrix, offset).reshape(sizes)
+    y = _permuted(y, [*pixels, *columns], result[1:])
+    return y if bias is None else y + operand(bias, y)
 
 
 def _refusal(subscripts: Subscripts) -> Refused:
-    return Refused(f"'{subscripts}' is no matrix on the channels, nor on the whole image")
+    return Refused(f"'{subscripts}' is no matrix on axes of the image, nor a scale per channel")
 
 
-def _transposed(kernel: Weights, axes: str, wanted: str) -> Weights:
-    order = [axes.index(letter) for letter in wanted]
-    shape = tuple(kernel.shape[axis] for axis in order)
-    return Weights(shape, lambda: np.transpose(kernel.read(), order))
-
-
-def _matrix(x: Signal, kernel: Weights, bias: Any) -> Signal:
-    """A matrix, whose rows may be several axes, on the channels."""
-    *rows, columns = kernel.shape
-    matrix = kernel.reshape(*(1,) * x.rank, math.prod(rows), columns)
-    y = x.convolve(matrix)
-    return y if bias is None else x.convolve(matrix, np.broadcast_to(operand(bias, y), columns))
+def _permuted(x: Signal, axes: Sequence[str], wanted: Sequence[str]) -> Signal:
+    """The axes of a tensor, the batch left out, in another order of their letters."""
+    return x.permute([list(axes).index(axis) for axis in wanted])

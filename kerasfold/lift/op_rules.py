@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Collection
 from typing import Any
 
 import keras
@@ -80,15 +81,25 @@ def pad_op(op: Any, x: Signal, constant_values: Any = None) -> Signal:
 
 @lifts(keras.ops.get_item)
 def get_item(op: Any, x: Signal, key: Any) -> Signal:
-    """Y = x[:, a:b, ..., channels]."""
+    """Y = x[:, a:b, ..., channels]; a number is a slice of one, and its axis goes."""
     keys = list(key) if isinstance(key, tuple) else [key]
     if Ellipsis in keys:
         at = keys.index(Ellipsis)
         keys[at : at + 1] = [slice(None)] * (x.rank + 3 - len(keys))
     keys += [slice(None)] * (x.rank + 2 - len(keys))
-    if len(keys) != x.rank + 2 or not all(isinstance(k, slice) for k in keys):
-        raise Refused("it indexes with other than slices")
-    return _cut(x, keys)
+    if len(keys) != x.rank + 2 or not all(isinstance(k, (slice, int)) for k in keys):
+        raise Refused("it indexes with other than slices and numbers")
+    numbers = {axis for axis, k in enumerate(keys) if isinstance(k, int)}
+    y = _cut(x, [slice(k, k + 1 or None) if isinstance(k, int) else k for k in keys])
+    return _without(y, numbers)
+
+
+def _without(x: Signal, axes: Collection[int]) -> Signal:
+    """The same samples without some axes, each of one sample."""
+    left = [n for axis, n in enumerate(x.shape, 1) if axis not in axes]
+    if not left:
+        raise Refused("it leaves no channels")
+    return x.reshape(left)
 
 
 def _cut(x: Signal, keys: list[slice]) -> Signal:
@@ -111,6 +122,12 @@ def _cut(x: Signal, keys: list[slice]) -> Signal:
     return y if channels == slice(None) else y.take(channels)
 
 
+@lifts(keras.ops.stop_gradient)
+def stop_gradient(op: Any, x: Signal) -> Signal:
+    """Y = x."""
+    return x
+
+
 @lifts(keras.ops.cast, keras.ops.convert_to_tensor)
 def cast(op: Any, x: Signal, *rest: Any, **options: Any) -> Signal:
     """Y = x, to what dtype it is already."""
@@ -119,12 +136,13 @@ def cast(op: Any, x: Signal, *rest: Any, **options: Any) -> Signal:
 
 @lifts(keras.ops.take)
 def take_op(op: Any, x: Signal, indices: Any) -> Signal:
-    """Y = x[..., indices]."""
+    """Y = x[..., indices]; of one number, the axis of the channels goes."""
     on_channels(_axis(op, x), x)
     chosen = constant(indices).read()
-    if chosen.ndim != 1 or np.any((chosen < -x.channels) | (chosen >= x.channels)):
+    if chosen.ndim > 1 or np.any((chosen < -x.channels) | (chosen >= x.channels)):
         raise Refused("it takes other than a list of channels that there are")
-    return x.take([int(i) % x.channels for i in chosen])
+    y = x.take([int(i) % x.channels for i in chosen.reshape(-1)])
+    return y if chosen.ndim else _without(y, {x.channel_axis})
 
 
 @lifts(keras.ops.flip)
@@ -154,6 +172,18 @@ def _axis(op: Any, x: Signal) -> int:
     if len(axes) != 1 or axes[0] is None:
         raise Refused("it works along other than one axis")
     return axes[0] % (x.rank + 2)
+
+
+@lifts(keras.ops.stack)
+def stack_op(op: Any, xs: list[Signal]) -> Signal:
+    """The inputs one after another along a new axis."""
+    y, shape, channels = concatenate(xs), xs[0].shape, xs[0].channel_axis - 1
+    axis = op.axis % (len(shape) + 2)
+    if axis == 0:
+        raise Refused("it works along the batch")
+    axes = [i for i in range(len(shape) + 1) if i != channels]
+    axes.insert(axis - 1, channels)
+    return y.reshape([*shape[:channels], len(xs), *shape[channels:]]).permute(axes)
 
 
 @lifts(keras.ops.conv)
@@ -221,8 +251,6 @@ def _mean(op: Any, x: Signal) -> tuple[Signal, int]:
     axes = every if op.axis is None else [axis % (x.rank + 2) for axis in op.axis]
     if 0 in axes:
         raise Refused("it works along the batch")
-    if x.channel_axis in axes and not op.keepdims:
-        raise Refused("it leaves no channels")
     pixels = [axis for axis in every[1:] if axis != x.channel_axis]
     pool = [x.shape[axis - 1] if axis in axes else 1 for axis in pixels]
     known = [n for n in pool if n is not None]
@@ -233,13 +261,11 @@ def _mean(op: Any, x: Signal) -> tuple[Signal, int]:
         count *= x.channels
         mix = np.full((*(1,) * x.rank, x.channels, 1), 1 / x.channels)
         y = y.convolve(mix, weightless=True)
-    if pixels and set(pixels) <= set(axes):
-        y = y.global_average(op.keepdims)
-    elif set(pixels) & set(axes):
-        if not op.keepdims:
-            raise Refused("it leaves some of the axes of an image")
+    if set(pixels) == set(axes):
+        return y.global_average(op.keepdims), count
+    if set(pixels) & set(axes):
         y = y.average(known, strides=known)
-    return y, count
+    return y if op.keepdims else _without(y, axes), count
 
 
 @lifts(keras.ops.matmul, keras.ops.dot)

@@ -23,7 +23,7 @@ from kerasfold.lift.program import Node, Program
 from kerasfold.lift.registry import is_own
 from kerasfold.lift.rules import RULES
 from kerasfold.lift.signal import Signal
-from kerasfold.lift.wrapper_rules import takes_steps_at_once
+from kerasfold.lift.wrapper_rules import inline_activation, takes_steps_at_once
 from kerasfold.read.graph import Call, Graph, Tensor, read
 
 
@@ -212,7 +212,9 @@ class _Lifter:
         records: list[Lifted] = []
         for node, output in zip(ends, call.outputs, strict=True):
             first = max([start, *(record.node + 1 for record in records)])
-            records.append(Lifted(call, output, first, node.index, _activation(call.operation)))
+            records.append(
+                Lifted(call, output, first, node.index, inline_activation(call.operation))
+            )
         if len(records) > 1 and any(self._shares(record, start) for record in records):
             raise Refused("its outputs have steps in common")
         for signal, record in zip(signals, records, strict=True):
@@ -272,15 +274,6 @@ def _no_rule(call: Call) -> str:
     if isinstance(call.operation, keras.Layer):
         return f"{kind} is not affine, or has no lift rule"
     return f"the operation {kind} is not affine, or has no lift rule"
-
-
-def _activation(layer: Any) -> Any:
-    while isinstance(layer, keras.layers.Wrapper):
-        layer = layer.layer
-    activation = getattr(layer, "activation", None)
-    if activation is None or activation is keras.activations.linear:
-        return None
-    return None if isinstance(layer, keras.layers.Activation) else activation
 
 
 def _arguments(call: Call, args: Any, kwargs: Any) -> tuple[Any, dict[str, Any]]:

@@ -30,13 +30,24 @@ _ON_CHANNELS = frozenset(
 @lifts(keras.layers.SpectralNormalization)
 def spectral_normalization(layer: Any, x: Signal) -> Any:
     """Y = what the layer inside makes of x: its kernel is normalised in training, in place."""
-    return _rule_inside(layer)(layer.layer, x)
+    return _rule_of(layer.layer, layer)(layer.layer, x)
+
+
+@lifts(keras.layers.Pipeline)
+def pipeline(layer: Any, x: Signal) -> Any:
+    """Y = what the layers inside make of x, one after another."""
+    y: Any = x
+    for inner in layer.layers:
+        if inline_activation(inner) is not None:
+            raise Refused(f"the activation of {type(inner).__name__} in it is not linear")
+        y = _rule_of(inner, layer)(inner, y)
+    return y
 
 
 @lifts(keras.layers.TimeDistributed)
 def time_distributed(layer: Any, x: Signal) -> Any:
     """y[t] = what the layer inside makes of x[t], where that works on the channels alone."""
-    rule = _rule_inside(layer)
+    rule = _rule_of(layer.layer, layer)
     if rule not in _ON_CHANNELS:
         raise Refused(f"a {type(layer.layer).__name__} in it works on other axes than the channels")
     require_layout("channels_last", x)
@@ -45,8 +56,18 @@ def time_distributed(layer: Any, x: Signal) -> Any:
     return rule(layer.layer, x)
 
 
-def _rule_inside(layer: Any) -> Rule:
-    inner = layer.layer
+def inline_activation(layer: Any) -> Any:
+    """What a layer, or the one that it is around, applies to its result; None if that is linear."""
+    while isinstance(layer, keras.layers.Wrapper):
+        layer = layer.layer
+    activation = getattr(layer, "activation", None)
+    if activation is None or activation is keras.activations.linear:
+        return None
+    return None if isinstance(layer, keras.layers.Activation) else activation
+
+
+def _rule_of(inner: Any, layer: Any) -> Rule:
+    """The rule of a layer inside another."""
     if type(inner) not in RULES:
         raise Refused(f"{type(inner).__name__} in it is not affine, or has no lift rule")
     if inner.compute_dtype != layer.compute_dtype:

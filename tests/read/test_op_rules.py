@@ -27,6 +27,11 @@ def summed(parts: list[Any]) -> Any:
     return layers.Add()([layers.Conv2D(3, 1)(part) for part in parts])
 
 
+def heads(x: Any) -> Any:
+    """Two parts of three channels for each pixel."""
+    return ops.einsum("bhwc,cnk->bhwnk", x, weights(4, 2, 3))
+
+
 Block = Callable[[Any], Any]
 MERGED: dict[str, Block] = {
     "add": lambda x: ops.add(weights(4), x),
@@ -36,6 +41,7 @@ MERGED: dict[str, Block] = {
     "true_divide": lambda x: ops.true_divide(x, weights(4)),
     "cast": lambda x: ops.cast(x, "float64"),
     "convert_to_tensor": lambda x: ops.convert_to_tensor(x, dtype="float64"),
+    "stop_gradient": lambda x: ops.stop_gradient(x),
     "negative": lambda x: ops.negative(x),
     "concatenate": lambda x: ops.concatenate([x, 2.0 * x], axis=-1),
     "pad": lambda x: layers.Conv2D(4, 3)(ops.pad(x, [(0, 0), (1, 0), (0, 2), (0, 0)])),
@@ -46,6 +52,11 @@ MERGED: dict[str, Block] = {
     "squeeze": lambda x: ops.squeeze(ops.reshape(x, (-1, 1, 9, 8, 4)), 1),
     "expand_dims": lambda x: ops.squeeze(ops.expand_dims(x, (1, -2)), (1, 4)),
     "get_item": lambda x: x[:, 1:, ::2, ::-1],
+    "get_item_of_a_row": lambda x: x[:, -1],
+    "get_item_of_a_channel": lambda x: x[..., 2],
+    "take_one": lambda x: ops.take(x, 2, axis=-1),
+    "stack_last": lambda x: ops.mean(ops.stack([x, 2.0 * x, x + 1.0], axis=-1), axis=-1),
+    "stack": lambda x: ops.reshape(ops.stack([x, -x], axis=-2), (-1, 9, 8, 8)),
     "take": lambda x: ops.take(x, [3, 0, 0, -2], axis=-1),
     "flip": lambda x: ops.flip(x, axis=3),
     "split": lambda x: summed(ops.split(x, 2, axis=-1)),
@@ -63,6 +74,8 @@ MERGED: dict[str, Block] = {
     "mean_of_rows": lambda x: ops.mean(x, axis=1, keepdims=True),
     "mean_of_channels": lambda x: ops.mean(x, axis=-1, keepdims=True),
     "mean_of_all": lambda x: ops.mean(x, axis=(1, 2, 3), keepdims=True),
+    "mean_that_leaves_columns": lambda x: ops.mean(x, axis=1),
+    "mean_without_channels": lambda x: ops.mean(x, axis=-1),
     "sum": lambda x: ops.sum(x, axis=(1, 2)),
     "sum_of_columns_and_channels": lambda x: ops.sum(x, axis=(2, 3), keepdims=True),
     "matmul": lambda x: ops.matmul(x, weights(4, 5)),
@@ -73,6 +86,8 @@ MERGED: dict[str, Block] = {
     "einsum": lambda x: ops.einsum("bhwc,cd->bhwd", x, weights(4, 5)),
     "einsum_other_order": lambda x: ops.einsum("dc,...c->...d", weights(5, 4), x),
     "einsum_scale": lambda x: ops.einsum("bhwc,c->bhwc", x, weights(4)),
+    "einsum_to_heads": lambda x: ops.einsum("bhwnk,knd->bhwd", heads(x), weights(3, 2, 4)),
+    "einsum_without_channels": lambda x: ops.einsum("bhwc,c->bhw", x, weights(4)),
     "einsum_of_all": lambda x: ops.einsum("bhwc,wchd->bd", x, weights(8, 4, 9, 3)),
 }
 
@@ -86,7 +101,7 @@ def test_every_operation_has_a_row() -> None:
 def model_of(block: Block) -> keras.Model:
     x = image = keras.Input((9, 8, 4), name="image")
     y = block(layers.Conv2D(4, 1, name="first")(x))
-    last = layers.Dense(3) if len(y.shape) == 2 else layers.Conv2D(3, 1)
+    last = {2: layers.Dense(3), 3: layers.Conv1D(3, 1), 4: layers.Conv2D(3, 1)}[len(y.shape)]
     return randomise(keras.Model(image, last(y)))
 
 
@@ -122,22 +137,18 @@ REFUSED: dict[str, tuple[Block, str]] = {
         lambda x: ops.matmul(weights(9, 8, 8, dtype="float32"), x),
         "its weights are a tensor of the model",
     ),
-    "rows": (
-        lambda x: ops.einsum("bhwc,hn->bnwc", x, weights(9, 3, dtype="float32")),
-        "'bhwc,hn->bnwc' is no matrix on the channels, nor on the whole image",
-    ),
     "a_matrix_per_pixel": (
         lambda x: ops.einsum("bhwc,wcd->bhwd", x, weights(8, 4, 3, dtype="float32")),
-        "'bhwc,wcd->bhwd' is no matrix on the channels, nor on the whole image",
+        "'bhwc,wcd->bhwd' is no matrix on axes of the image, nor a scale per channel",
     ),
-    "mean_without_channels": (lambda x: ops.mean(x, axis=-1), "it leaves no channels"),
+    "mean_of_everything": (lambda x: ops.mean(x, axis=(1, 2, 3)), "it leaves no channels"),
     "mean_of_the_batch": (lambda x: ops.mean(x, axis=0, keepdims=True), "it works along the batch"),
     "take_of_rows": (
         lambda x: ops.take(x, [0, 2], axis=1),
         "it works along axis 1, which is not the channels",
     ),
-    "take_of_one": (
-        lambda x: ops.take(x, 2, axis=-1),
+    "take_of_a_table": (
+        lambda x: ops.take(x, [[0, 1], [2, 3]], axis=-1),
         "it takes other than a list of channels that there are",
     ),
     "flip_of_all": (lambda x: ops.flip(x), "it works along other than one axis"),

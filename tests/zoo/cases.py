@@ -575,6 +575,7 @@ CASES: list[Case] = [
                 "_merges": False,
             },
             "whole": {"_args": ("btc,ctd->bd", (3,)), "bias_axes": "d"},
+            "heads": {"_args": ("btc,cnk->btnk", (5, 2, 3)), "bias_axes": "nk"},
         },
     ),
     *[
@@ -626,6 +627,15 @@ CASES: list[Case] = [
                 "dense",
                 lambda x: layers.TimeDistributed(layers.Dense(3), name="layer")(x),
                 (5, 4),
+                "after",
+            ),
+            (
+                layers.Pipeline,
+                "of_augmentations",
+                lambda x: layers.Pipeline(
+                    [layers.RandomFlip(), layers.Rescaling(2.0, 1.0)], name="layer"
+                )(layers.Conv2D(4, 1)(x)),
+                (5, 4, 3),
                 "after",
             ),
             (
