@@ -145,7 +145,7 @@ def read(model: keras.Model, opens: Callable[[keras.Operation], bool] = lambda _
         output_names=tuple(made_by(x).name for x in functional._outputs),
         calls=calls,
         layout=layout_of(call.operation for call in calls),
-        opened=tuple(reader.opened),
+        opened=tuple(dict.fromkeys(reader.opened)),
     )
 
 
