@@ -63,7 +63,7 @@ def keras_hub(zoo: Any) -> Named:
     def resnet(block: str = "basic_block", **settings: Any) -> Any:
         widths = [64, 64, 64, 64]  # Keras-hub asks for 64 first
         given = {
-            "input_conv_filters": [16],
+            "input_conv_filters": [64],
             "input_conv_kernel_sizes": [7],
             "stackwise_num_filters": widths,
             "stackwise_num_blocks": [1, 2, 1, 1],
