@@ -17,7 +17,7 @@ from kerasfold.forms.kept import Kept as Original
 from kerasfold.layers.limits import is_free
 from kerasfold.lift.regions import Lifted, Regions
 from kerasfold.plan.choose import Plan
-from kerasfold.read.model import own_predictions, trains_unasked
+from kerasfold.read.model import is_random_unasked, own_predictions
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,8 @@ class FoldReport:
         objective: what was minimised.
         merged: calls that became one, several per record.
         removed: calls that do nothing at inference.
-        random: those of the removed that train, and may be random, where the original is
-            called without `training=False`, as in `model(x)`.
+        random: those of the merged and the removed that train, and may be random, where the
+            original is called without `training=False`, as in `model(x)`.
         kept: calls that stay, each with its reason.
         apart: results of a merge that are not merged into what reads them, and why.
         macs_before: multiply-accumulates of the affine calls, per image (64 samples are
@@ -204,6 +204,9 @@ def report(
         merged.append(Merged(lifted.call.name, form.words(owner), tuple(names)))
     others = sum(0 if is_free(call.operation) else 1 for call in barriers)
     identities = [lifted.call for lifted in regions.identities]
+    composed = [form for form in plan.forms.values() if not isinstance(form, Original)]
+    calls = [*identities, *(owner[i].call for form in composed for i in form.visited)]
+    gone = sorted(dict.fromkeys(calls), key=lambda call: call.index)
     removed = sum(0 if is_free(call.operation) else 1 for call in identities)
     before = model.count_params()
     after = before + round(plan.cost.params - plan.original.params)
@@ -212,7 +215,7 @@ def report(
         objective,
         tuple(merged),
         tuple(call.name for call in identities),
-        tuple(c.name for c in identities if c.training is None and trains_unasked(c.operation)),
+        tuple(c.name for c in gone if c.training is None and is_random_unasked(c.operation)),
         tuple(dict.fromkeys(kept)),
         tuple(apart),
         round(plan.original.macs),

@@ -227,14 +227,17 @@ _AUGMENTATIONS = (
     StochasticDepth,
     *(getattr(keras.layers, name) for name in _AUGMENTATIONS if hasattr(keras.layers, name)),
 )
-def identity(layer: Any, x: Signal) -> Signal:
+def identity(layer: Any, x: Any) -> Signal:
     """Y = x."""
+    if not isinstance(x, Signal):
+        raise Refused("it is called on other than one tensor")
     return x
 
 
 @lifts(keras.layers.RandomCrop)
-def random_crop(layer: Any, x: Signal) -> Signal:
+def random_crop(layer: Any, x: Any) -> Signal:
     """Y = x, where x has the sizes that it declares."""
+    x = identity(layer, x)
     if x.sizes != (layer.height, layer.width):
         raise Refused(
             f"it declares images of {layer.height} x {layer.width}, and at inference returns them "

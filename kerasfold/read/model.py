@@ -133,6 +133,13 @@ def trains_unasked(operation: keras.Operation) -> bool:
     return flag is not None and flag.default is True
 
 
+def is_random_unasked(operation: keras.Operation) -> bool:
+    """Whether such a call may be random; of a pipeline, that of a layer in it."""
+    if isinstance(operation, keras.layers.Pipeline):
+        return any(map(is_random_unasked, operation.layers))
+    return trains_unasked(operation)
+
+
 def passes_masks(operation: keras.Operation) -> bool:
     """Whether masks of a call's inputs are handed on to its outputs."""
     return isinstance(operation, keras.Layer) and operation.supports_masking

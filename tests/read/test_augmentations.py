@@ -60,6 +60,22 @@ def test_what_is_called_with_training_false_is_never_random() -> None:
     assert "training=False" not in str(report)
 
 
+@pytest.mark.parametrize(("first", "is_random"), [(layers.RandomFlip, True), (None, False)])
+def test_what_is_random_in_a_pipeline_that_is_merged(first: Any, is_random: bool) -> None:
+    parts = [*([first()] if first else []), layers.Rescaling(0.1)]
+    model = chain(SHAPE, layers.Pipeline(parts, name="pipeline"), layers.Conv2D(2, 1))
+    folded = kerasfold.fold(model)
+    assert kinds(folded) == ["Conv2D"]
+    assert folded.fold_report.random == (("pipeline",) if is_random else ())
+
+
+def test_what_is_called_on_several_tensors_is_kept() -> None:
+    image, labels = keras.Input(SHAPE), keras.Input((2,))
+    y = layers.RandomFlip(name="flip")({"images": image, "labels": labels})
+    report = kerasfold.explain(keras.Model([image, labels], y["images"]))
+    assert "it is called on other than one tensor" in [row.reason for row in report.kept]
+
+
 def test_a_crop_that_declares_what_it_does_not_return_is_kept() -> None:
     model = chain(SHAPE, layers.RandomCrop(4, 4, name="crop"), layers.ReLU())
     (row,) = [row for row in kerasfold.explain(model).kept if row.layer == "crop"]
