@@ -304,7 +304,7 @@ def _constants(inside: Inside) -> list[np.ndarray]:
         arrays += [
             np.asarray(keras.ops.convert_to_numpy(x))
             for x in tree.flatten((made.args, made.kwargs))
-            if isinstance(x, (float, np.ndarray))
+            if isinstance(x, (float, np.ndarray, np.generic))
             or (not isinstance(x, _PLAIN) and keras.ops.is_tensor(x))
         ]
     return arrays

@@ -256,7 +256,7 @@ CLOSED: dict[str, tuple[Callable[[], keras.Model], str]] = {
     ),
     "other constants": (
         lambda: on_image(
-            Around(lambda x: x * float(np.random.default_rng().uniform()), name="block")
+            Around(lambda x: x * np.float32(np.random.default_rng().uniform()), name="block")
         ),
         "other constants in every call",
     ),
