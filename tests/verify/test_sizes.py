@@ -1,0 +1,63 @@
+"""Models of free sizes are compared at a size that they run at, or at one that is given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import kerasfold
+from kerasfold.equivalence.inputs import probes
+from zoo.making import randomise
+from zoo.same import FLOAT32, assert_same
+
+pytestmark = pytest.mark.usefixtures("fresh")
+
+
+def cropped(samples: int = 700) -> keras.Model:
+    """As SpliceAI: a sequence of any length, of which what was seen from too near an end goes."""
+    x = keras.Input((None, 4), name="sequence")
+    y = layers.BatchNormalization()(layers.Conv1D(4, 11, padding="same")(x))
+    return randomise(keras.Model(x, layers.Cropping1D(samples)(layers.ReLU()(y)), name="splice"))
+
+
+def test_a_size_is_looked_for_beyond_the_usual() -> None:
+    model = cropped()
+    folded = kerasfold.fold(model)
+    assert probes(model)[0].shape[1] > 1400
+    assert kerasfold.verify(model, folded).equivalent
+    assert_same(model, folded, FLOAT32, size=1500)
+
+
+def test_a_model_that_fails_at_any_size_is_tried_at_the_usual_ones_alone() -> None:
+    x = keras.Input((None, 4))
+    y = layers.Lambda(lambda t: 1 / 0 if t.shape[1] else t, output_shape=(None, 4))(x)
+    with pytest.raises(kerasfold.FoldError, match="input_shape=, or inputs as data="):
+        kerasfold.fold(keras.Model(x, layers.Conv1D(4, 3)(y)))
+
+
+@pytest.mark.parametrize("told", [{"input_shape": (1500, 4)}, {"data": np.ones((2, 1600, 4))}])
+def test_a_size_that_is_given_is_taken(told: dict[str, Any], monkeypatch: Any) -> None:
+    model = cropped()
+    monkeypatch.setattr("kerasfold.equivalence.inputs.FREE_SIZES", ())  # nothing is looked for
+    folded = kerasfold.fold(model, **told)
+    assert folded.fold_report.equivalence.equivalent
+    kerasfold.assert_equivalent(model, folded, **told)
+
+
+def test_shapes_of_several_inputs() -> None:
+    x, y = keras.Input((None, None, 3), name="x"), keras.Input((None, 2), name="y")
+    outputs = [layers.Conv2D(2, 3)(x), layers.Conv1D(2, 3)(y)]
+    model = randomise(keras.Model([x, y], outputs))
+    (batch,) = probes(model, [(9, 7, 3), (40, 2)])
+    assert [array.shape[1:] for array in batch] == [(9, 7, 3), (40, 2)]
+    assert kerasfold.fold(model, input_shape=[(9, 7, 3), (40, 2)]).fold_report.equivalence
+
+
+@pytest.mark.parametrize("shape", [(1500, 5), (1500,), (0, 4), ("a", 4), [(1500, 4), (3,)]])
+def test_a_shape_that_does_not_fit_is_refused(shape: Any) -> None:
+    with pytest.raises(kerasfold.FoldError, match=r"'splice'.* \{'sequence': \(None, 4\)\}"):
+        kerasfold.fold(cropped(), input_shape=shape)
