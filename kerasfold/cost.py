@@ -152,6 +152,13 @@ def moved_by(r: Rearrangement, layout: str) -> int:
     return 2 * moved_bytes(r.target, 1)
 
 
+def elementwise_cost(samples: int, constants: int, scales: int, shifts: int) -> Cost:
+    """Calls that multiply samples by constants, and such that add them."""
+    calls = scales + shifts
+    moved = calls * 2 * 4 * samples
+    return Cost(scales * samples, calls * constants, calls, 0, seconds_of(moved, calls))
+
+
 def rearrangement_cost(r: Rearrangement, layout: str) -> Cost:
     """Reshape and Permute layers. Raises `Refused` where there are none that say it."""
     taken = steps(in_tensors(r, layout))

@@ -132,6 +132,10 @@ def _evaluate(node: Node, xs: list[np.ndarray]) -> np.ndarray:
         return np.sum([factor * x for factor, x in zip(node.factors, xs, strict=True)], axis=0)
     if node.op == "concatenate":
         return np.concatenate(xs, axis=-1)
+    if node.op == "scale":
+        assert node.load is not None is not node.rearrangement
+        seen = node.rearrangement.at(xs[0].shape)
+        return seen.inverse.applied(apply(node.load(), seen.applied(xs[0])))
     if node.rearrangement is not None:
         return node.rearrangement.applied(xs[0])
     raise ValueError(f"a root of the program without a value: {node}")

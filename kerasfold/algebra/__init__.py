@@ -38,9 +38,10 @@ from .geometry import (
     require_plain,
 )
 from .operator import Operator, add, compose, concatenate
-from .passage import Rearranged, applied, passed, rearranged, settled
+from .passage import passed
 from .product import Array, regroup
 from .rearrange import Rearrangement
+from .rearranged import Rearranged, applied, rearranged, settled
 from .tiles import (
     Group,
     Place,

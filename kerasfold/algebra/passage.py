@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeAlias
 
 import numpy as np
 
@@ -23,47 +22,6 @@ from .product import Array, regroup
 from .rearrange import Part, Rearrangement
 
 
-@dataclass(frozen=True, slots=True)
-class Rearranged(Generic[Link]):
-    """An operator, and a rearrangement of what it gives.
-
-    Attributes:
-        value: the operator; None is the identity.
-        rearrangement: of its output; never the identity.
-    """
-
-    value: Link | None
-    rearrangement: Rearrangement
-
-    def scaled(self, factor: float) -> Rearranged[Link]:
-        """A multiple, of what is not the identity."""
-        assert self.value is not None
-        return Rearranged(self.value.scaled(factor), self.rearrangement)
-
-
-Value: TypeAlias = Link | Rearranged[Link] | None  # None is the identity
-
-
-def rearranged(value: Value[Link], r: Rearrangement) -> Value[Link]:
-    """A value, rearranged. Raises `Refused`."""
-    inner: Link | None
-    if isinstance(value, Rearranged):
-        inner, r = value.value, r @ value.rearrangement
-    else:
-        inner = value
-    if inner is not None:
-        inner, r = settled(inner, r)
-    return inner if r.is_identity else Rearranged(inner, r)
-
-
-def applied(b: Link, value: Value[Link]) -> Value[Link]:
-    """An operator applied to a value. Raises `Refused`."""
-    if not isinstance(value, Rearranged):
-        return b if value is None else b @ value
-    b, r = passed(b, value.rearrangement)
-    return rearranged(b if value.value is None else b @ value.value, r)
-
-
 def passed(b: Link, r: Rearrangement) -> tuple[Link, Rearrangement]:
     """`(b', r')` with `b r = r' b'`. Raises `Refused` where there are none."""
     if isinstance(b, Geometry):
@@ -71,26 +29,6 @@ def passed(b: Link, r: Rearrangement) -> tuple[Link, Rearrangement]:
         return way.geometry, way.rearrangement
     way = passage(b.geometry, r)
     return way.operator(b), way.rearrangement
-
-
-def settled(a: Link, r: Rearrangement) -> tuple[Link, Rearrangement]:
-    """`(a', r')` with `r a = r' a'`: what of `r` the operator before it can do itself.
-
-    That is an order of its output channels, unless they are in groups, and an image of one pixel
-    in place of a vector.
-    """
-    geometry = a if isinstance(a, Geometry) else a.geometry
-    if geometry.vector and r.target == (1,) * len(geometry.axes) + r.source:
-        image = replace(geometry, vector=False)
-        a = image if isinstance(a, Geometry) else Operator(image, a.kernel, a.bias, a.ones)
-        return a, Rearrangement.reshape(r.target, r.target)
-    order = r.channel_order
-    if order is None or geometry.groups > 1:
-        return a, r
-    if isinstance(a, Operator):
-        ones = None if a.ones is None else a.ones[..., order]
-        a = Operator(geometry, a.kernel[..., order], a.bias[order], ones)
-    return a, Rearrangement.reshape(r.source, r.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +56,7 @@ class Passage:
 
     def operator(self, b: Operator) -> Operator:
         """B', of the weights of B."""
-        if _is_scale(b.geometry):
+        if _is_depthwise(b.geometry):
             kernel, bias = map(self._spread, (self._placed(b.kernel, split=False), b.bias))
             return Operator(self.geometry, kernel, bias)
         count = math.prod(part.size or 0 for part in self.others)
@@ -174,7 +112,7 @@ class Passage:
         return full.reshape((*lead, -1))
 
 
-def _is_scale(b: Geometry) -> bool:
+def _is_depthwise(b: Geometry) -> bool:
     """Whether an operator has one output channel for each of its own."""
     return b.groups == b.channels[0] == b.channels[1]
 
@@ -182,6 +120,8 @@ def _is_scale(b: Geometry) -> bool:
 def passage(b: Geometry, r: Rearrangement) -> Passage:
     """How an operator passes a rearrangement. Raises `Refused`."""
     rank, last = len(r.source) - 1, len(r.target) - 1
+    if b.ones:
+        raise Refused("an image of ones beside what is rearranged")
     try:
         parts = r.parts()
     except Refused:
@@ -226,7 +166,7 @@ def passage(b: Geometry, r: Rearrangement) -> Passage:
         for part in parts
         if part.source not in whole | {rank}
     ]
-    if _is_scale(b):
+    if _is_depthwise(b):
         outputs = groups = inputs
         kept += [(part.size, part.place) for part in before]
     else:

@@ -12,7 +12,7 @@ where they are whole axes, or all that is left.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -205,6 +205,14 @@ class Rearrangement:
             for shape in (self.source, self.target)
         )
         return target @ self @ source.inverse
+
+
+def channels_of(shape: Sequence[int | None], axes: Collection[int]) -> Rearrangement:
+    """What makes channels of the samples along some axes, the others in their order before them."""
+    rest = [axis for axis in range(len(shape)) if axis not in axes]
+    turned = Rearrangement.permutation(shape, (*rest, *sorted(axes)))
+    channels = _product(shape[axis] for axis in axes)
+    return Rearrangement.reshape(turned.target, (*turned.target[: len(rest)], channels)) @ turned
 
 
 def _moved(axes: int, before: int, after: int) -> list[int]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.geometry import Geometry, require_plain
 from kerasfold.algebra.operator import Operator
-from kerasfold.algebra.passage import Rearranged
+from kerasfold.algebra.rearranged import Rearranged
 from kerasfold.cost import Cost, moved_bytes, operator_cost, seconds_of
 from kerasfold.forms.evaluate import Part, evaluate, whole
 from kerasfold.forms.form import Composed, Form, described, work_of_operator
@@ -106,7 +106,7 @@ def summed(
     if len(terms) == 1:
         ((read, operator),) = terms.items()
         if operator is None:
-            return xs[read]
+            return build.as_computed(xs[read], name)
         return build.convolution(xs[read], operator, name, activation, (role, 0))
     values = [
         xs[read]

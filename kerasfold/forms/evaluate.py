@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
 from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.chain import chain
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
-from kerasfold.algebra.passage import Rearranged, applied, rearranged
+from kerasfold.algebra.rearranged import Rearranged, applied, rearranged, scaled_along
 from kerasfold.lift.program import Node
 
 Affine = TypeVar("Affine", Geometry, Operator)
@@ -74,7 +74,10 @@ def evaluate_node(
         return tuple(itertools.chain.from_iterable(values))
     if node.rearrangement is not None:
         terms = whole(values[0], nodes, domain)
-        moved = {root: rearranged(value, node.rearrangement) for root, value in terms.items()}
+        moved = {
+            root: _rearranged(node, value, first=position == 0, domain=domain)
+            for position, (root, value) in enumerate(terms.items())
+        }
         return (Part(node.channels, moved),)
     widths = {tuple(part.channels for part in value) for value in values}
     if len(widths) > 1:
@@ -117,6 +120,16 @@ def _applied(step: Affine, parts: Parts, channels: int, domain: type[Affine]) ->
     )
 
 
+def _rearranged(node: Node, value: Any, first: bool, domain: type[Affine]) -> Any:
+    """What a root became, rearranged, or scaled along some axes; shifted, if it is the first."""
+    assert node.rearrangement is not None
+    if node.op == "rearrange":
+        return rearranged(value, node.rearrangement)
+    step = own(node, domain)
+    step = step if first else step.linear()
+    return scaled_along(step, node.rearrangement, value, not node.weightless)
+
+
 def _weighted_sum(
     parts: Sequence[Part],
     factors: Sequence[float],
@@ -144,6 +157,8 @@ def _sum(terms: Sequence[Any], domain: type[Affine]) -> Any:
     if len(terms) == 1:
         return terms[0]
     moved = {term.rearrangement if isinstance(term, Rearranged) else None for term in terms}
+    if any(isinstance(term, Rearranged) and term.scale is not None for term in terms):
+        raise Refused("a sum of what is scaled sample by sample")
     if len(moved) > 1:
         raise Refused("a sum of what is rearranged in different ways")
     (rearrangement,) = moved
@@ -155,8 +170,7 @@ def _sum(terms: Sequence[Any], domain: type[Affine]) -> Any:
 def _solid(root: int, value: Any, nodes: Sequence[Node], domain: type[Affine]) -> Any:
     """What a root became, with an operator for the identity."""
     if isinstance(value, Rearranged):
-        inner = _solid(root, value.value, nodes, domain)
-        return Rearranged(inner, value.rearrangement)
+        return replace(value, value=_solid(root, value.value, nodes, domain))
     return domain.identity(nodes[root].sizes, nodes[root].channels) if value is None else value
 
 

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kerasfold.cost import Cost, moved_by, moved_bytes, operator_cost, seconds_of
+from kerasfold.cost import Cost, moved_by, moved_bytes, operator_cost, pixels, seconds_of
 from kerasfold.forms.form import Composed, Form, Nothing, work_of
 from kerasfold.forms.known import Known
 from kerasfold.layers.limits import is_free
@@ -66,7 +66,10 @@ def _cost(known: Known, index: int) -> Cost:
     macs, seconds, unconvolved = 0.0, 0.0, 0
     for i in lifted.added:
         node = known.nodes[i]
-        if node.geometry is not None:
+        if node.op == "scale":
+            macs += 0 if node.weightless else pixels(node.sizes) * node.channels
+            seconds += seconds_of(2 * moved_bytes(node.sizes, node.channels), calls=0)
+        elif node.geometry is not None:
             step = operator_cost(node.geometry, weightless=node.weightless)
             pool = known.is_pool(i)
             if not node.weightless or pool:

@@ -152,7 +152,8 @@ class Known:
         """Whether a node only pads or crops."""
         node = self.nodes[index]
         return (
-            node.weightless
+            node.op == "operator"
+            and node.weightless
             and node.geometry is not None
             and all(a.taps == a.stride == a.upsampling == 1 for a in node.geometry.axes)
         )

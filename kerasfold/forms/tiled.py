@@ -117,7 +117,9 @@ def _convolved(
     operator, biases = mirrored(tiles)
     label = build.names.reserve(f"{name}_tile")
     image = build.convolution(x, operator, label, None, ("tile", role))
-    return image if biases is None else build.shifted(image, biases, f"{name}_tile_bias")
+    if biases is None:
+        return image
+    return build.scaled(image, None, biases, build.names.reserve(f"{name}_tile_bias"))
 
 
 def _tilings(links: Sequence[Geometry]) -> list[Tiling]:

@@ -92,26 +92,37 @@ class Builder:
         """The sum of tensors of one shape."""
         return self.layer(keras.layers.Add, "sum", name=name)(parts)
 
-    def shifted(self, x: Value, constants: np.ndarray, name: str) -> Value:
-        """An image plus constants of its shape, channels last and without the batch."""
-        if self.layout == "channels_first":
-            constants = np.moveaxis(constants, -1, 0)
+    def as_computed(self, x: Value, name: str) -> Value:
+        """A tensor in the dtype that the form computes in."""
+        if x.dtype == self.compute_dtype:
+            return x
+        return self.names.give(keras.ops.cast(x, self.compute_dtype), f"{name}_cast")
+
+    def scaled(
+        self, x: Value, gain: np.ndarray | None, shift: np.ndarray | None, name: str
+    ) -> Value:
+        """An image times constants, channels last, plus such; the last call takes the name."""
+        if gain is not None:
+            label = name if shift is None else self.names.reserve(f"{name}_gain")
+            x = self.names.give_exactly(keras.ops.multiply(self._constants(gain, x), x), label)
+        if shift is None:
+            return x
         # In this order: TensorFlow's backend takes a second summand of one axis for a bias, of
         # the last axis, or the second, where that is as long.
-        return self.names.give(keras.ops.add(constants[None].astype(x.dtype), x), name)
+        return self.names.give_exactly(keras.ops.add(self._constants(shift, x), x), name)
+
+    def _constants(self, values: np.ndarray, x: Value) -> np.ndarray:
+        if self.layout == "channels_first":
+            values = np.moveaxis(values, -1, 0)
+        return values[None].astype(x.dtype)
 
     def rearranged(self, x: Value, r: Rearrangement, name: str) -> Value:
         """An image, rearranged; the last of the layers takes the name."""
         taken = steps(in_tensors(r, self.layout))
         for number, step in enumerate(taken, 1):
             label = name if step is taken[-1] else self.names.reserve(f"{name}_{number}")
-            role = ("rearranged", number)
-            if step.axes is None:
-                shape = tuple(-1 if n is None else n for n in step.shape)
-                x = self.layer(keras.layers.Reshape, role, name=label, target_shape=shape)(x)
-            else:
-                dims = tuple(axis + 1 for axis in step.axes)
-                x = self.layer(keras.layers.Permute, role, name=label, dims=dims)(x)
+            kind, config = step.layer
+            x = self.layer(kind, ("rearranged", number), name=label, **config)(x)
         return x
 
     def channels(self, x: Value, first: int, last: int, name: str) -> Value:
@@ -403,8 +414,7 @@ class Builder:
 
     def _padded_with(self, x: Value, geometry: Geometry, value: float, name: str) -> Value:
         """`x` cropped, then padded with a value other than zero."""
-        if x.dtype != self.compute_dtype:  # the value must not be rounded to the input's dtype
-            x = self.names.give(keras.ops.cast(x, self.compute_dtype), f"{name}_cast")
+        x = self.as_computed(x, name)  # the value must not be rounded to the input's dtype
         x = self.pad_and_crop(
             x, [a.crop for a in geometry.axes], [(0, 0)] * len(geometry.axes), name
         )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+import keras
 
 from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.rearrange import Rearrangement, Shape
@@ -19,6 +22,14 @@ class Step:
 
     shape: Shape
     axes: tuple[int, ...] | None = None
+
+    @property
+    def layer(self) -> tuple[Any, dict[str, Any]]:
+        """Its class, and what it is told."""
+        if self.axes is None:
+            shape = tuple(-1 if n is None else n for n in self.shape)
+            return keras.layers.Reshape, {"target_shape": shape}
+        return keras.layers.Permute, {"dims": tuple(axis + 1 for axis in self.axes)}
 
 
 def in_tensors(r: Rearrangement, layout: str) -> Rearrangement:

@@ -16,6 +16,7 @@ import numpy as np
 from kerasfold.algebra.axis import Refused
 from kerasfold.lift.contraction import contract, subscripts_of
 from kerasfold.lift.operands import (
+    along,
     depthwise_kernel,
     on_channels,
     operand,
@@ -152,7 +153,6 @@ def einsum_dense(layer: Any, x: Signal) -> Signal:
 @lifts(keras.layers.BatchNormalization)
 def batch_normalization(layer: Any, x: Signal) -> Signal:
     """Y = gamma (x - mean) / sqrt(variance + epsilon) + beta, with the moving statistics."""
-    on_channels(layer.axis, x)
     with np.errstate(invalid="ignore", divide="ignore"):  # refused by scale(), by its result
         gain = 1 / np.sqrt(as_array(layer.moving_variance) + layer.epsilon)
     if layer.gamma is not None:
@@ -160,7 +160,7 @@ def batch_normalization(layer: Any, x: Signal) -> Signal:
     shift = -as_array(layer.moving_mean) * gain
     if layer.beta is not None:
         shift = shift + as_array(layer.beta)
-    return x.scale(gain, shift)
+    return x.scale(along(layer.axis, gain, x), along(layer.axis, shift, x))
 
 
 @lifts(LayerScale)

@@ -21,6 +21,7 @@ from kerasfold.lift.operands import (
     depthwise_kernel,
     on_channels,
     operand,
+    refuse_misplaced,
     same_layout,
 )
 from kerasfold.lift.registry import lifts
@@ -30,7 +31,8 @@ from kerasfold.read.weights import as_array
 
 @lifts(keras.ops.add)
 def add_op(op: Any, x1: Any, x2: Any) -> Signal:
-    """Y = x1 + x2; a constant may have one entry, or one per channel."""
+    """Y = x1 + x2; a constant may vary along any axes of an image."""
+    refuse_misplaced(x2, x1)
     return operand(x1, x2) + operand(x2, x1)
 
 

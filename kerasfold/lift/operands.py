@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerasfold import backend
 from kerasfold.algebra.axis import Refused
 from kerasfold.lift.program import Weights, weights
 from kerasfold.lift.signal import Signal
@@ -14,18 +15,41 @@ from kerasfold.read.weights import as_array
 
 
 def operand(value: Any, other: Any) -> Any:
-    """A signal as it is; a constant as one number per channel of the other operand."""
+    """A signal as it is; a constant as `Signal.scale` takes it, for the other operand."""
     if isinstance(value, Signal):
         return value
     array = as_array(value)
-    if array.size == 1 and array.ndim <= other.rank + 2:
-        return array.reshape(())
-    per_channel = [1] * (other.rank + 2)
-    per_channel[other.channel_axis] = other.channels
-    shape = (1,) * (len(per_channel) - array.ndim) + array.shape
-    if list(shape) != per_channel:
-        raise Refused(f"a constant of shape {array.shape} that varies along more than channels")
-    return array.reshape(other.channels)
+    axes = other.rank + 2
+    if array.ndim > axes or (array.ndim == axes and len(array) > 1):
+        raise Refused(f"a constant of shape {array.shape} that varies along the batch")
+    array = array.reshape((1,) * (axes - array.ndim) + array.shape)[0]
+    return np.moveaxis(array, other.channel_axis - 1, -1)
+
+
+def refuse_misplaced(value: Any, x: Any) -> None:
+    """Refuse a second summand that Keras may add along another axis than its own.
+
+    On TensorFlow `keras.ops.add` takes what has as many numbers as the last axis, or else the
+    first, is long for a bias of that axis, as of Keras 3.15.
+    """
+    if isinstance(value, Signal) or not isinstance(x, Signal) or backend.name() != "tensorflow":
+        return
+    sizes = np.shape(as_array(value))
+    varied = [axis - len(sizes) for axis, n in enumerate(sizes) if n > 1]
+    if len(varied) != 1:
+        return
+    axis, count = varied[0] % (x.rank + 1), sizes[varied[0]]
+    taken = [i for i in (x.rank, 0) if x.shape[i] in (count, None)]
+    surely = x.shape[x.rank] == count
+    if any(i != axis for i in (taken[:1] if surely else taken)):
+        raise Refused("a constant that Keras may add along another axis on TensorFlow")
+
+
+def along(axis: int, values: np.ndarray, x: Signal) -> np.ndarray:
+    """Numbers along an axis, counted with the batch, as `Signal.scale` takes them."""
+    shape = [1] * (x.rank + 2)
+    shape[axis] = len(values)
+    return operand(values.reshape(shape), x)
 
 
 def constant(value: Any) -> Weights:

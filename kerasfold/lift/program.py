@@ -1,9 +1,9 @@
 """The affine program: nodes, in topological order, and the weights they are made of.
 
 A node is a root (a tensor the affine part reads), an operator applied to one node, a weighted
-sum, a concatenation of channels, or a rearrangement of samples, such as a flattening. Kernels are
-recorded as functions, and read where a form is composed; of biases, scales and shifts it is known
-at once whether they are zero.
+sum, a concatenation of channels, a rearrangement of samples, such as a flattening, or a scale and
+a shift that vary along other axes than the channels. Kernels are recorded as functions, and read
+where a form is composed; of biases, scales and shifts it is known at once whether they are zero.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kerasfold.algebra.rearrange import Rearrangement
 from kerasfold.read.weights import as_array
 
 Sizes: TypeAlias = tuple[int | None, ...]
-Op: TypeAlias = Literal["root", "operator", "sum", "concatenate", "rearrange"]
+Op: TypeAlias = Literal["root", "operator", "sum", "concatenate", "rearrange", "scale"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -33,10 +33,11 @@ class Node:
         operands: nodes it reads.
         sizes: samples along each spatial axis, None where unknown.
         channels: number of channels.
-        geometry: of the operator, for 'operator'.
-        load: reads the operator's weights, for 'operator'.
+        geometry: of the operator, for 'operator' and 'scale'.
+        load: reads the operator's weights, for 'operator' and 'scale'.
         factors: one weight per operand, for 'sum'.
-        rearrangement: of the samples, for 'rearrange'.
+        rearrangement: of the samples, for 'rearrange'; for 'scale', one that makes channels of
+            the axes it varies along.
         weightless: an operator without multiplications by weights (padding, a pool).
         mean: whether every output is a weighted mean of its own channel's inputs, but for what
             padding cuts off: such an operator commutes with pointwise ones.

@@ -14,6 +14,7 @@ from kerasfold.algebra.axis import Axis, Pair, Refused
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
 from kerasfold.algebra.rearrange import Rearrangement
+from kerasfold.algebra.rearranged import scale_of_samples
 from kerasfold.layers.spelling import padded_axis, transposed_axis
 from kerasfold.lift.program import Node, Op, Program, Sizes, weights
 from kerasfold.read.weights import as_array
@@ -148,13 +149,42 @@ class Signal:
         return self.apply(geometry, load, weightless)
 
     def scale(self, gain: Any = 1.0, shift: Any = 0.0) -> Signal:
-        """Multiply each channel by `gain`, then add `shift`: numbers, or (channels,) each."""
-        gain = np.broadcast_to(np.asarray(gain, dtype="float64"), (self.channels,))
-        shift = np.broadcast_to(np.asarray(shift, dtype="float64"), (self.channels,))
-        if not (np.all(np.isfinite(gain)) and np.all(np.isfinite(shift))):
+        """Multiply by `gain`, then add `shift`.
+
+        Args:
+            gain: a number, one for each channel, or an array of the axes (*sizes, channels), of
+                one sample along those that it does not vary along.
+            shift: the same.
+
+        Raises:
+            Refused: numbers that are not finite, or arrays that broadcast the image.
+        """
+        given = [np.asarray(x, dtype="float64") for x in (gain, shift)]
+        if not all(np.all(np.isfinite(x)) for x in given):
             raise Refused("its scale or its shift is not finite")
-        kernel = gain.reshape((1,) * self.rank + (1, self.channels))
-        return self.convolve(kernel, shift, groups=self.channels)
+        image = (*self.sizes, self.channels)
+        shapes = [(1,) * (len(image) - x.ndim) + x.shape for x in given]
+        for shape in shapes:
+            if len(shape) > len(image) or any(
+                n not in (1, m) for n, m in zip(shape, image, strict=True)
+            ):
+                raise Refused(f"a constant of shape {shape} on images of {image}")
+        varied = [i for i in range(len(image)) if any(shape[i] > 1 for shape in shapes)]
+        if varied in ([], [self.rank]):
+            gain, shift = (np.broadcast_to(x.ravel(), (self.channels,)) for x in given)
+            kernel = gain.reshape((1,) * self.rank + (1, self.channels))
+            return self.convolve(kernel, shift, groups=self.channels)
+        scale, seen = scale_of_samples(image, varied, *map(np.reshape, given, shapes))
+        return self._then(
+            "scale",
+            (self.node.index,),
+            self.sizes,
+            self.channels,
+            geometry=scale.geometry,
+            load=lambda: scale,
+            rearrangement=seen,
+            weightless=bool(np.all(scale.kernel == 1.0)),
+        )
 
     def average(self, pool: Any, *, strides: Any, padding: str = "valid") -> Signal:
         """Mean over windows of `pool` samples: `keras.ops.average_pool`.

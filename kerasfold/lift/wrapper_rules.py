@@ -51,6 +51,8 @@ def time_distributed(layer: Any, x: Signal) -> Any:
     if rule not in _ON_CHANNELS:
         raise Refused(f"a {type(layer.layer).__name__} in it works on other axes than the channels")
     require_layout("channels_last", x)
+    if getattr(layer.layer, "axis", -1) != -1 and rule is layer_rules.batch_normalization:
+        raise Refused("the axis in it is counted from the first of each step")
     if has_own_activation(layer.layer):
         raise Refused("the activation in it may work along the steps")
     return rule(layer.layer, x)

@@ -219,6 +219,13 @@ def test_shared_layers_stay_shared_before_other_shapes() -> None:
     assert kinds(folded).count("Conv2D") == 1, str(folded.fold_report)
 
 
+def test_layers_that_only_cast_in_the_end_still_cast() -> None:
+    inputs = keras.Input((4, 6), dtype="float16")
+    model = keras.Model(inputs, layers.Reshape((4, 6))(layers.Reshape((24,))(inputs)))
+    folded = kerasfold.fold(model)
+    assert folded.output.dtype == model.output.dtype == "float32"
+
+
 FIRST = {"data_format": "channels_first"}
 
 
