@@ -105,8 +105,11 @@ class FoldReport:
         for name in ("macs", "params", "layers"):
             saved = (getattr(r, f"{name}_before") - getattr(r, f"{name}_after") for r in reports)
             changed[f"{name}_after"] = getattr(self, f"{name}_before") - sum(saved)
-        names = ", ".join(map(repr, parts))
-        return replace(self, **changed, note=f"of a {kind}, which it still is, {names} is folded")
+        note = (
+            f"it is still a {kind}, of which only {' and '.join(map(repr, parts))} is folded: "
+            "keras.Model(model.inputs, model.outputs) can be folded whole"
+        )
+        return replace(self, **changed, note=note)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values, for JSON."""

@@ -30,14 +30,12 @@ class Part(keras.Model):
 
     @classmethod
     def of(cls, folded: keras.Model, original: keras.Model) -> Part:
-        """A folded model that says what its original did."""
-        plain = (str, int, float, bool, type(None))
+        """A folded model that says what its original did, in its config and its attributes."""
+        public = {k: v for k, v in vars(original).items() if not k.startswith("_")}
         told = {
-            key: value
-            for key, value in original.get_config().items()
-            if all(isinstance(leaf, plain) for leaf in tree.flatten(value))
-            and key != "name"
-            and not hasattr(folded, key)
+            name: _plain(value)
+            for name, value in (public | original.get_config()).items()
+            if _is_plain(value) and not hasattr(folded, name)
         }
         return _saying(cls(folded.input, folded.output, name=folded.name), told)
 
@@ -51,6 +49,18 @@ class Part(keras.Model):
         told = config["told"]
         rest = {key: value for key, value in config.items() if key != "told"}
         return _saying(super().from_config(rest, custom_objects=custom_objects), told)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a file can say a value in words and numbers."""
+    return all(isinstance(x, (str, int, float, bool, type(None))) for x in tree.flatten(value))
+
+
+def _plain(value: Any) -> Any:
+    """A value without what Keras makes of lists and dicts that are attributes."""
+    if isinstance(value, dict):
+        return {key: _plain(x) for key, x in value.items()}
+    return [_plain(x) for x in value] if isinstance(value, (list, tuple)) else value
 
 
 def _saying(part: Part, told: Mapping[str, Any]) -> Part:
@@ -99,8 +109,7 @@ def made_of(model: keras.Model, folds: Mapping[str, keras.Model]) -> keras.Model
 
 
 def _made_of(model: keras.Model, parts: Mapping[str, keras.Model]) -> keras.Model:
-    layers = {layer.name: layer for layer in model.layers}
-    inside = set(map(id, layers.values()))
+    inside = set(map(id, model.layers))
     config = model.get_config()
     beside = {
         argument: value
@@ -109,8 +118,8 @@ def _made_of(model: keras.Model, parts: Mapping[str, keras.Model]) -> keras.Mode
         and id(value) not in inside
     }
     made = type(model).from_config({**config, **beside, **parts})
-    for layer in made.layers:
-        if not any(layer is part for part in parts.values()):
-            copy_state(layers[layer.name], layer)
+    for old, new in zip(model.layers, made.layers, strict=True):
+        if not any(new is part for part in parts.values()):
+            copy_state(old, new)
     type(model).from_config(made.get_config())  # as reading it from a file does
     return made

@@ -57,6 +57,7 @@ class Sized(keras.Model):
     def __init__(self, image_shape: Any, **options: Any) -> None:
         x = keras.Input(image_shape)
         super().__init__(x, backbone(None)(x), **options)
+        self.stages = ["conv", "norm"]
         self.image_shape = tuple(image_shape)
 
     def get_config(self) -> dict[str, Any]:
@@ -72,7 +73,7 @@ class Detector(Classifier):
     """It asks its backbone for the image size."""
 
     def __init__(self, backbone: Any, **options: Any) -> None:
-        self.size = backbone.image_shape
+        self.size, self.stages = backbone.image_shape, backbone.stages
         super().__init__(backbone, **options)
 
 
