@@ -206,16 +206,18 @@ def _varied(after: Rearrangement) -> set[int]:
 def settled(a: Link, r: Rearrangement) -> tuple[Link, Rearrangement]:
     """`(a', r')` with `r a = r' a'`: what of `r` the operator before it can do itself.
 
-    That is an order of its output channels, unless they are in groups, and an image of one pixel
-    in place of a vector.
+    Unless it is in groups, that is an order of its output channels, and an image of one pixel in
+    place of a vector. A global pool stays one.
     """
-    geometry = a if isinstance(a, Geometry) else a.geometry
+    geometry = _geometry(a)
+    if geometry.groups > 1:
+        return a, r
     if geometry.vector and r.target == (1,) * len(geometry.axes) + r.source:
         image = replace(geometry, vector=False)
         a = image if isinstance(a, Geometry) else Operator(image, a.kernel, a.bias, a.ones)
         return a, Rearrangement.reshape(r.target, r.target)
     order = r.channel_order
-    if order is None or geometry.groups > 1:
+    if order is None:
         return a, r
     if isinstance(a, Operator):
         ones = None if a.ones is None else a.ones[..., order]

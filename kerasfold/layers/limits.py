@@ -95,6 +95,7 @@ _FREE = (
 _FREE_OPS = (
     *(keras.ops.pad, keras.ops.concatenate, keras.ops.split, keras.ops.get_item),
     *(keras.ops.reshape, keras.ops.transpose, keras.ops.squeeze, keras.ops.expand_dims),
+    *(keras.ops.swapaxes, keras.ops.moveaxis),
     *(keras.ops.relu, keras.ops.relu6, keras.ops.leaky_relu, keras.ops.elu, keras.ops.selu),
     *(keras.ops.sigmoid, keras.ops.hard_sigmoid, keras.ops.tanh, keras.ops.softplus),
     *(keras.ops.silu, keras.ops.hard_silu, keras.ops.gelu, keras.ops.softmax),

@@ -203,6 +203,13 @@ def test_a_shuffle_stays_where_it_would_cost_more() -> None:
     assert report.macs_after < report.macs_before
 
 
+@pytest.mark.parametrize("objective", ["latency", "macs", "params"])
+def test_a_pool_whose_vector_becomes_an_image_stays_a_pool(objective: str) -> None:
+    model = Row(IMAGE, [lambda x: layers.GlobalAveragePooling2D()(x), reshape(1, 1, 4)], []).model()
+    folded = kerasfold.fold(model, objective=objective)
+    assert kinds(folded) == ["GlobalAveragePooling2D", "Reshape"]
+
+
 def test_nothing_is_merged_with_a_reshape_alone() -> None:
     model = Row(IMAGE, [conv(), reshape(-1, 6), relu], []).model()
     report = kerasfold.fold(model).fold_report
