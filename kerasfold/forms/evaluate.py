@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
@@ -105,17 +106,19 @@ def whole(parts: Parts, nodes: Sequence[Node], domain: type[Affine]) -> Mapping[
 def _applied(step: Affine, parts: Parts, channels: int, domain: type[Affine]) -> Parts:
     """An operator, applied to parts that it reads all channels of."""
     found: dict[int, dict[int, list[Any]]] = {}  # by the first channel written, and by root
+    added: Counter[int] = Counter()  # parts, by the same
     first = 0
     for part in parts:
         piece, at = step.reading(first, part.channels)
         terms = found.setdefault(at, {})
+        added[at] += 1
         for root, value in part.terms.items():
             term = piece.linear() if terms else piece  # what is added to a sum is added once
             terms.setdefault(root, []).append(applied(term, value))
         first += part.channels
     ends = (*list(found)[1:], channels)
     return tuple(
-        Part(end - at, {root: _sum(values, domain) for root, values in terms.items()})
+        Part(end - at, _sums(terms, added[at], domain))
         for (at, terms), end in zip(found.items(), ends, strict=True)
     )
 
@@ -143,13 +146,27 @@ def _weighted_sum(
             if factor != 1.0:
                 term = _solid(root, term, nodes, domain).scaled(factor)
             terms.setdefault(root, []).append(term)
-    summed = {
-        root: values[0]
+    solid = {
+        root: values
         if len(values) == 1
-        else _sum([_solid(root, value, nodes, domain) for value in values], domain)
+        else [_solid(root, value, nodes, domain) for value in values]
         for root, values in terms.items()
     }
-    return Part(parts[0].channels, summed)
+    return Part(parts[0].channels, _sums(solid, len(parts), domain))
+
+
+def _sums(
+    terms: Mapping[int, Sequence[Any]], parts: int, domain: type[Affine]
+) -> Mapping[int, Any]:
+    """The sums of what each root became in so many parts. Raises `Refused`."""
+    scaled = (
+        isinstance(value, Rearranged) and value.scale is not None
+        for values in terms.values()
+        for value in values
+    )
+    if parts > 1 and any(scaled):  # the terms of one part have their scale in common
+        raise Refused("a sum of what is scaled sample by sample")
+    return {root: _sum(values, domain) for root, values in terms.items()}
 
 
 def _sum(terms: Sequence[Any], domain: type[Affine]) -> Any:
@@ -157,8 +174,6 @@ def _sum(terms: Sequence[Any], domain: type[Affine]) -> Any:
     if len(terms) == 1:
         return terms[0]
     moved = {term.rearrangement if isinstance(term, Rearranged) else None for term in terms}
-    if any(isinstance(term, Rearranged) and term.scale is not None for term in terms):
-        raise Refused("a sum of what is scaled sample by sample")
     if len(moved) > 1:
         raise Refused("a sum of what is rearranged in different ways")
     (rearrangement,) = moved

@@ -132,6 +132,14 @@ def test_a_constant_that_keras_adds_along_the_channels_is_kept() -> None:
     assert "a constant that Keras may add along another axis on TensorFlow" in reasons
 
 
+def test_a_bias_that_keras_adds_along_the_channels_is_kept() -> None:
+    biased = layers.EinsumDense("bhwc,cd->bhwd", (5, 5, 5), bias_axes="w")
+    model = model_of((5, 5, 6), [biased, bn])
+    folded = kerasfold.fold(model, objective="layers", verify=False)
+    assert_same(model, folded, FLOAT32)
+    assert "EinsumDense" in kinds(folded)
+
+
 def test_channels_first() -> None:
     first = {"data_format": "channels_first"}
     x = inputs = keras.Input((6, 4, 5))
@@ -153,6 +161,16 @@ def test_several_sources_are_shifted_once() -> None:
     folded = kerasfold.fold(model, objective="layers")
     assert_same(model, folded, FLOAT32)
     assert folded.fold_report.layers_after < folded.fold_report.layers_before
+
+
+@pytest.mark.parametrize(
+    "step", [lambda x, values: x * values, lambda x, values: x + values], ids=["scales", "shifts"]
+)
+def test_sources_with_constants_of_their_own(step: Any) -> None:
+    a, b = keras.Input(IMAGE, dtype="float64"), keras.Input(IMAGE, dtype="float64")
+    model = keras.Model([a, b], step(a, c(4, 1, 1)) + step(b, -c(4, 1, 1)))
+    folded = kerasfold.fold(model, objective="layers", verify=False)
+    assert_same(model, folded, FLOAT64)
 
 
 def test_it_is_saved_and_loaded(tmp_path: Any) -> None:
