@@ -80,7 +80,7 @@ def contract(x: Signal, kernel: Any, subscripts: Subscripts, bias: Any = None) -
     if len(given) != x.rank + 2 or twice or given[0] != result[:1] or given[0] in weights:
         raise _refusal(subscripts)
     if (weights, result) == (given[-1], given):
-        return x.scale(kernel.read())
+        return x.scale(kernel.read(), 0.0 if bias is None else operand(bias, x))
     if not result[1:] or {*pixels, *columns} != set(result[1:]):
         raise _refusal(subscripts)
     size = dict(zip(weights, kernel.shape, strict=True)) | dict(

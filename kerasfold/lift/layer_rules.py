@@ -20,6 +20,7 @@ from kerasfold.lift.operands import (
     depthwise_kernel,
     on_channels,
     operand,
+    refuse_misplaced,
     require_layout,
     same_layout,
 )
@@ -147,7 +148,10 @@ def dense(layer: Any, x: Signal) -> Signal:
 @lifts(keras.layers.EinsumDense)
 def einsum_dense(layer: Any, x: Signal) -> Signal:
     """Y = the sum of products that its equation says, of x and its kernel, + bias."""
-    return contract(x, kernel_of(layer), subscripts_of(layer.equation, x), layer.bias)
+    y = contract(x, kernel_of(layer), subscripts_of(layer.equation, x), layer.bias)
+    if layer.bias is not None:
+        refuse_misplaced(layer.bias, y)
+    return y
 
 
 @lifts(keras.layers.BatchNormalization)

@@ -561,6 +561,7 @@ CASES: list[Case] = [
             "transposed": {"_args": ("bhwc,dc->bhwd", (6, 5, 3))},
             "relu": {"_args": ("bhwc,cd->bhwd", (6, 5, 3)), "bias_axes": "d", **RELU},
             "scale": {"_args": ("bhwc,c->bhwc", (6, 5, 4))},
+            "scale_and_bias": {"_args": ("bhwc,c->bhwc", (6, 5, 4)), "bias_axes": "c"},
         },
     ),
     *rows(
