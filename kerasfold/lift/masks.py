@@ -11,7 +11,7 @@ from keras import tree
 
 from kerasfold.algebra.axis import Refused
 from kerasfold.read.graph import Call, Graph, Tensor
-from kerasfold.read.model import passes_masks, reads_masks
+from kerasfold.read.model import keeps_masks, passes_masks, reads_masks
 
 
 def readers(graph: Graph) -> dict[int, str]:
@@ -22,12 +22,12 @@ def readers(graph: Graph) -> dict[int, str]:
         if isinstance(x, Tensor)
     }
     for call in reversed(graph.calls):
-        if _masks_given(call):
+        if _masks_given(call) and not keeps_masks(call.operation, same_shape=False):
             continue
         reader: str | None = None
         if reads_masks(call.operation):
             reader = f"'{call.name}'"
-        elif passes_masks(call.operation):
+        elif passes_masks(call.operation) or keeps_masks(call.operation, same_shape=True):
             reader = next((found[y.index] for y in call.outputs if y.index in found), None)
         if reader is not None:
             for x in call.inputs:

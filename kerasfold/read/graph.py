@@ -20,8 +20,10 @@ from kerasfold.read.inside import Inside, Made, inside_of, is_composite, traced
 from kerasfold.read.model import (
     functional_graph,
     is_masked,
+    keeps_masks,
     layout_of,
     made_by,
+    passes_masks,
     public_op,
     refuse_quantised,
     takes_training,
@@ -184,6 +186,7 @@ class _Reader:
         self.calls: list[Call] = []
         self.opened: list[str] = []
         self.reshaped: dict[int, Tensor] = {}  # of a reshape's output, its input
+        self.unseen: set[int] = set()  # tensors whose mask Keras's symbolic ones do not show
         self.count = 0
         self._alive: list[Any] = []  # so that no id() is given out twice
 
@@ -194,6 +197,18 @@ class _Reader:
             self.count += 1
             self._learn(source, tensor)
         return self.known[id(source)]
+
+    def _made(self, source: Any, operation: keras.Operation, given: Sequence[Tensor]) -> Tensor:
+        """The `Tensor` that a call makes, masked also where Keras alone shows that when it runs."""
+        tensor = self.tensor(source)
+        masked = [x.shape == tensor.shape for x in given if x.masked]
+        kept = bool(masked) and keeps_masks(operation, any(masked))
+        passed = passes_masks(operation) and any(x.index in self.unseen for x in given)
+        if not tensor.masked and (kept or passed):
+            tensor = replace(tensor, masked=True)
+            self.unseen.add(tensor.index)
+            self._learn(source, tensor)
+        return tensor
 
     def _learn(self, source: Any, tensor: Tensor) -> None:
         self._alive.append(source)
@@ -223,7 +238,8 @@ class _Reader:
             if inner is not None:
                 self._walk_inside(inner, made, args, kwargs, prefix)
                 continue
-            outputs = tuple(self.tensor(x) for x in made.outputs)
+            given = _tensors((args, kwargs))
+            outputs = tuple(self._made(x, made.operation, given) for x in made.outputs)
             if public_op(type(made.operation)) is keras.ops.reshape:
                 self.reshaped[outputs[0].index] = args[0]
             flag = kwargs.get("training")

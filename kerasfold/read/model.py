@@ -18,6 +18,12 @@ _OPS: dict[type, Any] = {}
 LayerScale = keras.src.applications.convnext.LayerScale
 StochasticDepth = keras.src.applications.convnext.StochasticDepth
 CustomScaleLayer = keras.src.applications.inception_resnet_v2.CustomScaleLayer
+_AUGMENTATION = keras.layers.RandomFlip.__base__
+# What gives back the very tensor that it is called on, where it has nothing to do.
+_GIVING_BACK = (
+    *(keras.ops.cast, keras.ops.convert_to_tensor, keras.ops.real),
+    *(keras.ops.swapaxes, keras.ops.moveaxis),
+)
 
 
 def public_op(operation: type) -> Any:
@@ -143,6 +149,22 @@ def is_random_unasked(operation: keras.Operation) -> bool:
 def passes_masks(operation: keras.Operation) -> bool:
     """Whether masks of a call's inputs are handed on to its outputs."""
     return isinstance(operation, keras.Layer) and operation.supports_masking
+
+
+def keeps_masks(operation: keras.Operation, same_shape: bool) -> bool:
+    """Whether a call may give back what it, or a layer inside it, was given, and so its mask.
+
+    Keras's symbolic tensors do not show that one.
+
+    Args:
+        operation: what is called.
+        same_shape: whether it gives a tensor of the shape of one that is masked.
+    """
+    if isinstance(operation, (keras.layers.SpectralNormalization, keras.layers.Pipeline)):
+        return True
+    identity = isinstance(operation, (_AUGMENTATION, StochasticDepth))
+    identity = identity or public_op(type(operation)) in _GIVING_BACK
+    return same_shape and (identity or not is_of_keras(operation))
 
 
 def reads_masks(operation: keras.Operation) -> bool:

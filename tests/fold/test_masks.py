@@ -85,6 +85,20 @@ KEPT: dict[str, tuple[Callable[[Any], Any], str, str]] = {
         "dense",
         "the mask that it hands on is read by 'own'",
     ),
+    "through_a_wrapper": (  # where Keras's symbolic tensors show no mask
+        lambda words: layers.LSTM(3, name="lstm")(
+            layers.SpectralNormalization(layers.Dense(4), name="dense")(BN()(embed(words)))
+        ),
+        "dense",
+        "the mask that it hands on is read by 'lstm'",
+    ),
+    "through_a_pipeline": (
+        lambda words: layers.LSTM(3)(
+            layers.Pipeline([layers.Rescaling(2.0)], name="pipeline")(BN(name="bn")(embed(words)))
+        ),
+        "pipeline",
+        "it reads a mask",
+    ),
     "by_attention": (
         lambda words: layers.GlobalMaxPooling1D()(
             layers.MultiHeadAttention(2, 2, name="mha")(
