@@ -29,6 +29,7 @@ class Rearranged(Generic[Link]):
             pixels that are channels there. None for none.
         after: the rearrangement behind the scale, or None.
         multiplies: whether the scale does more than to shift.
+        took: whether the scale took in the operator, which was one: then it is no other's scale.
     """
 
     value: Link | None
@@ -36,6 +37,7 @@ class Rearranged(Generic[Link]):
     scale: Link | None = None
     after: Rearrangement | None = None
     multiplies: bool = False
+    took: bool = False
 
     @property
     def whole(self) -> Rearrangement:
@@ -86,7 +88,7 @@ def applied(b: Link, value: Value[Link], multiplies: bool = True) -> Value[Link]
         if value.value is None or not _scales(value.value):
             return replace(value, scale=b, after=_still(r.target), multiplies=multiplies)
         scale, after = value.value, r
-        value = Rearranged(None, _still(r.source), scale, after, multiplies=True)
+        value = Rearranged(None, _still(r.source), scale, after, multiplies=True, took=True)
     passes = _geometry(b).is_pointwise and not value.multiplies
     if not _scales(b):
         try:
@@ -112,6 +114,7 @@ def applied(b: Link, value: Value[Link], multiplies: bool = True) -> Value[Link]
 
 def _shifted(b: Link, value: Rearranged[Link], shift: Link, after: Rearrangement) -> Value[Link]:
     """A pointwise operator before a shift: B (x + c) = B x + B c. Raises `Refused`."""
+    require_along(after)
     varied: set[int] = {*_varied(after), len(after.target) - 1}
     seen = channels_of((*after.target[:-1], _geometry(b).channels[1]), varied)
     count = seen.target[-1] or 0
@@ -180,6 +183,13 @@ def _with_last_channels(after: Rearrangement) -> Rearrangement:
     shape = (*(part.size for part in rest), math.prod(part.size or 0 for part in channels))
     order = [parts.index(part) for part in (*rest, *channels)]
     return Rearrangement.of(after.source, shape, [part.size for part in parts], order)
+
+
+def require_along(after: Rearrangement) -> None:
+    """Refuse what `along` gives no image for."""
+    varied = _varied(after)
+    if any(part.size is None and part.target in varied for part in after.parts()):
+        raise Refused("a scale along a part of an axis of unknown size")
 
 
 def along(after: Rearrangement, values: Array) -> Array:

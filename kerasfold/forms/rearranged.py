@@ -15,7 +15,7 @@ import numpy as np
 from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.operator import Operator
 from kerasfold.algebra.rearrange import Rearrangement
-from kerasfold.algebra.rearranged import Rearranged, along
+from kerasfold.algebra.rearranged import Rearranged, along, require_along
 from kerasfold.cost import elementwise_cost, pixels, rearrangement_cost
 from kerasfold.forms.convolved import sum_cost, sum_words, summed
 from kerasfold.forms.evaluate import Part, evaluate, whole
@@ -72,6 +72,8 @@ class Reordered(Form[Samples]):
         for read, value in values:
             if not isinstance(value, Rearranged):
                 raise Refused("a sum of what is rearranged and what is not")
+            if value.took and len(values) > 1:
+                raise Refused("a sum of what is scaled and what is not")
             terms[read] = value.value
             kinds.add((value.whole, value.after, value.multiplies))
             scales += [value.scale] if value.scale is not None else []
@@ -85,6 +87,7 @@ class Reordered(Form[Samples]):
         if not rearrangement.is_identity:
             cost += rearrangement_cost(rearrangement, known.regions.graph.layout)
         if after is not None:
+            require_along(after)
             shifts = any(scale.biased for scale in scales)
             samples = pixels(node.sizes) * node.channels
             cost += elementwise_cost(samples, scales[0].channels[0], multiplies, shifts)

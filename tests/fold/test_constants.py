@@ -173,6 +173,14 @@ def test_sources_with_constants_of_their_own(step: Any) -> None:
     assert_same(model, folded, FLOAT64)
 
 
+def test_sources_of_which_one_is_scaled_before() -> None:
+    a, b = keras.Input(IMAGE, dtype="float64"), keras.Input(IMAGE, dtype="float64")
+    with policy("float64"):
+        model = keras.Model([a, b], (conv(a) + 2.0 * b) * c(4, 5, 6) + c(4, 5, 6))
+    folded = kerasfold.fold(randomise(model), objective="layers", verify=False)
+    assert_same(model, folded, FLOAT64)
+
+
 def test_it_is_saved_and_loaded(tmp_path: Any) -> None:
     model = model_of(
         IMAGE, [lambda x: x * c(4, 1, 1), lambda x: x + c(5, 6), lambda x: x + c(4, 5, 6)]
