@@ -14,6 +14,7 @@ from kerasfold.forms.convolved import Convolved
 from kerasfold.forms.form import AnyForm, Form, Nothing, described
 from kerasfold.forms.kept import Kept
 from kerasfold.forms.known import Known
+from kerasfold.layers.limits import check_emittable
 from kerasfold.lift.program import Node
 from kerasfold.read.model import is_layer
 
@@ -50,7 +51,12 @@ class Joined(Form[Nothing]):
         if any(known.misplaces_bias(form.visited, sum(channels)) for form in siblings):
             return None
         geometries = [g for form in siblings for g in form.reads.values() if g is not None]
-        cost = operator_cost(Geometry.concatenation(geometries))
+        try:
+            whole = Geometry.concatenation(geometries)
+            check_emittable(whole)
+        except Refused:
+            return None
+        cost = operator_cost(whole)
         joined = []
         for form in siblings:
             node = known.nodes[form.node]
@@ -101,8 +107,8 @@ class Joined(Form[Nothing]):
         return f"{described(geometry)}, one of {len(self.siblings)} in one layer"
 
 
-def sibling(known: Known, form: AnyForm) -> tuple[Hashable, Convolved] | None:
-    """A form as one dense convolution, and what it shares with those it may join.
+def sibling(known: Known, form: AnyForm) -> tuple[Hashable, Hashable, Convolved] | None:
+    """A form as one dense convolution, what it shares with those it may join, and its window.
 
     None where it is anything else, is pinned, or shares its weights with another call.
     """
@@ -127,4 +133,5 @@ def sibling(known: Known, form: AnyForm) -> tuple[Hashable, Convolved] | None:
         return None
     weighty = [layer for layer in layers if layer.weights] or layers
     kind = weighty[-1].dtype_policy.name, any(layer.trainable for layer in weighty)
-    return (read, geometry.axes, geometry.vector, kind), form
+    steps = tuple((axis.stride, axis.upsampling, axis.out) for axis in geometry.axes)
+    return (read, steps, geometry.vector, kind), geometry.axes, form

@@ -76,7 +76,7 @@ def plan(
     if materialise is not None:
         return assembled(search, lambda part: search.forced(part, frozenset(materialise)))
     found = assembled(search, lambda part: restored(search, METHODS[method](search, part)))
-    return joined(search, found) if aim.joins else found
+    return joined(search, found, aim.embeds)
 
 
 def original_plan(regions: Regions) -> Plan:
@@ -115,23 +115,41 @@ def restored(search: Search, forms: Forms) -> Forms:
     return result
 
 
-def joined(search: Search, plan: Plan) -> Plan:
-    """The plan with siblings that read one tensor as one convolution, where that is cheaper."""
-    groups: dict[Hashable, list[Convolved]] = {}
+def joined(search: Search, plan: Plan, embeds: bool = False) -> Plan:
+    """The plan with siblings that read one tensor as one convolution, where that is cheaper.
+
+    Args:
+        search: the run of the planner.
+        plan: the plan with all siblings apart.
+        embeds: whether those of different windows may be one.
+    """
+    groups: dict[Hashable, dict[Hashable, list[Convolved]]] = {}
     for form in plan.forms.values():
         found = sibling(search.known, form)
         if found is not None:
-            groups.setdefault(found[0], []).append(found[1])
+            place, window, convolved = found
+            groups.setdefault(place, {}).setdefault(window, []).append(convolved)
     forms = dict(plan.forms)
-    for siblings in (group for group in groups.values() if len(group) > 1):
-        slices = Joined.together(search.known, siblings)
-        if slices is None:
-            continue
-        apart = {form.node: plan.forms[form.node] for form in siblings}
-        together: Forms = {form.node: form for form in slices}
-        if search.total(together) < search.total(apart):
-            forms |= together
+    for first, *others in (list(group.values()) for group in groups.values()):
+        for siblings in (first, *others):
+            _join(search, forms, siblings)
+        for siblings in others if embeds else ():
+            if _join(search, forms, [*first, *siblings]):
+                first = [*first, *siblings]
     return replace(plan, forms=forms, cost=total(forms.values()))
+
+
+def _join(search: Search, forms: Forms, siblings: Sequence[Convolved]) -> bool:
+    """Make siblings one convolution, if that is cheaper; whether it is."""
+    slices = Joined.together(search.known, siblings) if len(siblings) > 1 else None
+    if slices is None:
+        return False
+    apart = {form.node: forms[form.node] for form in siblings}
+    together: Forms = {form.node: form for form in slices}
+    if search.total(together) >= search.total(apart):
+        return False
+    forms |= together
+    return True
 
 
 def _why_apart(

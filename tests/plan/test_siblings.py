@@ -328,11 +328,34 @@ def test_small_images_do_not_pay_for_slices():
     assert groups(model_of(pair, (8, 8, 16))) == []
 
 
-@pytest.mark.parametrize("objective", [o for o in UNTIMED if o != "latency"])
-def test_other_objectives_do_not_join(objective):
+@pytest.mark.parametrize("objective", UNTIMED)
+def test_every_objective_joins(objective):
     model = model_of(pair)
-    assert groups(model, objective) == []
-    assert kinds(kerasfold.fold(model, objective)) == ["Conv2D", "Conv2D"]
+    assert groups(model, objective) == [("first", "second")]
+    assert kinds(kerasfold.fold(model, objective)) == ["Conv2D"]
+
+
+@pytest.mark.parametrize("name", ["kernels", "dilations"])
+def test_fewest_layers_have_room_for_every_window(name):
+    model = model_of(APART[name], (9, 8, 3), "float64")
+    folded = kerasfold.fold(model, "layers")
+    assert kinds(folded) == ["Conv2D"]
+    assert_same(model, folded, FLOAT64)
+
+
+@pytest.mark.parametrize("name", ["strides", "padding", "other tensors", "frozen", "shared"])
+def test_fewest_layers_leave_apart_what_no_layer_is(name):
+    model = model_of(APART[name], (9, 8, 3))
+    assert not groups(model, "layers")
+
+
+def test_queries_keys_and_values_are_one_matrix():
+    def make(x: Any) -> list[Any]:
+        return [layers.Dense(8, name=name)(x) for name in ("query", "key", "value")]
+
+    model = model_of(make, (12, 8))
+    assert groups(model, "layers") == [("query", "key", "value")]
+    assert kerasfold.explain(model, "layers").layers_after == 1
 
 
 def test_a_plan_that_is_told_what_to_materialise_does_not_join():
