@@ -22,7 +22,7 @@ from kerasfold.forms.ways import as_it_is
 from kerasfold.lift.program import Node
 from kerasfold.lift.regions import Regions
 from kerasfold.plan.methods import METHODS
-from kerasfold.plan.search import Forms, Search, Without, total
+from kerasfold.plan.search import Forms, Search, With, Without, total
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -75,7 +75,7 @@ def plan(
         raise FoldError(f"unknown method {method!r}: choose one of {', '.join(map(repr, METHODS))}")
     if materialise is not None:
         return assembled(search, lambda part: search.forced(part, frozenset(materialise)))
-    found = assembled(search, lambda part: restored(search, METHODS[method](search, part)))
+    found = assembled(search, lambda part: loosened(search, METHODS[method](search, part)))
     return joined(search, found, aim.embeds)
 
 
@@ -102,17 +102,23 @@ def assembled(search: Search, choose: Callable[[Sequence[Node]], Forms]) -> Plan
     return Plan(dict(sorted(forms.items())), apart, total(forms.values()), original)
 
 
-def restored(search: Search, forms: Forms) -> Forms:
-    """The forms, with calls as they are where merging them saves nothing."""
-    known, result = search.known, dict(forms)
-    for form in forms.values():
-        if isinstance(form, Kept):
+def loosened(search: Search, forms: Forms) -> Forms:
+    """The forms, with what the last call of one reads by itself, where merging it saves nothing."""
+    result, tried = dict(forms), list(forms.values())
+    while tried:
+        form = tried.pop()
+        last = set(search.known.owner[form.node].added)
+        read = {o for i in last for o in search.nodes[i].operands}
+        parts = sorted(read & set(form.visited) - last)
+        if not parts:
             continue
-        calls = {known.owner[i].node for i in form.visited}
-        kept: Forms = {index: as_it_is(known, Kept.of(known, index)) for index in sorted(calls)}
-        if search.total(kept) <= search.total({form.node: form}):
-            result |= kept
-    return result
+        cut = With(result, parts)
+        apart = {index: search.form(index, cut) for index in (*parts, form.node)}
+        exact: Forms = {i: part for i, part in apart.items() if not isinstance(part, Refused)}
+        if len(exact) == len(apart) and search.total(exact) <= search.total({form.node: form}):
+            result |= exact
+            tried += exact.values()
+    return dict(sorted(result.items()))
 
 
 def joined(search: Search, plan: Plan, embeds: bool = False) -> Plan:

@@ -142,6 +142,16 @@ class Without:
         return index in self.members and index not in self.dropped
 
 
+class With:
+    """Membership in a large set and a few more, at no copy."""
+
+    def __init__(self, members: Collection[int], more: Collection[int]) -> None:
+        self.members, self.more = members, more
+
+    def __contains__(self, index: object) -> bool:
+        return index in self.members or index in self.more
+
+
 def total(forms: Iterable[AnyForm]) -> Cost:
     """What forms cost together."""
     return sum((form.cost for form in forms), Cost())

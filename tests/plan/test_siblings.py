@@ -18,7 +18,7 @@ from kerasfold.cost import OBJECTIVES, UNTIMED, seconds_of
 from kerasfold.errors import EquivalenceError
 from kerasfold.forms.joined import Joined
 from kerasfold.lift.regions import Regions, lift
-from kerasfold.plan.choose import Plan, assembled, plan, restored
+from kerasfold.plan.choose import Plan, assembled, loosened, plan
 from kerasfold.plan.methods import auto
 from kerasfold.plan.search import Search
 from kerasfold.read.graph import read
@@ -48,7 +48,7 @@ def model_of(
 
 def unjoined(regions: Regions) -> Plan:
     search = Search(regions, OBJECTIVES["latency"].key, frozenset())
-    return assembled(search, lambda part: restored(search, auto(search, part)))
+    return assembled(search, lambda part: loosened(search, auto(search, part)))
 
 
 def groups(model: keras.Model, objective: str = "latency") -> list[tuple[str, ...]]:
