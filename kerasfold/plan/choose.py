@@ -112,12 +112,17 @@ def loosened(search: Search, forms: Forms) -> Forms:
         parts = sorted(read & set(form.visited) - last)
         if not parts:
             continue
-        cut = With(result, parts)
-        apart = {index: search.form(index, cut) for index in (*parts, form.node)}
-        exact: Forms = {i: part for i, part in apart.items() if not isinstance(part, Refused)}
-        if len(exact) == len(apart) and search.total(exact) <= search.total({form.node: form}):
-            result |= exact
-            tried += exact.values()
+        cut, most, apart = With(result, parts), search.total({form.node: form}), Forms()
+        for index in (form.node, *parts):  # no further than to the first that costs too much
+            part = search.form(index, cut)
+            if isinstance(part, Refused):
+                break
+            apart[index] = part
+            if search.total(apart) > most:
+                break
+        else:
+            result |= apart
+            tried += apart.values()
     return dict(sorted(result.items()))
 
 

@@ -190,7 +190,6 @@ def descent(search: Search, component: Sequence[Node]) -> Forms:
     for index, form in chosen.items():
         for read in form.reads:
             readers.setdefault(read, set()).add(index)
-    most = search.total(chosen)
     improved = True
     while improved:
         improved = False
@@ -198,7 +197,7 @@ def descent(search: Search, component: Sequence[Node]) -> Forms:
             dropped = move & chosen.keys()
             if not dropped or dropped != move:
                 continue
-            trial = _trial(search, dropped, chosen, readers, most)
+            trial = _trial(search, dropped, chosen, readers)
             if trial is None:
                 continue
             old = {i: chosen[i] for i in trial.keys() | dropped}
@@ -221,20 +220,20 @@ def _trial(
     dropped: Collection[int],
     chosen: Forms,
     readers: Mapping[int, Collection[int]],
-    most: tuple[float, ...],
 ) -> Forms | None:
     """The forms of the nodes' readers without them; None where that is no better.
 
-    A node may have many readers, so this looks no further than to the first that says no.
+    A node may have many readers, and what each of them composes of it is done once for each: this
+    looks no further than to where that costs as much as the nodes did.
 
     Args:
         search: the run of the planner.
         dropped: the nodes.
         chosen: the forms so far.
         readers: for each node, those whose forms read it.
-        most: what all forms cost at first: a part that costs as much is no better.
     """
     cut, cost = Without(chosen, dropped), Cost()
+    before = sum((chosen[index].cost for index in dropped), Cost())
     trial: Forms = {}
     for reader in itertools.chain.from_iterable(readers.get(i, ()) for i in dropped):
         if reader in dropped or reader in trial:
@@ -244,7 +243,8 @@ def _trial(
             return None
         trial[reader] = form
         cost += form.cost
-        if search.key(cost) >= most:
+        before += chosen[reader].cost
+        if search.key(cost) >= search.key(before):
             return None
     return trial
 
