@@ -193,6 +193,8 @@ class Signal:
         normalised operator.
         """
         pool, strides = _per_axis(pool, self.rank), _per_axis(strides, self.rank)
+        if set(pool + strides) == {1}:
+            return self
         axes = tuple(
             padded_axis(Axis(n, k, s), padding)
             for n, k, s in zip(self.sizes, pool, strides, strict=True)
@@ -278,6 +280,8 @@ class Signal:
     def upsample(self, factors: Any) -> Signal:
         """Repeat each pixel: nearest upsampling."""
         factors = _per_axis(factors, self.rank)
+        if set(factors) == {1}:
+            return self
         axes = tuple(
             Axis(n, taps=f, upsampling=f, pad=(f - 1, f - 1))
             for n, f in zip(self.sizes, factors, strict=True)
@@ -430,14 +434,12 @@ def concatenate(parts: Sequence[Signal]) -> Signal:
     """Signals of one size, stacked along the channels."""
     _require_signals(parts)
     first = parts[0]
+    if len(parts) == 1:
+        return first
     if any(p.sizes != first.sizes for p in parts):
         raise Refused(f"a concatenation of images of sizes {[p.sizes for p in parts]}")
-    return first._then(
-        "concatenate",
-        tuple(p.node.index for p in parts),
-        first.sizes,
-        sum(p.channels for p in parts),
-    )
+    operands, channels = tuple(p.node.index for p in parts), sum(p.channels for p in parts)
+    return first._then("concatenate", operands, first.sizes, channels)
 
 
 def _require_signals(signals: Sequence[Signal]) -> None:

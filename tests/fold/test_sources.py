@@ -202,3 +202,21 @@ def test_random_steps_on_two_tensors(steps: list[tuple[str, int, int]], objectiv
         return tensors[-1]
 
     folded_exactly(model_of(make), objective)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.Concatenate(),
+        layers.AveragePooling2D(1),
+        layers.AveragePooling2D(1, padding="same"),
+        layers.UpSampling2D(1),
+    ],
+    ids=["concatenation of one", "pool", "padded pool", "upsampling"],
+)
+def test_what_does_nothing_is_removed(layer: keras.Layer) -> None:
+    x = keras.Input(SHAPE)
+    y = layer([x]) if isinstance(layer, layers.Concatenate) else layer(x)
+    folded = kerasfold.fold(keras.Model(x, layers.ReLU()(y)), verify=False)
+    assert kinds(folded) == ["ReLU"]
+    assert folded.fold_report.removed == (layer.name,)
