@@ -89,7 +89,7 @@ def applied(b: Link, value: Value[Link], multiplies: bool = True) -> Value[Link]
             return replace(value, scale=b, after=_still(r.target), multiplies=multiplies)
         scale, after = value.value, r
         value = Rearranged(None, _still(r.source), scale, after, multiplies=True, took=True)
-    passes = _geometry(b).is_pointwise and not value.multiplies
+    passes = _is_per_pixel(_geometry(b)) and not value.multiplies
     if not _scales(b):
         try:
             first, last = passed(b, after)
@@ -238,7 +238,14 @@ def settled(a: Link, r: Rearrangement) -> tuple[Link, Rearrangement]:
 def _scales(b: Link) -> bool:
     """Whether an operator has one weight for each channel, and nothing else."""
     geometry = _geometry(b)
-    return geometry.is_pointwise and geometry.groups == geometry.channels[0] == geometry.channels[1]
+    return (
+        _is_per_pixel(geometry) and geometry.groups == geometry.channels[0] == geometry.channels[1]
+    )
+
+
+def _is_per_pixel(geometry: Geometry) -> bool:
+    """Whether it maps each pixel to one, and does not make a vector of the only one."""
+    return geometry.is_pointwise and not geometry.vector
 
 
 def _geometry(b: Link) -> Geometry:

@@ -181,6 +181,13 @@ def test_sources_of_which_one_is_scaled_before() -> None:
     assert_same(model, folded, FLOAT64)
 
 
+def test_the_mean_of_one_pixel_is_a_vector() -> None:
+    row = [lambda x: ops.take(x, [0, 1], axis=-1), lambda x: x[:, :1, ::2, 0]]
+    model = model_of(IMAGE, [*row, lambda x: ops.mean(x, axis=1)])
+    folded = kerasfold.fold(model, objective="layers")
+    assert_same(model, folded, FLOAT32)
+
+
 def test_it_is_saved_and_loaded(tmp_path: Any) -> None:
     model = model_of(
         IMAGE, [lambda x: x * c(4, 1, 1), lambda x: x + c(5, 6), lambda x: x + c(4, 5, 6)]
