@@ -8,6 +8,7 @@ builds a model of them. What that leaves behind in the layers is taken back.
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -247,7 +248,7 @@ class _Trace:
             self.strays.append((operation, node))  # such as one made in the call
         inside = self.found.get(id(node.outputs[0]))
         if inside is None and not (is_layer(operation) and is_of_keras(operation)):
-            operation = _written(operation)
+            operation = _written(operation, node.input_tensors)
         kwargs = {k: v for k, v in kwargs.items() if k != "mask"}
         if not kwargs.get("training", True):
             del kwargs["training"]  # it follows the flag of the model, as the whole layer does
@@ -268,10 +269,14 @@ def _refuse_weights(layer: keras.Layer) -> None:
         raise Refused("computes with weights of its own")
 
 
-def _written(operation: keras.Operation) -> keras.Operation:
+def _written(operation: keras.Operation, inputs: Sequence[Any]) -> keras.Operation:
     """An operation as it can be written into a model again.
 
-    A `reshape` to a shape with one unknown size, as of a batch, is one that works that size out.
+    A `reshape` to a shape with an unknown batch is one that works the size of the batch out.
+
+    Args:
+        operation: the operation.
+        inputs: the tensors that it is called on.
 
     Raises:
         Refused: one that cannot.
@@ -285,11 +290,26 @@ def _written(operation: keras.Operation) -> keras.Operation:
     ]
     if is_layer(operation) or not unknown:
         return operation
-    shape = config.get("newshape", ())
-    if unknown != ["newshape"] or -1 in shape or sum(n is None for n in shape) > 1:
+    shape = _of_any_batch(config["newshape"], inputs[0].shape) if unknown == ["newshape"] else None
+    if shape is None:
         raise Refused(f"gives an unknown size to {type(operation).__name__}")
+    return type(operation).from_config({**config, "newshape": shape})
+
+
+def _of_any_batch(shape: Sequence[int | None], before: Sequence[int | None]) -> Any:
+    """A new shape with one unknown size as -1, or None where it is not that alone."""
+    if sum(n is None for n in shape) > 1:
+        return None
     known = tuple(-1 if n is None else n for n in shape)
-    return type(operation).from_config({**config, "newshape": known})
+    if -1 not in shape:
+        return known
+    if None in before[1:]:
+        return None
+    sizes = math.prod(
+        n for n in before[1:] if n is not None
+    )  # so that the batch is the unknown one
+    inferred = sizes // math.prod(n for n in known if n != -1)
+    return tuple(-1 if n is None else inferred if n == -1 else n for n in shape)
 
 
 _PLAIN = (keras.KerasTensor, int, str, type(None), slice)

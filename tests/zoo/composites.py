@@ -239,6 +239,9 @@ COMPOSITES: dict[str, Callable[[], keras.Model]] = {
     "the size of the batch": lambda: on_image(
         Around(lambda x: ops.reshape(x, (ops.shape(x)[0], 8, 4, 8))[..., :4], name="block")
     ),
+    "the rest of the batch": lambda: on_image(
+        Around(lambda x: ops.reshape(x, (ops.shape(x)[0], 8, -1, 4)), name="block")
+    ),
     "no config": lambda: on_image(Around(lambda x: ops.flip(x, axis=1), name="block")),
 }
 
