@@ -250,8 +250,9 @@ class _Trace:
         if inside is None and not (is_layer(operation) and is_of_keras(operation)):
             operation = _written(operation, node.input_tensors)
         kwargs = {k: v for k, v in kwargs.items() if k != "mask"}
-        if not kwargs.get("training", True):
-            del kwargs["training"]  # it follows the flag of the model, as the whole layer does
+        # It follows the flag of the model, as the whole layer does.
+        if kwargs.pop("training", False):  # and here goes before it, as it would not in a graph
+            raise Refused(f"calls '{operation.name}' with training=True")
         name = operation.name if is_layer(operation) else _snake(type(operation).__name__)
         return Made(operation, name, args, kwargs, tuple(node.outputs), inside)
 

@@ -292,6 +292,10 @@ CLOSED: dict[str, tuple[Callable[[], keras.Model], str]] = {
         ),
         "unknown size to Reshape",
     ),
+    "training of a part": (
+        lambda: on_image(_training(Around(name="block"))),
+        "'norm' with training=True",
+    ),
     "a layer it does not hold": (
         lambda: on_image(Around(_elsewhere(layers.Dense(4, name="far")), name="block")),
         "'far'",
@@ -301,6 +305,12 @@ CLOSED: dict[str, tuple[Callable[[], keras.Model], str]] = {
 
 def _elsewhere(layer: Any) -> Callable[[Any], Any]:
     return lambda x: layer(x)
+
+
+def _training(block: Around) -> Any:
+    norm = block.norm
+    block.before = lambda x: norm(x, training=True)
+    return block
 
 
 def _reading_weights() -> Any:
