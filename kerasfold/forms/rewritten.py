@@ -21,7 +21,7 @@ from kerasfold.forms.separable import Separable
 from kerasfold.layers.limits import depthwise_kind
 from kerasfold.layers.spelling import strides_idly
 from kerasfold.lift.program import Node
-from kerasfold.read.model import is_restrained
+from kerasfold.read.model import is_layer, is_restrained
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value
@@ -47,8 +47,8 @@ class Rewritten(Kept):
         steps = [known.nodes[i] for i in visited]
         geometries = [step.geometry for step in steps if step.geometry is not None]
         kind = depthwise_kind(layer, *geometries)
-        if not (kind or any(map(strides_idly, geometries))):
-            return None
+        if not is_layer(layer) or not (kind or any(map(strides_idly, geometries))):
+            return None  # what an operation is called with, no layer is to train
         if (
             tuple(visited) != tuple(known.owner[index].added)
             or any(n.weightless for n in steps)

@@ -130,6 +130,13 @@ def test_a_layer_that_is_called_at_two_sizes_stays_one() -> None:
     assert folded.count_params() == model.count_params()
 
 
+def test_constants_that_an_operation_is_called_with_become_no_weights() -> None:
+    x = keras.Input((4, 1, 2))
+    kernel = np.ones((3, 2, 2, 5), "float32")
+    model = keras.Model(x, keras.ops.conv(x, kernel, strides=2, padding="same"))
+    assert kerasfold.fold(model, objective="params").count_params() == 0
+
+
 def test_the_original_that_measuring_hands_out_has_none_either() -> None:
     model = chain((6, 2, 1), odd(), layers.ReLU())
     folded = kerasfold.fold(model, "measured", budget=5.0)
