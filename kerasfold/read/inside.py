@@ -172,7 +172,7 @@ class _Trace:
             vars(self.layer)["symbolic_call"] = call
             for part in self.opened:
                 vars(part)["symbolic_call"] = self._opening(part)
-            known = len(self.layer.variables)
+            known, counts = len(self.layer.variables), _numbers(self.parts)
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # they were given when the model was built
@@ -186,6 +186,8 @@ class _Trace:
                     layer._inbound_nodes.remove(node)
             if len(self.layer.variables) != known:
                 raise Refused("makes weights when it is called")
+            if _numbers(self.parts) != counts:
+                raise Refused("counts its calls")
         if scope.state_mapping:
             raise Refused("changes its state when it is called")
         (calls,) = inside
@@ -255,6 +257,11 @@ class _Trace:
             raise Refused(f"calls '{operation.name}' with training=True")
         name = operation.name if is_layer(operation) else _snake(type(operation).__name__)
         return Made(operation, name, args, kwargs, tuple(node.outputs), inside)
+
+
+def _numbers(layers: Iterable[keras.Layer]) -> list[dict[str, Any]]:
+    """The numbers that layers hold: one that changes them may compute with them next time."""
+    return [{k: v for k, v in vars(x).items() if type(v) in (int, float)} for x in layers]
 
 
 def _symbolic(value: Any) -> list[Any]:

@@ -148,8 +148,17 @@ class Remembering(Around):
 
     def call(self, x: Any) -> Any:
         self.last = x
-        self.count = getattr(self, "count", 0) + 1
         return super().call(x)
+
+
+class Counting(Around):
+    """It computes with how often it was called."""
+
+    count = 0
+
+    def call(self, x: Any) -> Any:
+        self.count = self.count + 1
+        return super().call(x * self.count)
 
 
 def backbone(size: int | None = 8, structure: Callable[[Any], Any] = lambda x: x) -> keras.Model:
@@ -267,6 +276,7 @@ CLOSED: dict[str, tuple[Callable[[], keras.Model], str]] = {
         lambda: on_image(Around(lambda x: x + keras.random.normal((4,)), name="block")),
         "changes its state",
     ),
+    "a count": (lambda: on_image(Counting(name="block")), "counts its calls"),
     "a function": (
         lambda: on_image(
             Around(lambda x: ops.cond(ops.sum(x) > 0, lambda: 2 * x, lambda: -x), name="block")
