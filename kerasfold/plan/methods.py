@@ -58,7 +58,7 @@ def auto(search: Search, component: Sequence[Node]) -> Forms:
         return exact(search, component)
     ways = [descent(search, component)]
     if len(optional) <= BEAMED:
-        ways.append(beam(search, component, WAYS // len(optional)))
+        ways.append(beam(search, component))
     return min(ways, key=search.total)
 
 
@@ -67,13 +67,15 @@ def exact(search: Search, component: Sequence[Node]) -> Forms:
     return beam(search, component, 2 ** len(search.optional(component)))
 
 
-def beam(search: Search, component: Sequence[Node], width: int = WAYS // BEAMED) -> Forms:
+def beam(search: Search, component: Sequence[Node], width: int | None = None) -> Forms:
     """Decide on one node after another, with the `width` best ways to have decided so far.
 
     What is still to come depends on the undecided past only through the nodes that it
     would have to compose: of all ways that leave the same nodes, the cheapest is kept.
-    So this is exact as long as there are no more than `width` ways.
+    So this is exact as long as there are no more than `width` ways; by default as many as `WAYS`
+    allows for each undecided tensor.
     """
+    width = width or WAYS // max(1, len(search.optional(component)))
     start = search.materialised(component)
     last_read = {o: node.index for node in component for o in node.operands}
     known: dict[tuple[int, frozenset[int]], AnyForm | Refused] = {}
