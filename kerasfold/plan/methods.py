@@ -73,10 +73,14 @@ def beam(search: Search, component: Sequence[Node], width: int | None = None) ->
     What is still to come depends on the undecided past only through the nodes that it
     would have to compose: of all ways that leave the same nodes, the cheapest is kept.
     So this is exact as long as there are no more than `width` ways; by default as many as `WAYS`
-    allows for each undecided tensor.
+    allows for each undecided tensor. Costs only grow: a way that costs more than a whole plan that
+    is known already, of every tensor or of none that need not be there, is not gone on from.
     """
     width = width or WAYS // max(1, len(search.optional(component)))
     start = search.materialised(component)
+    merged = search.forms(component, search.required(component))
+    plans = [start] if merged is None else [start, merged]
+    most = min(map(search.total, plans))
     last_read = {o: node.index for node in component for o in node.operands}
     known: dict[tuple[int, frozenset[int]], AnyForm | Refused] = {}
 
@@ -112,6 +116,8 @@ def beam(search: Search, component: Sequence[Node], width: int | None = None) ->
                 if not isinstance(form, Refused):
                     options.append(_Way(way.cost + form.cost, way, form, (*still,)))
             for option in options:
+                if search.key(option.cost) > most:
+                    continue
                 rival = decided.get(option.pending)
                 if rival is None or search.key(option.cost) < search.key(rival.cost):
                     decided[option.pending] = option
@@ -123,6 +129,8 @@ def beam(search: Search, component: Sequence[Node], width: int | None = None) ->
             settled = [w for w in ways if all(i not in start for i, _ in w.pending)]
             settled = heapq.nsmallest(1, settled, key=lambda way: search.key(way.cost))
             ways = list({id(way): way for way in (*careful, *hopeful, *settled)}.values())
+    if not ways:  # by a rounding of the sums
+        return min(plans, key=search.total)
     best = min(ways, key=lambda way: search.key(way.cost))
     chosen: Forms = {}
     step: _Way | None = best
