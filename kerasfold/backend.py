@@ -103,5 +103,8 @@ def name() -> str:
 
 def device() -> str:
     """The backend, and where it computes."""
+    backend = keras.backend.backend()
+    if backend == "torch":  # for which Keras lists no devices
+        return f"{backend} on {keras.ops.zeros(()).device}"
     devices = keras.distribution.list_devices()
-    return f"{keras.backend.backend()} on {devices[0] if devices else 'cpu'}"
+    return f"{backend} on {devices[0] if devices else 'cpu'}"
