@@ -22,7 +22,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,17 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def in_turns(steps: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Wall times of each step, run once untimed and then in turns, every other round backwards."""
+    for step in steps.values():
+        step()
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(rounds):
+        for name in list(steps)[:: 1 if number % 2 == 0 else -1]:
+            times[name].append(seconds(steps[name]))
+    return times
+
+
 def randomise(model: keras.Model, seed: int = 0) -> keras.Model:
     """Give every BatchNormalization random statistics."""
     rng = np.random.default_rng(seed)
@@ -77,12 +88,7 @@ def measure_app(name: str, pairs: int) -> dict[str, Any]:
     """Seconds of fold and clone of one application, and their ratio."""
     model = randomise(getattr(keras.applications, name)(weights=None, classifier_activation=None))
     steps = {"fold": lambda: kerasfold.fold(model, verify=False), "clone": lambda: clone(model)}
-    for step in steps.values():
-        step()
-    times: dict[str, list[float]] = {"fold": [], "clone": []}
-    for pair in range(pairs):
-        for step_name in ("fold", "clone") if pair % 2 == 0 else ("clone", "fold"):
-            times[step_name].append(seconds(steps[step_name]))
+    times = in_turns(steps, pairs)
     ratios = [f / c for f, c in zip(times["fold"], times["clone"], strict=True)]
     return {
         "app": name,

@@ -35,7 +35,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from fold_time import seconds
+from fold_time import in_turns, seconds
 from rich.console import Console
 from rich.table import Table
 from zoo_models import ZOOS, Build
@@ -121,12 +121,7 @@ def paired(model: keras.Model, pairs: int) -> tuple[float, float]:
         "fold": lambda: kerasfold.fold(model, verify=False),
         "clone": lambda: keras.models.clone_model(model),
     }
-    for step in steps.values():
-        step()
-    times: dict[str, list[float]] = {"fold": [], "clone": []}
-    for pair in range(pairs):
-        for name in ("fold", "clone") if pair % 2 == 0 else ("clone", "fold"):
-            times[name].append(seconds(steps[name]))
+    times = in_turns(steps, pairs)
     ratios = [f / c for f, c in zip(times["fold"], times["clone"], strict=True)]
     return statistics.median(times["clone"]), statistics.median(ratios)
 
