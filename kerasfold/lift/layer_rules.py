@@ -23,6 +23,7 @@ from kerasfold.lift.operands import (
     refuse_misplaced,
     require_layout,
     same_layout,
+    window_of,
 )
 from kerasfold.lift.program import weights
 from kerasfold.lift.registry import lifts
@@ -38,9 +39,7 @@ def conv(layer: Any, x: Signal) -> Signal:
     return x.convolve(
         kernel_of(layer),
         layer.bias,
-        strides=layer.strides,
-        padding=layer.padding,
-        dilation=layer.dilation_rate,
+        **window_of(layer),
         groups=layer.groups,
     )
 
@@ -53,9 +52,7 @@ def depthwise_conv(layer: Any, x: Signal) -> Signal:
     return x.convolve(
         kernel,
         layer.bias,
-        strides=layer.strides,
-        padding=layer.padding,
-        dilation=layer.dilation_rate,
+        **window_of(layer),
         groups=x.channels,
     )
 
@@ -66,9 +63,7 @@ def separable_conv(layer: Any, x: Signal) -> Signal:
     same_layout(layer, x)
     spatial = x.convolve(
         depthwise_kernel(layer.depthwise_kernel),
-        strides=layer.strides,
-        padding=layer.padding,
-        dilation=layer.dilation_rate,
+        **window_of(layer),
         groups=x.channels,
     )
     return spatial.convolve(layer.pointwise_kernel, layer.bias)
@@ -86,12 +81,7 @@ def conv_transpose(layer: Any, x: Signal) -> Signal:
     """Y = the transpose of a strided convolution, applied to x, plus bias."""
     same_layout(layer, x)
     return x.convolve_transpose(
-        layer.kernel,
-        layer.bias,
-        strides=layer.strides,
-        padding=layer.padding,
-        output_padding=layer.output_padding,
-        dilation=layer.dilation_rate,
+        layer.kernel, layer.bias, output_padding=layer.output_padding, **window_of(layer)
     )
 
 

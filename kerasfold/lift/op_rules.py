@@ -23,6 +23,7 @@ from kerasfold.lift.operands import (
     operand,
     refuse_misplaced,
     same_layout,
+    window_of,
 )
 from kerasfold.lift.registry import lifts
 from kerasfold.lift.signal import Signal, concatenate
@@ -193,14 +194,14 @@ def conv_op(op: Any, x: Any, kernel: Any) -> Signal:
     """y[p, o] = sum_{t, i} kernel[t, i, o] x[p s + t r - lo, i]."""
     same_layout(op, _signal(x))
     kernel = constant(kernel)
-    return x.convolve(kernel, **_window(op), groups=x.channels // kernel.shape[-2])
+    return x.convolve(kernel, **window_of(op), groups=x.channels // kernel.shape[-2])
 
 
 @lifts(keras.ops.depthwise_conv)
 def depthwise_conv_op(op: Any, x: Any, kernel: Any) -> Signal:
     """y[p, i m + j] = sum_t kernel[t, i, j] x[p s + t r - lo, i]."""
     same_layout(op, _signal(x))
-    return x.convolve(depthwise_kernel(constant(kernel)), **_window(op), groups=x.channels)
+    return x.convolve(depthwise_kernel(constant(kernel)), **window_of(op), groups=x.channels)
 
 
 @lifts(keras.ops.separable_conv)
@@ -213,11 +214,7 @@ def separable_conv_op(op: Any, x: Any, depthwise: Any, pointwise: Any) -> Signal
 def conv_transpose_op(op: Any, x: Any, kernel: Any) -> Signal:
     """Y = the transpose of a strided convolution, applied to x."""
     same_layout(op, _signal(x))
-    return x.convolve_transpose(constant(kernel), output_padding=op.output_padding, **_window(op))
-
-
-def _window(op: Any) -> dict[str, Any]:
-    return {"strides": op.strides, "padding": op.padding, "dilation": op.dilation_rate}
+    return x.convolve_transpose(constant(kernel), output_padding=op.output_padding, **window_of(op))
 
 
 def _signal(x: Any) -> Signal:

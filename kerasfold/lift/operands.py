@@ -65,6 +65,15 @@ def depthwise_kernel(kernel: Any) -> Weights:
     return weights(kernel).reshape(*taps, 1, channels * multiplier)
 
 
+def window_of(layer: Any) -> dict[str, Any]:
+    """How the window of a layer or an operation moves, as `Signal.convolve` takes it."""
+    return {
+        "strides": layer.strides,
+        "padding": layer.padding,
+        "dilation": layer.dilation_rate,
+    }
+
+
 def same_layout(layer: Any, x: Signal) -> None:
     """Refuse a layer whose `data_format` is not the model's."""
     # Cropping1D and UpSampling1D have no data_format: they are channels_last. That of an operation
