@@ -18,8 +18,10 @@ T = TypeVar("T")
 _Make: TypeAlias = Callable[[keras.Operation, str, "str | None"], keras.Operation]
 
 
-def _at_dtype(config: Any, dtype: str) -> Any:
-    """A layer config with every floating dtype in it replaced by `dtype`."""
+def _at_dtype(config: Any, dtype: str | None) -> Any:
+    """A layer config with every floating dtype in it replaced by `dtype`, unless that is None."""
+    if dtype is None:
+        return config
     if isinstance(config, dict):
         return {
             key: dtype if key == "dtype" and _is_float_policy(value) else _at_dtype(value, dtype)
@@ -116,9 +118,7 @@ def _of_config(operation: keras.Operation, name: str, dtype: str | None) -> kera
             trainable=operation.trainable,
         )
     else:
-        config = operation.get_config()
-        if dtype is not None:
-            config = _at_dtype(config, dtype)
+        config = _at_dtype(operation.get_config(), dtype)
         if "name" in config:
             config = {**config, "name": name}
         fresh = type(operation).from_config(config)
@@ -128,10 +128,7 @@ def _of_config(operation: keras.Operation, name: str, dtype: str | None) -> kera
 
 def _of_arguments(operation: keras.Operation, name: str, dtype: str | None) -> keras.Operation:
     """From what the constructor was called with, which Keras keeps where it is plain values."""
-    config = (
-        _at_dtype(operation._auto_config.config, dtype) if dtype else operation._auto_config.config
-    )
-    fresh = type(operation)(**config)
+    fresh = type(operation)(**_at_dtype(operation._auto_config.config, dtype))
     fresh.name = name
     return fresh
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from kerasfold.algebra.axis import Refused
 from kerasfold.errors import UnsupportedModelError, words_of
 from kerasfold.read.copies import copy_operation
 from kerasfold.read.model import (
+    function_name,
     functional_graph,
     is_layer,
     is_masked,
@@ -255,7 +255,7 @@ class _Trace:
         # It follows the flag of the model, as the whole layer does.
         if kwargs.pop("training", False):  # and here goes before it, as it would not in a graph
             raise Refused(f"calls '{operation.name}' with training=True")
-        name = operation.name if is_layer(operation) else _snake(type(operation).__name__)
+        name = operation.name if is_layer(operation) else function_name(type(operation))
         return Made(operation, name, args, kwargs, tuple(node.outputs), inside)
 
 
@@ -266,10 +266,6 @@ def _numbers(layers: Iterable[keras.Layer]) -> list[dict[str, Any]]:
 
 def _symbolic(value: Any) -> list[Any]:
     return [x for x in tree.flatten(value) if isinstance(x, keras.KerasTensor)]
-
-
-def _snake(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
 def _refuse_weights(layer: keras.Layer) -> None:

@@ -26,10 +26,15 @@ _GIVING_BACK = (
 )
 
 
+def function_name(operation: type) -> str:
+    """What the function is called whose calls an operation class records: 'get_item'."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", operation.__name__).lower()
+
+
 def public_op(operation: type) -> Any:
     """The `keras.ops` function whose calls an operation class records, or None."""
     if operation not in _OPS:
-        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", operation.__name__).lower()
+        name = function_name(operation)
         own = operation.__module__.startswith("keras.src.ops.")
         _OPS[operation] = getattr(keras.ops, name, None) if own else None
     return _OPS[operation]

@@ -15,7 +15,7 @@ from keras import tree
 from kerasfold.algebra.axis import Refused
 from kerasfold.errors import words_of
 from kerasfold.read.copies import copy_state
-from kerasfold.read.model import functional_graph, own_predictions
+from kerasfold.read.model import functional_graph
 
 
 @keras.saving.register_keras_serializable("kerasfold")
@@ -74,15 +74,15 @@ def parts_of(model: keras.Model) -> dict[str, keras.Model]:
     """The models that a model was made of, by the argument that they are.
 
     Raises:
-        Refused: it predicts as any model does, or has no such parts.
+        Refused: it has no such parts.
     """
-    parts = {}
-    if own_predictions(model):
-        layers = {id(layer) for layer in model.layers}
-        for argument in model.get_config():
-            part = getattr(model, argument, None)
-            if id(part) in layers and functional_graph(part) is not None:
-                parts[argument] = part
+    layers = {id(layer) for layer in model.layers}
+    given = {argument: getattr(model, argument, None) for argument in model.get_config()}
+    parts = {
+        argument: part
+        for argument, part in given.items()
+        if id(part) in layers and functional_graph(part) is not None
+    }
     if not parts:
         raise Refused("its config holds no model that is a part of it")
     return parts
