@@ -36,6 +36,7 @@ FLOORS = (
     ("compose",),
     ("forms",),
     ("cost",),
+    ("inverse",),
     ("lift",),
     ("files",),
     ("layers",),
