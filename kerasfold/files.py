@@ -47,12 +47,12 @@ def _check_extension(name: str, extensions: Sequence[str]) -> None:
         raise UnusableError(f"{name} has an unknown extension: expected {' or '.join(extensions)}")
 
 
-def checked_output(name: str) -> Path:
-    """Where the output goes, links followed."""
+def checked_output(name: str, extensions: Sequence[str] = KERAS + HDF5) -> Path:
+    """Where the output goes, links followed. Raises `UnusableError`."""
     path = Path(name).resolve()
     if path.is_dir():
         raise UnusableError(f"output {name} is a directory, not a file")
-    _check_extension(name, KERAS + HDF5)
+    _check_extension(name, extensions)
     if not path.parent.is_dir():
         raise UnusableError(f"output folder {path.parent} does not exist")
     return path
@@ -217,14 +217,13 @@ def _fits(shape: Sequence[int], wanted: Sequence[int | None]) -> bool:
     )
 
 
-def save(model: keras.Model, target: Path, custom: dict[str, type]) -> None:
-    """Write a model next to its target, read it back, then put it in place at once."""
+@contextlib.contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Where to write what then takes the place of a file, at once. Raises `UnusableError`."""
     try:
         with tempfile.TemporaryDirectory(prefix=".kerasfold-", dir=target.parent) as folder:
             written = Path(folder, target.name)
-            with _no_advice():
-                model.save(written)
-            _check_written(model, written, custom)
+            yield written
             if target.exists():
                 written.chmod(stat.S_IMODE(target.stat().st_mode))
             os.replace(written, target)
@@ -232,6 +231,14 @@ def save(model: keras.Model, target: Path, custom: dict[str, type]) -> None:
         raise
     except Exception as error:
         raise UnusableError(f"cannot write {target} ({words_of(error)})") from error
+
+
+def save(model: keras.Model, target: Path, custom: dict[str, type]) -> None:
+    """Write a model next to its target, read it back, then put it in place at once."""
+    with replacing(target) as written:
+        with _no_advice():
+            model.save(written)
+        _check_written(model, written, custom)
 
 
 def _check_written(model: keras.Model, written: Path, custom: dict[str, type]) -> None:
