@@ -31,6 +31,7 @@ from kerasfold.files import check_file, check_input, checked_output, load, read_
 from kerasfold.measure.runtimes import RUNTIMES, check_runtime, deploy, random_inputs
 from kerasfold.measure.timing import SAMPLES_OF_95, paired_seconds, ratio
 from kerasfold.pipeline import explain, fold
+from kerasfold.plots.figure import FORMATS, require_matplotlib
 from kerasfold.read.model import input_structure
 
 HERE = "tensorflow"  # the runtime where none is named
@@ -124,6 +125,12 @@ def _parser() -> argparse.ArgumentParser:
     explain = commands.add_parser("explain", help="print what fold would merge; build nothing")
     explain.add_argument("input", metavar="IN", help="model to read (.keras, .h5, .hdf5)")
     _add_objective(explain, UNTIMED)
+    explain.add_argument(
+        "--plot",
+        metavar="FILE",
+        help="draw what becomes of the graph, and the kernel of its widest linear part "
+        f"({', '.join(FORMATS)}; with the extra 'plot')",
+    )
     explain.set_defaults(run=_explain)
 
     verify = commands.add_parser("verify", help="compare two stored models")
@@ -227,8 +234,14 @@ def _measured(args: argparse.Namespace) -> dict[str, Any]:
 
 def _explain(args: argparse.Namespace) -> int:
     check_input(args.input)
+    if args.plot is not None:
+        checked_output(args.plot, FORMATS)
+        require_matplotlib()
     custom = _start(args.modules)
-    _show(explain(load(args.input, custom), args.objective), args.json)
+    report = explain(load(args.input, custom), args.objective)
+    if args.plot is not None:
+        report.plot(args.plot)
+    _show(report, args.json)
     return DONE
 
 

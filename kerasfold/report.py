@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from io import StringIO
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import keras
 from rich.console import Console
 from rich.table import Table
 
 from kerasfold.equivalence.report import EquivalenceReport
+from kerasfold.errors import FoldError
 from kerasfold.forms.kept import Kept as Original
 from kerasfold.layers.limits import is_free
-from kerasfold.lift.regions import Lifted, Regions
+from kerasfold.lift.regions import Lifted, Regions, lifted
 from kerasfold.plan.choose import Plan
+from kerasfold.plots.effective import Effective, effective
+from kerasfold.plots.figure import figure_of, require_matplotlib, write
+from kerasfold.plots.flow import Flow, flow_of
 from kerasfold.read.model import is_random_unasked, own_predictions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,10 @@ class Kept:
 
     layer: str
     reason: str
+
+
+# What reports of parts are joined by.
+_LISTS = ("merged", "removed", "kept", "apart", "random", "opened", "flows", "models")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +79,9 @@ class FoldReport:
         equivalence: what verification found, or None where it was not asked for.
         opened: names of layers made of others, for which the layers inside them stand now.
         note: what else is to be known, or "".
+        flows: the graph before and after, for `plot`; of a model of which only parts were folded,
+            one for each.
+        models: whose linear parts `plot` can draw: what was folded, as it is now.
     """
 
     model: str
@@ -85,6 +100,8 @@ class FoldReport:
     equivalence: EquivalenceReport | None = None
     opened: tuple[str, ...] = ()
     note: str = ""
+    flows: tuple[Flow, ...] = field(default=(), repr=False, compare=False)
+    models: tuple[keras.Model, ...] = field(default=(), repr=False, compare=False)
 
     def verified(self, equivalence: EquivalenceReport) -> FoldReport:
         """The same report with the result of verification."""
@@ -100,7 +117,7 @@ class FoldReport:
         reports = parts.values()
         changed: dict[str, Any] = {
             name: tuple(itertools.chain.from_iterable(getattr(r, name) for r in reports))
-            for name in ("merged", "removed", "kept", "apart", "random", "opened")
+            for name in _LISTS
         }
         for name in ("macs", "params", "layers"):
             saved = (getattr(r, f"{name}_before") - getattr(r, f"{name}_after") for r in reports)
@@ -113,7 +130,39 @@ class FoldReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values, for JSON."""
-        return asdict(self)
+        values = asdict(replace(self, flows=(), models=()))
+        return {name: value for name, value in values.items() if name not in ("flows", "models")}
+
+    def plot(self, path: str | Path | None = None, layer: str | None = None) -> Figure:
+        """Draw the fold, and a linear part of the model as the one kernel that it is.
+
+        Which calls became which step; above, of one linear part, the kernel, the receptive field
+        and the frequency response, away from the border where it pads between its layers.
+
+        Args:
+            path: where to write the picture, as .png or .svg; None for nowhere.
+            layer: name of the layer that the part ends in; None for the part with the widest
+                window.
+
+        Returns:
+            The `matplotlib.figure.Figure`.
+
+        Raises:
+            FoldError: matplotlib is not installed, another extension, or no such part.
+        """
+        require_matplotlib()
+        part: Effective | str
+        try:
+            part = effective(map(lifted, self.models), layer)
+        except FoldError as problem:
+            if layer is not None:
+                raise
+            part = str(problem)
+        title = f"{self.model}, objective {self.objective}"
+        figure = figure_of(title, self.flows, part)
+        if path is not None:
+            write(figure, Path(path))
+        return figure
 
     def __str__(self) -> str:
         counts = Table(title=f"{self.model}, objective {self.objective}")
@@ -228,6 +277,8 @@ def report(
         plan.original.layers + others + removed,
         plan.cost.layers + others,
         opened=regions.graph.opened,
+        flows=(flow_of(regions, plan.forms),),
+        models=(model if folded is None else folded,),
     )
 
 

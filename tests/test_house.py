@@ -29,6 +29,7 @@ FLOORS = (
     ("cli",),
     ("pipeline",),
     ("report", "testing"),
+    ("plots",),
     ("equivalence",),
     ("measure",),
     ("plan",),

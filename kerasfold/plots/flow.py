@@ -1,0 +1,133 @@
+"""A model's graph before and after a fold, as plain values: which calls became which step."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from keras import tree
+
+from kerasfold.forms.form import AnyForm
+from kerasfold.forms.kept import Kept
+from kerasfold.lift.regions import Lifted, Regions
+from kerasfold.read.graph import Call, Graph, Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """An input of a model, a call of it, or what calls became.
+
+    Attributes:
+        name: its name.
+        kind: its class; of what calls became, the operator in words.
+        reads: positions of the steps that it reads, on its own side of the fold.
+        calls: of a step after the fold, positions of the calls that became it.
+    """
+
+    name: str
+    kind: str
+    reads: tuple[int, ...] = ()
+    calls: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A graph before and after a fold, both in topological order.
+
+    Attributes:
+        before: the inputs and calls of the original.
+        after: the inputs, and what the calls became; of those that are removed, nothing.
+    """
+
+    before: tuple[Step, ...]
+    after: tuple[Step, ...]
+
+    @property
+    def removed(self) -> frozenset[int]:
+        """Positions of the calls that became nothing."""
+        return frozenset(range(len(self.before))).difference(*(step.calls for step in self.after))
+
+
+def flow_of(regions: Regions, forms: Mapping[int, AnyForm]) -> Flow:
+    """The graph of a lifted model before and after a fold.
+
+    Args:
+        regions: the lifted model.
+        forms: of each node that is materialised, how.
+    """
+    return Flow(_before(regions.graph), _After(regions).steps_of(forms))
+
+
+def _inputs(graph: Graph) -> list[Step]:
+    return [Step(layer.name, type(layer).__name__) for layer in graph.input_layers]
+
+
+def _first(graph: Graph) -> dict[int, int]:
+    """The position of each input, by tensor."""
+    return {x.index: place for place, x in enumerate(tree.flatten(graph.inputs))}
+
+
+def _unique(places: Iterable[int]) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(places))
+
+
+def _before(graph: Graph) -> tuple[Step, ...]:
+    steps, made = _inputs(graph), _first(graph)
+    for call in graph.calls:
+        reads = _unique(made[x.index] for x in call.inputs)
+        made |= dict.fromkeys([x.index for x in call.outputs], len(steps))
+        steps.append(Step(call.name, type(call.operation).__name__, reads))
+    return tuple(steps)
+
+
+class _After:
+    """Walks a plan as it is emitted, and notes which step makes what."""
+
+    def __init__(self, regions: Regions) -> None:
+        self.regions = regions
+        self.steps = [
+            replace(step, calls=(place,)) for place, step in enumerate(_inputs(regions.graph))
+        ]
+        self.first = len(self.steps)  # position of the first call
+        self.tensors = _first(regions.graph)
+        self.nodes: dict[int, int] = {}
+
+    def steps_of(self, forms: Mapping[int, AnyForm]) -> tuple[Step, ...]:
+        lifted: dict[int, list[Lifted]] = defaultdict(list)
+        for node in forms:
+            lifted[self.regions.lifted[node].call.index].append(self.regions.lifted[node])
+        for call in self.regions.graph.calls:
+            if call.index in self.regions.barriers:
+                self._keep(call, type(call.operation).__name__)
+            for x in lifted[call.index]:
+                form = forms[x.node]
+                if isinstance(form, Kept):
+                    self._keep(call, form.words(self.regions.owner))
+                else:
+                    self._merge(x, form)
+                self.nodes[x.node] = self.tensors[x.tensor.index]
+        return tuple(self.steps)
+
+    def _keep(self, call: Call, kind: str) -> None:
+        """A call as it is, one step for all of its outputs."""
+        if call.outputs[0].index in self.tensors:
+            return
+        reads = _unique(map(self._tensor, call.inputs))
+        self.tensors |= dict.fromkeys([x.index for x in call.outputs], len(self.steps))
+        self.steps.append(Step(call.name, kind, reads, (self.first + call.index,)))
+
+    def _merge(self, lifted: Lifted, form: AnyForm) -> None:
+        owner = self.regions.owner
+        calls = _unique(self.first + owner[i].call.index for i in form.visited)
+        self.tensors[lifted.tensor.index] = len(self.steps)
+        reads = _unique(map(self._node, form.reads))
+        self.steps.append(Step(lifted.call.name, form.words(owner), reads, calls))
+
+    def _tensor(self, tensor: Tensor) -> int:
+        if tensor.index in self.tensors:
+            return self.tensors[tensor.index]
+        return self._node(self.regions.tensors[tensor.index])
+
+    def _node(self, node: int) -> int:
+        return self.nodes[node] if node in self.nodes else self._tensor(self.regions.roots[node])
