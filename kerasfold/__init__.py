@@ -16,6 +16,7 @@ with startup.for_this_process():
         RuntimeUnavailableError,
         UnsupportedModelError,
     )
+    from kerasfold.inverse.into import Factors, factor, factors_into
     from kerasfold.lift.rules import lifts
     from kerasfold.lift.signal import Signal, concatenate, weighted_sum
     from kerasfold.pipeline import explain, fold, require_linear
@@ -24,6 +25,7 @@ with startup.for_this_process():
 __all__ = [
     "EquivalenceError",
     "EquivalenceReport",
+    "Factors",
     "FoldError",
     "FoldReport",
     "NonlinearLayerError",
@@ -34,6 +36,8 @@ __all__ = [
     "assert_equivalent",
     "concatenate",
     "explain",
+    "factor",
+    "factors_into",
     "fold",
     "lifts",
     "require_linear",
