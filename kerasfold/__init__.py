@@ -16,6 +16,7 @@ with startup.for_this_process():
         RuntimeUnavailableError,
         UnsupportedModelError,
     )
+    from kerasfold.inverse.deconvolve import Deconvolution, deconvolve
     from kerasfold.inverse.into import Factors, factor, factors_into
     from kerasfold.lift.rules import lifts
     from kerasfold.lift.signal import Signal, concatenate, weighted_sum
@@ -23,6 +24,7 @@ with startup.for_this_process():
     from kerasfold.report import FoldReport
 
 __all__ = [
+    "Deconvolution",
     "EquivalenceError",
     "EquivalenceReport",
     "Factors",
@@ -35,6 +37,7 @@ __all__ = [
     "UnsupportedModelError",
     "assert_equivalent",
     "concatenate",
+    "deconvolve",
     "explain",
     "factor",
     "factors_into",
