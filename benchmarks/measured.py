@@ -82,7 +82,7 @@ def plans(model: keras.Model) -> list[keras.Model]:
     """A model for each plan of the only component of a model."""
     regions = lift(read(model))
     (component,) = regions.components()
-    search = Search(regions, OBJECTIVES["latency"].key, frozenset())
+    search = Search(regions, OBJECTIVES["latency"], frozenset())
     ways = list(search.every(component, MOST + 1))
     if len(ways) > MOST:
         raise ValueError(f"more than {MOST} plans")

@@ -1,8 +1,8 @@
-"""Calibrate the roofline of the "latency" objective: time single layers and fit its constants.
+"""Calibrate the rooflines of the "latency" objective: time single layers and fit their rates.
 
 A layer's time is what it adds to a chain: that of a chain of several, less that of one, in
-paired alternating runs. Prints the fitted constants of `kerasfold.cost` beside those in use,
-and each layer's measured time against the roofline's. Run it on an idle machine:
+paired alternating runs. Prints the fitted rates of `kerasfold.cost` beside those in use, for each
+kind of work, and each layer's measured time against the roofline's. Run it on an idle machine:
 
     python benchmarks/roofline.py --runtimes tensorflow --out roofline.json
 """
@@ -27,58 +27,48 @@ from rich.console import Console
 from rich.table import Table
 from scipy.optimize import minimize
 
-from kerasfold.cost import (
-    BYTES,
-    DENSE_MACS,
-    DEPTHWISE_MACS,
-    DISPATCH,
-    IM2COL,
-    PER_CALL,
-    POOL_ADDS,
-    SPLIT,
-    im2col,
-    moved_bytes,
-    vectorised_macs,
-)
+from kerasfold.cost import ROOFLINES, Kind, Load, Rate, Roofline, load_of, moved_bytes
 from kerasfold.lift.regions import lift
-from kerasfold.measure.runtimes import RUNTIMES, deploy, random_inputs
+from kerasfold.measure.runtimes import deploy, random_inputs
 from kerasfold.measure.timing import paired_seconds
-from kerasfold.plan.choose import original_plan
 from kerasfold.read.graph import read
 
 CHAIN = 4  # layers in the longer chain, beside the one in both
 LARGEST = 2e8  # multiply-accumulates of the largest layer timed
-IN_USE = {
-    "DENSE_MACS": DENSE_MACS,
-    "DEPTHWISE_MACS": DEPTHWISE_MACS,
-    "POOL_ADDS": POOL_ADDS,
-    "BYTES": BYTES,
-    "IM2COL": IM2COL,
-    "PER_CALL": PER_CALL,
-    "DISPATCH": DISPATCH,
-}
 
 Row = dict[str, Any]
+Factory = Callable[[int], Callable[[Any], Any]]
 
 
-def cases() -> Iterator[tuple[str, int, int, Callable[[int], keras.Layer]]]:
-    """(name, size, channels, layer factory) of what is timed; each keeps the shape."""
+def cases() -> Iterator[tuple[str, Kind, int, int, Factory]]:
+    """(name, kind, size, channels, factory) of what is timed; each keeps the shape."""
     for size, channels in itertools.product((8, 14, 28, 56, 112), (2, 8, 16, 32, 64, 128)):
         for k in (1, 3, 5, 9):
             if size * size * channels**2 * k * k <= LARGEST and k < size:
-                yield f"conv{k}x{k}", size, channels, _conv(k)
+                yield f"conv{k}x{k}", "convolution", size, channels, _conv(k)
+        if size * size * channels**2 <= LARGEST:
+            yield "dense", "matrix", size, channels, layers.Dense
+            yield "transposed3x3", "transposed", size, channels, _transposed
+            yield "grouped3x3", "grouped", size, channels, _conv(3, groups=2)
         if size * size * channels <= 2e6:
-            yield "depthwise3x3", size, channels, _depthwise
-            yield "batchnorm", size, channels, _normalise
-            yield "pool3x3", size, channels, _pool
+            yield "depthwise3x3", "depthwise", size, channels, _depthwise(3)
+            yield "depthwise1x1", "scale", size, channels, _depthwise(1)
+            yield "batchnorm", "normalisation", size, channels, _normalise
+            yield "pool3x3", "pool", size, channels, _pool
+            yield "multiply", "elementwise", size, channels, _multiply
+            yield "concatenate", "copy", size, channels, _concatenate
 
 
-def _conv(k: int) -> Callable[[int], keras.Layer]:
-    return lambda channels: layers.Conv2D(channels, k, padding="same")
+def _conv(k: int, **settings: Any) -> Factory:
+    return lambda channels: layers.Conv2D(channels, k, padding="same", **settings)
 
 
-def _depthwise(channels: int) -> keras.Layer:
-    return layers.DepthwiseConv2D(3, padding="same")
+def _transposed(channels: int) -> keras.Layer:
+    return layers.Conv2DTranspose(channels, 3, padding="same")
+
+
+def _depthwise(k: int) -> Factory:
+    return lambda channels: layers.DepthwiseConv2D(k, padding="same")
 
 
 def _normalise(channels: int) -> keras.Layer:
@@ -89,9 +79,16 @@ def _pool(channels: int) -> keras.Layer:
     return layers.AveragePooling2D(3, 1, padding="same")
 
 
-def chain(
-    size: int, channels: int, factory: Callable[[int], keras.Layer], count: int
-) -> keras.Model:
+def _multiply(channels: int) -> Callable[[Any], Any]:
+    return lambda x: x * np.linspace(0.5, 1.5, channels, dtype="float32")
+
+
+def _concatenate(channels: int) -> Callable[[Any], Any]:
+    half = channels // 2
+    return lambda x: layers.Concatenate()([x[..., half:], x[..., :half]])
+
+
+def chain(size: int, channels: int, factory: Factory, count: int) -> keras.Model:
     """So many equal layers in a row, with a barrier between them."""
     x = inputs = keras.Input((size, size, channels))
     for _ in range(count):
@@ -102,74 +99,67 @@ def chain(
 def measure(runtime: str, rounds: int) -> list[Row]:
     """Median seconds of each case, and what the roofline needs to know of it."""
     rows = []
-    for name, size, channels, factory in cases():
+    for name, kind, size, channels, factory in cases():
         models = [chain(size, channels, factory, count) for count in (1, 1 + CHAIN)]
         inputs = random_inputs(models[0])
         times = paired_seconds([deploy(m, runtime, inputs) for m in models], rounds)
-        regions = lift(read(models[0]))
-        ((node, geometry),) = [
-            (node, node.geometry) for node in regions.program.nodes if node.geometry is not None
-        ]
+        image = moved_bytes((size, size), channels)
+        nodes = lift(read(models[0])).program.nodes
+        geometries = [n.geometry for n in nodes if n.geometry is not None]
+        single = len(geometries) == 1
         rows.append(
             {
                 "name": f"{name} {size} {channels}",
+                "kind": kind,
                 "seconds": max(float(np.median(times[:, 1] - times[:, 0])) / CHAIN, 1e-7),
-                "roofline": original_plan(regions).cost.seconds,
-                "kind": "POOL_ADDS"
-                if node.weightless
-                else "DEPTHWISE_MACS"
-                if geometry.groups > 1
-                else "DENSE_MACS",
-                "macs": vectorised_macs(geometry),
-                "patches": im2col(geometry),
-                "bytes": 2 * moved_bytes(geometry.sizes, channels) + 4 * geometry.params,
+                "load": load_of(geometries[0]) if single else Load(2 * image, image),
             }
         )
         keras.backend.clear_session()
     return rows
 
 
-def fit(rows: list[Row]) -> dict[str, float]:
-    """Constants that minimise the squared error of log time."""
+def fit(rows: list[Row], kind: Kind, roofline: Roofline) -> Rate:
+    """The constants of one kind that minimise the squared error of log time."""
+    in_use = roofline.rates[kind]
+    names = [n for n, v in in_use._asdict().items() if 0 < v < math.inf]
+    own = [row for row in rows if row["kind"] == kind]
 
-    def predict(constants: dict[str, float], row: Row) -> float:
-        work = row["macs"] / constants[row["kind"]] + row["patches"] / constants["IM2COL"]
-        work = max(work, row["bytes"] / constants["BYTES"])
-        shared = constants["DISPATCH"] if work > SPLIT else 0.0
-        return work + constants["PER_CALL"] + shared
+    def rate(logs: np.ndarray) -> Rate:
+        return in_use._replace(**dict(zip(names, map(float, np.exp(logs)), strict=True)))
 
     def loss(logs: np.ndarray) -> float:
-        constants = dict(zip(IN_USE, np.exp(logs), strict=True))
-        return sum(math.log(predict(constants, row) / row["seconds"]) ** 2 for row in rows)
+        trial = Roofline({kind: rate(logs)}, roofline.sharing)
+        return sum(math.log(trial.seconds(kind, r["load"]) / r["seconds"]) ** 2 for r in own)
 
-    start = np.log(list(IN_USE.values()))
-    best = minimize(loss, start, method="Nelder-Mead", options={"maxiter": 20000, "maxfev": 20000})
-    return dict(zip(IN_USE, map(float, np.exp(best.x)), strict=True))
+    start = np.log([getattr(in_use, name) for name in names])
+    best = minimize(loss, start, method="Nelder-Mead", options={"maxiter": 5000, "maxfev": 5000})
+    return rate(best.x)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Measure, fit, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=["tensorflow"])
+    parser.add_argument("--runtimes", nargs="+", choices=ROOFLINES, default=list(ROOFLINES))
     parser.add_argument("--out", type=Path)
     args = parser.parse_args(argv)
     console = Console()
     found = {}
     for runtime in args.runtimes:
+        roofline = ROOFLINES[runtime]
         rows = measure(runtime, args.rounds)
-        constants = fit(rows)
-        found[runtime] = {"constants": constants, "layers": rows}
+        rates = {kind: fit(rows, kind, roofline) for kind in {row["kind"]: 0 for row in rows}}
+        found[runtime] = {"rates": {k: r._asdict() for k, r in rates.items()}, "layers": rows}
         table = Table(title=f"microseconds per layer, {runtime}")
         for column in ("layer, size, channels", "measured", "roofline"):
             table.add_column(column)
         for row in rows:
-            table.add_row(
-                row["name"], f"{1e6 * row['seconds']:.1f}", f"{1e6 * row['roofline']:.1f}"
-            )
+            predicted = roofline.seconds(row["kind"], row["load"])
+            table.add_row(row["name"], f"{1e6 * row['seconds']:.1f}", f"{1e6 * predicted:.1f}")
         console.print(table)
-        for name, value in constants.items():
-            console.print(f"{name} = {value:.3g}  (in use: {IN_USE[name]:.3g})")
+        for kind, rate in rates.items():
+            console.print(f"{kind}: {rate}\n  in use: {roofline.rates[kind]}")
     if args.out:
         args.out.write_text(json.dumps(found, indent=1))
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.rearrange import Rearrangement
@@ -22,19 +22,21 @@ class Cost:
     """What a plan costs, per image.
 
     Attributes:
-        macs: multiply-accumulates.
+        macs: multiply-accumulates; the additions of a pool count, copies do not.
         params: weights.
         layers: emitted calls; padding, cropping, concatenation, reshaping and activations
             count 0.
         unconvolved: spatial operators that are not written as convolutions.
-        seconds: roofline of MACs and bytes moved, plus a constant per call.
+        tensorflow: seconds on TensorFlow graphs, by its roofline.
+        xla: seconds under XLA, by its roofline.
     """
 
     macs: float = 0.0
     params: float = 0.0
     layers: int = 0
     unconvolved: int = 0
-    seconds: float = 0.0
+    tensorflow: float = 0.0
+    xla: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
@@ -42,8 +44,14 @@ class Cost:
             self.params + other.params,
             self.layers + other.layers,
             self.unconvolved + other.unconvolved,
-            self.seconds + other.seconds,
+            self.tensorflow + other.tensorflow,
+            self.xla + other.xla,
         )
+
+    @property
+    def seconds(self) -> float:
+        """On both runtimes together."""
+        return self.tensorflow + self.xla
 
 
 def _seconds(cost: Cost) -> float:
@@ -59,12 +67,14 @@ class Objective:
         key: what costs are compared by.
         embeds: whether siblings of different windows may become one convolution, whose kernel has
             zeros where some of them have no taps.
+        careful: whether a merge must be no slower on any runtime, and grow for much alone.
         is_timed: whether plans are chosen by timing them on a runtime; then `key` says which are
             worth it.
     """
 
     key: Callable[[Cost], tuple[float, ...]]
     embeds: bool = False
+    careful: bool = False
     is_timed: bool = False
 
 
@@ -73,11 +83,11 @@ def _latency(cost: Cost) -> tuple[float, ...]:
 
 
 OBJECTIVES: dict[str, Objective] = {
-    "latency": Objective(_latency),
-    "macs": Objective(lambda c: (c.macs, _seconds(c))),
+    "latency": Objective(_latency, careful=True),
+    "macs": Objective(lambda c: (c.macs, c.params, _seconds(c))),
     "params": Objective(lambda c: (c.params, _seconds(c))),
     "layers": Objective(lambda c: (c.layers, c.unconvolved, _seconds(c)), embeds=True),
-    "measured": Objective(_latency, is_timed=True),
+    "measured": Objective(lambda c: (c.tensorflow, c.layers), careful=True, is_timed=True),
 }
 
 UNTIMED = tuple(name for name, objective in OBJECTIVES.items() if not objective.is_timed)
@@ -92,18 +102,116 @@ def objective_of(name: Any) -> Objective:
     return OBJECTIVES[name]
 
 
-# The roofline of float32 on two cores of an Intel Xeon, batch 1, per second. Fitted on 2026-11-22
-# by benchmarks/roofline.py, on TensorFlow 2.21 graphs | under XLA:
-DENSE_MACS = 8.5e10  # 1.2e11 | 8.5e10
-DEPTHWISE_MACS = 1.8e10  # 1.8e10 | 3.4e8
-POOL_ADDS = 1.7e11  # 1.7e11 | as fast as memory
-BYTES = 1.25e10  # 1.25e10 | 1.25e10
-IM2COL = 3.2e9  # 1.5e10 | 3.2e9; inputs gathered for a product, one for each tap and output pixel
-PER_CALL = 7e-6  # 3.2e-5 | 7e-6
-DISPATCH = 3.2e-5  # 3.2e-5 | 1.7e-5; to share the work of a call among cores
-# In use is that of the runtime by which a merge gains less, but for depthwise layers, which XLA
-# runs so slowly that it would have them all made dense.
-SPLIT = 1.25e-5  # seconds of work from which on a call is shared; read off chains under XLA
+Kind: TypeAlias = Literal[
+    "convolution",
+    "transposed",
+    "depthwise",
+    "scale",
+    "grouped",
+    "matrix",
+    "pool",
+    "reduction",
+    "normalisation",
+    "elementwise",
+    "copy",
+]
+
+
+class Rate(NamedTuple):
+    """How fast a runtime does one kind of work, in float32 at batch 1.
+
+    Attributes:
+        start: seconds to begin a call.
+        macs: multiply-accumulates, or additions, per second.
+        bytes: per second.
+        gathered: inputs copied together for a matrix product (im2col), per second.
+        pieces: runs of neighbours that those are copied in, per second.
+        shared: seconds more to begin a call that is shared among cores.
+    """
+
+    start: float
+    macs: float = math.inf
+    bytes: float = 1.25e10
+    gathered: float = math.inf
+    pieces: float = math.inf
+    shared: float = 0.0
+
+
+class Load(NamedTuple):
+    """What one call does; see `Rate`.
+
+    Attributes:
+        moved: bytes read and written.
+        given: bytes written.
+        macs: multiply-accumulates, or additions.
+        gathered: inputs copied together.
+        pieces: runs that they are in.
+    """
+
+    moved: float
+    given: float = 0.0
+    macs: float = 0.0
+    gathered: float = 0.0
+    pieces: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Roofline:
+    """What a runtime takes.
+
+    Attributes:
+        rates: of each kind of work.
+        sharing: bytes of an output from which on its call is shared among cores.
+    """
+
+    rates: Mapping[Kind, Rate]
+    sharing: float
+
+    def seconds(self, kind: Kind, load: Load) -> float:
+        """Of one call."""
+        rate = self.rates[kind]
+        work = load.macs / rate.macs + load.gathered / rate.gathered + load.pieces / rate.pieces
+        start = rate.start + (rate.shared if load.given > self.sharing else 0.0)
+        return start + max(work, load.moved / rate.bytes)
+
+
+# Fitted by benchmarks/roofline.py to two cores of an Intel Xeon, on 2026-11-26. TensorFlow runs
+# convolutions in groups through XLA; XLA fuses what is elementwise with what it stands beside, and
+# gathers the inputs of a convolution piece by piece, for each group by itself.
+_PIECES = 1.8e8
+TENSORFLOW = Roofline(
+    {
+        "convolution": Rate(1.2e-5, 1.2e11, gathered=1.5e10, shared=5e-5),
+        "transposed": Rate(6e-5, 1.2e11, gathered=1.5e10),
+        "depthwise": Rate(6.4e-5, 1.8e10),
+        "scale": Rate(6.4e-5, bytes=6.25e9),
+        "grouped": Rate(5e-5, 8.5e10, gathered=3.2e9, pieces=_PIECES),
+        "matrix": Rate(5e-6, 1.2e11),
+        "pool": Rate(4e-5, 1.7e11),
+        "reduction": Rate(2e-6, 1.7e11),
+        "normalisation": Rate(3e-6),
+        "elementwise": Rate(1.5e-6),
+        "copy": Rate(1.5e-6),
+    },
+    sharing=8e3,
+)
+XLA = Roofline(
+    {
+        "convolution": Rate(5e-6, 8.5e10, gathered=3.2e9, pieces=_PIECES, shared=1.7e-5),
+        "transposed": Rate(5e-6, 8.5e10, gathered=3.2e9, pieces=_PIECES, shared=1.7e-5),
+        "depthwise": Rate(5e-6, 8.5e10, pieces=_PIECES),
+        "scale": Rate(5e-6, bytes=2e11),
+        "grouped": Rate(5e-6, 8.5e10, gathered=3.2e9, pieces=_PIECES),
+        "matrix": Rate(4e-6, 8.5e10),
+        "pool": Rate(1e-6, 2.5e9),
+        "reduction": Rate(1e-6),
+        "normalisation": Rate(5e-6, bytes=2e11),
+        "elementwise": Rate(5e-7, bytes=2e11),
+        "copy": Rate(1e-6),
+    },
+    sharing=1e5,
+)
+ROOFLINES = {"tensorflow": TENSORFLOW, "xla": XLA}
 LANES, ROWS = 16, 48  # output channels and pixels that are computed at a time
 
 
@@ -129,11 +237,14 @@ def vectorised_macs(geometry: Geometry) -> float:
     return macs * (-(-rows // ROWS) * ROWS / rows) * (-(-columns // LANES) * LANES / columns)
 
 
-def im2col(geometry: Geometry) -> float:
-    """Inputs gathered for a matrix product, by im2col: none for 1x1, whole and grouped kernels."""
-    if geometry.groups > 1 or geometry.vector or math.prod(geometry.taps) == 1:
-        return 0.0
-    return macs_of(geometry) / geometry.channels[1]
+def im2col(geometry: Geometry) -> tuple[int, int]:
+    """Inputs gathered for a matrix product, and the pieces they are in: none for 1x1 kernels."""
+    taps = math.prod(geometry.taps)
+    if geometry.vector or taps == 1:
+        return 0, 0
+    windows = taps * pixels(computed_sizes(geometry))
+    phases = math.prod(axis.upsampling for axis in geometry.axes)
+    return windows * geometry.channels[0] // phases, windows * geometry.groups // phases
 
 
 def moved_bytes(sizes: Iterable[int | None], channels: int) -> int:
@@ -141,9 +252,12 @@ def moved_bytes(sizes: Iterable[int | None], channels: int) -> int:
     return 4 * pixels(sizes) * channels
 
 
-def seconds_of(moved: float, calls: float) -> float:
-    """Seconds of calls that compute nothing, and move so many bytes between them."""
-    return moved / BYTES + calls * PER_CALL
+def step_cost(kind: Kind, moved: float, calls: int = 1) -> Cost:
+    """Calls that multiply nothing, and move so many bytes between them."""
+    seconds = (
+        r.seconds(kind, Load(moved)) + (calls - 1) * r.rates[kind].start for r in ROOFLINES.values()
+    )
+    return Cost(0.0, 0.0, 0, 0, *seconds)
 
 
 def moved_by(r: Rearrangement, layout: str) -> int:
@@ -156,38 +270,49 @@ def moved_by(r: Rearrangement, layout: str) -> int:
 def elementwise_cost(samples: int, constants: int, scales: int, shifts: int) -> Cost:
     """Calls that multiply samples by constants, and such that add them."""
     calls = scales + shifts
-    moved = calls * 2 * 4 * samples
-    return Cost(scales * samples, calls * constants, calls, 0, seconds_of(moved, calls))
+    seconds = step_cost("elementwise", calls * 2 * 4 * samples, calls)
+    return replace(seconds, macs=scales * samples, params=calls * constants, layers=calls)
 
 
 def rearrangement_cost(r: Rearrangement, layout: str) -> Cost:
     """Reshape and Permute layers. Raises `Refused` where there are none that say it."""
-    taken = steps(in_tensors(r, layout))
-    return Cost(seconds=seconds_of(moved_by(r, layout), len(taken)))
+    return step_cost("copy", moved_by(r, layout), len(steps(in_tensors(r, layout))))
 
 
-def operator_cost(geometry: Geometry, shared: int = 1, weightless: bool = False) -> Cost:
-    """One emitted convolution; `shared` calls share its weights.
-
-    A `weightless` one is a pool or the like, which adds and does not multiply.
-    """
-    geometry = written(geometry)
-    macs = macs_of(geometry)
+def load_of(geometry: Geometry) -> Load:
+    """What a layer does that is written so."""
     inputs = geometry.channels[0] + (geometry.groups if geometry.ones else 0)
     seen = (None if a.size is None else a.size - sum(a.crop) for a in geometry.axes)
-    read = moved_bytes(seen, inputs)
-    write = moved_bytes(computed_sizes(geometry), geometry.channels[1])
-    grouped = geometry.groups > 1
-    rate = POOL_ADDS if weightless else DEPTHWISE_MACS if grouped else DENSE_MACS
-    work = vectorised_macs(geometry) / rate + im2col(geometry) / IM2COL
-    weights = replace(geometry, biased=False).params  # a bias is added on the way
-    work = max(work, (read + write + 4 * weights) / BYTES)
-    seconds = work + PER_CALL + (DISPATCH if work > SPLIT else 0.0)
-    if geometry.groups > 1 and not (weightless or is_depthwise_layer(geometry)):
-        # Group by group, each with a copy of its part of the input and the output.
-        seconds += geometry.groups * (PER_CALL + (read + write) / BYTES)
+    weights = 4 * replace(geometry, biased=False).params  # a bias is added on the way
+    given = moved_bytes(computed_sizes(geometry), geometry.channels[1])
+    moved = moved_bytes(seen, inputs) + given + weights
+    return Load(moved, given, vectorised_macs(geometry), *im2col(geometry))
+
+
+def kind_of(geometry: Geometry) -> Kind:
+    """The kind of layer that an operator is written as."""
+    if not geometry.axes or (geometry.vector and all(a.taps == a.size for a in geometry.axes)):
+        return "matrix"
+    if any(axis.upsampling > 1 for axis in geometry.axes):
+        return "transposed"
+    if is_depthwise_layer(geometry):
+        return "depthwise" if max(geometry.taps) > 1 else "scale"
+    return "grouped" if geometry.groups > 1 else "convolution"
+
+
+def operator_cost(geometry: Geometry, shared: int = 1, kind: Kind | None = None) -> Cost:
+    """One emitted layer; `shared` calls share its weights.
+
+    Its kind is that of the convolution that it is, if nothing else is said.
+    """
+    geometry = written(geometry)
+    kind = kind_of(geometry) if kind is None else kind
+    macs = 0 if kind == "copy" else macs_of(geometry)
+    load = load_of(geometry)
+    seconds = (roofline.seconds(kind, load) for roofline in ROOFLINES.values())
+    cost = Cost(macs, geometry.params / shared, 1, 0, *seconds)
+    sizes = (None if a.size is None else a.size - sum(a.crop) for a in geometry.axes)
+    read = moved_bytes(sizes, geometry.channels[0])
     if geometry.ones:  # one more channel for each group, beside each group
-        seconds += 2 * read / BYTES + (2 + geometry.groups) * PER_CALL
-    elif not is_one_layer(geometry):
-        seconds += 2 * read / BYTES + PER_CALL
-    return Cost(macs, geometry.params / shared, 1, 0, seconds)
+        return cost + step_cost("copy", 2 * read, 2 + geometry.groups)
+    return cost if is_one_layer(geometry) else cost + step_cost("elementwise", 2 * read)

@@ -19,6 +19,7 @@ from kerasfold.compose import Compose, exact
 from kerasfold.cost import Cost
 from kerasfold.forms.form import AnyForm
 from kerasfold.forms.kept import Kept
+from kerasfold.forms.known import is_matrix_alone
 from kerasfold.layers.build import Builder, Value
 from kerasfold.layers.names import Names
 from kerasfold.lift.program import Node
@@ -240,6 +241,7 @@ class _Emitter:
             dtype=self.dtype,
             trainable=any(layer.trainable for layer in weighty) if weighty else True,
             layout=self.graph.layout,
+            is_matrix=is_matrix_alone(self.regions, form.visited),
             visited=form.visited,
             call=lambda node: self.owner[node].call,
             keep=lambda node: self._kept(self.owner[node]),

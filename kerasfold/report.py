@@ -253,7 +253,8 @@ def report(
         if why is not None:
             apart.append(Kept(lifted.call.name, why))
         names = dict.fromkeys(owner[i].call.name for i in form.visited)
-        merged.append(Merged(lifted.call.name, form.words(owner), tuple(names)))
+        grown = f"; {plan.grown[node]}" if node in plan.grown else ""
+        merged.append(Merged(lifted.call.name, form.words(owner) + grown, tuple(names)))
     others = sum(0 if is_free(call.operation) else 1 for call in barriers)
     identities = [lifted.call for lifted in regions.identities]
     composed = [form for form in plan.forms.values() if not isinstance(form, Original)]

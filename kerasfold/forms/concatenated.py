@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
-from kerasfold.cost import Cost, moved_bytes, operator_cost, seconds_of
+from kerasfold.cost import moved_bytes, operator_cost, step_cost
 from kerasfold.forms.evaluate import Parts, evaluate
 from kerasfold.forms.form import Composed, Form, described, work_of_operator
 from kerasfold.forms.known import Known
@@ -62,7 +62,7 @@ class Concatenated(Form[Block]):
         whole, order = Geometry.diagonal(rows), tuple(root for part in parts for root in part.terms)
         check_emittable(whole)
         read = sum(moved_bytes(known.nodes[i].sizes, known.nodes[i].channels) for i in order)
-        beside = Cost(seconds=seconds_of(2 * read, calls=1))
+        beside = step_cost("copy", 2 * read)
         return cls(
             node=index,
             reads={root: g for part in parts for root, g in part.terms.items()},

@@ -11,11 +11,11 @@ from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.geometry import Geometry, require_plain
 from kerasfold.algebra.operator import Operator
 from kerasfold.algebra.rearranged import Rearranged
-from kerasfold.cost import Cost, moved_bytes, operator_cost, seconds_of
+from kerasfold.cost import Cost, Kind, moved_bytes, operator_cost, step_cost
 from kerasfold.forms.evaluate import Part, evaluate, whole
 from kerasfold.forms.form import Composed, Form, described, work_of_operator
 from kerasfold.forms.known import Known
-from kerasfold.layers.limits import check_emittable
+from kerasfold.layers.limits import check_emittable, is_pointwise_matrix
 from kerasfold.lift.program import Node, Sizes
 
 if TYPE_CHECKING:
@@ -45,12 +45,12 @@ class Convolved(Form[Terms]):
     @classmethod
     def propose(cls, known: Known, index: int, visited: Sequence[int]) -> Convolved | None:
         """The whole, wherever it composes and Keras has a layer for each term."""
-        if len(visited) > 1 and all(known.is_shift(i) for i in visited):
-            raise Refused("nothing but padding and cropping, which is no convolution")
+        if len(visited) > 1 and all(known.is_copy(i) for i in visited):
+            raise Refused("nothing but padding, cropping and selecting, which is no convolution")
         terms, node = known.terms(visited), known.nodes[index]
         if any(isinstance(value, Rearranged) for value in terms.values()):
             return None
-        cost = sum_cost(known, Part(node.channels, terms), node.sizes, known.shared(visited))
+        cost = sum_cost(known, Part(node.channels, terms), node.sizes, known.layering(visited))
         return cls(node=index, reads=terms, visited=tuple(visited), cost=cost)
 
     def compose(self, nodes: Sequence[Node]) -> Terms:
@@ -72,16 +72,25 @@ class Convolved(Form[Terms]):
         return sum_work(Part(node.channels, self.reads), node.sizes)
 
 
-def sum_cost(known: Known, part: Part, sizes: Sizes, shared: int) -> Cost:
-    """What the terms of a part cost, and to add them up. Raises `Refused` where one is no layer."""
-    costs = [_term_cost(known, g, shared) for g in part.terms.values() if g is not None]
+def sum_cost(known: Known, part: Part, sizes: Sizes, how: tuple[int, bool]) -> Cost:
+    """What the terms of a part cost, and to add them up. Raises `Refused` where one is no layer.
+
+    Args:
+        known: the program.
+        part: the terms.
+        sizes: of the image.
+        how: what `Known.layering` says of the nodes that are composed.
+    """
+    costs = [_term_cost(known, g, *how) for g in part.terms.values() if g is not None]
     if len(part.terms) > 1:
         moved = (len(part.terms) + 1) * moved_bytes(sizes, part.channels)
-        costs.append(Cost(layers=1, seconds=seconds_of(moved, calls=1)))
+        costs += [Cost(layers=1), step_cost("elementwise", moved)]
     return sum(costs, Cost())
 
 
-def _term_cost(known: Known, geometry: Geometry | Rearranged[Geometry], shared: int) -> Cost:
+def _term_cost(
+    known: Known, geometry: Geometry | Rearranged[Geometry], shared: int, is_matrix: bool
+) -> Cost:
     """What one convolution costs. Raises `Refused` where it is none."""
     if isinstance(geometry, Rearranged):
         raise Refused("a rearrangement of a part of what is put together")
@@ -89,9 +98,10 @@ def _term_cost(known: Known, geometry: Geometry | Rearranged[Geometry], shared: 
     def cost() -> Cost:
         require_plain(geometry)
         check_emittable(geometry)
-        return operator_cost(geometry, shared)
+        kind: Kind | None = "matrix" if is_matrix and is_pointwise_matrix(geometry) else None
+        return operator_cost(geometry, shared, kind)
 
-    return known.once((Convolved, geometry, shared), cost)
+    return known.once((Convolved, geometry, shared, is_matrix), cost)
 
 
 def summed(

@@ -11,7 +11,7 @@ from kerasfold.algebra.border import frame_boxes, frame_of, restricted
 from kerasfold.algebra.chain import chain
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
-from kerasfold.cost import Cost, moved_bytes, operator_cost, seconds_of
+from kerasfold.cost import Cost, moved_bytes, operator_cost, step_cost
 from kerasfold.forms.bordered import Bordered, Frame, cut_in_stages, frame_found
 from kerasfold.forms.form import Composed, described
 from kerasfold.forms.known import Known, plain_image
@@ -186,10 +186,10 @@ def _frame(links: Sequence[Geometry], shared: int) -> Frame | None:
         if not step.normalised:
             cost += Cost(params=step.params / shared)
         for _, _, strip in strips:
-            once = operator_cost(strip[position], weightless=step.normalised)
+            once = operator_cost(strip[position], kind="pool" if step.normalised else None)
             cost += replace(once, params=0.0)
     # Cutting the strips out and joining them with the interior.
     sizes, (_, channels) = links[-1].sizes, links[-1].channels
     moved = 2 * len(sizes) * moved_bytes(sizes, channels)
     calls = len(strips) * len(steps) + 2 * len(strips)
-    return Frame(whole, cost + Cost(seconds=seconds_of(moved, calls)), cuts)
+    return Frame(whole, cost + step_cost("copy", moved, calls), cuts)

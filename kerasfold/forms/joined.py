@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
-from kerasfold.cost import Cost, moved_bytes, operator_cost, seconds_of
+from kerasfold.cost import Cost, Kind, moved_bytes, operator_cost, step_cost
 from kerasfold.forms.convolved import Convolved
 from kerasfold.forms.form import AnyForm, Form, Nothing, described
 from kerasfold.forms.kept import Kept
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 class Joined(Form[Nothing]):
     """A slice of one wider convolution; the first of the siblings carries its cost.
 
-    A slice counts as a call: runtimes may run siblings side by side, so that fewer calls alone
-    save nothing.
+    A slice counts as the call of a convolution: runtimes may run siblings side by side, so that
+    fewer calls alone save nothing.
 
     Attributes:
         siblings: the convolutions that are one, in the order of its channels.
@@ -56,17 +56,19 @@ class Joined(Form[Nothing]):
             check_emittable(whole)
         except Refused:
             return None
-        cost = operator_cost(whole)
+        dense = all(known.layering(f.visited)[1] for f in siblings)
+        kind: Kind = "matrix" if dense else "convolution"
+        cost = operator_cost(whole, kind=kind)
         joined = []
         for form in siblings:
             node = known.nodes[form.node]
-            cut = seconds_of(2 * moved_bytes(node.sizes, node.channels), calls=1)
+            cut = step_cost(kind, 2 * moved_bytes(node.sizes, node.channels))
             joined.append(
                 cls(
                     node=form.node,
                     reads=form.reads,
                     visited=form.visited,
-                    cost=cost + Cost(seconds=cut),
+                    cost=cost + cut,
                     refusal=form.refusal,
                     siblings=tuple(siblings),
                     channels=channels,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kerasfold.cost import Cost, moved_by, moved_bytes, operator_cost, pixels, seconds_of
+from kerasfold.cost import Cost, Kind, moved_by, moved_bytes, operator_cost, step_cost
 from kerasfold.forms.form import Composed, Form, Nothing, work_of
 from kerasfold.forms.known import Known
 from kerasfold.layers.limits import is_free
@@ -63,24 +63,25 @@ def _cost(known: Known, index: int) -> Cost:
     lifted = known.owner[index]
     layer, outputs = lifted.call.operation, len(lifted.call.outputs)
     params = count_params(layer) / known.regions.uses[id(layer)] / outputs
-    macs, seconds, unconvolved = 0.0, 0.0, 0
-    for i in lifted.added:
-        node = known.nodes[i]
-        if node.op == "scale":
-            macs += 0 if node.weightless else pixels(node.sizes) * node.channels
-            seconds += seconds_of(2 * moved_bytes(node.sizes, node.channels), calls=0)
-        elif node.geometry is not None:
-            step = operator_cost(node.geometry, weightless=node.weightless)
-            pool = known.is_pool(i)
-            if not node.weightless or pool:
-                macs += step.macs
-                unconvolved += pool
-            seconds += step.seconds - seconds_of(0, calls=1)
-        elif node.rearrangement is not None:
-            moved = moved_by(node.rearrangement, known.regions.graph.layout)
-            seconds += seconds_of(moved, calls=0)
-        else:
-            reads = sum(known.nodes[o].channels for o in node.operands)
-            seconds += seconds_of(moved_bytes(node.sizes, reads + node.channels), calls=0)
-    seconds += seconds_of(0, calls=1) / outputs
-    return Cost(macs, params, 0 if is_free(layer) else 1, unconvolved, seconds)
+    steps = sum((_step(known, i) for i in lifted.added), Cost())
+    return replace(steps, params=params, layers=0 if is_free(layer) else 1)
+
+
+def _step(known: Known, index: int) -> Cost:
+    """What one node of a call costs, but for its weights."""
+    node = known.nodes[index]
+    if node.op == "rearrange":
+        assert node.rearrangement is not None
+        return step_cost("copy", moved_by(node.rearrangement, known.regions.graph.layout))
+    if node.op in ("sum", "concatenate"):
+        reads = sum(known.nodes[o].channels for o in node.operands)
+        kind: Kind = "copy" if node.op == "concatenate" else "elementwise"
+        return step_cost(kind, moved_bytes(node.sizes, reads + node.channels))
+    assert node.geometry is not None
+    image = 2 * moved_bytes(node.sizes, node.channels)
+    kind = known.layer_kind(index)
+    if kind in ("elementwise", "normalisation"):
+        passes = 2 if node.work == "scale" and node.geometry.biased else 1
+        macs = image / 8 if node.work == "scale" else 0.0
+        return replace(step_cost(kind, passes * image), macs=macs)
+    return replace(operator_cost(node.geometry, kind=kind), unconvolved=int(known.is_pool(index)))

@@ -11,6 +11,7 @@ from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.chain import collapsed, one_of, shifted
 from kerasfold.algebra.geometry import Geometry, require_plain
 from kerasfold.algebra.operator import Operator
+from kerasfold.cost import Kind, kind_of
 from kerasfold.forms.evaluate import (
     Part,
     Parts,
@@ -20,8 +21,9 @@ from kerasfold.forms.evaluate import (
     operator_of,
     whole,
 )
-from kerasfold.layers.limits import check_emittable
+from kerasfold.layers.limits import check_emittable, is_matrix
 from kerasfold.lift.regions import Regions
+from kerasfold.read.weights import count_params
 
 MOST_BRANCHED = 256  # steps composed at once where they branch
 
@@ -36,6 +38,7 @@ class Known:
         self.pinned = pinned
         self.nodes = regions.program.nodes
         self.owner = regions.owner
+        self.readers = Counter(o for node in self.nodes for o in node.operands)
         self._cones: dict[tuple[int, ...], int] = {}
         self._branches: dict[int, Parts | Refused] = {}
         self._branch: tuple[Sequence[int], Parts] = ((), ())
@@ -148,15 +151,28 @@ class Known:
             node.weightless and node.geometry is not None and max(node.geometry.taps, default=1) > 1
         )
 
-    def is_shift(self, index: int) -> bool:
-        """Whether a node only pads or crops."""
-        node = self.nodes[index]
-        return (
-            node.op == "operator"
-            and node.weightless
-            and node.geometry is not None
-            and all(a.taps == a.stride == a.upsampling == 1 for a in node.geometry.axes)
-        )
+    def is_copy(self, index: int) -> bool:
+        """Whether a node only pads, crops or selects."""
+        return self.nodes[index].work == "copy" and not self.is_pool(index)
+
+    def layer_kind(self, index: int) -> Kind:
+        """The kind of work that the layer of a node does for it."""
+        node, layer = self.nodes[index], self.owner[index].call.operation
+        geometry = self.geometry(index)
+        match node.work:
+            case "product":
+                return "matrix" if is_matrix(layer) else kind_of(geometry)
+            case "pool":
+                whole = all(a.taps in (1, a.size) for a in geometry.axes)
+                return "reduction" if whole else "pool"
+            case "copy":
+                return "copy" if self.is_pool(index) else "elementwise"
+            case "scale" | "shift":
+                return "normalisation" if count_params(layer) else "elementwise"
+
+    def layering(self, visited: Sequence[int]) -> tuple[int, bool]:
+        """See `shared` and `is_matrix_alone`."""
+        return self.shared(visited), is_matrix_alone(self.regions, visited)
 
     def is_layer(self, index: int) -> bool:
         """Whether a node is all that a call computes, so that a copy of the call computes it."""
@@ -202,3 +218,11 @@ def plain_image(links: Sequence[Geometry]) -> Geometry | None:
     require_plain(whole)
     check_emittable(whole)
     return None if whole.ones or whole.vector else whole
+
+
+def is_matrix_alone(regions: Regions, visited: Sequence[int]) -> bool:
+    """Whether all nodes that multiply by weights are of Dense layers, and channels come last."""
+    products = [i for i in visited if regions.program.nodes[i].work == "product"]
+    layers = [regions.owner[i].call.operation for i in products]
+    last = regions.graph.layout == "channels_last"
+    return last and bool(layers) and all(map(is_matrix, layers))

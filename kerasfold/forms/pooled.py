@@ -74,7 +74,8 @@ class Pooled(Form[Single]):
         reads = known.reads(visited, whole)
         channels = known.nodes[next(iter(reads)) if cls.pool_first else index].channels
         moved = replace(geometry, channels=(channels,) * 2, groups=channels)
-        pooling = replace(operator_cost(moved, weightless=True), params=0.0, unconvolved=1)
+        priced = operator_cost(moved, kind=known.layer_kind(pool))
+        pooling = replace(priced, params=0.0, unconvolved=1)
         cost = operator_cost(whole, known.shared(others)) + pooling
         return cls(node=index, reads=reads, visited=tuple(visited), cost=cost, pool=pool)
 

@@ -83,7 +83,7 @@ class Reordered(Form[Samples]):
         if any(map(known.misplaces_bias_of, filter(None, terms.values()))):
             return None
         node = known.nodes[index]
-        cost = sum_cost(known, Part(node.channels, terms), node.sizes, known.shared(visited))
+        cost = sum_cost(known, Part(node.channels, terms), node.sizes, known.layering(visited))
         if not rearrangement.is_identity:
             cost += rearrangement_cost(rearrangement, known.regions.graph.layout)
         if after is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from kerasfold.algebra.operator import Operator
-from kerasfold.cost import Cost, moved_bytes, seconds_of
+from kerasfold.cost import moved_bytes, step_cost
 from kerasfold.forms.convolved import sum_cost, sum_words, sum_work, summed
 from kerasfold.forms.evaluate import Parts, evaluate
 from kerasfold.forms.form import Composed, Form
@@ -50,19 +50,17 @@ class Stacked(Form[Stack]):
     @classmethod
     def propose(cls, known: Known, index: int, visited: Sequence[int]) -> Stacked | None:
         """What ends in a concatenation, or in what passes one."""
-        parts, shared = known.parts(visited), known.shared(visited)
+        parts, how = known.parts(visited), known.layering(visited)
         if len(parts) == 1:
             return None
         node = known.nodes[index]
         moved = 2 * moved_bytes(node.sizes, node.channels)
-        costs = [
-            sum_cost(known, part, node.sizes, shared) for part in parts if not part.is_identity
-        ]
+        costs = [sum_cost(known, part, node.sizes, how) for part in parts if not part.is_identity]
         return cls(
             node=index,
             reads={root: g for part in parts for root, g in part.terms.items()},
             visited=tuple(visited),
-            cost=sum(costs, Cost(seconds=seconds_of(moved, calls=1))),
+            cost=sum(costs, step_cost("copy", moved)),
             parts=parts,
         )
 

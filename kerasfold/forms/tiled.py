@@ -24,7 +24,7 @@ from kerasfold.algebra.tiles import (
     tile_geometry,
     tiling_of,
 )
-from kerasfold.cost import Cost, moved_bytes, operator_cost, seconds_of
+from kerasfold.cost import Cost, moved_bytes, operator_cost, step_cost
 from kerasfold.forms.bordered import Bordered, Frame, cut_in_stages, frame_found
 from kerasfold.forms.form import Composed, described
 from kerasfold.forms.known import Known
@@ -159,7 +159,8 @@ def _frame(
             cost += operator_cost(one, shared)
             if one.biased and len(tiles) > 1:  # each tile has its own
                 extra = (len(tiles) - 1) * one.channels[1]
-                cost += Cost(params=extra / shared, layers=1, seconds=seconds_of(0, calls=1))
+                cost += Cost(params=extra / shared, layers=1)
+                cost += step_cost("elementwise", 2 * moved_bytes(one.sizes, one.channels[1]))
             pictures.append(one)
     except Refused:
         return None
@@ -170,7 +171,7 @@ def _frame(
         splits = sum(len(group) > 1 for group in groups)
         if len(groups) > 1:  # splits, and a concatenation of the whole image in rows
             moved = 2 * moved_bytes(sizes, channels)
-            cost += Cost(seconds=seconds_of(moved, calls=rows * (splits + 1)))
+            cost += step_cost("copy", moved, rows * (splits + 1))
         rows *= len(groups)
     return Frame(whole, cost, cuts, tiling)
 

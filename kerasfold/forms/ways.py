@@ -14,11 +14,13 @@ from kerasfold.forms.known import Known
 from kerasfold.forms.pooled import PoolFirst, PoolLast
 from kerasfold.forms.rearranged import Reordered
 from kerasfold.forms.rewritten import Rewritten
+from kerasfold.forms.scaled import Scaled
 from kerasfold.forms.separable import Separable
 from kerasfold.forms.stacked import Stacked
 from kerasfold.forms.tiled import Tiled
 
 FORMS: tuple[type[AnyForm], ...] = (
+    Scaled,
     Convolved,
     Reordered,
     Framed,

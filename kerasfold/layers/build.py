@@ -10,16 +10,18 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
-from kerasfold.algebra.axis import Axis, Pair
+from kerasfold.algebra.axis import Pair
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
 from kerasfold.algebra.rearrange import Rearrangement
-from kerasfold.layers.limits import is_depthwise_layer
+from kerasfold.layers.limits import is_depthwise_layer, is_pointwise_matrix
 from kerasfold.layers.names import Names
 from kerasfold.layers.reorder import in_tensors, steps
 from kerasfold.layers.rewrite import (
     constant_ones,
     homogeneous,
+    input_padding,
+    keras_pairs,
     on_image,
     pad_value,
     unpadded,
@@ -48,6 +50,7 @@ class Builder:
         dtype: dtype policy that every layer of the model gets, or None for the original's own.
         trainable: whether their weights are.
         layout: 'channels_last' or 'channels_first'.
+        is_matrix: whether what is pointwise becomes a Dense layer, as its parts are.
         visited: nodes composed into the form.
         call: of a node, the call that it is.
         keep: emits the call of a node as it is.
@@ -64,6 +67,7 @@ class Builder:
     dtype: str | None
     trainable: bool
     layout: str
+    is_matrix: bool
     visited: Sequence[int]
     call: Callable[[int], Call]
     keep: Callable[[int], Value]
@@ -172,7 +176,12 @@ class Builder:
         return self.key, role, kind, settings
 
     def convolution(
-        self, x: Value, operator: Operator, name: str, activation: Activation, role: Hashable
+        self,
+        x: Value,
+        operator: Operator,
+        name: str,
+        activation: Activation,
+        role: Hashable,
     ) -> Value:
         """One convolution, with the padding it needs."""
         geometry, kernel = operator.geometry, operator.kernel
@@ -199,12 +208,12 @@ class Builder:
             return self._vector(x, operator, common, role)
         if any(axis.upsampling > 1 for axis in geometry.axes):
             return self._transposed(x, operator, common, role)
-        if rank == 0:
+        if rank == 0 or (self.is_matrix and is_pointwise_matrix(geometry)):
             return self.weighted(
                 keras.layers.Dense,
                 role,
                 x,
-                {"kernel": kernel, "bias": operator.bias},
+                {"kernel": kernel.reshape(geometry.channels), "bias": operator.bias},
                 units=geometry.channels[1],
                 **common,
             )
@@ -284,7 +293,7 @@ class Builder:
         """An upsampling operator, cut from all that a transposed convolution can give."""
         axes, name = operator.geometry.axes, common["name"]
         # The full result, L(n - 1) + span samples, starts span - 1 - lo before ours does.
-        pads = [(_input_padding(a, 0), _input_padding(a, 1)) for a in axes]
+        pads = [(input_padding(a, 0), input_padding(a, 1)) for a in axes]
         x = self.pad_and_crop(x, [a.crop for a in axes], pads, name)
         crops = [
             (
@@ -383,7 +392,7 @@ class Builder:
         if any(map(any, pads)):
             label = self.names.reserve(f"{name}_pad")
             kind = kind_of("ZeroPadding", len(pads))
-            x = kind(_keras_pairs(pads), data_format=self.layout, name=label, dtype=self.policy)(x)
+            x = kind(keras_pairs(pads), data_format=self.layout, name=label, dtype=self.policy)(x)
         return x
 
     def _cropped(self, x: Value, crops: Sequence[Pair], name: str) -> Value:
@@ -428,15 +437,6 @@ class Builder:
 def kind_of(family: str, rank: int, end: str = "") -> Any:
     """The layer class of a family for images of `rank` axes."""
     return getattr(keras.layers, f"{family}{rank}D{end}")
-
-
-def _input_padding(axis: Axis, side: int) -> int:
-    """Samples of zeros to put before a transposed convolution that must give more than it has."""
-    return max(0, -(-(axis.pad[side] - axis.span + 1) // axis.upsampling))
-
-
-def _keras_pairs(pairs: Sequence[Pair]) -> Any:
-    return tuple(pairs) if len(pairs) > 1 else pairs[0]
 
 
 def _start_as(values: np.ndarray) -> Any:

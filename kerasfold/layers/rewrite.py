@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from kerasfold.algebra.axis import Axis
+from kerasfold.algebra.axis import Axis, Pair
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
 from kerasfold.layers.spelling import written
@@ -100,3 +102,13 @@ def written_kernel(kernel: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, 
     full = np.zeros((*dense.taps, *kernel.shape[len(dense.axes) :]))
     full[tuple(slice(None, None, axis.dilation) for axis in geometry.axes)] = kernel
     return full, dense
+
+
+def input_padding(axis: Axis, side: int) -> int:
+    """Samples of zeros to put before a transposed convolution that must give more than it has."""
+    return max(0, -(-(axis.pad[side] - axis.span + 1) // axis.upsampling))
+
+
+def keras_pairs(pairs: Sequence[Pair]) -> Any:
+    """Pairs per axis as Keras takes them: of one axis, the pair itself."""
+    return tuple(pairs) if len(pairs) > 1 else pairs[0]

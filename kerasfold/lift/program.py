@@ -21,6 +21,7 @@ from kerasfold.read.weights import as_array
 
 Sizes: TypeAlias = tuple[int | None, ...]
 Op: TypeAlias = Literal["root", "operator", "sum", "concatenate", "rearrange", "scale"]
+Work: TypeAlias = Literal["product", "pool", "scale", "shift", "copy"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -38,7 +39,8 @@ class Node:
         factors: one weight per operand, for 'sum'.
         rearrangement: of the samples, for 'rearrange'; for 'scale', one that makes channels of
             the axes it varies along.
-        weightless: an operator without multiplications by weights (padding, a pool).
+        work: what an operator does: multiply by weights and add up, add up alone, multiply or
+            shift each channel, or copy (padding, cropping, selecting, repeating).
         mean: whether every output is a weighted mean of its own channel's inputs, but for what
             padding cuts off: such an operator commutes with pointwise ones.
     """
@@ -52,8 +54,13 @@ class Node:
     load: Callable[[], Operator] | None = None
     factors: tuple[float, ...] = ()
     rearrangement: Rearrangement | None = None
-    weightless: bool = False
+    work: Work = "product"
     mean: bool = False
+
+    @property
+    def weightless(self) -> bool:
+        """Whether it multiplies by no weights."""
+        return self.work in ("pool", "copy")
 
 
 @dataclass(slots=True)
@@ -107,3 +114,11 @@ def weights(value: Any) -> Weights:
     if isinstance(value, Weights):
         return value
     return Weights(tuple(map(int, value.shape)), lambda: as_array(value))
+
+
+def triangle(factor: int) -> np.ndarray:
+    """Weights of linear interpolation between pixel centres, by output's distance."""
+    half = (factor - 1) / 2  # of the output pixels that lie within one input pixel
+    taps = 2 * factor - factor % 2
+    centre = (3 * factor - 2) // 2 - half
+    return 1 - np.abs(np.arange(taps) - centre) / factor

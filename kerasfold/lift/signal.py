@@ -16,7 +16,7 @@ from kerasfold.algebra.operator import Operator
 from kerasfold.algebra.rearrange import Rearrangement
 from kerasfold.algebra.rearranged import scale_of_samples
 from kerasfold.layers.spelling import padded_axis, transposed_axis
-from kerasfold.lift.program import Node, Op, Program, Sizes, weights
+from kerasfold.lift.program import Node, Op, Program, Sizes, Work, triangle, weights
 from kerasfold.read.weights import as_array
 
 
@@ -77,7 +77,7 @@ class Signal:
         self,
         geometry: Geometry,
         load: Callable[[], Operator],
-        weightless: bool = False,
+        work: Work = "product",
         mean: bool = False,
     ) -> Signal:
         """The signal after an operator, whose weights `load` reads."""
@@ -88,7 +88,7 @@ class Signal:
             geometry.channels[1],
             geometry=geometry,
             load=load,
-            weightless=weightless,
+            work=work,
             mean=mean,
         )
 
@@ -117,20 +117,26 @@ class Signal:
         Raises:
             Refused: an image smaller than the kernel.
         """
-        kernel = weights(kernel)
+        how = strides, padding, dilation, groups
+        return self._correlate(kernel, bias, *how, "pool" if weightless else "product")
+
+    def _correlate(
+        self,
+        kernel: Any,
+        bias: Any = None,
+        strides: Any = 1,
+        padding: Any = "valid",
+        dilation: Any = 1,
+        groups: int = 1,
+        work: Work = "product",
+    ) -> Signal:
+        """See `convolve`; `work` is what is done."""
+        kernel, rank = weights(kernel), self.rank
         *taps, _, outputs = kernel.shape
-        rank = self.rank
+        steps, spacings = _per_axis(strides, rank), _per_axis(dilation, rank)
         axes = tuple(
             padded_axis(Axis(n, k, s, r), padding if isinstance(padding, str) else padding[d])
-            for d, (n, k, s, r) in enumerate(
-                zip(
-                    self.sizes,
-                    taps,
-                    _per_axis(strides, rank),
-                    _per_axis(dilation, rank),
-                    strict=True,
-                )
-            )
+            for d, (n, k, s, r) in enumerate(zip(self.sizes, taps, steps, spacings, strict=True))
         )
         offset = None if bias is None else as_array(bias)
         biased = offset is not None and bool(np.any(offset))
@@ -146,7 +152,7 @@ class Signal:
                 geometry, kernel.read(), np.zeros(outputs) if offset is None else offset
             )
 
-        return self.apply(geometry, load, weightless)
+        return self.apply(geometry, load, work)
 
     def scale(self, gain: Any = 1.0, shift: Any = 0.0) -> Signal:
         """Multiply by `gain`, then add `shift`.
@@ -173,7 +179,8 @@ class Signal:
         if varied in ([], [self.rank]):
             gain, shift = (np.broadcast_to(x.ravel(), (self.channels,)) for x in given)
             kernel = gain.reshape((1,) * self.rank + (1, self.channels))
-            return self.convolve(kernel, shift, groups=self.channels)
+            work: Work = "shift" if np.all(gain == 1) else "scale"
+            return self._correlate(kernel, shift, groups=self.channels, work=work)
         scale, seen = scale_of_samples(image, varied, *map(np.reshape, given, shapes))
         return self._then(
             "scale",
@@ -183,7 +190,7 @@ class Signal:
             geometry=scale.geometry,
             load=lambda: scale,
             rearrangement=seen,
-            weightless=bool(np.all(scale.kernel == 1.0)),
+            work="shift" if np.all(scale.kernel == 1.0) else "scale",
         )
 
     def average(self, pool: Any, *, strides: Any, padding: str = "valid") -> Signal:
@@ -210,7 +217,7 @@ class Signal:
             kernel = np.broadcast_to(window()[..., None, None], geometry.kernel_shape)
             return Operator(geometry, kernel, np.zeros(self.channels))
 
-        return self.apply(geometry, load, weightless=True, mean=True)
+        return self.apply(geometry, load, "pool", mean=True)
 
     def pad(self, padding: Sequence[Pair]) -> Signal:
         """Add zeros (low, high) along each axis."""
@@ -227,7 +234,7 @@ class Signal:
         geometry = Geometry(tuple(axes), (self.channels, self.channels), self.channels)
         kernel = np.ones(geometry.kernel_shape)
         return self.apply(
-            geometry, lambda: Operator(geometry, kernel, np.zeros(self.channels)), weightless=True
+            geometry, lambda: Operator(geometry, kernel, np.zeros(self.channels)), "copy"
         )
 
     def global_average(self, keepdims: bool = False) -> Signal:
@@ -244,7 +251,7 @@ class Signal:
         def load() -> Operator:
             return Operator(geometry, np.full(shape, 1 / math.prod(sizes)), np.zeros(self.channels))
 
-        return self.apply(geometry, load, weightless=True, mean=True)
+        return self.apply(geometry, load, "pool", mean=True)
 
     def flatten(self) -> Signal:
         """The image as one vector, channels fastest."""
@@ -291,7 +298,7 @@ class Signal:
         def load() -> Operator:
             return Operator(geometry, np.ones(geometry.kernel_shape), np.zeros(self.channels))
 
-        return self.apply(geometry, load, weightless=True, mean=True)
+        return self.apply(geometry, load, "copy", mean=True)
 
     def interpolate(self, factors: Any) -> Signal:
         """Bilinear upsampling with half-pixel centres: a triangular window, normalised.
@@ -300,7 +307,7 @@ class Signal:
         which is what clamping gives.
         """
         factors = _per_axis(factors, self.rank)
-        windows = [_triangle(f) for f in factors]
+        windows = [triangle(f) for f in factors]
         axes = tuple(
             Axis(n, taps=len(w), upsampling=f, pad=((3 * f - 2) // 2,) * 2)
             for n, f, w in zip(self.sizes, factors, windows, strict=True)
@@ -355,18 +362,16 @@ class Signal:
         chosen = list(range(self.channels)[channels] if isinstance(channels, slice) else channels)
         if not chosen:
             raise Refused("a selection without channels")
-        kernel = np.zeros((1,) * self.rank + (self.channels, len(chosen)))
-        kernel[..., chosen, range(len(chosen))] = 1.0
-        return self.convolve(kernel, weightless=True)
+        return self._correlate(np.eye(self.channels)[(None,) * self.rank][..., chosen], work="copy")
 
     def subsample(self, strides: Sequence[int]) -> Signal:
         """Every so many-th pixel along each axis, the first included."""
-        kernel = np.ones((1,) * self.rank + (1, self.channels))
-        return self.convolve(kernel, strides=strides, groups=self.channels, weightless=True)
+        ones, groups = np.ones((*(1,) * (self.rank + 1), self.channels)), self.channels
+        return self._correlate(ones, strides=strides, groups=groups, work="copy")
 
     def _known(self, what: str) -> tuple[int, ...]:
         sizes = tuple(n for n in self.sizes if n is not None)
-        if len(sizes) != self.rank:
+        if len(sizes) < self.rank:
             raise Refused(f"{what} at an unknown image size: give the model's Input a fixed size")
         return sizes
 
@@ -400,14 +405,6 @@ class Signal:
             raise Refused("a quotient of two tensors is not linear")
         with np.errstate(divide="ignore"):
             return self.scale(1.0 / np.asarray(other, dtype="float64"))
-
-
-def _triangle(factor: int) -> np.ndarray:
-    """Weights of linear interpolation between pixel centres, by output's distance."""
-    half = (factor - 1) / 2  # of the output pixels that lie within one input pixel
-    taps = 2 * factor - factor % 2
-    centre = (3 * factor - 2) // 2 - half
-    return 1 - np.abs(np.arange(taps) - centre) / factor
 
 
 def weighted_sum(terms: Sequence[Signal], factors: Sequence[float] | None = None) -> Signal:

@@ -102,16 +102,16 @@ def measured_plan(
         FoldError: a runtime that is unknown, lacks a package, or refuses the model.
     """
     check_runtime(runtime)
-    search = Search(regions, OBJECTIVES["measured"].key, frozenset(pinned))
+    search = Search(regions, OBJECTIVES["measured"], frozenset(pinned))
     components = sorted(
         regions.components(), key=lambda c: -total(search.original(c).values()).seconds
     )
     readers = readers_of(regions.graph)
     chosen: dict[int, Way] = {}
     for component in _with_bar(components, runtime, progress):
-        ways = candidates(search, component) if clock.seconds > 0 else [auto(search, component)]
-        chosen[component[0].index] = ways[0]
-        if len(ways) > 1 and (clock.left > 0 or _CACHE):
+        ways = candidates(search, component) if clock.left > 0 or _CACHE else []
+        chosen[component[0].index] = ways[0] if len(ways) == 1 else auto(search, component)
+        if len(ways) > 1:
             own = part(regions, component, readers)
             key = (runtime, _signature(own, component, search.pinned), _told(component, ways))
             known = _CACHE.get(key)
@@ -152,7 +152,7 @@ def candidates(search: Search, component: Sequence[Node]) -> list[Way]:
 
 def _under(search: Search, component: Sequence[Node], objective: str) -> Way:
     """The way that another objective chooses."""
-    other = Search(search.regions, OBJECTIVES[objective].key, search.pinned)
+    other = Search(search.regions, OBJECTIVES[objective], search.pinned)
     other.known = search.known
     return auto(other, component)
 
@@ -177,7 +177,7 @@ def _signature(regions: Regions, component: Sequence[Node], pinned: Collection[i
         rows.append(
             (
                 *(node.op, node.geometry, node.sizes, node.channels, node.factors, reads),
-                *(node.weightless, node.mean),
+                *(node.work, node.mean),
                 tuple(regions.roots[o].dtype for o in node.operands if o in regions.roots),
                 *(type(layer), owner.node == node.index, node.index in regions.sinks),
                 node.index in pinned,

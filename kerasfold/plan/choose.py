@@ -8,7 +8,7 @@ objective, by one of the `METHODS`.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from kerasfold.algebra.axis import Refused
 from kerasfold.cost import UNTIMED, Cost, objective_of
@@ -23,6 +23,7 @@ from kerasfold.lift.program import Node
 from kerasfold.lift.regions import Regions
 from kerasfold.plan.methods import METHODS
 from kerasfold.plan.search import Forms, Search, With, Without, total
+from kerasfold.plan.worth import growth, replaced, slower_on
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -35,12 +36,15 @@ class Plan:
             not merged into what reads it.
         cost: of all forms.
         original: cost of the same calls, kept as they are.
+        grown: what forms have much more of than the calls they stand for, and for what gain;
+            where the objective is careful about it.
     """
 
     forms: Mapping[int, AnyForm]
     apart: Mapping[int, str]
     cost: Cost
     original: Cost
+    grown: Mapping[int, str] = field(default_factory=dict)
 
 
 def plan(
@@ -70,13 +74,16 @@ def plan(
             f"built: call fold(model, objective={objective!r}, runtime=...), or choose one of "
             f"{', '.join(map(repr, UNTIMED))}"
         )
-    search = Search(regions, aim.key, frozenset(pinned))
+    if materialise is not None:
+        aim = replace(aim, careful=False)
+    search = Search(regions, aim, frozenset(pinned))
     if method not in METHODS:
         raise FoldError(f"unknown method {method!r}: choose one of {', '.join(map(repr, METHODS))}")
     if materialise is not None:
         return assembled(search, lambda part: search.forced(part, frozenset(materialise)))
     found = assembled(search, lambda part: loosened(search, METHODS[method](search, part)))
-    return joined(search, found, aim.embeds)
+    found = joined(search, found, aim.embeds)
+    return replace(found, grown=_grown(search, found.forms)) if aim.careful else found
 
 
 def original_plan(regions: Regions) -> Plan:
@@ -157,10 +164,20 @@ def _join(search: Search, forms: Forms, siblings: Sequence[Convolved]) -> bool:
         return False
     apart = {form.node: forms[form.node] for form in siblings}
     together: Forms = {form.node: form for form in slices}
-    if search.total(together) >= search.total(apart):
+    before, after = total(apart.values()), total(together.values())
+    if search.key(after) >= search.key(before):
+        return False
+    if search.aim.careful and slower_on(before, after):
         return False
     forms |= together
     return True
+
+
+def _grown(search: Search, forms: Mapping[int, AnyForm]) -> dict[int, str]:
+    """Of forms that grew, what they have more of."""
+    merged = (form for form in forms.values() if not isinstance(form, (Kept, Joined)))
+    grown = {f.node: growth(replaced(search.known, f.visited), f.cost) for f in merged}
+    return {node: words for node, words in grown.items() if words}
 
 
 def _why_apart(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
 from kerasfold.algebra.axis import Refused
-from kerasfold.cost import Cost
+from kerasfold.cost import Cost, Objective
 from kerasfold.errors import FoldError
 from kerasfold.forms.form import AnyForm, Form
 from kerasfold.forms.kept import Kept
@@ -16,6 +16,7 @@ from kerasfold.forms.known import Known
 from kerasfold.forms.ways import ways
 from kerasfold.lift.program import Node
 from kerasfold.lift.regions import Regions
+from kerasfold.plan.worth import drawback
 
 Forms: TypeAlias = dict[int, AnyForm]  # by node
 
@@ -23,13 +24,12 @@ Forms: TypeAlias = dict[int, AnyForm]  # by node
 class Search:
     """One run of the planner: the program, the objective, and what is already known."""
 
-    def __init__(
-        self, regions: Regions, key: Callable[[Cost], tuple], pinned: frozenset[int]
-    ) -> None:
+    def __init__(self, regions: Regions, aim: Objective, pinned: frozenset[int]) -> None:
         self.regions = regions
         self.nodes = regions.program.nodes
         self.known = Known(regions, pinned)
-        self.key = key
+        self.aim = aim
+        self.key = aim.key
         self.pinned = pinned
         self.fixed = regions.sinks | pinned
 
@@ -77,14 +77,15 @@ class Search:
 
     def cheapest_form(self, index: int, visited: Sequence[int]) -> AnyForm | Refused:
         """The cheapest way to compute `visited`, of which `index` is the last."""
-        best, refusal = None, Refused("")
+        best, refusal, why = None, Refused(""), ""
         for form in ways(self.known, index, visited):
             if isinstance(form, Refused):
                 refusal = form
             elif best is None or self.key(form.cost) < self.key(best.cost):
-                best = form  # the first, where equal
+                why = drawback(self.known, form) if self.aim.careful else ""
+                best = best if why else form  # the first, where equal
         if best is None:
-            return refusal
+            return refusal if refusal.reason else Refused(why)
         return replace(best, refusal=refusal.reason) if refusal.reason else best
 
     def original(self, component: Sequence[Node]) -> Forms:

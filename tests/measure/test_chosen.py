@@ -41,7 +41,7 @@ def _everything(monkeypatch):
 def least(model: keras.Model, price: Priced) -> float:
     """The lowest price of all plans, on whole models: one component changes at a time."""
     regions = lift(read(model))
-    search = Search(regions, OBJECTIVES["latency"].key, frozenset())
+    search = Search(regions, OBJECTIVES["latency"], frozenset())
     kept = {index: Kept.of(search.known, index) for index in regions.lifted}
     total = original = price(emitted(regions, kept))
     for component in regions.components():

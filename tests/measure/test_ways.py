@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("nothing_known")
 def parts(model: keras.Model) -> list[list[keras.Model]]:
     """Every way of every component, as a model of its own."""
     regions = lift(read(model))
-    search = Search(regions, OBJECTIVES["latency"].key, frozenset())
+    search = Search(regions, OBJECTIVES["latency"], frozenset())
     return [
         [
             emitted(part(regions, component, readers_of(regions.graph)), way)
@@ -122,7 +122,7 @@ def test_a_long_stack_of_which_nothing_merges_has_few_ways():
     for _ in range(30):
         y = layers.Conv2D(8, 3, padding="same")(y)
     regions = lift(read(keras.Model(x, y)))
-    search = Search(regions, OBJECTIVES["latency"].key, frozenset())
+    search = Search(regions, OBJECTIVES["latency"], frozenset())
     (component,) = regions.components()
     assert len(list(search.every(component, 64))) <= 64
     assert len(measured.candidates(search, component)) == 1

@@ -220,7 +220,7 @@ def test_a_cropping_behind_a_padding_merges_what_the_padding_kept_apart():
 def optimum(regions: Regions, objective: str) -> tuple[float, ...]:
     """The least cost of all sets of materialised tensors, component by component."""
     key = OBJECTIVES[objective].key
-    search = Search(regions, key, frozenset())
+    search = Search(regions, OBJECTIVES[objective], frozenset())
     known: dict = {}
 
     def cost(index: int, cut: frozenset[int]) -> Cost | None:
@@ -249,7 +249,7 @@ def optimum(regions: Regions, objective: str) -> tuple[float, ...]:
 
 def chosen_cost(regions: Regions, objective: str) -> float:
     """What 'auto' finds, siblings apart, as `optimum` has them."""
-    search = Search(regions, OBJECTIVES[objective].key, frozenset())
+    search = Search(regions, OBJECTIVES[objective], frozenset())
     return search.key(assembled(search, lambda component: auto(search, component)).cost)[0]
 
 
@@ -278,7 +278,7 @@ def knot(draw, most: int) -> Regions:
 
 
 def undecided(regions: Regions) -> int:
-    search = Search(regions, OBJECTIVES["macs"].key, frozenset())
+    search = Search(regions, OBJECTIVES["macs"], frozenset())
     return max(len(search.candidates(c) - search.required(c)) for c in (*regions.components(), ()))
 
 
@@ -322,7 +322,7 @@ def test_a_narrow_beam_is_nearly_as_good(recipe, objective):
 def test_a_beam_on_a_knot_of_more_tensors_is_nearly_as_good(data, objective):
     regions = knot(data.draw, 11)
     assume(8 <= undecided(regions) <= 14)
-    search = Search(regions, OBJECTIVES[objective].key, frozenset())
+    search = Search(regions, OBJECTIVES[objective], frozenset())
     found = assembled(search, lambda component: beam(search, component)).cost
     assert search.key(found)[0] <= 1.05 * optimum(regions, objective)[0]
 
@@ -382,7 +382,7 @@ def test_a_refused_step_says_why():
         [keras.Input((12, 12, 2)), layers.Conv2D(2, 3, strides=2), layers.UpSampling2D(2)]
     )
     regions = regions_of(model)
-    search = Search(regions, OBJECTIVES["layers"].key, frozenset())
+    search = Search(regions, OBJECTIVES["layers"], frozenset())
     merged = search.form(max(regions.lifted), ())
     assert not isinstance(merged, Refused)
     assert merged.name == "pooled"  # the two side by side, not one

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -14,7 +16,7 @@ from keras import layers
 
 import kerasfold
 from kerasfold.algebra.operator import Operator
-from kerasfold.cost import OBJECTIVES, UNTIMED, seconds_of
+from kerasfold.cost import OBJECTIVES, ROOFLINES, UNTIMED, step_cost
 from kerasfold.errors import EquivalenceError
 from kerasfold.forms.joined import Joined
 from kerasfold.lift.regions import Regions, lift
@@ -29,15 +31,6 @@ from zoo.same import FLOAT32, FLOAT64, assert_same, kinds, run, run_under_xla
 SHAPE = (56, 56, 16)  # so large that narrow siblings pay for their slices
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _cheap_calls():
-    """A machine whose calls cost little, so that small models have siblings that pay."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kerasfold.cost.PER_CALL", 8e-6)
-        patch.setattr("kerasfold.cost.BYTES", 8e9)
-        yield
-
-
 def model_of(
     make: Callable[[Any], Any], shape: tuple[int | None, ...] = SHAPE, dtype: str = "float32"
 ) -> keras.Model:
@@ -47,7 +40,7 @@ def model_of(
 
 
 def unjoined(regions: Regions) -> Plan:
-    search = Search(regions, OBJECTIVES["latency"].key, frozenset())
+    search = Search(regions, OBJECTIVES["latency"], frozenset())
     return assembled(search, lambda part: loosened(search, auto(search, part)))
 
 
@@ -210,7 +203,7 @@ def test_siblings_on_other_shapes(name):
     folded = assert_exact(model, FLOAT32)
     weighty = [x for x in folded.layers if x.weights]
     assert len(weighty) == 1
-    assert isinstance(weighty[0], layers.Dense) == (name in ("heads", "vectors"))
+    assert isinstance(weighty[0], layers.Dense) == (name in ("heads", "pixels", "vectors"))
 
 
 def test_names_that_a_joint_would_take_are_left_to_the_layers_that_have_them():
@@ -485,8 +478,10 @@ def branch(x: Any, option: tuple, name: str) -> Any:
 @pytest.fixture
 def _free_slices(monkeypatch):
     """Joining pays on small images too."""
-    free = lambda moved, calls: seconds_of(moved, 0)  # noqa: E731
-    monkeypatch.setattr("kerasfold.forms.joined.seconds_of", free)
+    free = lambda kind, moved: step_cost(kind, moved, 0)  # noqa: E731
+    monkeypatch.setattr("kerasfold.forms.joined.step_cost", free)
+    alone = {n: replace(r, sharing=math.inf) for n, r in ROOFLINES.items()}
+    monkeypatch.setattr("kerasfold.cost.ROOFLINES", alone)
 
 
 @pytest.mark.usefixtures("_free_slices")

@@ -1,0 +1,81 @@
+"""Whether a form is worth what it replaces: slower nowhere, and larger for a gain alone.
+
+Rooflines err. So under an objective that is `careful`, a form must not take longer on any runtime
+than the calls it stands for, and must not multiply their weights or multiplications for little.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from kerasfold.cost import Cost
+from kerasfold.forms.form import AnyForm
+from kerasfold.forms.kept import Kept
+from kerasfold.forms.known import Known
+
+GROWTH = 1.5  # times the weights or multiplications that a form may not have
+GAIN = 1.3  # times the speed from which on it may have more
+TIE = 1 + 1e-9  # sums in another order are no slower
+
+
+def replaced(known: Known, visited: Sequence[int]) -> Cost:
+    """What the calls that a form computes cost as they are.
+
+    A call that others read too counts in part: as many of its readers as the form computes.
+    """
+    inside = Counter(o for i in visited for o in known.nodes[i].operands)
+    total = Cost()
+    for index in visited:
+        if index in known.regions.lifted:
+            share = inside[index] / known.readers[index] if index != visited[-1] else 1.0
+            cost = Kept.of(known, index).cost
+            total += replace(
+                cost,
+                macs=cost.macs * share,
+                params=cost.params * share,
+                tensorflow=cost.tensorflow * share,
+                xla=cost.xla * share,
+            )
+    return total
+
+
+def drawback(known: Known, form: AnyForm) -> str:
+    """Why a form is not worth what it replaces, or ""."""
+    if isinstance(form, Kept):
+        return ""
+    had = replaced(known, form.visited)
+    if slower := slower_on(had, form.cost):
+        return f"merging it would be slower {slower}, as predicted"
+    grown = growth(had, form.cost)
+    return f"merging it would take {grown}" if grown and gain(had, form.cost) < GAIN else ""
+
+
+def slower_on(had: Cost, now: Cost) -> str:
+    """The runtimes on which something takes longer than it did, in words."""
+    runtimes = (
+        ("on TensorFlow", had.tensorflow, now.tensorflow),
+        ("under XLA", had.xla, now.xla),
+    )
+    return " and ".join(name for name, before, after in runtimes if after > before * TIE)
+
+
+def gain(had: Cost, now: Cost) -> float:
+    """How many times as fast, on the runtime that gains less."""
+    return min(had.tensorflow / now.tensorflow, had.xla / now.xla)
+
+
+def growth(had: Cost, now: Cost) -> str:
+    """What a form has more of than what it replaces, in words; "" where that is little."""
+    grown = [
+        f"{after:,.0f} {what} in place of {before:,.0f}"
+        for what, before, after in (
+            ("weights", had.params, now.params),
+            ("multiplications", had.macs, now.macs),
+        )
+        if after >= GROWTH * before > 0 or after > before == 0
+    ]
+    if not grown:
+        return ""
+    return f"{' and '.join(grown)}, for {gain(had, now):.2f} times the speed as predicted"
