@@ -56,7 +56,7 @@ class Joined(Form[Nothing]):
             check_emittable(whole)
         except Refused:
             return None
-        dense = all(known.layering(f.visited)[1] for f in siblings)
+        dense = whole.vector or all(known.layering(f.visited)[1] for f in siblings)
         kind: Kind = "matrix" if dense else "convolution"
         cost = operator_cost(whole, kind=kind)
         joined = []
