@@ -25,7 +25,7 @@ from kerasfold.plan.search import Forms, Search, Without
 
 EXHAUSTED = 14  # undecided tensors up to which every way to decide is kept
 BEAMED = 64  # undecided tensors up to which some ways are
-WAYS = 1024  # ways kept, of all undecided tensors together
+WAYS = 4096  # ways kept, of all undecided tensors together
 LOOKBACK = 16  # links of a chain merged at once; merged links may merge again
 
 
