@@ -130,7 +130,7 @@ def _rearranged(node: Node, value: Any, first: bool, domain: type[Affine]) -> An
         return rearranged(value, node.rearrangement)
     step = own(node, domain)
     step = step if first else step.linear()
-    return scaled_along(step, node.rearrangement, value, not node.weightless)
+    return scaled_along(step, node.rearrangement, value, node.work == "scale")
 
 
 def _weighted_sum(

@@ -280,16 +280,8 @@ CASES: list[Case] = [
         ),
         (5, 4, 5, 2),
     ),
-    *rows(
-        layers.Cropping2D,
-        ONE,
-        (1,),
-        {
-            "1": {},
-            "uneven": {"_args": (((2, 0), (1, 3)),)},
-            "before": {"_where": "before"},
-        },
-    ),
+    after_conv(layers.Cropping2D, "1", (9, 8, 4), cropping=1),
+    after_conv(layers.Cropping2D, "uneven", (9, 8, 4), cropping=((2, 0), (1, 3))),
     Case(
         layers.Cropping2D,
         "Cropping2D-after_stride2",
@@ -298,20 +290,8 @@ CASES: list[Case] = [
         ),
         (13, 12, 4),
     ),
-    Case(
-        layers.Cropping1D,
-        "Cropping1D-uneven",
-        lambda x: layers.Conv1D(5, 3, name="c")(layers.Cropping1D((2, 1), name="layer")(x)),
-        (9, 4),
-    ),
-    Case(
-        layers.Cropping3D,
-        "Cropping3D-uneven",
-        lambda x: layers.Conv3D(3, 2, name="c")(
-            layers.Cropping3D(((1, 0), (0, 1), (2, 1)), name="layer")(x)
-        ),
-        (5, 4, 6, 2),
-    ),
+    after_conv(layers.Cropping1D, "uneven", (9, 4), cropping=(2, 1)),
+    after_conv(layers.Cropping3D, "uneven", (5, 4, 6, 2), cropping=((1, 0), (0, 1), (2, 1))),
     after_conv(layers.Identity, "2d", (8, 7, 3)),
     after_conv(layers.Dropout, "2d", (8, 7, 3), rate=0.4),
     after_conv(layers.Dropout, "noise_shape", (8, 7, 3), rate=0.4, noise_shape=(None, 1, 1, 4)),
