@@ -1,0 +1,112 @@
+"""Channels selected, multiplied and shifted by constants stay operations, and become as few."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import kerasfold
+from kerasfold.cost import UNTIMED
+from zoo.making import policy, randomise
+from zoo.same import FLOAT32, FLOAT64, assert_same
+
+Step = Callable[[Any], Any]
+
+
+def c(channels: int) -> np.ndarray:
+    return np.random.default_rng(channels).uniform(0.5, 2.0, channels)
+
+
+def model_of(*steps: Step, dtype: str = "float64") -> keras.Model:
+    with policy(dtype):
+        x = inputs = keras.Input((5, 4, 12), dtype=dtype)
+        for step in (layers.ReLU(), *steps):
+            x = step(x)
+        return randomise(keras.Model(inputs, layers.ReLU(name="end")(x)))
+
+
+def operations(model: keras.Model) -> list[str]:
+    """The classes of what is done between the nonlinearities."""
+    names = [type(operation).__name__ for operation in model.operations]
+    return [name for name in names if name not in ("InputLayer", "ReLU")]
+
+
+# Steps, and the operations that are left.
+FEWER: dict[str, tuple[list[Step], list[str]]] = {
+    "scales": ([lambda x: x * c(12), lambda x: x / 3.0, lambda x: -x], ["Multiply"]),
+    "shifts": ([lambda x: x + c(12), lambda x: x - 2.0], ["Add"]),
+    "both": ([lambda x: x * c(12) + 1.0, lambda x: 2.0 - x], ["Multiply", "Add"]),
+    "slices": ([lambda x: x[..., 2:], lambda x: x[..., 1::3]], ["GetItem"]),
+    "a_slice_of_a_sum": ([lambda x: x + c(12), lambda x: x[..., :6] - 1.0], ["GetItem", "Add"]),
+    "all": (
+        [lambda x: x[..., ::2] * c(6), lambda x: x - c(6), lambda x: x[..., 1:4] * 2.0],
+        ["GetItem", "Multiply", "Add"],
+    ),
+    "half_and_double": ([lambda x: x * 0.5, lambda x: x[..., 3:] / 0.5], ["GetItem"]),
+    "an_activation_of_its_own": (
+        [lambda x: x * c(12), lambda x: layers.Rescaling(2.0, 1.0)(x), layers.Activation("tanh")],
+        ["Multiply", "Add", "Activation"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("steps", "left"), FEWER.values(), ids=FEWER)
+def test_as_few_operations(steps: list[Step], left: list[str]) -> None:
+    model = model_of(*steps)
+    folded = kerasfold.fold(model, verify=False)
+    assert_same(model, folded, FLOAT64)
+    assert operations(folded) == left, str(folded.fold_report)
+
+
+def test_what_is_done_is_counted() -> None:
+    report = kerasfold.explain(model_of(lambda x: x[..., :6] * c(6), lambda x: x * 2.0 + c(6)))
+    (merged,) = report.merged
+    assert merged.kind == "elementwise"
+    assert (report.macs_before, report.macs_after) == (2 * 5 * 4 * 6, 5 * 4 * 6)
+    assert (report.params_before, report.params_after) == (0, 0)
+
+
+def test_weights_that_train_are_made_no_constants() -> None:
+    model = model_of(layers.BatchNormalization(), lambda x: x * c(12), dtype="float32")
+    for objective in UNTIMED:
+        folded = kerasfold.fold(model, objective=objective)
+        assert_same(model, folded, FLOAT32)
+        assert folded.trainable_weights
+
+
+def test_channels_that_no_slice_gives_are_taken() -> None:
+    model = model_of(lambda x: ops.take(x, [3, 1, 0], axis=-1), lambda x: x + c(3))
+    for objective in UNTIMED:
+        folded = kerasfold.fold(model, objective=objective, verify=False)
+        assert_same(model, folded, FLOAT64)
+    assert operations(kerasfold.fold(model)) == ["Take", "Add"]
+
+
+def test_they_are_in_the_dtype_of_the_model() -> None:
+    model = model_of(lambda x: x * c(12).astype("float32"), lambda x: x - 1.5, dtype="float32")
+    folded = kerasfold.fold(model)
+    assert_same(model, folded, FLOAT32)
+    assert {tensor.dtype for o in folded.operations for tensor in [o.output]} == {"float32"}
+
+
+def test_they_are_saved_and_loaded(tmp_path: Any) -> None:
+    model = model_of(lambda x: x[..., ::2] * c(6), lambda x: x * c(6) + c(6))
+    kerasfold.fold(model, verify=False).save(tmp_path / "folded.keras")
+    loaded = keras.models.load_model(tmp_path / "folded.keras")
+    assert operations(loaded) == ["GetItem", "Multiply", "Add"]
+    assert_same(model, loaded, FLOAT64)
+
+
+def test_an_output_keeps_its_name() -> None:
+    x = inputs = keras.Input((5, 4, 12))
+    x = layers.Rescaling(3.0, name="answer")(layers.Rescaling(2.0, 1.0)(x))
+    model = keras.Model(inputs, x)
+    folded = kerasfold.fold(model)
+    assert folded.output_names == model.output_names
+    assert operations(folded) == ["Multiply", "Add"]
+    assert_same(model, folded, FLOAT32)

@@ -1,0 +1,148 @@
+"""Nothing slower: a step costs what it does, and no merge is slower, or larger for little."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import kerasfold
+from kerasfold.cost import ROOFLINES, Cost, Load
+from kerasfold.plan.worth import GAIN, gain, growth, slower_on
+from zoo.making import randomise
+from zoo.same import FLOAT32, assert_same, kinds
+
+Step = Callable[[Any], Any]
+
+
+def c(channels: int) -> np.ndarray:
+    return np.random.default_rng(0).uniform(0.5, 2.0, channels).astype("float32")
+
+
+def between(shape: tuple[int, ...], *steps: Step, end: Step | None = None) -> keras.Model:
+    """Steps behind a nonlinearity, and before one unless told."""
+    x = inputs = keras.Input(shape)
+    for step in (layers.ReLU(), *steps, end or layers.ReLU()):
+        x = step(x)
+    return randomise(keras.Model(inputs, x))
+
+
+def of_two(shape: tuple[int, ...], join: Callable[[Any, Any], Any]) -> keras.Model:
+    """A function of two nonlinear tensors."""
+    x = keras.Input(shape)
+    return randomise(keras.Model(x, layers.ReLU()(join(layers.ReLU()(x), layers.ELU()(x)))))
+
+
+def classifier() -> keras.Model:
+    convs = [layers.Conv2D(n, 3, activation="relu") for n in (8, 16)]
+    ends = [layers.GlobalAveragePooling2D(), layers.Dense(10)]
+    return randomise(keras.Sequential([keras.Input((30, 30, 3)), *convs, *ends]))
+
+
+# Models that are as fast as they get; and the multiply-accumulates that they do.
+KEPT: dict[str, tuple[Callable[[], keras.Model], int]] = {
+    "a_slice_and_a_sum": (
+        lambda: between((112, 112, 64), lambda x: x[..., :32] + c(32)),
+        0,
+    ),
+    "a_split_and_a_swap": (
+        lambda: between((28, 28, 16), lambda x: layers.Concatenate()(ops.split(x, 2, -1)[::-1])),
+        0,
+    ),
+    "a_selection_and_a_sum": (
+        lambda: between((28, 28, 16), lambda x: ops.take(x, [3, 1, 9], axis=-1) + c(3)),
+        0,
+    ),
+    "a_padding_and_a_pool": (
+        lambda: between((56, 56, 8), layers.ZeroPadding2D(1), layers.AveragePooling2D(3, 2)),
+        28 * 28 * 9 * 8,
+    ),
+    "scaled_terms_of_a_sum": (
+        lambda: of_two((28, 28, 16), lambda a, b: a * c(16) + b * 0.5),
+        2 * 28 * 28 * 16,
+    ),
+    "shifted_terms_of_a_sum": (
+        lambda: of_two((28, 28, 16), lambda a, b: (a + c(16)) + (b - 1.0)),
+        0,
+    ),
+    "a_mean_of_all_pixels_and_a_matrix": (
+        lambda: between(
+            (56, 56, 8), layers.GlobalAveragePooling2D(), layers.Dense(1), end=layers.Identity()
+        ),
+        56 * 56 * 8 + 8,
+    ),
+    "a_classifier": (classifier, 28 * 28 * 216 + 26 * 26 * 1152 + 26 * 26 * 16 + 160),
+}
+
+
+@pytest.mark.parametrize(("make", "macs"), KEPT.values(), ids=KEPT)
+def test_what_is_as_fast_as_it_gets_is_kept(make: Callable[[], keras.Model], macs: int) -> None:
+    model = make()
+    report = kerasfold.explain(model)
+    assert not report.merged, str(report)
+    assert report.macs_before == report.macs_after == macs
+
+
+def test_a_convolution_in_as_many_groups_as_channels_is_depthwise() -> None:
+    model = between((14, 14, 8), layers.Conv2D(8, 3, groups=8, padding="same"))
+    folded = kerasfold.fold(model)
+    assert_same(model, folded, FLOAT32)
+    assert kinds(folded) == ["ReLU", "DepthwiseConv2D", "ReLU"]
+
+
+def test_a_scale_still_goes_into_the_convolution_beside_it() -> None:
+    model = between((28, 28, 8), layers.Conv2D(16, 3), lambda x: x[..., 4:12] * c(8) + 1.0)
+    folded = kerasfold.fold(model)
+    assert_same(model, folded, FLOAT32)
+    assert kinds(folded) == ["ReLU", "Conv2D", "ReLU"]
+    assert folded.layers[-2].filters == 8
+
+
+def test_what_grew_is_said() -> None:
+    model = between((56, 56, 8), layers.Conv2D(128, 3), layers.Conv2D(8, 3))
+    (merged,) = kerasfold.explain(model).merged
+    assert merged.kind.startswith("5x5/1")
+    wide = [layers.DepthwiseConv2D(3, use_bias=False), layers.Conv2D(8, 1, use_bias=False)]
+    (merged,) = kerasfold.explain(between((28, 28, 2), *wide)).merged
+    assert "144 weights in place of 34" in merged.kind
+    assert "times the speed as predicted" in merged.kind
+
+
+def test_what_is_slower_on_one_runtime_is_slower() -> None:
+    had, now = Cost(tensorflow=2e-5, xla=1e-5), Cost(tensorflow=1e-5, xla=1.1e-5)
+    assert slower_on(had, now) == "under XLA"
+    assert slower_on(now, had) == "on TensorFlow"
+    assert slower_on(had, had) == ""
+    assert gain(had, now) < 1 < GAIN
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "grows"),
+    [
+        ((100, 100), (149, 149), ""),
+        ((100, 100), (150, 149), "150 weights in place of 100"),
+        ((100, 100), (149, 151), "151 multiplications in place of 100"),
+        ((0, 100), (1, 100), "1 weights in place of 0"),
+    ],
+)
+def test_growth(before: tuple[int, int], after: tuple[int, int], grows: str) -> None:
+    had, now = (Cost(macs=m, params=p, tensorflow=1.0, xla=1.0) for p, m in (before, after))
+    found = growth(had, now)
+    assert found.startswith(grows)
+    assert bool(found) == bool(grows)
+
+
+@pytest.mark.parametrize("name", ROOFLINES)
+def test_more_work_never_takes_less(name: str) -> None:
+    roofline = ROOFLINES[name]
+    for kind in roofline.rates:
+        times = [
+            roofline.seconds(kind, Load(n * 1e4, n * 1e4, n * 1e5, n * 1e4, n * 1e3))
+            for n in range(1, 9)
+        ]
+        assert times == sorted(times)
+        assert times[0] > 0
