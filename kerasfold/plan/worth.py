@@ -34,11 +34,17 @@ def replaced(known: Known, visited: Sequence[int]) -> Cost:
             total += replace(
                 cost,
                 macs=cost.macs * share,
-                params=cost.params * share,
+                params=(cost.params or _constants(known, index)) * share,
                 tensorflow=cost.tensorflow * share,
                 xla=cost.xla * share,
             )
     return total
+
+
+def _constants(known: Known, index: int) -> int:
+    """Weights of a call that are none to Keras, as what an operation was called with."""
+    nodes = (known.nodes[i] for i in known.owner[index].added)
+    return sum(n.geometry.params for n in nodes if n.geometry and n.work == "product")
 
 
 def drawback(known: Known, form: AnyForm) -> str:

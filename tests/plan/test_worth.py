@@ -146,3 +146,11 @@ def test_more_work_never_takes_less(name: str) -> None:
         ]
         assert times == sorted(times)
         assert times[0] > 0
+
+
+def test_constants_are_weights_that_an_operation_had() -> None:
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 8, 8)).astype("float32")
+    model = between((28, 28, 8), lambda x: ops.conv(x, kernel), layers.BatchNormalization())
+    folded = kerasfold.fold(model)
+    assert_same(model, folded, FLOAT32)
+    assert kinds(folded) == ["ReLU", "Conv2D", "ReLU"]
