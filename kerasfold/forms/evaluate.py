@@ -217,7 +217,8 @@ def is_path(nodes: Sequence[Node], visited: Sequence[int]) -> bool:
     )
 
 
-def operator_of(nodes: Sequence[Node], path: Sequence[int]) -> Operator:
-    """A path of operators as one. Raises `Refused`."""
-    ((operator,),) = (part.terms.values() for part in evaluate(nodes, path))
+def operator_of(nodes: Sequence[Node], visited: Sequence[int]) -> Operator:
+    """The last of nodes that read one tensor, as one operator of that. Raises `Refused`."""
+    (operator,) = whole(evaluate(nodes, visited), nodes, Operator).values()
+    assert isinstance(operator, Operator)
     return operator

@@ -66,9 +66,9 @@ class Known:
         assert geometry is not None
         return geometry
 
-    def weights(self, path: Sequence[int]) -> Operator:
-        """A path of operators as one, its weights read when first asked for. Raises `Refused`."""
-        return self.once(("weights", *path), lambda: operator_of(self.nodes, path))
+    def weights(self, visited: Sequence[int]) -> Operator:
+        """What `operator_of` gives, the weights read when first asked for. Raises `Refused`."""
+        return self.once(("weights", *visited), lambda: operator_of(self.nodes, visited))
 
     def kind(self, index: int) -> int:
         """A number for the node's geometry, to compare by."""

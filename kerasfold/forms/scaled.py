@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
 from kerasfold.cost import elementwise_cost, pixels, step_cost
-from kerasfold.forms.evaluate import operator_of, own
+from kerasfold.forms.evaluate import operator_of
 from kerasfold.forms.form import Composed, Form
 from kerasfold.forms.known import Known
 from kerasfold.lift.program import Node
@@ -52,26 +53,29 @@ class Scaled(Form[Constants]):
 
     @classmethod
     def propose(cls, known: Known, index: int, visited: Sequence[int]) -> Scaled | None:
-        """A path of steps by constants alone: a weight that trains is not made one."""
-        if not known.is_path(visited) or known.regions.graph.layout == "channels_first":
+        """Steps by constants alone, of one tensor: a weight that trains is not made one."""
+        if known.regions.graph.layout == "channels_first":
             return None
-        nodes = [known.nodes[i] for i in visited]
-        if not all(_is_per_channel(node) for node in nodes):
+        if any(_is_product(known.nodes[i]) for i in visited):
             return None
         if any(count_params(known.owner[i].call.operation) for i in visited):
             return None
-        selected = known.once((cls, *visited), lambda: _selected(nodes))
+        terms = known.terms(visited)
+        (geometry, *others) = terms.values()
+        if others or not isinstance(geometry, Geometry) or not _is_of_pixels(geometry):
+            return None
+        whole, node = known.weights(visited), known.nodes[index]
+        selected = known.once((cls, *visited), lambda: _selected(whole))
         if selected is None:
             return None
-        whole, node = known.weights(visited), nodes[-1]
-        multiplies = bool(np.any(_gain(whole, selected) != 1))
+        multiplies = bool(np.any(_gain(whole) != 1))
         samples = pixels(node.sizes) * node.channels
         cost = elementwise_cost(samples, 0, multiplies, whole.geometry.biased)
         if len(selected) < whole.geometry.channels[0]:
             cost += step_cost("elementwise", 8 * samples)
         return cls(
             node=index,
-            reads=known.reads(visited, whole.geometry),
+            reads=terms,
             visited=tuple(visited),
             cost=cost,
             selected=selected,
@@ -80,7 +84,7 @@ class Scaled(Form[Constants]):
     def compose(self, nodes: Sequence[Node]) -> Constants:
         """The product and the sum of each channel."""
         operator = operator_of(nodes, self.visited)
-        return Constants(_gain(operator, self.selected), operator.bias, operator)
+        return Constants(_gain(operator), operator.bias, operator)
 
     def emit(self, build: Builder, composed: Constants, xs: Mapping[int, Value]) -> Value:
         """A slice, and operations."""
@@ -94,7 +98,9 @@ class Scaled(Form[Constants]):
         if np.any(composed.shift):
             calls["shift"] = lambda x: x + composed.shift.astype(x.dtype)
         x, (*before, last) = xs[self.source], [*calls, ""]
-        if activation is None and before:
+        if activation is None and not before:
+            return build.as_computed(x, name)
+        if activation is None:
             *before, last = before
         for label in before:
             x = build.names.give(calls[label](x), f"{name}_{label}")
@@ -107,23 +113,24 @@ class Scaled(Form[Constants]):
         return "elementwise"
 
 
-def _is_per_channel(node: Node) -> bool:
-    """Whether each output channel is one of the input's, pixel by pixel."""
-    return (
-        node.work in ("scale", "shift", "copy")
-        and node.geometry is not None
-        and node.geometry.is_pointwise
-    )
+def _is_product(node: Node) -> bool:
+    """Whether it multiplies by weights, and adds up."""
+    return node.op == "operator" and node.work == "product"
 
 
-def _selected(nodes: Sequence[Node]) -> range | None:
-    """The channels of the first node's input that are read, where a slice says them."""
-    assert nodes[0].geometry is not None
-    chosen = np.arange(nodes[0].geometry.channels[0])
-    for node in nodes:
-        if node.work == "copy":
-            kernel = own(node, Operator).kernel
-            chosen = chosen[kernel.reshape(kernel.shape[-2:]).argmax(axis=0)]
+def _is_of_pixels(geometry: Geometry) -> bool:
+    """Whether each pixel is one of those that are read, and no other is."""
+    return geometry.is_pointwise and not (geometry.ones or geometry.vector)
+
+
+def _selected(operator: Operator) -> range | None:
+    """The channels that are read, one by each output, where a slice says them."""
+    geometry, kernel = operator.geometry, _matrix(operator)
+    if np.any(np.count_nonzero(kernel, axis=0) > 1):
+        return None
+    outputs = np.arange(geometry.channels[1])
+    groups = outputs * geometry.groups // geometry.channels[1]
+    chosen = (kernel != 0).argmax(axis=0) + groups * len(kernel)
     steps = set(np.diff(chosen))
     step = int(steps.pop()) if steps else 1
     if steps or step < 1:
@@ -131,9 +138,11 @@ def _selected(nodes: Sequence[Node]) -> range | None:
     return range(int(chosen[0]), int(chosen[-1]) + 1, step)
 
 
-def _gain(operator: Operator, selected: range) -> np.ndarray:
-    """What each output channel is multiplied by."""
-    outputs = operator.geometry.channels[1]
-    if operator.geometry.groups > 1:
-        return operator.kernel.reshape(outputs)
-    return operator.kernel.reshape(-1, outputs)[list(selected), range(outputs)]
+def _gain(operator: Operator) -> np.ndarray:
+    """What each output channel is multiplied by, which is all that its column has."""
+    return _matrix(operator).sum(axis=0)
+
+
+def _matrix(operator: Operator) -> np.ndarray:
+    """The kernel of one pixel: input channels of a group, output channels."""
+    return operator.kernel.reshape(operator.kernel.shape[-2:])
