@@ -21,7 +21,7 @@ from kerasfold.forms.evaluate import (
     operator_of,
     whole,
 )
-from kerasfold.layers.limits import check_emittable, is_matrix
+from kerasfold.layers.limits import check_emittable
 from kerasfold.lift.regions import Regions
 from kerasfold.read.weights import count_params
 
@@ -157,18 +157,20 @@ class Known:
 
     def layer_kind(self, index: int) -> Kind:
         """The kind of work that the layer of a node does for it."""
-        node, layer = self.nodes[index], self.owner[index].call.operation
-        geometry = self.geometry(index)
+        node, geometry = self.nodes[index], self.geometry(index)
         match node.work:
-            case "product":
-                return "matrix" if is_matrix(layer) else kind_of(geometry)
+            case "matrix":
+                return "matrix"
             case "pool":
                 whole = all(a.taps in (1, a.size) for a in geometry.axes)
                 return "reduction" if whole else "pool"
             case "copy":
                 return "copy" if self.is_pool(index) else "elementwise"
             case "scale" | "shift":
-                return "normalisation" if count_params(layer) else "elementwise"
+                trains = count_params(self.owner[index].call.operation)
+                return "normalisation" if trains else "elementwise"
+            case _:
+                return kind_of(geometry)
 
     def layering(self, visited: Sequence[int]) -> tuple[int, bool]:
         """See `shared` and `is_matrix_alone`."""
@@ -221,8 +223,7 @@ def plain_image(links: Sequence[Geometry]) -> Geometry | None:
 
 
 def is_matrix_alone(regions: Regions, visited: Sequence[int]) -> bool:
-    """Whether all nodes that multiply by weights are of Dense layers, and channels come last."""
-    products = [i for i in visited if regions.program.nodes[i].work == "product"]
-    layers = [regions.owner[i].call.operation for i in products]
+    """Whether all nodes that multiply by weights do so by matrices, and channels come last."""
+    works = {regions.program.nodes[i].work for i in visited}
     last = regions.graph.layout == "channels_last"
-    return last and bool(layers) and all(map(is_matrix, layers))
+    return last and "matrix" in works and "product" not in works

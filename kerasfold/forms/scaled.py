@@ -56,7 +56,7 @@ class Scaled(Form[Constants]):
         """Steps by constants alone, of one tensor: a weight that trains is not made one."""
         if known.regions.graph.layout == "channels_first":
             return None
-        if any(_is_product(known.nodes[i]) for i in visited):
+        if any(known.nodes[i].multiplies for i in visited):
             return None
         if any(count_params(known.owner[i].call.operation) for i in visited):
             return None
@@ -111,11 +111,6 @@ class Scaled(Form[Constants]):
     def words(self, owner: Mapping[int, Lifted]) -> str:
         """That it is elementwise."""
         return "elementwise"
-
-
-def _is_product(node: Node) -> bool:
-    """Whether it multiplies by weights, and adds up."""
-    return node.op == "operator" and node.work == "product"
 
 
 def _is_of_pixels(geometry: Geometry) -> bool:

@@ -31,11 +31,6 @@ def depthwise_kind(operation: keras.Operation, *steps: Geometry) -> str:
     return f"Depthwise{type(operation).__name__}"
 
 
-def is_matrix(operation: keras.Operation) -> bool:
-    """Whether a layer multiplies by a matrix, whatever the rank of its input."""
-    return type(operation) is keras.layers.Dense
-
-
 def is_pointwise_matrix(geometry: Geometry) -> bool:
     """Whether a Dense layer computes it on images, channels last."""
     return geometry.is_pointwise and geometry.groups == 1 and not (geometry.ones or geometry.vector)

@@ -91,12 +91,12 @@ def contract(x: Signal, kernel: Any, subscripts: Subscripts, bias: Any = None) -
     y = _permuted(x, given[1:], [*pixels, *rows])
     y = y.reshape([*sizes[: len(pixels)], math.prod(size[axis] or 1 for axis in rows)])
     order = [weights.index(axis) for axis in (*rows, *columns)]
-    shape = (*(1,) * y.rank, y.channels, math.prod(widths))
+    shape = (y.channels, math.prod(widths))
     matrix = Weights(shape, lambda: np.transpose(kernel.read(), order).reshape(shape))
     offset = None
     if bias is not None and result.endswith("".join(columns)) and len(bias.shape) <= len(columns):
         bias, offset = None, np.broadcast_to(as_array(bias), widths).reshape(-1)
-    y = y.convolve(matrix, offset).reshape(sizes)
+    y = y.matrix(matrix, offset).reshape(sizes)
     y = _permuted(y, [*pixels, *columns], result[1:])
     return y if bias is None else y + operand(bias, y)
 

@@ -25,7 +25,6 @@ from kerasfold.lift.operands import (
     same_layout,
     window_of,
 )
-from kerasfold.lift.program import weights
 from kerasfold.lift.registry import lifts
 from kerasfold.lift.signal import Signal, concatenate, weighted_sum
 from kerasfold.read.model import CustomScaleLayer, LayerScale, StochasticDepth
@@ -131,8 +130,7 @@ def dense(layer: Any, x: Signal) -> Signal:
     """y[o] = sum_i kernel[i, o] x[i] + bias[o]."""
     if x.rank:
         require_layout("channels_last", x)
-    kernel = weights(kernel_of(layer))
-    return x.convolve(kernel.reshape(*(1,) * x.rank, *kernel.shape), layer.bias)
+    return x.matrix(kernel_of(layer), layer.bias)
 
 
 @lifts(keras.layers.EinsumDense)

@@ -21,7 +21,7 @@ from kerasfold.read.weights import as_array
 
 Sizes: TypeAlias = tuple[int | None, ...]
 Op: TypeAlias = Literal["root", "operator", "sum", "concatenate", "rearrange", "scale"]
-Work: TypeAlias = Literal["product", "pool", "scale", "shift", "copy"]
+Work: TypeAlias = Literal["matrix", "product", "pool", "scale", "shift", "copy"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -39,8 +39,9 @@ class Node:
         factors: one weight per operand, for 'sum'.
         rearrangement: of the samples, for 'rearrange'; for 'scale', one that makes channels of
             the axes it varies along.
-        work: what an operator does: multiply by weights and add up, add up alone, multiply or
-            shift each channel, or copy (padding, cropping, selecting, repeating).
+        work: what an operator does: multiply the channels by a matrix, or windows by weights and
+            add up, add up alone, multiply or shift each channel, or copy (padding, cropping,
+            selecting, repeating).
         mean: whether every output is a weighted mean of its own channel's inputs, but for what
             padding cuts off: such an operator commutes with pointwise ones.
     """
@@ -54,8 +55,13 @@ class Node:
     load: Callable[[], Operator] | None = None
     factors: tuple[float, ...] = ()
     rearrangement: Rearrangement | None = None
-    work: Work = "product"
+    work: Work | None = None
     mean: bool = False
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether it multiplies by weights, and adds up."""
+        return self.work in ("matrix", "product")
 
     @property
     def weightless(self) -> bool:

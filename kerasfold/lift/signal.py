@@ -16,7 +16,7 @@ from kerasfold.algebra.operator import Operator
 from kerasfold.algebra.rearrange import Rearrangement
 from kerasfold.algebra.rearranged import scale_of_samples
 from kerasfold.layers.spelling import padded_axis, transposed_axis
-from kerasfold.lift.program import Node, Op, Program, Sizes, Work, triangle, weights
+from kerasfold.lift.program import Node, Op, Program, Sizes, Weights, Work, triangle, weights
 from kerasfold.read.weights import as_array
 
 
@@ -117,8 +117,13 @@ class Signal:
         Raises:
             Refused: an image smaller than the kernel.
         """
-        how = strides, padding, dilation, groups
-        return self._correlate(kernel, bias, *how, "pool" if weightless else "product")
+        work: Work = "pool" if weightless else "product"
+        return self._correlate(kernel, bias, strides, padding, dilation, groups, work)
+
+    def matrix(self, kernel: Any, bias: Any = None) -> Signal:
+        """Multiply the channels by a matrix (channels, outputs), then add a bias: as Dense does."""
+        shape = (*(1,) * self.rank, *kernel.shape)
+        return self._correlate(weights(kernel).reshape(*shape), bias, work="matrix")
 
     def _correlate(
         self,
@@ -148,9 +153,8 @@ class Signal:
             )
 
         def load() -> Operator:
-            return Operator(
-                geometry, kernel.read(), np.zeros(outputs) if offset is None else offset
-            )
+            added = np.zeros(outputs) if offset is None else offset
+            return Operator(geometry, kernel.read(), added)
 
         return self.apply(geometry, load, work)
 
@@ -362,7 +366,9 @@ class Signal:
         chosen = list(range(self.channels)[channels] if isinstance(channels, slice) else channels)
         if not chosen:
             raise Refused("a selection without channels")
-        return self._correlate(np.eye(self.channels)[(None,) * self.rank][..., chosen], work="copy")
+        shape = (*(1,) * self.rank, self.channels, len(chosen))
+        kernel = Weights(shape, lambda: np.eye(self.channels)[:, chosen].reshape(shape))
+        return self._correlate(kernel, work="copy")
 
     def subsample(self, strides: Sequence[int]) -> Signal:
         """Every so many-th pixel along each axis, the first included."""

@@ -44,7 +44,7 @@ def replaced(known: Known, visited: Sequence[int]) -> Cost:
 def _constants(known: Known, index: int) -> int:
     """Weights of a call that are none to Keras, as what an operation was called with."""
     nodes = (known.nodes[i] for i in known.owner[index].added)
-    return sum(n.geometry.params for n in nodes if n.geometry and n.work == "product")
+    return sum(n.geometry.params for n in nodes if n.geometry and n.multiplies)
 
 
 def drawback(known: Known, form: AnyForm) -> str:

@@ -48,6 +48,16 @@ FEWER: dict[str, tuple[list[Step], list[str]]] = {
         ["GetItem", "Multiply", "Add"],
     ),
     "half_and_double": ([lambda x: x * 0.5, lambda x: x[..., 3:] / 0.5], ["GetItem"]),
+    "a_sum_of_multiples": ([lambda x: x * c(12) + 2.0 * (x - c(12))], ["Multiply", "Add"]),
+    "multiples_that_are_all_of_it": ([lambda x: x * 0.25 + x * 0.75], []),
+    "halves_put_together": (
+        [lambda x: ops.concatenate([x[..., :6] * 2.0, x[..., 6:] + c(6)], axis=-1)],
+        ["Multiply", "Add"],
+    ),
+    "a_stack_that_is_added_up": (
+        [lambda x: ops.sum(ops.stack([x, -x, x * c(12)], axis=-1), axis=-1)],
+        ["Multiply"],
+    ),
     "an_activation_of_its_own": (
         [lambda x: x * c(12), lambda x: layers.Rescaling(2.0, 1.0)(x), layers.Activation("tanh")],
         ["Multiply", "Add", "Activation"],

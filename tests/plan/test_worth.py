@@ -154,3 +154,13 @@ def test_constants_are_weights_that_an_operation_had() -> None:
     folded = kerasfold.fold(model)
     assert_same(model, folded, FLOAT32)
     assert kinds(folded) == ["ReLU", "Conv2D", "ReLU"]
+
+
+def test_a_matrix_stays_one_whatever_layer_says_it() -> None:
+    matrix = np.random.default_rng(0).normal(size=(8, 16)).astype("float32")
+    einsum = layers.EinsumDense("abcd,de->abce", (None, 9, 16), bias_axes="e")
+    for step in (lambda x: ops.matmul(x, matrix) + c(16), einsum):
+        model = between((10, 9, 8), step, layers.BatchNormalization())
+        folded = kerasfold.fold(model)
+        assert_same(model, folded, FLOAT32)
+        assert kinds(folded) == ["ReLU", "Dense", "ReLU"]
