@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from fold_time import randomise
 L = keras.layers
 Build = Callable[[], keras.Model]
 Stack = Callable[[], list[keras.Layer]]
+Step = Callable[[Any], Any]
 
 SEEDS = Path(__file__).parents[1] / "examples" / "seeds.py"
 CHANNELS = 8  # of the seeds
@@ -38,7 +40,7 @@ class Entry(NamedTuple):
 
     Attributes:
         name: one word.
-        group: what it is among: seeds, blocks, stacks, pooling, separable or applications.
+        group: what it is among: seeds, blocks, stacks, pooling, separable, applications or steps.
         build: makes it.
         plain: makes the form it should become, where that is known.
     """
@@ -194,6 +196,57 @@ def _separable() -> list[Entry]:
     ]
 
 
+def _numbers(x: Any) -> np.ndarray:
+    """A constant for each channel."""
+    return np.linspace(0.5, 1.5, x.shape[-1], dtype="float32")
+
+
+def _halves(x: Any) -> list[Any]:
+    return keras.ops.split(x, 2, axis=-1)
+
+
+STEPS: dict[str, Step] = {
+    "scale": lambda x: x * _numbers(x),
+    "shift": lambda x: x + _numbers(x),
+    "divide": lambda x: x / 3.0,
+    "negate": lambda x: -x,
+    "rescale": lambda x: L.Rescaling(2.0, 1.0)(x),
+    "normalise": lambda x: L.BatchNormalization()(x),
+    "double": lambda x: x + x,
+    "residual": lambda x: x + 0.1 * x,
+    "pixels": lambda x: x * np.linspace(0.5, 1.5, x.shape[1], dtype="float32")[:, None, None],
+    "slice": lambda x: x[..., : x.shape[-1] // 2],
+    "every-other": lambda x: x[..., ::2],
+    "take": lambda x: keras.ops.take(x, [3, 1, 0, 2], axis=-1),
+    "crop": lambda x: L.Cropping2D(1)(x),
+    "subsample": lambda x: x[:, ::2, ::2],
+    "pad": lambda x: L.ZeroPadding2D(1)(x),
+    "repeat": lambda x: L.UpSampling2D(2)(x),
+    "swap": lambda x: L.Concatenate()(_halves(x)[::-1]),
+    "add-halves": lambda x: L.Add()(_halves(x)),
+    "concatenate": lambda x: L.Concatenate()([x, 2.0 * x]),
+    "flip": lambda x: keras.ops.flip(x, axis=2),
+    "turn": lambda x: L.Permute((2, 1, 3))(x),
+    "reshape": lambda x: L.Reshape((x.shape[1] * x.shape[2], 1, x.shape[3]))(x),
+    "stack": lambda x: keras.ops.sum(keras.ops.stack([x, 2.0 * x], axis=-1), axis=-1),
+    "pool": lambda x: L.AveragePooling2D(2)(x),
+    "mean": lambda x: keras.ops.mean(x, axis=(1, 2), keepdims=True),
+}
+
+
+def _steps() -> list[Entry]:
+    """Each step alone and in pairs, between nonlinearities."""
+
+    def build(*steps: str) -> keras.Model:
+        x = inputs = keras.Input((28, 28, 32))
+        for step in (L.ReLU(), *(STEPS[name] for name in steps), L.ReLU()):
+            x = step(x)
+        return keras.Model(inputs, x)
+
+    names = [*((name,) for name in STEPS), *itertools.product(STEPS, repeat=2)]
+    return [Entry("+".join(n), "steps", filled(functools.partial(build, *n))) for n in names]
+
+
 def _applications() -> list[Entry]:
     return [
         Entry(
@@ -205,26 +258,29 @@ def _applications() -> list[Entry]:
     ]
 
 
-MODELS = (*_seeds(), *_blocks(), *_stacks(), *_pooling(), *_separable(), *_applications())
+MODELS = (
+    *(*_seeds(), *_blocks(), *_stacks(), *_pooling(), *_separable(), *_applications()),
+    *_steps(),
+)
 GROUPS = tuple(dict.fromkeys(entry.group for entry in MODELS))
 
 
 def chosen(names: list[str] | None, applications: bool = True) -> list[Entry]:
-    """The models of some names or groups, in any case; all of them for None.
+    """The models of some names or groups, in any case; for None all but the steps, of so many.
 
     Raises:
         ValueError: for a name that is neither.
     """
-    wanted = None if names is None else {name.lower() for name in names}
+    wanted = {*GROUPS} - {"steps"} if names is None else {name.lower() for name in names}
     known = {word.lower() for entry in MODELS for word in entry[:2]}
-    if wanted is not None and (unknown := wanted - known):
+    if unknown := wanted - known:
         raise ValueError(
             f"no model or group {', '.join(sorted(unknown))}: choose of {', '.join(GROUPS)}, "
-            f"{', '.join(entry.name for entry in MODELS)}"
+            f"{', '.join(entry.name for entry in MODELS if entry.group != 'steps')}"
         )
     return [
         entry
         for entry in MODELS
-        if (wanted is None or wanted & {entry.name.lower(), entry.group})
+        if wanted & {entry.name.lower(), entry.group}
         and (applications or entry.group != "applications")
     ]

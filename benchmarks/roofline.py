@@ -4,7 +4,7 @@ A layer's time is what it adds to a chain: that of a chain of several, less that
 paired alternating runs. Prints the fitted rates of `kerasfold.cost` beside those in use, for each
 kind of work, and each layer's measured time against the roofline's. Run it on an idle machine:
 
-    python benchmarks/roofline.py --runtimes tensorflow --out roofline.json
+    python benchmarks/roofline.py --runtimes tensorflow --kinds pool depthwise --out roofline.json
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,13 +96,15 @@ def chain(size: int, channels: int, factory: Factory, count: int) -> keras.Model
     return keras.Model(inputs, x)
 
 
-def measure(runtime: str, rounds: int) -> list[Row]:
-    """Median seconds of each case, and what the roofline needs to know of it."""
+def measure(runtime: str, kinds: Collection[Kind], rounds: int, seconds: float) -> list[Row]:
+    """Median seconds of each case of some kinds, and what the roofline needs to know of it."""
     rows = []
     for name, kind, size, channels, factory in cases():
+        if kind not in kinds:
+            continue
         models = [chain(size, channels, factory, count) for count in (1, 1 + CHAIN)]
         inputs = random_inputs(models[0])
-        times = paired_seconds([deploy(m, runtime, inputs) for m in models], rounds)
+        times = paired_seconds([deploy(m, runtime, inputs) for m in models], rounds, seconds)
         image = moved_bytes((size, size), channels)
         nodes = lift(read(models[0])).program.nodes
         geometries = [n.geometry for n in nodes if n.geometry is not None]
@@ -141,14 +143,17 @@ def main(argv: list[str] | None = None) -> None:
     """Measure, fit, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each layer, at most (2)")
     parser.add_argument("--runtimes", nargs="+", choices=ROOFLINES, default=list(ROOFLINES))
+    kinds = list(dict.fromkeys(kind for _, kind, *_ in cases()))
+    parser.add_argument("--kinds", nargs="+", choices=kinds, default=kinds)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args(argv)
     console = Console()
     found = {}
     for runtime in args.runtimes:
         roofline = ROOFLINES[runtime]
-        rows = measure(runtime, args.rounds)
+        rows = measure(runtime, args.kinds, args.rounds, args.seconds)
         rates = {kind: fit(rows, kind, roofline) for kind in {row["kind"]: 0 for row in rows}}
         found[runtime] = {"rates": {k: r._asdict() for k, r in rates.items()}, "layers": rows}
         table = Table(title=f"microseconds per layer, {runtime}")

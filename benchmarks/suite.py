@@ -3,6 +3,7 @@
     python benchmarks/suite.py
     python benchmarks/suite.py --only seeds RepVGG --runtimes litert --rounds 9 --no-applications
     python benchmarks/suite.py --append
+    python benchmarks/suite.py --only steps --runtimes tensorflow xla --variants latency --seconds 2
 
 For each model of `models.py` and each runtime, on one image: the model as it is, collapsed as far
 as it goes (objective 'layers'), folded for latency, folded by measuring on that runtime, and built

@@ -78,11 +78,17 @@ def test_plain_networks_take_and_give_the_same_and_are_what_folding_finds(models
     assert found.layers_after == best.layers_before
 
 
+def test_steps_are_there_alone_and_in_pairs(models):
+    steps = models.chosen(["steps"])
+    assert len(steps) == len(models.STEPS) * (1 + len(models.STEPS))
+    assert entry(models, "slice+shift").build().output_shape == (None, 28, 28, 16)
+
+
 def test_models_are_chosen_by_name_and_group(models):
     assert [e.name for e in models.chosen(["repvgg", "RESNET50"])] == ["RepVGG", "ResNet50"]
     assert [e.name for e in models.chosen(["repvgg", "ResNet50"], False)] == ["RepVGG"]
     assert {e.group for e in models.chosen(["seeds", "pooling"])} == {"seeds", "pooling"}
-    assert models.chosen(None) == list(models.MODELS)
+    assert models.chosen(None) == [e for e in models.MODELS if e.group != "steps"]
     with pytest.raises(ValueError, match="no model or group melons: choose of seeds, blocks,"):
         models.chosen(["seeds", "melons"])
 
