@@ -16,6 +16,8 @@ from .descent import Links, descended
 from .polynomials import factors, shared_out
 from .steps import ROUNDING, Part, convolution, in_blocks, per_axis
 
+NEARBY = 0.1  # of a link's size: how far from a given start others are
+
 Sizes = tuple[tuple[int, ...], ...]
 
 
@@ -33,11 +35,11 @@ def chain(
 ) -> list[Part]:
     """Convolutions of such sizes, one after another: 5 x 5 as 3 x 3 and 3 x 3.
 
-    Each start is taken to where no step gains anything: by alternating least squares, finished
-    by Gauss-Newton where the chain is small enough for that. With one channel all along, in one
-    dimension and two, the first start is the answer where there is one, the factors of a
-    polynomial. With several, and in three dimensions, starts are random and the best of them is
-    given: no proof that there is no exact chain.
+    Each start is taken to where no step gains anything: by Gauss-Newton, or by alternating least
+    squares where the chain is too large for that. With one channel all along, in one dimension
+    and two, the first start is the answer where there is one, the factors of a polynomial. With
+    several, and in three dimensions, starts are random and the best of them is given: no proof
+    that there is no exact chain.
 
     Args:
         kernel: (*taps, in, out); (*taps, in, multiplier) where depthwise.
@@ -45,8 +47,8 @@ def chain(
             they add up to the taps less one.
         filters: channels between two links (per channel where depthwise), one number for each
             such place, or one for all; the fewest that are found to meet the tolerance if None.
-        start: kernels to start from, as the layers would hold them.
-        restarts: random starts for each number of filters, at most.
+        start: kernels to start from, as the layers would hold them; then from others nearby.
+        restarts: starts for each number of filters, at most.
         seed: of the random starts.
         budget: seconds after which the best so far is given.
         depthwise: the kernel is of a DepthwiseConv, and the links keep its channels apart.
@@ -71,13 +73,17 @@ def chain(
         channels = (blocks.shape[-2], *count, blocks.shape[-1])
         searches = []
         for group, block in enumerate(blocks):
-            starts = itertools.islice(_starts(block, windows, channels, seed), restarts)
-            given = [[link[group] for link in begun]] if begun else []
+            rng = np.random.default_rng(seed)
+            starts = (
+                _around([link[group] for link in begun], rng)
+                if begun
+                else _starts(block, windows, channels, rng)
+            )
             share = (until - time.monotonic()) / (len(blocks) - group)
             searches.append(
                 _nearest(
                     block,
-                    itertools.chain(given, starts),
+                    itertools.islice(starts, restarts),
                     enough / math.sqrt(len(blocks)),
                     time.monotonic() + share,
                 )
@@ -104,9 +110,21 @@ def _nearest(
     return best, least
 
 
-def _starts(kernel: Array, windows: Sizes, channels: Sequence[int], seed: int) -> Iterator[Links]:
+def _around(links: Links, rng: np.random.Generator) -> Iterator[Links]:
+    """A start, and others nearby: on the one it may be the wrong side of a ridge."""
+    yield links
+    while True:
+        noise = [rng.standard_normal(link.shape) for link in links]
+        yield [
+            link + NEARBY * np.linalg.norm(link) / np.linalg.norm(n) * n
+            for link, n in zip(links, noise, strict=True)
+        ]
+
+
+def _starts(
+    kernel: Array, windows: Sizes, channels: Sequence[int], rng: np.random.Generator
+) -> Iterator[Links]:
     """Chains to start from: of polynomials where that is the whole answer, and random ones."""
-    rng = np.random.default_rng(seed)
     if {*channels} == {1} and kernel.ndim < 5 and kernel.any():
         found = shared_out(factors(kernel[..., 0, 0]), windows, rng)
         if found is not None:

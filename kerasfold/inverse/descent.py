@@ -1,4 +1,4 @@
-"""The links of a chain of convolutions by least squares: alternating, then Gauss-Newton.
+"""The links of a chain of convolutions by least squares: Gauss-Newton, or alternating.
 
 A kernel here is (*taps, in, out), and a chain of them, first to last, has a kernel that is linear
 in each link by itself. So one link is a linear problem where the others are known, and all of
@@ -101,19 +101,19 @@ def scaled(kernel: Array, links: Links) -> Links:
 def descended(kernel: Array, links: Links, deadline: float) -> tuple[Links, float]:
     """The end of the way down from a chain, and the norm of what it misses the kernel by.
 
-    Alternation goes slowly, and leads to an exact chain no more often; so there is one round of
-    it before Gauss-Newton, or as many as gain something where the derivative is too large.
+    By Gauss-Newton, or by alternation where the derivative is too large: that goes slowly, and a
+    few rounds of it before Gauss-Newton lead away from a chain that is near as often as to one.
     """
-    links, errors = scaled(kernel, links), [math.inf]
-    size = kernel.size * sum(link.size for link in links)
-    while time.monotonic() < deadline or len(errors) == 1:
+    links = scaled(kernel, links)
+    if kernel.size * sum(link.size for link in links) <= DENSE:
+        return refined(kernel, links, deadline)
+    errors = [math.inf]
+    while errors[-1] > GOAL * np.linalg.norm(kernel):
         for j in range(len(links)):
             links[j] = solved(kernel, links, j)
         links = scaled(kernel, links)
         errors.append(float(np.linalg.norm(product(links) - kernel)))
-        if size <= DENSE:
-            return refined(kernel, links, deadline)
-        if errors[-1] <= GOAL * np.linalg.norm(kernel) or errors[-1] > SETTLED * errors[-2]:
+        if errors[-1] > SETTLED * errors[-2] or time.monotonic() > deadline:
             break
     return links, errors[-1]
 

@@ -46,7 +46,7 @@ def test_several_channels_are_found_from_nearby(sizes, channels):
     for _ in range(5):
         made = links(rng, sizes, channels)
         start = [kernel * (1 + 0.1 * rng.uniform(-1, 1, kernel.shape)) for kernel in made]
-        found = factor(chain_of(made), "chain", sizes=sizes, start=start, restarts=1)
+        found = factor(chain_of(made), "chain", sizes=sizes, start=start)
         assert found.exact
 
 
