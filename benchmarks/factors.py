@@ -25,8 +25,10 @@ import kerasfold
 from zoo.forms import CASES, MAKERS, chain_of, links
 
 NEAR = 0.1  # of a factor's size: how far a start is from it
-ONE_CHANNEL = ("3-3", "2-4", "2-3-4", "5-5", "17-17", "3x3-3x3", "2x4-4x2", "2x2-2x2-2x2")
-ONE_CHANNEL += ("1x5-5x1", "3x3-5x5", "5x5-5x5", "3x3-3x3-3x3", "7x7-7x7")
+ONE_CHANNEL = (
+    *("3-3", "2-4", "2-3-4", "5-5", "17-17", "3x3-3x3", "2x4-4x2", "2x2-2x2-2x2"),
+    *("1x5-5x1", "3x3-5x5", "5x5-5x5", "3x3-3x3-3x3", "7x7-7x7"),
+)
 SEVERAL = (
     ("3-3", (2, 2, 2)),
     ("3-3", (4, 4, 4)),

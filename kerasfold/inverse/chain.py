@@ -11,10 +11,9 @@ import numpy as np
 
 from kerasfold.algebra.product import Array
 from kerasfold.errors import FoldError
-
-from .descent import Links, descended
-from .polynomials import factors, shared_out
-from .steps import ROUNDING, Part, convolution, in_blocks, per_axis
+from kerasfold.inverse.descent import Links, descended
+from kerasfold.inverse.polynomials import factors, shared_out
+from kerasfold.inverse.steps import ROUNDING, Part, convolution, in_blocks, per_axis
 
 NEARBY = 0.1  # of a link's size: how far from a given start others are
 
@@ -68,32 +67,36 @@ def chain(
     deadline = time.monotonic() + budget
     best, least = [], math.inf
     for count in counts:
-        left = deadline - time.monotonic()
-        until = deadline if isinstance(counts, list) else deadline - left / 2
+        more = filters is None and not begun
+        until = (time.monotonic() + deadline) / 2 if more else deadline
         channels = (blocks.shape[-2], *count, blocks.shape[-1])
-        searches = []
-        for group, block in enumerate(blocks):
-            rng = np.random.default_rng(seed)
-            starts = (
-                _around([link[group] for link in begun], rng)
-                if begun
-                else _starts(block, windows, channels, rng)
-            )
-            share = (until - time.monotonic()) / (len(blocks) - group)
-            searches.append(
-                _nearest(
-                    block,
-                    itertools.islice(starts, restarts),
-                    enough / math.sqrt(len(blocks)),
-                    time.monotonic() + share,
-                )
-            )
-        error = math.hypot(*(error for _, error in searches))
+        starts = [
+            _around([link[group] for link in begun], np.random.default_rng(seed))
+            if begun
+            else _starts(block, windows, channels, np.random.default_rng(seed))
+            for group, block in enumerate(blocks)
+        ]
+        links, error = _of_all(
+            blocks, [itertools.islice(some, restarts) for some in starts], enough, until
+        )
         if error < least:
-            best, least = list(zip(*(links for links, _ in searches), strict=True)), error
+            best, least = links, error
         if least <= enough or time.monotonic() > deadline:
             break
-    return [convolution(np.stack(link)) for link in best]
+    return [convolution(link) for link in best]
+
+
+def _of_all(
+    blocks: Array, starts: Sequence[Iterable[Links]], enough: float, deadline: float
+) -> tuple[list[Array], float]:
+    """The nearest chain of each group of channels, in blocks, and how far off all are."""
+    found = []
+    for group, (block, some) in enumerate(zip(blocks, starts, strict=True)):
+        now = time.monotonic()
+        until = now + (deadline - now) / (len(blocks) - group)
+        found.append(_nearest(block, some, enough / math.sqrt(len(blocks)), until))
+    links = [np.stack(link) for link in zip(*(chain for chain, _ in found), strict=True)]
+    return links, math.hypot(*(error for _, error in found))
 
 
 def _nearest(

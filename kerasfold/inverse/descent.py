@@ -28,7 +28,9 @@ SETTLED = 0.9999  # of the error after a round of alternation: no way down is le
 
 def composed(first: Array, last: Array) -> Array:
     """The kernel of `last o first`."""
-    rank = first.ndim - 2
+    rank, one = first.ndim - 2, (1,) * (first.ndim - 2)
+    if one in (first.shape[:rank], last.shape[:rank]):  # each tap of the other by a matrix
+        return first @ last
     placements = [
         composed_axis(Axis(None, b), Axis(None, a))
         for a, b in zip(first.shape, last.shape[:rank], strict=False)

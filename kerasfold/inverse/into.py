@@ -13,13 +13,13 @@ import numpy as np
 
 from kerasfold.algebra.product import Array
 from kerasfold.errors import FoldError
+from kerasfold.inverse.bound import output_bound
+from kerasfold.inverse.chain import chain
+from kerasfold.inverse.lowrank import bottleneck, separable, spatial
+from kerasfold.inverse.steps import ROUNDING, Part, Step, composed_kernel, in_blocks, per_axis
+from kerasfold.inverse.windows import dilated, pool
 from kerasfold.layers.ready import ready, zeros_around
-
-from .bound import output_bound
-from .chain import chain
-from .lowrank import bottleneck, separable, spatial
-from .steps import ROUNDING, Part, Step, composed_kernel, in_blocks, per_axis
-from .windows import dilated, pool
+from kerasfold.read.weights import as_array
 
 Way = Callable[..., Sequence[Part]]
 W = TypeVar("W", bound=Way)
@@ -192,16 +192,19 @@ def factor(kernel: Array, into: str, **options: Any) -> Factors:
 
 def _checked(kernel: Any) -> Array:
     """A kernel in float64. Raises `FoldError`."""
-    array = np.asarray(kernel)
-    if array.dtype.kind not in "biuf" or not 3 <= array.ndim <= 5 or not array.size:
+    if np.iscomplexobj(kernel):
         raise FoldError(
-            "a kernel is an array of numbers (*taps, in, out) with one to three axes of taps; one "
-            "filter of one channel is kernel[..., None, None]. Received: "
-            f"{array.dtype} of shape {array.shape}"
+            f"a kernel is an array of real numbers. Received: {np.asarray(kernel).dtype}"
+        )
+    array = as_array(kernel)
+    if not 3 <= array.ndim <= 5 or not array.size:
+        raise FoldError(
+            "a kernel is an array (*taps, in, out) with one to three axes of taps; one filter of "
+            f"one channel is kernel[..., None, None]. Received: shape {array.shape}"
         )
     if not np.isfinite(array).all():
         raise FoldError(f"a kernel of shape {array.shape} with numbers that are not finite")
-    return array.astype(float)
+    return array
 
 
 def _check_options(way: Way, into: str, options: dict[str, Any]) -> None:

@@ -8,8 +8,7 @@ import numpy as np
 
 from kerasfold.algebra.product import Array
 from kerasfold.errors import FoldError
-
-from .steps import ROUNDING, Part, convolution, in_blocks, per_axis
+from kerasfold.inverse.steps import ROUNDING, Part, convolution, in_blocks, per_axis
 
 SWEEPS = 50  # of higher-order orthogonal iteration, at most
 SETTLED = 1e-9  # of what is left out: an iteration that gains less is the last

@@ -20,8 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kerasfold.algebra.product import Array
-
-from .descent import composed, derivative
+from kerasfold.inverse.descent import composed, derivative
 
 ZERO = 1e-13  # of the largest coefficient: those below are none
 SINGULAR = 1e-14  # of the largest eigenvalue: those below belong to solutions

@@ -9,9 +9,9 @@ import numpy as np
 
 from kerasfold.algebra.product import Array
 from kerasfold.errors import FoldError
-
-from .steps import ROUNDING, Part, convolution, in_blocks, per_axis
-from .steps import pool as pool_of
+from kerasfold.inverse.deconvolve import deconvolve
+from kerasfold.inverse.steps import ROUNDING, Part, convolution, in_blocks, per_axis
+from kerasfold.inverse.steps import pool as pool_of
 
 
 def pool(
@@ -22,9 +22,6 @@ def pool(
     tolerance: float = 0.0,
 ) -> list[Part]:
     """A convolution, then an average pooling, by least squares: 18 x 18 as 15 x 15 and a pool of 4.
-
-    A pool is a window of ones along each axis, one after another, so the equations of one axis
-    after another are solved.
 
     Args:
         kernel: (*taps, in, out), of the strides `pool_size`; (*taps, in, multiplier) where
@@ -40,12 +37,9 @@ def pool(
             f"a pool of {'x'.join(map(str, sizes))} is larger than the kernel, which has "
             f"{'x'.join(map(str, taps))} taps: give a smaller pool_size"
         )
-    rest = kernel
-    for axis, size in enumerate(sizes):
-        columns = np.moveaxis(rest, axis, 0)
-        windows = sum(np.eye(len(columns), len(columns) - size + 1, -t) for t in range(size)) / size
-        found = np.linalg.lstsq(windows, columns.reshape(len(columns), -1), rcond=None)[0]
-        rest = np.moveaxis(found.reshape(-1, *columns.shape[1:]), 0, axis)
+    mean = np.full((*sizes, 1, 1), 1 / np.prod(sizes))
+    found = deconvolve(kernel.reshape(*taps, -1, 1), last=mean).kernel  # each filter by itself
+    rest = found.reshape(*found.shape[:-2], inputs, outputs)
     channels = inputs * outputs if depthwise else outputs
     return [convolution(in_blocks(rest, depthwise)), pool_of(sizes, channels)]
 
