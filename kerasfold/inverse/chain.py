@@ -13,7 +13,8 @@ from kerasfold.algebra.product import Array
 from kerasfold.errors import FoldError
 from kerasfold.inverse.descent import Links, descended
 from kerasfold.inverse.polynomials import factors, shared_out
-from kerasfold.inverse.steps import ROUNDING, Part, convolution, in_blocks, per_axis
+from kerasfold.inverse.steps import ROUNDING, Part, amount, convolution, in_blocks, whole_numbers
+from kerasfold.read.weights import as_array
 
 NEARBY = 0.1  # of a link's size: how far from a given start others are
 
@@ -55,29 +56,30 @@ def chain(
     """
     blocks = in_blocks(kernel, depthwise)
     windows = _windows(kernel.shape[:-2], sizes)
-    per_axis(restarts, 1, "restarts")
+    (most,) = whole_numbers(restarts, 1, "restarts")
+    number = int(amount(seed, "seed"))
     begun = _begun(start, windows, blocks) if start is not None else []
     if begun:
         counts: Iterable[tuple[int, ...]] = [tuple(link.shape[-1] for link in begun[:-1])]
     elif filters is not None:
-        counts = [per_axis(filters, len(windows) - 1, "filters")]
+        counts = [whole_numbers(filters, len(windows) - 1, "filters")]
     else:
         counts = _counts(blocks, windows, tolerance)
     enough = max(tolerance, ROUNDING) * float(np.linalg.norm(blocks))
-    deadline = time.monotonic() + budget
+    deadline = time.monotonic() + amount(budget, "budget")
     best, least = [], math.inf
     for count in counts:
         more = filters is None and not begun
         until = (time.monotonic() + deadline) / 2 if more else deadline
         channels = (blocks.shape[-2], *count, blocks.shape[-1])
         starts = [
-            _around([link[group] for link in begun], np.random.default_rng(seed))
+            _around([link[group] for link in begun], np.random.default_rng(number))
             if begun
-            else _starts(block, windows, channels, np.random.default_rng(seed))
+            else _starts(block, windows, channels, np.random.default_rng(number))
             for group, block in enumerate(blocks)
         ]
         links, error = _of_all(
-            blocks, [itertools.islice(some, restarts) for some in starts], enough, until
+            blocks, [itertools.islice(some, most) for some in starts], enough, until
         )
         if error < least:
             best, least = links, error
@@ -159,7 +161,7 @@ def _windows(taps: Sequence[int], sizes: Sequence[int | Sequence[int]]) -> Sizes
     """The windows of a chain, as many taps along each axis as it has. Raises `FoldError`."""
     if np.ndim(sizes) == 0 or len(sizes) < 2:
         raise FoldError(f"sizes names two windows or more, first to last. Received: {sizes!r}")
-    windows = tuple(per_axis(size, len(taps), "each of sizes") for size in sizes)
+    windows = tuple(whole_numbers(size, len(taps), "each of sizes") for size in sizes)
     spans = [1 + sum(k - 1 for k in along) for along in zip(*windows, strict=True)]
     if spans != [*taps]:
         raise FoldError(
@@ -173,7 +175,7 @@ def _windows(taps: Sequence[int], sizes: Sequence[int | Sequence[int]]) -> Sizes
 def _begun(start: Sequence[Array], windows: Sizes, blocks: Array) -> list[Array]:
     """The kernels of a start in blocks: (groups, *window, in, out). Raises `FoldError`."""
     groups, before, found = len(blocks), blocks.shape[-2], []
-    given = [np.asarray(kernel, float) for kernel in start]
+    given = [as_array(kernel) for kernel in start] if isinstance(start, Sequence) else []
     for kernel, window in zip(given, windows, strict=False):
         outputs = kernel.size // (math.prod(window) * before * groups)
         if kernel.size != math.prod(window) * before * groups * max(1, outputs):

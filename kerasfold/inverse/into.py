@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -16,7 +15,15 @@ from kerasfold.errors import FoldError
 from kerasfold.inverse.bound import output_bound
 from kerasfold.inverse.chain import chain
 from kerasfold.inverse.lowrank import bottleneck, separable, spatial
-from kerasfold.inverse.steps import ROUNDING, Part, Step, composed_kernel, in_blocks, per_axis
+from kerasfold.inverse.steps import (
+    ROUNDING,
+    Part,
+    Step,
+    amount,
+    composed_kernel,
+    in_blocks,
+    whole_numbers,
+)
 from kerasfold.inverse.windows import dilated, pool
 from kerasfold.layers.ready import ready, zeros_around
 from kerasfold.read.weights import as_array
@@ -103,7 +110,7 @@ class Factors:
         """
         rank = len(self.steps[0].taps)
         moves = [list(step.strides) for step in self.steps]
-        for axis, stride in enumerate(per_axis(strides, rank, "strides")):
+        for axis, stride in enumerate(whole_numbers(strides, rank, "strides")):
             wide = [i for i, step in enumerate(self.steps) if step.taps[axis] > 1]
             moves[wide[-1] if wide else 0][axis] *= stride
         made = []
@@ -165,7 +172,7 @@ def factor(kernel: Array, into: str, **options: Any) -> Factors:
     Raises:
         FoldError: a kernel, a form or an option that is none, or one whose sizes do not fit.
     """
-    if into not in WAYS:
+    if not isinstance(into, str) or into not in WAYS:
         raise FoldError(
             f"a kernel is taken apart into one of {', '.join(WAYS)}. Received: {into!r}"
         )
@@ -192,11 +199,12 @@ def factor(kernel: Array, into: str, **options: Any) -> Factors:
 
 def _checked(kernel: Any) -> Array:
     """A kernel in float64. Raises `FoldError`."""
-    if np.iscomplexobj(kernel):
-        raise FoldError(
-            f"a kernel is an array of real numbers. Received: {np.asarray(kernel).dtype}"
-        )
-    array = as_array(kernel)
+    try:
+        if np.iscomplexobj(kernel):
+            raise TypeError
+        array = as_array(kernel)
+    except (TypeError, ValueError) as error:
+        raise FoldError(f"a kernel is an array of real numbers. Received: {kernel!r}") from error
     if not 3 <= array.ndim <= 5 or not array.size:
         raise FoldError(
             "a kernel is an array (*taps, in, out) with one to three axes of taps; one filter of "
@@ -217,9 +225,7 @@ def _check_options(way: Way, into: str, options: dict[str, Any]) -> None:
     for parameter in known:
         if parameter.default is parameter.empty and parameter.name not in options:
             raise FoldError(f"'{into}' needs the option '{parameter.name}'")
-    tolerance = options.get("tolerance", 0.0)
-    if not isinstance(tolerance, (int, float)) or not 0 <= tolerance < math.inf:
-        raise FoldError(f"tolerance is a relative error, 0.0 or more. Received: {tolerance!r}")
+    amount(options.get("tolerance", 0.0), "tolerance")
 
 
 def _layer(step: Step, kernel: Array | None, strides: tuple[int, ...], dtype: Any) -> keras.Layer:

@@ -8,7 +8,7 @@ import numpy as np
 
 from kerasfold.algebra.product import Array
 from kerasfold.errors import FoldError
-from kerasfold.inverse.steps import ROUNDING, Part, convolution, in_blocks, per_axis
+from kerasfold.inverse.steps import ROUNDING, Part, convolution, in_blocks, whole_numbers
 
 SWEEPS = 50  # of higher-order orthogonal iteration, at most
 SETTLED = 1e-9  # of what is left out: an iteration that gains less is the last
@@ -44,7 +44,7 @@ def spatial(
             "'spatial' takes the axes of a kernel apart, so it has two or three of them. "
             f"Received: a kernel of shape {kernel.shape}"
         )
-    ranks = () if rank is None else per_axis(rank, len(taps) - 1, "rank")
+    ranks = () if rank is None else whole_numbers(rank, len(taps) - 1, "rank")
     rest = np.moveaxis(blocks, -2, 1)  # (groups, inputs, *taps, outputs)
     cores = _balanced_train(_train(rest, len(taps), ranks, _allowed(kernel, tolerance)))
     windows = np.eye(len(taps), dtype=int) * (np.array(taps) - 1) + 1
@@ -118,7 +118,7 @@ def separable(
         tails = _tails(np.linalg.norm(s, axis=0))
         count = max(1, int(np.argmax(tails <= _allowed(kernel, tolerance))))
     else:
-        (most,) = per_axis(multiplier, 1, "multiplier")
+        (most,) = whole_numbers(multiplier, 1, "multiplier")
         count = min(most, count)
     root = np.sqrt(s[:, :count])
     windows = (u[..., :count] * root[:, None]).reshape(inputs, *taps, 1, count)
@@ -147,7 +147,7 @@ def bottleneck(
     if ranks is None:
         into, core, out = _smallest_tucker(tensor, _allowed(kernel, tolerance))
     else:
-        a, b = per_axis(ranks, 2, "ranks")
+        a, b = whole_numbers(ranks, 2, "ranks")
         into, core, out = _tucker(tensor, min(a, inputs), min(b, outputs))
     ones = (1,) * len(taps)
     return [

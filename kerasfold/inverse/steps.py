@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -119,16 +121,25 @@ def composed_kernel(parts: Sequence[Part]) -> Array:
     return kernel
 
 
-def per_axis(value: int | Sequence[int], rank: int, name: str) -> tuple[int, ...]:
-    """A number of at least 1 for each axis.
+def whole_numbers(value: int | Sequence[int], count: int, name: str) -> tuple[int, ...]:
+    """So many whole numbers of at least 1, of one for all or of one each.
 
     Raises:
         FoldError: another value.
     """
-    given = np.broadcast_to(value, rank) if np.ndim(value) == 0 else np.asarray(value)
-    if given.shape != (rank,) or given.dtype.kind not in "iu" or given.min() < 1:
-        raise FoldError(
-            f"{name} is a positive whole number, or one for each of the {rank} axes of the "
-            f"kernel. Received: {value!r}"
-        )
+    given = np.broadcast_to(value, count) if np.ndim(value) == 0 else np.asarray(value)
+    if given.shape != (count,) or given.dtype.kind not in "iu" or given.min() < 1:
+        each = f", or {count} of them" if count > 1 else ""
+        raise FoldError(f"{name} is a positive whole number{each}. Received: {value!r}")
     return tuple(int(n) for n in given)
+
+
+def amount(value: float, name: str) -> float:
+    """A number of at least 0.
+
+    Raises:
+        FoldError: another value.
+    """
+    if not isinstance(value, numbers.Real) or not 0 <= value < math.inf:
+        raise FoldError(f"{name} is a number, 0 or more. Received: {value!r}")
+    return float(value)

@@ -10,7 +10,7 @@ import numpy as np
 from kerasfold.algebra.product import Array
 from kerasfold.errors import FoldError
 from kerasfold.inverse.deconvolve import deconvolve
-from kerasfold.inverse.steps import ROUNDING, Part, convolution, in_blocks, per_axis
+from kerasfold.inverse.steps import ROUNDING, Part, convolution, in_blocks, whole_numbers
 from kerasfold.inverse.steps import pool as pool_of
 
 
@@ -31,7 +31,7 @@ def pool(
         tolerance: has no say: there is one form.
     """
     *taps, inputs, outputs = kernel.shape
-    sizes = per_axis(pool_size, len(taps), "pool_size")
+    sizes = whole_numbers(pool_size, len(taps), "pool_size")
     if any(size > k for size, k in zip(sizes, taps, strict=True)):
         raise FoldError(
             f"a pool of {'x'.join(map(str, sizes))} is larger than the kernel, which has "
@@ -67,7 +67,7 @@ def dilated(
         ways = sorted(itertools.product(*every), key=lambda rates: kernel[_apart(rates)].size)
         rates = next(rates for rates in ways if _between(kernel, rates) <= allowed)
     else:
-        rates = per_axis(dilation, len(taps), "dilation")
+        rates = whole_numbers(dilation, len(taps), "dilation")
         if any((k - 1) % r for k, r in zip(taps, rates, strict=True)):
             raise FoldError(
                 f"a dilation of {'x'.join(map(str, rates))} has no kernel of "

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pytest
 
-from kerasfold import FoldError, factor
+from kerasfold import factor
 from kerasfold.inverse.polynomials import factors, times
 from zoo.forms import chain_of, links
 
@@ -127,8 +127,3 @@ def test_an_irreducible_polynomial_is_its_only_factor():
     whole = np.random.default_rng(0).standard_normal((3, 4))
     (found,) = factors(whole)
     assert np.array_equal(found, whole)
-
-
-def test_sizes_that_do_not_fit_say_what_would():
-    with pytest.raises(FoldError, match="each less one, they add up to the taps less one"):
-        factor(np.ones((5, 7, 1, 1)), "chain", sizes=((3, 3), (3, 3)))

@@ -236,7 +236,7 @@ KERNEL = np.ones((5, 5, 2, 2))
             {"ranks": (1, 2, 3)},
             r"ranks is a positive .*Received: \(1, 2, 3\)",
         ),
-        (KERNEL, "spatial", {"tolerance": -1}, "tolerance is a relative error.*Received: -1"),
+        (KERNEL, "spatial", {"tolerance": -1}, "tolerance is a number, 0 or more. Received: -1"),
         (KERNEL, "dilated", {"dilation": 3}, "a dilation of 3x3 has no kernel of 5x5 taps"),
         (
             KERNEL,
@@ -251,6 +251,8 @@ KERNEL = np.ones((5, 5, 2, 2))
             {"start": [KERNEL, KERNEL]},
             r"start is a kernel for each.*\(5, 5, 2, 2\)",
         ),
+        (KERNEL, "chain", {"seed": -1}, "seed is a number, 0 or more. Received: -1"),
+        (KERNEL, "chain", {"budget": "long"}, "budget is a number, 0 or more. Received: 'long'"),
         (KERNEL[0], "spatial", {}, r"two or three of them. Received: .* \(5, 2, 2\)"),
         (
             KERNEL[..., 0, 0],
@@ -259,7 +261,8 @@ KERNEL = np.ones((5, 5, 2, 2))
             r"kernel\[..., None, None\]. Received: shape \(5, 5\)",
         ),
         (KERNEL * np.nan, "spatial", {}, "not finite"),
-        (KERNEL.astype(complex), "spatial", {}, "Received: complex ones"),
+        ("sobel", "spatial", {}, "real numbers. Received: .sobel"),
+        (KERNEL.astype(complex), "spatial", {}, "real numbers. Received: array"),
     ],
 )
 def test_what_does_not_fit_is_an_error_that_says_what_does(kernel, into, options, message):
