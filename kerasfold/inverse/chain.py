@@ -41,6 +41,20 @@ def chain(
     several, and in three dimensions, starts are random and the best of them is given: no proof
     that there is no exact chain.
 
+    Of 20 random chains each, so many were found from nothing in the default budget, on a busy
+    core (`benchmarks/factors.py`); from within 10 % of the links, all of 200 were, of every size:
+
+    | sizes | channels | found |
+    |---|---|---|
+    | 3, 3 | 2-2-2, 4-4-4 | 20, 20 |
+    | 3, 3, 3 | 2-2-2-2 | 20 |
+    | 2x2, 2x2 | 4-4-4 | 20 |
+    | 3x3, 3x3 | 3-1-3, 4-2-4, 2-2-2, 3-3-3, 4-4-4, 3-8-3 | 20 each |
+    | 5x5, 5x5 | 2-2-2 | 16 |
+    | 3x3, 3x3, 3x3 | 2-2-2-2 | 5 |
+    | 2x2x2, 2x2x2 | 2-2-2 | 20 |
+    | 3x3x3, 3x3x3 | 1-1-1 | 20 |
+
     Args:
         kernel: (*taps, in, out); (*taps, in, multiplier) where depthwise.
         sizes: of the windows, first to last, one number or one for each axis; each less one,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +12,8 @@ from kerasfold.errors import FoldError
 from kerasfold.inverse.steps import ROUNDING, Part, convolution, in_blocks, whole_numbers
 
 SWEEPS = 50  # of higher-order orthogonal iteration, at most
-SETTLED = 1e-9  # of what is left out: an iteration that gains less is the last
+TRIES = 32  # ranks that iteration may be tried with
+SETTLED = 1e-6  # of what is left out: an iteration that gains less is the last
 
 
 def spatial(
@@ -190,8 +192,8 @@ def _smallest_tucker(tensor: Array, allowed: float) -> Tucker:
     """The decomposition of the fewest weights that is found within a squared error.
 
     Ranks that leave out more than that along one axis alone will not do, and those will that
-    leave out no more of the core of all ranks. Between the two, for each rank of the input, that
-    of the output is found by bisection.
+    leave out no more of the core of all ranks. Between the two, iteration is tried: first where
+    that core comes nearest, since it gains little.
     """
     taps, inputs, outputs = tensor.shape
     (into, of_in), (out, of_out) = (_leading(tensor, axis) for axis in (1, 2))
@@ -205,12 +207,10 @@ def _smallest_tucker(tensor: Array, allowed: float) -> Tucker:
     possible = (least <= allowed) & (a > 0) & (b > 0)
     fewest = min(np.argwhere(possible & (most <= allowed)), key=lambda ranks: weights[*ranks])
     best = _tucker(tensor, *fewest)
-    for rank in range(1, inputs + 1):
-        left = np.flatnonzero(possible[rank] & (weights[rank] < weights[*fewest]))
-        while len(left):
-            middle = len(left) // 2
-            tried = _tucker(tensor, rank, left[middle])
-            if met := _left_out(tensor, tried) <= allowed:
-                best, fewest = tried, np.array([rank, left[middle]])
-            left = left[:middle] if met else left[middle + 1 :]
+    nearest = sorted(np.argwhere(possible), key=lambda ranks: most[*ranks])
+    fewer = (ranks for ranks in nearest if weights[*ranks] < weights[*fewest])
+    for ranks in itertools.islice(fewer, TRIES):
+        tried = _tucker(tensor, *ranks)
+        if _left_out(tensor, tried) <= allowed:
+            best, fewest = tried, ranks
     return best
