@@ -33,14 +33,7 @@ class Kept(Form[Any]):
     @classmethod
     def of(cls, known: Known, index: int) -> Kept:
         """The call that ends in a node."""
-        inner = tuple(known.owner[index].added)
-        reads = {o for i in inner for o in known.nodes[i].operands} - set(inner)
-        return cls(
-            node=index,
-            reads=dict.fromkeys(sorted(reads)),
-            visited=inner,
-            cost=known.once((cls, index), lambda: _cost(known, index)),
-        )
+        return known.once((Kept, index), lambda: _kept(known, index))
 
     def compose(self, nodes: Sequence[Node]) -> Composed:
         """Nothing is composed."""
@@ -57,6 +50,14 @@ class Kept(Form[Any]):
     def work(self, nodes: Sequence[Node]) -> Counter[Hashable]:
         """Each of its nodes."""
         return Counter([work_of(nodes[i]) for i in self.visited])
+
+
+def _kept(known: Known, index: int) -> Kept:
+    inner = tuple(known.owner[index].added)
+    reads = {o for i in inner for o in known.nodes[i].operands} - set(inner)
+    return Kept(
+        node=index, reads=dict.fromkeys(sorted(reads)), visited=inner, cost=_cost(known, index)
+    )
 
 
 def _cost(known: Known, index: int) -> Cost:

@@ -32,6 +32,7 @@ class Search:
         self.key = aim.key
         self.pinned = pinned
         self.fixed = regions.sinks | pinned
+        self._found: dict[tuple[int, ...], AnyForm | Refused] = {}
 
     def candidates(self, component: Sequence[Node]) -> frozenset[int]:
         """Nodes that may be materialised: what calls return."""
@@ -77,6 +78,12 @@ class Search:
 
     def cheapest_form(self, index: int, visited: Sequence[int]) -> AnyForm | Refused:
         """The cheapest way to compute `visited`, of which `index` is the last."""
+        visited = tuple(visited)
+        if visited not in self._found:
+            self._found[visited] = self._cheapest_form(index, visited)
+        return self._found[visited]
+
+    def _cheapest_form(self, index: int, visited: tuple[int, ...]) -> AnyForm | Refused:
         best, refusal, why = None, Refused(""), ""
         for form in ways(self.known, index, visited):
             if isinstance(form, Refused):
