@@ -7,7 +7,6 @@ dtype than the layer reading it computes in, is a root.
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from kerasfold.lift.rules import RULES
 from kerasfold.lift.signal import Signal
 from kerasfold.lift.wrapper_rules import inline_activation, takes_steps_at_once
 from kerasfold.read.graph import Call, Graph, Tensor, read
+from kerasfold.read.model import call_parameters
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -278,10 +278,10 @@ def _no_rule(call: Call) -> str:
 
 def _arguments(call: Call, args: Any, kwargs: Any) -> tuple[Any, dict[str, Any]]:
     """What a rule is called with: signals by position, in the order of the layer's `call`."""
-    if isinstance(call.operation, keras.Layer):
+    if kwargs and isinstance(call.operation, keras.Layer):
         names = [
             name
-            for name in inspect.signature(call.operation.call).parameters
+            for name in call_parameters(call.operation)
             if any(isinstance(x, Signal) for x in tree.flatten(kwargs.get(name)))
         ]
         args = (*args, *(kwargs.pop(name) for name in names))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -118,6 +118,11 @@ def sublayers(layer: keras.Layer) -> Iterator[keras.Layer]:
     return layer._flatten_layers(include_self=True, recursive=True)
 
 
+def call_parameters(operation: keras.Operation) -> Mapping[str, inspect.Parameter]:
+    """What the `call` of a layer or an operation takes, by name."""
+    return inspect.signature(operation.call).parameters
+
+
 def takes_training(operation: keras.Operation) -> bool:
     """Whether a layer is called with the flag `training`."""
     return bool(getattr(operation, "_call_has_training_arg", False))
@@ -140,7 +145,7 @@ def is_masked(source: keras.KerasTensor) -> bool:
 
 def trains_unasked(operation: keras.Operation) -> bool:
     """Whether a layer takes a call that says nothing of `training` for one of training."""
-    flag = inspect.signature(operation.call).parameters.get("training")
+    flag = call_parameters(operation).get("training")
     return flag is not None and flag.default is True
 
 
@@ -180,7 +185,7 @@ def reads_masks(operation: keras.Operation) -> bool:
         return reads_masks(operation.layer)
     if type(operation) is keras.layers.BatchNormalization:
         return False  # its moments, in training, are all that it reads one for
-    names = inspect.signature(operation.call).parameters
+    names = call_parameters(operation)
     # Others may hold any layers inside.
     return not is_of_keras(operation) or any(f"_{name}".endswith("_mask") for name in names)
 
