@@ -87,13 +87,19 @@ def in_memory(value: Any) -> np.ndarray:
     TensorFlow's own way to NumPy copies, which takes longer than what is done with most weights.
     """
     if name() == "tensorflow":
-        tensor = value.value if isinstance(value, keras.Variable) else value
-        tensor = getattr(tensor, "read_value", lambda: tensor)()
+        tensor = tensor_of(value) if isinstance(value, keras.Variable) else value
         with contextlib.suppress(Exception):  # on another device, or of a dtype NumPy lacks
             array = np.from_dlpack(tensor)
             array.flags.writeable = False
             return array
     return keras.ops.convert_to_numpy(value)
+
+
+def tensor_of(variable: keras.Variable) -> Any:
+    """The values that a variable has now, which no later change of it reaches."""
+    if name() == "tensorflow":
+        return variable.value.value()  # the same memory: TensorFlow copies what it writes to
+    return keras.ops.copy(variable.value)
 
 
 def name() -> str:

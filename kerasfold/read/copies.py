@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Any, TypeAlias, TypeVar
 
 import keras
 
+from kerasfold.backend import tensor_of
 from kerasfold.errors import UnsupportedModelError, words_of
-from kerasfold.read.model import is_layer, sublayers
+from kerasfold.read.model import is_layer, is_of_keras, sublayers
 from kerasfold.read.weights import as_array
 
 T = TypeVar("T")
@@ -74,10 +75,12 @@ def called_copy(
 
     def called(make: _Make) -> tuple[keras.Operation, Any]:
         fresh = make(operation, name, dtype)
-        with _blank_weights(fresh), warnings.catch_warnings():
+        with _started(operation, fresh) as starts, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the original gave its own
             result = fresh(*args, **kwargs)
-        copy_state(operation, fresh)
+        # Others than Keras's own may do more to their weights than to build them.
+        asked = {n for n, start in starts.items() if start.was_asked and is_of_keras(fresh)}
+        copy_state(operation, fresh, {id(getattr(fresh, name)) for name in asked})
         return fresh, result
 
     return _first(operation, called)
@@ -150,26 +153,66 @@ def _missing(operation: keras.Operation) -> str:
     return f", which lacks {', '.join(map(repr, needed))}" if needed else ""
 
 
+class _Start:
+    """An initializer that gives a weight of a copy the values of the original's.
+
+    Drawing values, and writing others over them, takes longer than all else that a weight needs.
+    """
+
+    def __init__(self, weight: keras.Variable) -> None:
+        self.weight = weight
+        self.was_asked = False
+
+    def __call__(self, shape: Any, dtype: Any = None) -> Any:
+        if tuple(shape) != tuple(self.weight.shape):
+            return keras.ops.zeros(shape, dtype)
+        self.was_asked = True
+        if dtype == self.weight.dtype:
+            return tensor_of(self.weight)
+        return keras.ops.convert_to_tensor(as_array(self.weight), dtype=dtype)
+
+
 @contextlib.contextmanager
-def _blank_weights(operation: keras.Operation) -> Iterator[None]:
-    """Let a copy build its weights as zeros: they are replaced at once, and drawing costs time."""
+def _started(source: keras.Operation, target: keras.Operation) -> Iterator[dict[str, _Start]]:
+    """Let a copy build its weights as its original's are, where it names them, or as zeros.
+
+    Args:
+        source: the original.
+        target: its copy, to be built meanwhile.
+
+    Yields:
+        The initializers that it is asked for, by the name of the weight.
+    """
     usual = {
         name: value
-        for name, value in vars(operation).items()
+        for name, value in vars(target).items()
         if name.endswith("_initializer") and isinstance(value, keras.initializers.Initializer)
     }
-    zeros = keras.initializers.Zeros()
+    zeros, starts = keras.initializers.Zeros(), {}
     for name in usual:
-        setattr(operation, name, zeros)
+        own = name.removesuffix("_initializer")
+        named = ((n, getattr(source, n, None)) for n in (own, f"{own}_kernel"))
+        found = next(((n, w) for n, w in named if isinstance(w, keras.Variable)), None)
+        start = zeros
+        if found is not None:
+            start = starts[found[0]] = _Start(found[1])
+        setattr(target, name, start)
     try:
-        yield
+        yield starts
     finally:
         for name, value in usual.items():
-            setattr(operation, name, value)
+            setattr(target, name, value)
 
 
-def copy_state(source: keras.Operation, target: keras.Operation) -> None:
+def copy_state(
+    source: keras.Operation, target: keras.Operation, given: Container[int] = ()
+) -> None:
     """Give a built copy the weights and other state of its original.
+
+    Args:
+        source: the original.
+        target: its copy.
+        given: weights of the copy, by id, that have their values.
 
     Raises:
         UnsupportedModelError: the copy's weights differ in number or shape.
@@ -183,7 +226,7 @@ def copy_state(source: keras.Operation, target: keras.Operation) -> None:
             f"the weights of '{source.name}' have shapes {shapes[0]}, those of its copy {shapes[1]}"
         )
     for old, new in zip(source.variables, target.variables, strict=False):
-        if tuple(old.shape) == tuple(new.shape):
+        if id(new) not in given and tuple(old.shape) == tuple(new.shape):
             new.assign(old.value if old.dtype == new.dtype else as_array(old))
     for old, new in pairs:  # what a layer is made of may be frozen by itself
         if new.trainable != old.trainable:

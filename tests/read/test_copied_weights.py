@@ -1,0 +1,75 @@
+"""A copy of a layer has its weights, which nothing that becomes of either changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from kerasfold.read.copies import called_copy
+from zoo.making import randomise
+
+
+class Doubling(layers.Dense):
+    """Does more to a weight than to build it."""
+
+    def build(self, shape: Any) -> None:
+        """Build twice what its initializer gives."""
+        super().build(shape)
+        self.kernel.assign(2 * self.kernel)
+
+
+def built(kind: Callable[..., keras.Layer], **settings: Any) -> tuple[keras.Layer, Any]:
+    """A layer with weights as training leaves them, and what it is called on."""
+    image = keras.Input((6, 6, 4))
+    layer = kind(**settings)
+    randomise(keras.Model(image, layer(image)))
+    return layer, image
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (layers.BatchNormalization, {}),
+        (layers.Conv2D, {"filters": 3, "kernel_size": 2}),
+        (layers.SeparableConv2D, {"filters": 3, "kernel_size": 2}),
+        (layers.PReLU, {}),
+        (Doubling, {"units": 3}),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "mixed_float16"])
+def test_of_any_dtype(kind: type[keras.Layer], settings: dict[str, Any], dtype: str) -> None:
+    layer, image = built(kind, **settings)
+
+    copied, _ = called_copy(layer, "copied", dtype, (image,), {})
+
+    assert len(copied.weights) == len(layer.weights) > 0
+    for weight, original in zip(copied.weights, layer.weights, strict=True):
+        np.testing.assert_array_equal(weight, original)
+
+
+@pytest.mark.parametrize("changed", ["original", "copy"])
+def test_are_its_own(changed: str) -> None:
+    layer, image = built(layers.BatchNormalization)
+    copied, _ = called_copy(layer, "copied", None, (image,), {})
+    before = copied.get_weights()
+
+    for weight in (layer if changed == "original" else copied).weights:
+        weight.assign_add(keras.ops.ones_like(weight))
+
+    kept = copied if changed == "original" else layer
+    for weight, value in zip(kept.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, value)
+
+
+def test_no_value_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, image = built(layers.Conv2D, filters=3, kernel_size=2)
+    monkeypatch.setattr(keras.initializers.GlorotUniform, "__call__", None)
+
+    copied, _ = called_copy(layer, "copied", None, (image,), {})
+
+    np.testing.assert_array_equal(copied.kernel, layer.kernel)
