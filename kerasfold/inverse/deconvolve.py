@@ -24,11 +24,9 @@ from kerasfold.algebra.product import Array, regroup
 from kerasfold.errors import FoldError
 from kerasfold.inverse.pseudoinverse import pseudoinverse
 from kerasfold.inverse.solvers import Pseudoinverse
+from kerasfold.inverse.steps import ROUNDING
 from kerasfold.lift.one_layer import operator_of
 from kerasfold.read.weights import as_array
-
-EXACT = 1e-10
-"""Relative residual of a kernel that divides: what rounding in float64 leaves, with room."""
 
 Steps = tuple[int, ...]
 Found = tuple[Array, float, list[Pseudoinverse]]
@@ -122,7 +120,7 @@ def deconvolve(
         factor * (units[0] / units[1]),
         residual,
         largest / smallest if smallest else math.inf,
-        residual <= EXACT,
+        residual <= ROUNDING,
     )
 
 
