@@ -43,7 +43,7 @@ class Deconvolution:
             part of that one, in Frobenius norms.
         condition: of the divisor, as a matrix that makes the kernel of its factor: the largest
             singular value over the smallest, estimated where that matrix is large; inf where it
-            has no inverse, so that other factors leave as little.
+            has no inverse that float64 can tell, so that other factors leave as little.
         exact: whether it leaves nothing but rounding in float64.
     """
 

@@ -21,7 +21,7 @@ UNKNOWNS = 4096  # of a Gram matrix: 128 MiB
 WORST = 1e6  # condition whose square leaves digits to refine with
 ENTRIES = 2**25  # of the largest matrix that is decomposed: 256 MiB
 STEPS = 300  # of conjugate gradients, before they start anew from what is left
-FINE, ROUGH = 1e-6, 1e-2  # what they leave, of an answer and of an estimate
+FINE, ROUGH = 1e-6, 1e-1  # what they leave, of an answer and of an estimate
 POWERS = 12  # of a map, for an estimate of its largest eigenvalue
 CONSISTENT = 1e-12  # what dividing leaves of what divides, or less
 LEVEL = 1e-8  # slope, as a part of what is left, where it is least
@@ -109,9 +109,12 @@ class _Gradients(Pseudoinverse):
         self.convolution = convolution
         rows, columns = convolution.shape
         tall = convolution.rows >= convolution.columns
-        self.divided = _division(convolution) if tall else None
+        self.divided, least = _division(convolution) if tall else (None, math.inf)
         start = np.random.default_rng(0).normal(size=(*convolution.sizes, convolution.columns, 1))
-        values = _ritz_values(*_descent(self._square, start, ROUGH)[1:])
+        _, lengths, turns = _descent(self._square, start, ROUGH)
+        values = _ritz_values(lengths, turns)
+        if len(lengths) == STEPS:  # far from the end: that of all frequencies is no larger
+            values[0] = min(values[0], least**2)
         self.largest = math.sqrt(values[-1])
         told = rows >= columns and values[0] > NOISE * values[-1]
         self.smallest = math.sqrt(values[0]) if told else 0.0
@@ -149,11 +152,11 @@ class _Gradients(Pseudoinverse):
         return _descent(self._square, self.convolution.adjoint(y), FINE)[0]
 
 
-def _division(convolution: Convolution) -> Callable[[Array], Array] | None:
+def _division(convolution: Convolution) -> tuple[Callable[[Array], Array] | None, float]:
     """Division of each frequency by itself, in the circular convolution that this is a part of.
 
     The frequencies lie a golden section of the way between multiples of `2 pi / n`, where means
-    and differences have their zeros. None where one cannot be divided by.
+    and differences have their zeros. None where one cannot be divided by; and about the least singular value.
     """
     grid, axes, sizes = convolution.grid, convolution.axes, convolution.sizes
 
@@ -163,14 +166,14 @@ def _division(convolution: Convolution) -> Callable[[Array], Array] | None:
     q, r = np.linalg.qr(frequencies(convolution.kernel))
     pivots = np.abs(np.diagonal(r, axis1=-2, axis2=-1))
     if np.min(pivots) <= SINGULAR * np.max(pivots):
-        return None
+        return None, 0.0
     inverse = np.linalg.inv(r) @ adjoint_of(q)
 
     def divided(y: Array) -> Array:
         whole = scipy.fft.ifftn(inverse @ frequencies(y), axes=axes, overwrite_x=True)
         return (whole[tuple(map(slice, sizes))] * _turns(sizes, grid).conj()).real
 
-    return divided
+    return divided, 1 / float(np.max(np.linalg.norm(inverse, axis=(-2, -1))))
 
 
 def _turns(taps: Sequence[int], grid: Sequence[int]) -> Array:
