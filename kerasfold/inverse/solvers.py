@@ -26,7 +26,7 @@ POWERS = 12  # of a map, for an estimate of its largest eigenvalue
 CONSISTENT = 1e-12  # what dividing leaves of what divides, or less
 LEVEL = 1e-8  # slope, as a part of what is left, where it is least
 NOISE = 1e-14  # eigenvalue of a square that rounding may have made
-SINGULAR = 1e-8  # pivot of a frequency that cannot be divided by
+SINGULAR = 1e-13  # pivot of a frequency that cannot be divided by
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -113,11 +113,11 @@ class _Gradients(Pseudoinverse):
         start = np.random.default_rng(0).normal(size=(*convolution.sizes, convolution.columns, 1))
         _, lengths, turns = _descent(self._square, start, ROUGH)
         values = _ritz_values(lengths, turns)
-        if len(lengths) == STEPS:  # far from the end: that of all frequencies is no larger
-            values[0] = min(values[0], least**2)
         self.largest = math.sqrt(values[-1])
         told = rows >= columns and values[0] > NOISE * values[-1]
         self.smallest = math.sqrt(values[0]) if told else 0.0
+        if len(lengths) == STEPS:  # far from the end: that of all frequencies is no larger
+            self.smallest = min(self.smallest, least)
 
     def solve(self, y: Array) -> Array:
         """The answer.
@@ -156,7 +156,8 @@ def _division(convolution: Convolution) -> tuple[Callable[[Array], Array] | None
     """Division of each frequency by itself, in the circular convolution that this is a part of.
 
     The frequencies lie a golden section of the way between multiples of `2 pi / n`, where means
-    and differences have their zeros. None where one cannot be divided by; and about the least singular value.
+    and differences have their zeros. None where one cannot be divided by; with it, about the least
+    of their singular values.
     """
     grid, axes, sizes = convolution.grid, convolution.axes, convolution.sizes
 

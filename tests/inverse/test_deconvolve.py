@@ -156,6 +156,18 @@ def test_a_large_kernel_that_does_not_divide_is_divided_by_least_squares() -> No
     assert abs(np.sum(left * made)) < 1e-9 * np.linalg.norm(left) * np.linalg.norm(made)
 
 
+def test_a_large_divisor_that_hides_much_says_so_or_is_refused() -> None:
+    """A blur of 80x80 pixels, twice and three times over."""
+    blur = np.array([[0, 1, 0], [1, 4, 1], [0, 1, 0]])[..., None, None] / 8
+    image = np.random.default_rng(0).normal(size=(80, 80, 1, 1))
+    twice = composed(blur, blur, (1, 1))
+    result = divided("first", twice, image, (1, 1))
+    assert 1e6 < result.condition < 1e9
+    assert error(result.kernel, image) < 1e-16 * result.condition
+    with pytest.raises(FoldError, match="so near to one that cannot be inverted"):
+        divided("first", composed(twice, blur, (1, 1)), image, (1, 1))
+
+
 def built(layer: keras.Layer, channels: int, rank: int) -> keras.Layer:
     layer.build((None, *(None,) * rank, channels))
     return layer
