@@ -138,7 +138,7 @@ def _concatenation(pick: Pick, rank: int) -> None:
         first += outputs
 
 
-test_concatenation_stacks_and_splits_again = for_ranks(_concatenation)
+test_concatenation_stacks_and_splits_again = for_ranks(_concatenation, 0.5)
 
 
 @pytest.mark.parametrize(

@@ -236,12 +236,15 @@ def optimum(regions: Regions, objective: str) -> tuple[float, ...]:
         best = None
         for size in range(len(everything - required) + 1):
             for subset in itertools.combinations(sorted(everything - required), size):
-                cut = required | set(subset)
-                costs = [cost(index, cut) for index in cut]
-                if any(c is None for c in costs):
-                    continue
-                tried = sum(costs, Cost())
-                if best is None or key(tried) < key(best):
+                cut, tried = required | set(subset), Cost()
+                for index in cut:
+                    step = cost(index, cut)
+                    if step is None:
+                        break
+                    tried += step
+                    if best is not None and key(tried) >= key(best):
+                        break  # costs only grow
+                else:
                     best = tried
         total += best
     return key(total)
