@@ -30,6 +30,13 @@ def test_one_channel_is_found_from_nothing(sizes):
         assert [kernel.shape for kernel in found.kernels] == [(*size, 1, 1) for size in sizes]
 
 
+def test_a_chain_that_was_rounded_to_float32_is_found_to_that():
+    made = links(np.random.default_rng(0), [(3, 3), (3, 3)], (1, 1, 1))
+    found = factor(chain_of(made).astype("float32"), "chain", tolerance=1e-6)
+    assert 1e-12 < found.relative_error < 1e-6
+    assert not found.exact
+
+
 @pytest.mark.parametrize(
     ("sizes", "channels"),
     [
