@@ -23,7 +23,7 @@ from kerasfold.forms.known import is_matrix_alone
 from kerasfold.layers.build import Builder, Value
 from kerasfold.layers.names import Names
 from kerasfold.lift.program import Node
-from kerasfold.lift.regions import Lifted, Regions
+from kerasfold.lift.regions import Lifted, Regions, as_read
 from kerasfold.read.copies import called_copy, copy_operation, copy_state
 from kerasfold.read.graph import Call, Tensor
 from kerasfold.read.model import is_masked, made_by
@@ -60,6 +60,7 @@ def emit(
 
 def copy(regions: Regions, dtype: str | None = None) -> Emission:
     """Build the original again, every call as it is but for identities. See `emit`."""
+    regions = as_read(regions)
     kept: dict[int, AnyForm] = {
         index: Kept(node=index, reads={}, visited=tuple(lifted.added), cost=Cost())
         for index, lifted in regions.lifted.items()
@@ -155,12 +156,14 @@ class _Emitter:
         maker = {t.index: call for call in self.graph.calls for t in call.outputs}
         own = {maker[t.index].index for t in tree.flatten(self.graph.outputs) if t.index in maker}
         renamed: dict[int, str] = {}
+        named: set[int] = set()
         for tensor, name in zip(
             tree.flatten(self.graph.outputs), self.graph.output_names, strict=True
         ):
             call = maker.get(tensor.index)
-            if call is None:
+            if call is None or tensor.index in named:
                 continue
+            named.add(tensor.index)
             node = self.regions.tensors.get(tensor.index)
             if node is not None and (node not in self.owner or self.owner[node].call is not call):
                 # An identity: the call before it, unless that is an output itself.
@@ -181,8 +184,7 @@ class _Emitter:
     def _named_output(self, tensor: Tensor, name: str) -> Value:
         """An output; behind an Identity layer where the layer that gave its name is gone."""
         value = self._tensor(tensor)
-        identity = any(tensor is lifted.tensor for lifted in self.regions.identities)
-        if made_by(value).name != name and identity and name not in self.names.taken:
+        if made_by(value).name != name and name not in self.names.taken:
             return keras.layers.Identity(
                 name=self.names.reserve(name, own=True), dtype=value.dtype
             )(value)

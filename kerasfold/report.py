@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from io import StringIO
 from pathlib import Path
@@ -17,12 +17,14 @@ from kerasfold.equivalence.report import EquivalenceReport
 from kerasfold.errors import FoldError
 from kerasfold.forms.kept import Kept as Original
 from kerasfold.layers.limits import is_free
-from kerasfold.lift.regions import Lifted, Regions, lifted
-from kerasfold.plan.choose import Plan
+from kerasfold.lift.regions import Lifted, Regions, as_read, lifted
+from kerasfold.plan.choose import Plan, original_plan
 from kerasfold.plots.effective import Effective, effective
 from kerasfold.plots.figure import figure_of, require_matplotlib, write
 from kerasfold.plots.flow import Flow, flow_of
+from kerasfold.read.graph import Call
 from kerasfold.read.model import is_random_unasked, own_predictions
+from kerasfold.read.weights import count_params
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,7 +54,10 @@ class Kept:
 
 
 # What reports of parts are joined by.
-_LISTS = ("merged", "removed", "kept", "apart", "random", "opened", "flows", "models")
+_LISTS = (
+    *("merged", "removed", "kept", "apart", "random", "opened", "repeated"),
+    *("flows", "models"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,7 @@ class FoldReport:
         layers_after: the same after the fold.
         equivalence: what verification found, or None where it was not asked for.
         opened: names of layers made of others, for which the layers inside them stand now.
+        repeated: calls that compute what one before them does, which is computed once now.
         note: what else is to be known, or "".
         flows: the graph before and after, for `plot`; of a model of which only parts were folded,
             one for each.
@@ -99,6 +105,7 @@ class FoldReport:
     layers_after: int
     equivalence: EquivalenceReport | None = None
     opened: tuple[str, ...] = ()
+    repeated: tuple[str, ...] = ()
     note: str = ""
     flows: tuple[Flow, ...] = field(default=(), repr=False, compare=False)
     models: tuple[keras.Model, ...] = field(default=(), repr=False, compare=False)
@@ -191,6 +198,8 @@ class FoldReport:
                 console.print(table)
         if self.removed:
             console.print(f"removed (identities at inference): {', '.join(self.removed)}")
+        if self.repeated:
+            console.print(f"computed once with what they equal: {', '.join(self.repeated)}")
         if self.random:
             console.print(
                 "random in the original where it is called without training=False, as in model(x), "
@@ -255,14 +264,18 @@ def report(
         names = dict.fromkeys(owner[i].call.name for i in form.visited)
         grown = f"; {plan.grown[node]}" if node in plan.grown else ""
         merged.append(Merged(lifted.call.name, form.words(owner) + grown, tuple(names)))
-    others = sum(0 if is_free(call.operation) else 1 for call in barriers)
     identities = [lifted.call for lifted in regions.identities]
     composed = [form for form in plan.forms.values() if not isinstance(form, Original)]
     calls = [*identities, *(owner[i].call for form in composed for i in form.visited)]
     gone = sorted(dict.fromkeys(calls), key=lambda call: call.index)
-    removed = sum(0 if is_free(call.operation) else 1 for call in identities)
+    given = as_read(regions)
+    made = {call.outputs[0].index for call in regions.graph.calls}
+    repeated = [call for call in given.graph.calls if call.outputs[0].index not in made]
+    original = original_plan(given).cost if repeated else plan.original
+    removed = _counted(x.call for x in given.identities)
+    barred = _counted(call for call in given.graph.calls if call.index in given.barriers)
     before = model.count_params()
-    after = before + round(plan.cost.params - plan.original.params)
+    after = before + round(plan.cost.params - plan.original.params) - _only_of(repeated, regions)
     return FoldReport(
         model.name,
         objective,
@@ -271,16 +284,28 @@ def report(
         tuple(c.name for c in gone if c.training is None and is_random_unasked(c.operation)),
         tuple(dict.fromkeys(kept)),
         tuple(apart),
-        round(plan.original.macs),
+        round(original.macs),
         round(plan.cost.macs),
         before,
         after if folded is None else folded.count_params(),
-        plan.original.layers + others + removed,
-        plan.cost.layers + others,
+        original.layers + barred + removed,
+        plan.cost.layers + _counted(barriers),
         opened=regions.graph.opened,
+        repeated=tuple(call.name for call in repeated),
         flows=(flow_of(regions, plan.forms),),
         models=(model if folded is None else folded,),
     )
+
+
+def _counted(calls: Iterable[Call]) -> int:
+    """Of calls, those that count under "layers"."""
+    return sum(0 if is_free(call.operation) else 1 for call in calls)
+
+
+def _only_of(calls: Iterable[Call], regions: Regions) -> int:
+    """Weights of the layers of calls that none of those that are left is of."""
+    gone = {id(c.operation): c.operation for c in calls if id(c.operation) not in regions.uses}
+    return sum(map(count_params, gone.values()))
 
 
 def _why(lifted: Lifted) -> str:

@@ -32,6 +32,10 @@ class Names:
         self.taken.add(name)
         return name
 
+    def release(self, name: str) -> None:
+        """Take back a name that is reserved and not needed."""
+        self.taken.remove(name)
+
     def give(self, value: keras.KerasTensor, wanted: str) -> keras.KerasTensor:
         """The output of a `keras.ops` call, under a name that no layer of the model has."""
         return self.give_exactly(value, self.reserve(wanted))

@@ -18,6 +18,7 @@ from keras import tree
 from kerasfold.algebra.axis import Refused
 from kerasfold.errors import FoldError
 from kerasfold.lift.masks import check_masks, readers
+from kerasfold.lift.numbering import numbered
 from kerasfold.lift.program import Node, Program
 from kerasfold.lift.registry import is_own
 from kerasfold.lift.rules import RULES
@@ -107,7 +108,7 @@ def lift(graph: Graph) -> Regions:
 
 
 def lifted(model: keras.Model, open_layers: bool = True) -> Regions:
-    """Read a model, and lift it.
+    """Read a model, make equal calls one, and lift what is left.
 
     Args:
         model: the model.
@@ -122,7 +123,13 @@ def lifted(model: keras.Model, open_layers: bool = True) -> Regions:
         steps = type(layer) is keras.layers.TimeDistributed and not takes_steps_at_once(layer)
         return open_layers and (rule is None or is_own(rule)) and not steps
 
-    return lift(read(model, opens))
+    return lift(numbered(read(model, opens)))
+
+
+def as_read(regions: Regions) -> Regions:
+    """The same with every call, those that are equal to others among them."""
+    original = regions.graph.original
+    return regions if original is None else lift(original)
 
 
 class _Lifter:

@@ -56,7 +56,12 @@ def flow_of(regions: Regions, forms: Mapping[int, AnyForm]) -> Flow:
         regions: the lifted model.
         forms: of each node that is materialised, how.
     """
-    return Flow(_before(regions.graph), _After(regions).steps_of(forms))
+    return Flow(_before(_original(regions.graph)), _After(regions).steps_of(forms))
+
+
+def _original(graph: Graph) -> Graph:
+    """With the calls that are equal to others, of which nothing is left."""
+    return graph.original or graph
 
 
 def _inputs(graph: Graph) -> list[Step]:
@@ -89,7 +94,10 @@ class _After:
         self.steps = [
             replace(step, calls=(place,)) for place, step in enumerate(_inputs(regions.graph))
         ]
-        self.first = len(self.steps)  # position of the first call
+        self.places = {  # of the calls
+            call.outputs[0].index: place
+            for place, call in enumerate(_original(regions.graph).calls, len(self.steps))
+        }
         self.tensors = _first(regions.graph)
         self.nodes: dict[int, int] = {}
 
@@ -115,11 +123,11 @@ class _After:
             return
         reads = _unique(map(self._tensor, call.inputs))
         self.tensors |= dict.fromkeys([x.index for x in call.outputs], len(self.steps))
-        self.steps.append(Step(call.name, kind, reads, (self.first + call.index,)))
+        self.steps.append(Step(call.name, kind, reads, (self.places[call.outputs[0].index],)))
 
     def _merge(self, lifted: Lifted, form: AnyForm) -> None:
         owner = self.regions.owner
-        calls = _unique(self.first + owner[i].call.index for i in form.visited)
+        calls = _unique(self.places[owner[i].call.outputs[0].index] for i in form.visited)
         self.tensors[lifted.tensor.index] = len(self.steps)
         reads = _unique(map(self._node, form.reads))
         self.steps.append(Step(lifted.call.name, form.words(owner), reads, calls))

@@ -93,6 +93,7 @@ class Graph:
         calls: every call, in topological order.
         layout: 'channels_last' or 'channels_first', as most of the calls that have one.
         opened: names of the layers whose calls are here instead of them, but for functional models.
+        original: the same with calls that are equal to others; None where there are none.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Graph:
     calls: tuple[Call, ...]
     layout: str
     opened: tuple[str, ...] = ()
+    original: Graph | None = None
 
 
 def read(model: keras.Model, opens: Callable[[keras.Operation], bool] = lambda _: False) -> Graph:
@@ -174,6 +176,7 @@ def part_of(graph: Graph, calls: Sequence[Call], outputs: Sequence[Tensor]) -> G
         outputs=list(outputs),
         output_names=tuple(names),
         calls=tuple(calls),
+        original=None,
     )
 
 

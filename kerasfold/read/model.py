@@ -138,6 +138,30 @@ def is_of_keras(operation: keras.Operation) -> bool:
     return type(operation).__module__.split(".")[0] == "keras"
 
 
+# Layers of Keras that run what others wrote.
+_RUNNING_OTHERS = (
+    *(keras.Model, keras.layers.Lambda, keras.layers.TFSMLayer, keras.layers.JaxLayer),
+    *(keras.layers.FlaxLayer, keras.layers.TorchModuleWrapper),
+)
+
+
+def is_pure(operation: keras.Operation) -> bool:
+    """Whether an operation of Keras's gives what its inputs and weights say, and nothing else.
+
+    At inference. What is random then or in training, or may keep more than weights, is not.
+    """
+    if not is_layer(operation):
+        return public_op(type(operation)) is not None
+    return len(operation.variables) == len(operation.weights) and not any(
+        isinstance(layer, _RUNNING_OTHERS)
+        or not is_of_keras(layer)
+        or hasattr(layer, "adapt")
+        or getattr(layer, "stateful", False)
+        or has_own_activation(layer)
+        for layer in sublayers(operation)
+    )
+
+
 def is_masked(source: keras.KerasTensor) -> bool:
     """Whether Keras hands a mask along with a symbolic tensor."""
     return getattr(source, "_keras_mask", None) is not None

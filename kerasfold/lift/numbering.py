@@ -1,0 +1,103 @@
+"""Value numbering: calls that compute the same of the same tensors are made one.
+
+Calls are equal where what they are called with is equal, and where they are of one layer or of
+layers of one class with equal configs and weights that are equal bit for bit. That holds at
+inference, of what computes and nothing else: of none that is random, keeps a state or runs code
+that is not Keras's, but for layers whose lift rule says what they do.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable
+from dataclasses import replace
+from types import EllipsisType
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from kerasfold.backend import in_memory
+from kerasfold.lift.rules import RULES
+from kerasfold.read.graph import Call, Graph, Tensor
+from kerasfold.read.model import has_own_activation, is_layer, is_of_keras, is_pure
+
+
+def numbered(graph: Graph) -> Graph:
+    """The graph without calls that are equal to one before them; itself where there are none."""
+    before: dict[int, Tensor] = {}  # of a tensor that is made again, the first
+    calls: list[Call] = []
+    alike: dict[Hashable, list[Call]] = defaultdict(list)  # by what is called, and on what
+    contents: dict[int, Any] = {}
+
+    def first(value: Any) -> Any:
+        return before.get(value.index, value) if isinstance(value, Tensor) else value
+
+    for given in graph.calls:
+        args, kwargs = tree.map_structure(first, (given.args, given.kwargs))
+        call = replace(given, index=len(calls), args=args, kwargs=kwargs)
+        rivals = alike[call.kind, _frozen((args, kwargs))]
+        equal = next((x for x in rivals if _are_equal(x, call, contents)), None)
+        if equal is None:
+            rivals.append(call)
+            calls.append(call)
+        else:
+            pairs = zip(call.outputs, equal.outputs, strict=True)
+            before |= {again.index: tensor for again, tensor in pairs}
+    if not before:
+        return graph
+    outputs = tree.map_structure(first, graph.outputs)
+    return replace(graph, calls=tuple(calls), outputs=outputs, original=graph)
+
+
+def _are_equal(a: Call, b: Call, contents: dict[int, Any]) -> bool:
+    """Whether two calls on equal tensors give equal ones; `contents` are those of operations."""
+    if a.operation is b.operation:
+        return _computes_alone(a) and _computes_alone(b)
+    if not is_of_keras(a.operation) or a.outputs[0].dtype != b.outputs[0].dtype:
+        return False
+    equal = _content(a.operation, contents) == _content(b.operation, contents)
+    return equal and _computes_alone(a) and _computes_alone(b)
+
+
+def _computes_alone(call: Call) -> bool:
+    """Whether a call gives what its inputs and weights say, and nothing else."""
+    if call.training or any(x.masked for x in (*call.inputs, *call.outputs)):
+        return False
+    if is_of_keras(call.operation):
+        return is_pure(call.operation)
+    return call.kind in RULES and not has_own_activation(call.operation)
+
+
+def _content(operation: keras.Operation, contents: dict[int, Any]) -> Any:
+    """What an operation computes: all that it was made with, but for its name, and its weights."""
+    if id(operation) not in contents:
+        made = operation.get_config() if is_layer(operation) else vars(operation)
+        config = {
+            name: value
+            for name, value in made.items()
+            if name != "name" and not name.startswith("_") and not name.endswith("_initializer")
+        }
+        contents[id(operation)] = _frozen((config, getattr(operation, "weights", None)))
+    return contents[id(operation)]
+
+
+def _frozen(value: Any) -> Hashable:
+    """Equal for equal values; of what is not known, such as a function, for none."""
+    match value:
+        case Tensor():
+            return Tensor, value.index
+        case dict():
+            return dict, frozenset((name, _frozen(x)) for name, x in value.items())
+        case list() | tuple():
+            return type(value), *map(_frozen, value)
+        case slice():
+            return slice, *map(_frozen, (value.start, value.stop, value.step))
+        case keras.Variable() | np.ndarray() | np.generic():
+            array = np.asarray(in_memory(value))
+            return array.shape, str(array.dtype), array.tobytes()
+        case None | EllipsisType() | bool() | int() | float() | str():
+            return type(value), repr(value)
+        case _:
+            return object()
