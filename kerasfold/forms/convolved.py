@@ -116,8 +116,7 @@ def summed(
     if len(terms) == 1:
         ((read, operator),) = terms.items()
         if operator is None:
-            build.names.release(name)
-            return build.as_computed(xs[read], name)
+            return build.same(xs[read], name)
         return build.convolution(xs[read], operator, name, activation, (role, 0))
     values = [
         xs[read]

@@ -18,9 +18,11 @@ from kerasfold.forms.scaled import Scaled
 from kerasfold.forms.separable import Separable
 from kerasfold.forms.stacked import Stacked
 from kerasfold.forms.tiled import Tiled
+from kerasfold.forms.weightless import Weightless
 
 FORMS: tuple[type[AnyForm], ...] = (
     Scaled,
+    Weightless,
     Convolved,
     Reordered,
     Framed,

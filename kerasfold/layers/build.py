@@ -75,9 +75,9 @@ class Builder:
     compose: Callable[[Any], Any]
 
     @staticmethod
-    def kind(family: str, rank: int) -> Any:
+    def kind(family: str, rank: int, end: str = "") -> Any:
         """The layer class of a family for images of `rank` axes."""
-        return kind_of(family, rank)
+        return getattr(keras.layers, f"{family}{rank}D{end}")
 
     def once(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """A tensor that several forms read, made for the first of them."""
@@ -101,6 +101,11 @@ class Builder:
         if x.dtype == self.compute_dtype:
             return x
         return self.names.give(keras.ops.cast(x, self.compute_dtype), f"{name}_cast")
+
+    def same(self, x: Value, name: str) -> Value:
+        """A tensor as it is, which needs no name."""
+        self.names.release(name)
+        return self.as_computed(x, name)
 
     def scaled(
         self, x: Value, gain: np.ndarray | None, shift: np.ndarray | None, name: str
@@ -224,7 +229,7 @@ class Builder:
             shape = (*geometry.taps, geometry.channels[0], -1)
             kernel = kernel.reshape(shape)
             return self.weighted(
-                kind_of("DepthwiseConv", rank),
+                self.kind("DepthwiseConv", rank),
                 role,
                 x,
                 {"kernel": kernel, "bias": operator.bias},
@@ -233,7 +238,7 @@ class Builder:
                 **common,
             )
         return self.weighted(
-            kind_of("Conv", rank),
+            self.kind("Conv", rank),
             role,
             x,
             {"kernel": kernel, "bias": operator.bias},
@@ -313,7 +318,7 @@ class Builder:
         common = {**common, "activation": None, "name": self.names.reserve(f"{name}_full")}
         x = self._transposed_layer(x, operator, role, **full, **common)
         last = name if activation is None else self.names.reserve(f"{name}_crop")
-        x = self._cropped(x, crops, last)
+        x = self.cropped(x, crops, last)
         if activation is None:
             return x
         return self.activated(x, activation, name, role)
@@ -325,7 +330,7 @@ class Builder:
         kernel, _ = written_kernel(operator.kernel, operator.geometry)
         kernel = np.flip(kernel, axis=tuple(range(rank))).swapaxes(-1, -2)
         return self.weighted(
-            kind_of("Conv", rank, "Transpose"),
+            self.kind("Conv", rank, "Transpose"),
             role,
             x,
             {"kernel": kernel, "bias": operator.bias},
@@ -388,16 +393,17 @@ class Builder:
     ) -> Value:
         """`x` cropped, then padded with zeros."""
         if any(map(any, crops)):
-            x = self._cropped(x, crops, self.names.reserve(f"{name}_crop"))
+            x = self.cropped(x, crops, self.names.reserve(f"{name}_crop"))
         if any(map(any, pads)):
             label = self.names.reserve(f"{name}_pad")
-            kind = kind_of("ZeroPadding", len(pads))
+            kind = self.kind("ZeroPadding", len(pads))
             x = kind(keras_pairs(pads), data_format=self.layout, name=label, dtype=self.policy)(x)
         return x
 
-    def _cropped(self, x: Value, crops: Sequence[Pair], name: str) -> Value:
+    def cropped(self, x: Value, crops: Sequence[Pair], name: str) -> Value:
+        """`x` without samples at either end of each axis."""
         if len(crops) > 1:
-            return kind_of("Cropping", len(crops))(
+            return self.kind("Cropping", len(crops))(
                 tuple(crops), data_format=self.layout, name=name, dtype=self.policy
             )(x)
         if self.layout == "channels_last":
@@ -432,11 +438,6 @@ class Builder:
             [(0, 0), (0, 0), *pads] if self.layout == "channels_first" else [(0, 0), *pads, (0, 0)]
         )
         return self.names.give(keras.ops.pad(x, around, constant_values=value), f"{name}_pad")
-
-
-def kind_of(family: str, rank: int, end: str = "") -> Any:
-    """The layer class of a family for images of `rank` axes."""
-    return getattr(keras.layers, f"{family}{rank}D{end}")
 
 
 def _start_as(values: np.ndarray) -> Any:

@@ -57,6 +57,11 @@ def _same(axis: Axis) -> Axis:
     return Axis(axis.size, axis.taps, axis.stride, axis.dilation, same=True)
 
 
+def nearest_axis(size: int | None, factor: int) -> Axis:
+    """An axis whose samples are repeated."""
+    return Axis(size, taps=factor, upsampling=factor, pad=(factor - 1, factor - 1))
+
+
 def keras_padding(geometry: Geometry) -> Literal["valid", "same"] | None:
     """The Keras `padding=` that expresses the geometry, or None where it takes a layer."""
     if all(_is_valid(axis) for axis in geometry.axes):

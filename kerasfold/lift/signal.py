@@ -15,7 +15,7 @@ from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
 from kerasfold.algebra.rearrange import Rearrangement
 from kerasfold.algebra.rearranged import scale_of_samples
-from kerasfold.layers.spelling import padded_axis, transposed_axis
+from kerasfold.layers.spelling import nearest_axis, padded_axis, transposed_axis
 from kerasfold.lift.program import Node, Op, Program, Sizes, Weights, Work, triangle, weights
 from kerasfold.read.weights import as_array
 
@@ -293,10 +293,7 @@ class Signal:
         factors = _per_axis(factors, self.rank)
         if set(factors) == {1}:
             return self
-        axes = tuple(
-            Axis(n, taps=f, upsampling=f, pad=(f - 1, f - 1))
-            for n, f in zip(self.sizes, factors, strict=True)
-        )
+        axes = tuple(map(nearest_axis, self.sizes, factors))
         geometry = Geometry(axes, (self.channels,) * 2, self.channels, steady=True)
 
         def load() -> Operator:

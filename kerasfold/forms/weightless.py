@@ -1,0 +1,159 @@
+"""Pools, upsamplings, paddings and croppings one after another, as one of them.
+
+Each counts samples of a window, and so do they together: where that counts all of its samples
+equally often, a mean of means is a mean, and what repeats repetitions repeats.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+
+import numpy as np
+
+from kerasfold.algebra.axis import Refused
+from kerasfold.algebra.chain import chain
+from kerasfold.algebra.geometry import Geometry
+from kerasfold.algebra.operator import Operator
+from kerasfold.cost import Cost, Kind, moved_bytes, operator_cost, step_cost
+from kerasfold.forms.form import Form, Nothing, described
+from kerasfold.forms.known import Known
+from kerasfold.layers.rewrite import keras_pairs
+from kerasfold.layers.spelling import keras_padding, nearest_axis, without_idle_strides
+from kerasfold.lift.program import Node
+
+if TYPE_CHECKING:
+    from kerasfold.layers.build import Builder, Value
+    from kerasfold.lift.regions import Lifted
+
+Family: TypeAlias = Literal[
+    "AveragePooling", "GlobalAveragePooling", "UpSampling", "ZeroPadding", "Cropping"
+]
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Weightless(Form[Nothing]):
+    """One layer without weights.
+
+    Attributes:
+        family: of the layer; what is cropped, too, is cropped before.
+        whole: what it computes.
+    """
+
+    name: ClassVar[str] = "weightless"
+
+    family: Family
+    whole: Geometry
+
+    @classmethod
+    def propose(cls, known: Known, index: int, visited: Sequence[int]) -> Weightless | None:
+        """A path of several such steps that is one."""
+        if len(visited) == 1 or not known.is_path(visited):
+            return None
+        nodes = [known.nodes[i] for i in visited]
+        if not all(map(_counts, nodes)):
+            return None
+        family, whole = known.once((cls, *map(known.kind, visited)), lambda: _layer(nodes))
+        return cls(
+            node=index,
+            reads=known.reads(visited, whole),
+            visited=tuple(visited),
+            cost=_cost(family, whole),
+            family=family,
+            whole=whole,
+        )
+
+    def compose(self, nodes: Sequence[Node]) -> Nothing:
+        """There are no weights."""
+        return Nothing()
+
+    def emit(self, build: Builder, composed: Nothing, xs: Mapping[int, Value]) -> Value:
+        """A layer."""
+        name, activation = build.result()
+        last = name if activation is None else build.names.reserve(f"{name}_linear")
+        x = self._emitted(build, xs[self.source], last)
+        return x if activation is None else build.activated(x, activation, name)
+
+    def _emitted(self, build: Builder, x: Value, name: str) -> Value:
+        axes, rank = self.whole.axes, len(self.whole.axes)
+        crops, pads = [axis.crop for axis in axes], [axis.pad for axis in axes]
+        config: dict[str, Any] = {"data_format": build.layout}
+        if self.family == "UpSampling":
+            sizes = tuple(axis.upsampling for axis in axes)
+            config = {"size": sizes[0]} if rank == 1 else config | {"size": sizes}
+        elif self.family == "AveragePooling":
+            config |= {"pool_size": self.whole.taps, "strides": tuple(a.stride for a in axes)}
+        elif self.family == "ZeroPadding":
+            config["padding"] = keras_pairs(pads)
+        elif self.family == "Cropping":
+            return build.cropped(x, crops, name) if any(map(any, crops)) else build.same(x, name)
+        if self.family != "UpSampling" and keras_padding(self.whole) != "valid":
+            x = build.pad_and_crop(x, crops, [(0, 0)] * rank, name)
+        return build.layer(build.kind(self.family, rank), self.name, name=name, **config)(x)
+
+    def words(self, owner: Mapping[int, Lifted]) -> str:
+        """The layer."""
+        window = f" {described(replace(self.whole, groups=1))}"
+        return f"{self.family}{window if self.family == 'AveragePooling' else ''}"
+
+
+def _counts(node: Node) -> bool:
+    """Whether a node adds up samples of a window, each channel by itself, all of them alike."""
+    g = node.geometry
+    return (
+        g is not None
+        and g.groups == g.channels[0] == g.channels[1]
+        and (node.work == "copy" or (node.mean and all(axis.upsampling == 1 for axis in g.axes)))
+    )
+
+
+def _layer(nodes: Sequence[Node]) -> tuple[Family, Geometry]:
+    """The layer that nodes are together, and what it computes. Raises `Refused`."""
+    counts = chain([_counting(node) for node in nodes])
+    if all(axis.out == 1 for axis in counts.geometry.axes):
+        counts = counts.trimmed()
+    channels = nodes[-1].channels
+    whole = replace(counts.geometry, channels=(channels, channels), groups=channels)
+    whole, axes = without_idle_strides(whole), whole.axes
+    if any(axis.same or axis.dilation > 1 for axis in axes) or len(axes) > 3:
+        raise Refused("windows with gaps, or of unknown padding")
+    times = np.rint(counts.kernel)
+    if np.any(times != times.flat[0]):
+        raise Refused("a mean that counts some samples more often than others")
+    means = math.prod(math.prod(n.geometry.taps) for n in nodes if n.work == "pool" and n.geometry)
+    if times.sum() != means * math.prod(axis.upsampling for axis in axes):
+        raise Refused("a mean of samples and of zeros")
+    if any(axis.upsampling > 1 for axis in axes):
+        if not all(axis == nearest_axis(axis.size, axis.upsampling) for axis in axes):
+            raise Refused("what repeats samples is cropped or padded")
+        return "UpSampling", whole
+    padded = any(map(any, (axis.pad for axis in axes)))
+    if all(axis.taps == axis.stride == 1 for axis in axes) and not whole.vector:
+        return "ZeroPadding" if padded else "Cropping", whole
+    if padded:
+        raise Refused("a mean of what is padded with zeros")
+    if whole.vector and any(axis.size != axis.taps + sum(axis.crop) for axis in axes):
+        raise Refused("a mean of a part of the image, as a vector")
+    return "GlobalAveragePooling" if whole.vector else "AveragePooling", whole
+
+
+def _counting(node: Node) -> Operator:
+    """How often a window counts each of its samples, of one channel."""
+    assert node.geometry is not None
+    geometry = replace(node.geometry, channels=(1, 1), groups=1)
+    return Operator(geometry, np.ones(geometry.kernel_shape), np.zeros(1))
+
+
+def _cost(family: Family, whole: Geometry) -> Cost:
+    """What the layer costs."""
+    if family in ("ZeroPadding", "Cropping"):
+        moved = 2 * moved_bytes(whole.sizes, whole.channels[1])
+        ends = [[axis.crop for axis in whole.axes], [axis.pad for axis in whole.axes]]
+        calls = sum(any(map(any, pairs)) for pairs in ends)
+        return step_cost("elementwise", calls * moved, calls) if calls else Cost()
+    sees_all = all(axis.taps == 1 or axis.out == 1 for axis in whole.axes)
+    kind: Kind = "reduction" if sees_all else "pool"
+    cost = operator_cost(whole, kind="copy" if family == "UpSampling" else kind)
+    return replace(cost, params=0.0, unconvolved=1)
