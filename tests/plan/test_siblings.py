@@ -373,9 +373,9 @@ def test_weights_that_overflow_only_as_one_kernel_are_left_as_they_are(monkeypat
     model = keras.Model(image, [layer(image) for layer in own])
     regions = lift(read(model))
     assert {s.name for s in plan(regions).forms.values()} == {"joined"}
-    for layer in own:
+    for number, layer in enumerate(own):
         for weight in layer.weights:
-            weight.assign(np.full(weight.shape, 3e3))
+            weight.assign(np.full(weight.shape, 3e3 + number * 8))
     tried: list[Any] = []
 
     def counted(*args: Any, **kwargs: Any) -> Plan:
