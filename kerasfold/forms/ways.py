@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from kerasfold.algebra.axis import Refused
 from kerasfold.forms.concatenated import Concatenated
 from kerasfold.forms.convolved import Convolved
+from kerasfold.forms.factored import Factored
 from kerasfold.forms.form import AnyForm
 from kerasfold.forms.framed import Framed
 from kerasfold.forms.kept import Kept
@@ -32,6 +33,7 @@ FORMS: tuple[type[AnyForm], ...] = (
     PoolFirst,
     Stacked,
     Concatenated,
+    Factored,
 )
 
 

@@ -1,0 +1,155 @@
+"""A sum of multiples of one scale: what is added or subtracted first is scaled once.
+
+c x + c y - c z = c (x + y - z), each channel with a number of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import keras
+import numpy as np
+
+from kerasfold.algebra.axis import Refused
+from kerasfold.algebra.geometry import Geometry
+from kerasfold.algebra.operator import Operator
+from kerasfold.cost import Cost, elementwise_cost, moved_bytes, operator_cost, pixels, step_cost
+from kerasfold.forms.evaluate import evaluate
+from kerasfold.forms.form import Composed, Form
+from kerasfold.forms.known import Known
+from kerasfold.layers.limits import check_emittable
+from kerasfold.lift.program import Node
+from kerasfold.read.weights import count_params
+
+if TYPE_CHECKING:
+    from kerasfold.layers.build import Builder, Value
+    from kerasfold.lift.regions import Lifted
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Factor(Composed):
+    """What all terms are multiplied by, with what is added in the end, and the signs of terms."""
+
+    scale: Operator
+    signs: Mapping[int, bool]
+
+    @property
+    def operators(self) -> Iterable[Operator]:
+        """The scale."""
+        return (self.scale,)
+
+    @property
+    def gain(self) -> np.ndarray:
+        """Of each channel."""
+        return self.scale.kernel.ravel()
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Factored(Form[Factor]):
+    """An Add, a Subtract, and a scale and a shift: those that are needed.
+
+    Attributes:
+        trains: whether the scale has weights that train, and is a convolution.
+    """
+
+    name: ClassVar[str] = "factored"
+
+    trains: bool
+
+    @classmethod
+    def propose(cls, known: Known, index: int, visited: Sequence[int]) -> Factored | None:
+        """A sum of several tensors, each times the same numbers or their negatives."""
+        parts = known.parts(visited)
+        terms, node = parts[0].terms, known.nodes[index]
+        if len(parts) > 1 or len(terms) == 1 or not all(map(_is_scale, terms.values())):
+            return None
+        factor = known.once((cls, *visited), lambda: _factored(known.nodes, visited))
+        scale = factor.scale.geometry
+        trains = any(count_params(known.owner[i].call.operation) for i in visited)
+        multiplies = bool(np.any(factor.gain != 1))
+        cost = _sum_cost(node, list(factor.signs.values()))
+        if trains and (multiplies or scale.biased):
+            check_emittable(scale)
+            cost += operator_cost(scale, known.shared(visited))
+        else:
+            samples = pixels(node.sizes) * node.channels
+            cost += elementwise_cost(samples, 0, multiplies, scale.biased)
+        return cls(node=index, reads=terms, visited=tuple(visited), cost=cost, trains=trains)
+
+    def compose(self, nodes: Sequence[Node]) -> Factor:
+        """The scale, and the signs."""
+        return _factored(nodes, self.visited)
+
+    def emit(self, build: Builder, composed: Factor, xs: Mapping[int, Value]) -> Value:
+        """The sum, and what it is multiplied by."""
+        name, activation = build.result()
+        scale, shift = composed.scale, composed.scale.bias
+        gain = composed.gain if np.any(composed.gain != 1) else None
+        is_sum = gain is None and not np.any(shift)
+        last = name if activation is None else build.names.reserve(f"{name}_linear")
+        x = _summed(build, composed, xs, last if is_sum else build.names.reserve(f"{name}_sum"))
+        if self.trains and not is_sum:
+            return build.convolution(x, scale, name, activation, "scale")
+        if not is_sum:
+            shape = (1,) * len(scale.geometry.axes) + (-1,)
+            constants = (None if gain is None else gain.reshape(shape), shift.reshape(shape))
+            x = build.scaled(x, constants[0], constants[1] if np.any(shift) else None, last)
+        return x if activation is None else build.activated(x, activation, name)
+
+    def words(self, owner: Mapping[int, Lifted]) -> str:
+        """That it is a sum, scaled once."""
+        return f"sum of {len(self.reads)}, scaled as one"
+
+
+def _is_scale(term: object) -> bool:
+    """Whether a term has one weight for each channel; None is the identity."""
+    return term is None or (
+        isinstance(term, Geometry)
+        and term.is_pointwise
+        and term.groups == term.channels[0] == term.channels[1]
+        and not (term.ones or term.vector)
+    )
+
+
+def _factored(nodes: Sequence[Node], visited: Sequence[int]) -> Factor:
+    """The scale that all terms have in common. Raises `Refused`."""
+    (part,) = evaluate(nodes, visited)
+    terms = {
+        read: Operator.identity(nodes[read].sizes, nodes[read].channels) if term is None else term
+        for read, term in part.terms.items()
+    }
+    first, *_ = terms.values()
+    signs = {read: bool(np.all(x.kernel == first.kernel)) for read, x in terms.items()}
+    if not all(signs[read] or np.all(x.kernel == -first.kernel) for read, x in terms.items()):
+        raise Refused("a sum of different multiples")
+    kernel = first.kernel
+    if np.all(kernel == -1) and not all(signs.values()):  # y - x, and no product
+        kernel, signs = -kernel, {read: not plus for read, plus in signs.items()}
+    bias = np.sum([x.bias for x in terms.values()], axis=0)
+    axes, channels = first.geometry.axes, first.geometry.channels
+    geometry = Geometry(axes, channels, channels[0], bool(np.any(bias)))
+    return Factor(Operator(geometry, kernel, bias), signs)
+
+
+def _sum_cost(node: Node, signs: Sequence[bool]) -> Cost:
+    """What the sum costs."""
+    image, counts = moved_bytes(node.sizes, node.channels), (sum(signs), signs.count(False))
+    sums = [(count + 1) * image for count in counts if count > 1]
+    sums += [3 * image] if min(counts) else []
+    return sum((step_cost("elementwise", moved) for moved in sums), Cost(layers=len(sums)))
+
+
+def _summed(build: Builder, factor: Factor, xs: Mapping[int, Value], name: str) -> Value:
+    """The sum, the last of its layers with the name."""
+    plus, minus = (
+        [xs[read] for read, sign in factor.signs.items() if sign is side] for side in (True, False)
+    )
+    if not minus:
+        return build.sum(plus, name)
+    both = [
+        build.sum(side, build.names.reserve(f"{name}_{i}")) if len(side) > 1 else side[0]
+        for i, side in enumerate((plus, minus))
+    ]
+    return build.layer(keras.layers.Subtract, "difference", name=name)(both)
