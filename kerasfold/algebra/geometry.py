@@ -137,6 +137,10 @@ class Geometry:
         channels = (count, len(groups) * outputs)
         return replace(self, channels=channels, groups=len(groups)), groups.start * outputs
 
+    def block(self, first: int, count: int, at: int, outputs: int) -> Geometry:
+        """Of `outputs` output channels of a dense operator, from `at`, that read `count` inputs."""
+        return replace(self, channels=(count, outputs))
+
     def groups_reading(self, first: int, count: int) -> range:
         """The groups that read `count` input channels. Raises `Refused`, as `reading`."""
         width = self.channels[0] // self.groups

@@ -128,6 +128,12 @@ class Operator:
         ones = None if self.ones is None else self.ones[..., written]
         return Operator(geometry, self.kernel[..., read, written], self.bias[written], ones), at
 
+    def block(self, first: int, count: int, at: int, outputs: int) -> Operator:
+        """`outputs` output channels of a dense one, from `at`, of `count` inputs from `first`."""
+        kernel = self.kernel[..., first : first + count, at : at + outputs]
+        geometry = self.geometry.block(first, count, at, outputs)
+        return Operator(geometry, kernel, self.bias[at : at + outputs])
+
     def at_sizes(self, sizes: Sequence[int | None]) -> Operator:
         """A pointwise operator, on images of other sizes."""
         return Operator(self.geometry.at_sizes(sizes), self.kernel, self.bias)

@@ -58,7 +58,7 @@ def evaluate_node(
     """What a node is of its roots, from what its operands are.
 
     A concatenation has the parts of what it joins. An operator applies to each of them, or to
-    several added up, as its groups read them.
+    several added up, as its groups read them; what selects channels to those that they are of.
 
     Args:
         node: the node.
@@ -69,6 +69,8 @@ def evaluate_node(
     Raises:
         Refused: no exact value.
     """
+    if node.selected and len(values[0]) > 1:
+        return _selected(node, values[0], domain)
     if node.op == "operator":
         return _applied(own(node, domain), values[0], node.channels, domain)
     if node.op == "concatenate":
@@ -121,6 +123,22 @@ def _applied(step: Affine, parts: Parts, channels: int, domain: type[Affine]) ->
         Part(end - at, _sums(terms, added[at], domain))
         for (at, terms), end in zip(found.items(), ends, strict=True)
     )
+
+
+def _selected(node: Node, parts: Parts, domain: type[Affine]) -> Parts:
+    """The parts, or pieces of them, that selected channels are in."""
+    places = [(i, c) for i, part in enumerate(parts) for c in range(part.channels)]
+    step, found, at = own(node, domain), [], 0
+    for number, run in itertools.groupby((places[c] for c in node.selected), key=lambda p: p[0]):
+        part, channels = parts[number], [c for _, c in run]
+        terms = part.terms
+        if channels != list(range(part.channels)):
+            first = places.index((number, 0))
+            piece = step.block(first, part.channels, at, len(channels))
+            terms = {root: applied(piece, value) for root, value in terms.items()}
+        found.append(Part(len(channels), terms))
+        at += len(channels)
+    return tuple(found)
 
 
 def _rearranged(node: Node, value: Any, first: bool, domain: type[Affine]) -> Any:

@@ -99,7 +99,7 @@ class Scaled(Form[Constants]):
             calls["shift"] = lambda x: x + composed.shift.astype(x.dtype)
         x, (*before, last) = xs[self.source], [*calls, ""]
         if activation is None and not before:
-            return build.as_computed(x, name)
+            return build.same(x, name)
         if activation is None:
             *before, last = before
         for label in before:

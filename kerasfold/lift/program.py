@@ -42,6 +42,7 @@ class Node:
         work: what an operator does: multiply the channels by a matrix, or windows by weights and
             add up, add up alone, multiply or shift each channel, or copy (padding, cropping,
             selecting, repeating).
+        selected: of an operator that selects channels, which of its operand each one is.
         mean: whether every output is a weighted mean of its own channel's inputs, but for what
             padding cuts off: such an operator commutes with pointwise ones.
     """
@@ -56,6 +57,7 @@ class Node:
     factors: tuple[float, ...] = ()
     rearrangement: Rearrangement | None = None
     work: Work | None = None
+    selected: tuple[int, ...] = ()
     mean: bool = False
 
     @property

@@ -78,9 +78,9 @@ class Signal:
         geometry: Geometry,
         load: Callable[[], Operator],
         work: Work = "product",
-        mean: bool = False,
+        **rest: Any,
     ) -> Signal:
-        """The signal after an operator, whose weights `load` reads."""
+        """The signal after an operator, whose weights `load` reads; `rest`: see `Node`."""
         return self._then(
             "operator",
             (self.node.index,),
@@ -89,7 +89,7 @@ class Signal:
             geometry=geometry,
             load=load,
             work=work,
-            mean=mean,
+            **rest,
         )
 
     def convolve(
@@ -134,8 +134,9 @@ class Signal:
         dilation: Any = 1,
         groups: int = 1,
         work: Work = "product",
+        **rest: Any,
     ) -> Signal:
-        """See `convolve`; `work` is what is done."""
+        """See `convolve`; `work` is what is done, `rest` what else the node has."""
         kernel, rank = weights(kernel), self.rank
         *taps, _, outputs = kernel.shape
         steps, spacings = _per_axis(strides, rank), _per_axis(dilation, rank)
@@ -156,7 +157,7 @@ class Signal:
             added = np.zeros(outputs) if offset is None else offset
             return Operator(geometry, kernel.read(), added)
 
-        return self.apply(geometry, load, work)
+        return self.apply(geometry, load, work, **rest)
 
     def scale(self, gain: Any = 1.0, shift: Any = 0.0) -> Signal:
         """Multiply by `gain`, then add `shift`.
@@ -365,7 +366,7 @@ class Signal:
             raise Refused("a selection without channels")
         shape = (*(1,) * self.rank, self.channels, len(chosen))
         kernel = Weights(shape, lambda: np.eye(self.channels)[:, chosen].reshape(shape))
-        return self._correlate(kernel, work="copy")
+        return self._correlate(kernel, work="copy", selected=tuple(chosen))
 
     def subsample(self, strides: Sequence[int]) -> Signal:
         """Every so many-th pixel along each axis, the first included."""

@@ -15,6 +15,7 @@ from zoo.making import policy, randomise
 from zoo.same import FLOAT64, assert_same
 
 SHAPE = (5, 4, 3)
+ALMOST = float(np.nextafter(3.0, 4.0))
 EACH = np.array([0.5, -2.0, 3.0])
 
 

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from keras import layers
+from keras import layers, ops
 
 import kerasfold
 from zoo.blocks import conv, same
@@ -170,6 +171,55 @@ def test_what_equals_the_calls_that_were_there_is_not_merged() -> None:
     report = kerasfold.fold(model_of(make)).fold_report
     assert report.merged == ()
     assert len(report.kept) == 6
+
+
+def steps_of(make: Callable[[Any, Any], Any], objective: str) -> list[str]:
+    """What stands between activations, operations too, in a fold that is what the model is."""
+
+    def between(a: Any, b: Any) -> Any:
+        return keras.tree.map_structure(layers.Softmax(), make(layers.ReLU()(a), layers.ReLU()(b)))
+
+    model = model_of(between)
+    folded = kerasfold.fold(model, objective)
+    assert_same(model, folded, FLOAT64)
+    names = [type(x).__name__ for x in folded.operations]
+    return [name for name in names if name not in ("InputLayer", "ReLU", "Softmax")]
+
+
+CUT: dict[str, tuple[Callable[[Any, Any], Any], list[str]]] = {
+    "back": (lambda a, b: [joined(a, b)[..., :4], joined(a, b)[..., 4:]], []),
+    "split back": (lambda a, b: ops.split(joined(a, b), 2, axis=-1), []),
+    "a part of one": (lambda a, b: joined(a, b)[..., 5:7], ["GetItem"]),
+    "through two": (lambda a, b: joined(joined(a, b), a)[..., 4:8], []),
+    "and added to": (lambda a, b: joined(a, b)[..., 4:] + 1.0, ["Add"]),
+    "before a convolution": (lambda a, b: same(3)(joined(a, b)[..., 4:]), ["Conv2D"]),
+    "and joined again": (
+        lambda a, b: joined(*(joined(a, b)[..., p] for p in (slice(0, 4), slice(4, 8)))),
+        ["Concatenate"],
+    ),
+    "of one, joined again": (lambda a, b: joined(a[..., :1], a[..., 1:]) + b, ["Add"]),
+    "from both": (lambda a, b: joined(a, b)[..., 3:5], ["Concatenate", "GetItem"]),
+    "of one, turned around": (
+        lambda a, b: joined(a[..., 2:], a[..., :2]) + b,
+        ["GetItem", "GetItem", "Concatenate", "Add"],
+    ),
+}
+
+
+@pytest.mark.parametrize("objective", ["latency", "macs"])
+@pytest.mark.parametrize("name", CUT)
+def test_a_concatenation_that_is_cut(name: str, objective: str) -> None:
+    make, expected = CUT[name]
+    assert steps_of(make, objective) == expected
+
+
+@given(chosen=st.lists(st.integers(0, 11), min_size=1, max_size=6))
+@settings(max_examples=10, deadline=None)
+def test_any_channels_of_a_concatenation(chosen: list[int]) -> None:
+    def make(a: Any, b: Any) -> Any:
+        return same(2, 1)(ops.take(joined(a, same(4)(b), a), np.array(chosen), axis=-1))
+
+    folded_exactly(model_of(make), "params")
 
 
 OWN: dict[str, Callable[[int], keras.Layer]] = {
