@@ -48,6 +48,16 @@ class Cost:
             self.xla + other.xla,
         )
 
+    def __sub__(self, other: Cost) -> Cost:
+        return Cost(
+            self.macs - other.macs,
+            self.params - other.params,
+            self.layers - other.layers,
+            self.unconvolved - other.unconvolved,
+            self.tensorflow - other.tensorflow,
+            self.xla - other.xla,
+        )
+
     @property
     def seconds(self) -> float:
         """On both runtimes together."""

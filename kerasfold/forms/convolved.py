@@ -34,6 +34,12 @@ class Terms(Composed):
         """Those that are not the identity."""
         return (operator for operator in self.by_node.values() if operator is not None)
 
+    def of(self, read: int) -> Operator:
+        """A term."""
+        operator = self.by_node[read]
+        assert operator is not None
+        return operator
+
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Convolved(Form[Terms]):
@@ -62,6 +68,12 @@ class Convolved(Form[Terms]):
         name, activation = build.result()
         return summed(build, composed.by_node, xs, name, activation)
 
+    @property
+    def roles(self) -> Mapping[int, Hashable]:
+        """Each term that is no identity."""
+        terms = enumerate(self.reads.items())
+        return {read: (None, i) for i, (read, geometry) in terms if geometry is not None}
+
     def words(self, owner: Mapping[int, Lifted]) -> str:
         """Its terms."""
         return sum_words(self.reads)
@@ -81,14 +93,14 @@ def sum_cost(known: Known, part: Part, sizes: Sizes, how: tuple[int, bool]) -> C
         sizes: of the image.
         how: what `Known.layering` says of the nodes that are composed.
     """
-    costs = [_term_cost(known, g, *how) for g in part.terms.values() if g is not None]
+    costs = [term_cost(known, g, *how) for g in part.terms.values() if g is not None]
     if len(part.terms) > 1:
         moved = (len(part.terms) + 1) * moved_bytes(sizes, part.channels)
         costs += [Cost(layers=1), step_cost("elementwise", moved)]
     return sum(costs, Cost())
 
 
-def _term_cost(
+def term_cost(
     known: Known, geometry: Geometry | Rearranged[Geometry], shared: int, is_matrix: bool
 ) -> Cost:
     """What one convolution costs. Raises `Refused` where it is none."""

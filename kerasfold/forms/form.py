@@ -36,6 +36,10 @@ class Composed(ABC):
     def operators(self) -> Iterable[Operator]:
         """All of them: none may overflow what it is stored in."""
 
+    def of(self, read: int) -> Operator:
+        """The convolution of one node that is read, of those that have a role."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True, slots=True)
 class Nothing(Composed):
@@ -119,6 +123,11 @@ class Form(ABC, Generic[C]):
         here by default is comparable with nothing but itself.
         """
         return Counter({(type(self).__name__, self.node, self.visited): 1})
+
+    @property
+    def roles(self) -> Mapping[int, Hashable]:
+        """What `emit` calls the convolutions that it makes of what is read, by node that is."""
+        return {}
 
     @property
     def source(self) -> int:

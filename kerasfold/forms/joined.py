@@ -1,17 +1,20 @@
-"""A slice of one convolution that gives several nodes, siblings that read one tensor."""
+"""Convolutions that read one tensor, siblings, as slices of one.
+
+A sibling is all that a form computes, or a part of it: a term of a sum, what is before a pool.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
 from kerasfold.cost import Cost, Kind, moved_bytes, operator_cost, step_cost
-from kerasfold.forms.convolved import Convolved
-from kerasfold.forms.form import AnyForm, Form, Nothing, described
+from kerasfold.forms.convolved import Convolved, term_cost
+from kerasfold.forms.form import AnyForm, Form, Nothing
 from kerasfold.forms.kept import Kept
 from kerasfold.forms.known import Known
 from kerasfold.layers.limits import check_emittable
@@ -23,117 +26,164 @@ if TYPE_CHECKING:
     from kerasfold.lift.regions import Lifted
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Sibling:
+    """A convolution of a form.
+
+    Attributes:
+        form: the form.
+        read: the node that it reads.
+    """
+
+    form: AnyForm
+    read: int
+
+    @property
+    def node(self) -> int:
+        """That of the form."""
+        return self.form.node
+
+    @property
+    def geometry(self) -> Geometry:
+        """The convolution."""
+        geometry = self.form.reads[self.read]
+        assert geometry is not None
+        return geometry
+
+
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Joined(Form[Nothing]):
-    """A slice of one wider convolution; the first of the siblings carries its cost.
+    """A form with convolutions that are slices of wider ones; the first sibling has their cost.
 
     A slice counts as the call of a convolution: runtimes may run siblings side by side, so that
     fewer calls alone save nothing.
 
     Attributes:
-        siblings: the convolutions that are one, in the order of its channels.
-        channels: of each sibling.
+        form: the form.
+        siblings: by what they read, the convolutions that are one, in the order of its channels.
+        changes: by the same, what it costs more to have a slice of that.
     """
 
     name: ClassVar[str] = "joined"
 
-    siblings: tuple[Convolved, ...]
-    channels: tuple[int, ...]
+    form: AnyForm
+    siblings: Mapping[int, tuple[Sibling, ...]]
+    changes: Mapping[int, Cost]
 
     @classmethod
     def propose(cls, known: Known, index: int, visited: Sequence[int]) -> None:
         """Nothing: a node has no siblings by itself."""
 
     @classmethod
-    def together(cls, known: Known, siblings: Sequence[Convolved]) -> list[Joined] | None:
-        """Each of the siblings as a slice, or None where they cannot be joined."""
-        channels = tuple(known.nodes[form.node].channels for form in siblings)
-        if any(known.misplaces_bias(form.visited, sum(channels)) for form in siblings):
+    def together(
+        cls, known: Known, siblings: Sequence[Sibling], forms: Mapping[int, AnyForm]
+    ) -> list[Joined] | None:
+        """The forms of siblings, whose own may have others; None where they cannot be joined."""
+        channels = sum(sibling.geometry.channels[1] for sibling in siblings)
+        if any(known.misplaces_bias(sibling.form.visited, channels) for sibling in siblings):
             return None
-        geometries = [g for form in siblings for g in form.reads.values() if g is not None]
         try:
-            whole = Geometry.concatenation(geometries)
+            whole = Geometry.concatenation([sibling.geometry for sibling in siblings])
             check_emittable(whole)
         except Refused:
             return None
-        dense = whole.vector or all(known.layering(f.visited)[1] for f in siblings)
+        dense = whole.vector or all(known.layering(s.form.visited)[1] for s in siblings)
         kind: Kind = "matrix" if dense else "convolution"
         cost = operator_cost(whole, kind=kind)
         joined = []
-        for form in siblings:
-            node = known.nodes[form.node]
-            cut = step_cost(kind, 2 * moved_bytes(node.sizes, node.channels))
+        for sibling in siblings:
+            form, geometry, before = sibling.form, sibling.geometry, forms[sibling.node]
+            sizes = () if geometry.vector else geometry.sizes
+            cut = step_cost(kind, 2 * moved_bytes(sizes, geometry.channels[1]))
+            own = term_cost(known, geometry, *known.layering(form.visited))
+            others = before.siblings if isinstance(before, Joined) else {}
+            changes = before.changes if isinstance(before, Joined) else {}
+            changes = {**changes, sibling.read: cost + cut - own}
             joined.append(
                 cls(
                     node=form.node,
                     reads=form.reads,
                     visited=form.visited,
-                    cost=cost + cut,
+                    cost=sum(changes.values(), form.cost),
                     refusal=form.refusal,
-                    siblings=tuple(siblings),
-                    channels=channels,
+                    form=form,
+                    siblings={**others, sibling.read: tuple(siblings)},
+                    changes=changes,
                 )
             )
             cost = Cost()
         return joined
 
-    @property
-    def position(self) -> int:
-        """Among the siblings."""
-        return next(i for i, form in enumerate(self.siblings) if form.node == self.node)
-
     def compose(self, nodes: Sequence[Node]) -> Nothing:
-        """Nothing by itself: the first of the siblings composes all of them."""
+        """Nothing by itself: what is emitted first composes all siblings."""
         return Nothing()
 
     def emit(self, build: Builder, composed: Nothing, xs: Mapping[int, Value]) -> Value:
-        """The channels of one node, of the convolution that its siblings share."""
-        name, activation = build.result()
+        """The form, with channels of the convolutions that it shares."""
+        joint = {
+            self.form.roles[read]: self._slice(build, xs[read], siblings)
+            for read, siblings in self.siblings.items()
+        }
+        return self.form.emit(replace(build, joint=joint), _composed(build, self.form), xs)
 
-        def whole() -> Value:
+    def _slice(
+        self, build: Builder, x: Value, siblings: Sequence[Sibling]
+    ) -> Callable[[str, str], Value]:
+        """What gives the channels of this form, of the convolution that siblings share."""
+        position = next(i for i, sibling in enumerate(siblings) if sibling.form is self.form)
+        first = sum(sibling.geometry.channels[1] for sibling in siblings[:position])
+        last = first + siblings[position].geometry.channels[1]
+
+        def whole(name: str) -> Value:
             operator = Operator.concatenation(
-                [x for form in self.siblings for x in build.compose(form).operators]
+                [_composed(build, sibling.form).of(sibling.read) for sibling in siblings]
             )
-            label = build.names.reserve(f"{name}_joined")
-            return build.convolution(xs[self.source], operator, label, None, "joined")
+            return build.convolution(
+                x, operator, build.names.reserve(f"{name}_joined"), None, "joined"
+            )
 
-        joint = build.once(("joined", *(form.node for form in self.siblings)), whole)
-        first = sum(self.channels[: self.position])
-        cut = name if activation is None else build.names.reserve(f"{name}_slice")
-        value = build.channels(joint, first, first + self.channels[self.position], cut)
-        return value if activation is None else build.activated(value, activation, name)
+        def cut(name: str, part: str) -> Value:
+            key = ("joined", *(sibling.node for sibling in siblings))
+            return build.channels(build.once(key, lambda: whole(name)), first, last, part)
+
+        return cut
 
     def words(self, owner: Mapping[int, Lifted]) -> str:
-        """Its own operator, and the number of siblings."""
-        (geometry,) = self.reads.values()
-        return f"{described(geometry)}, one of {len(self.siblings)} in one layer"
+        """The form, and the number of siblings."""
+        counts = " and ".join(str(len(siblings)) for siblings in self.siblings.values())
+        return f"{self.form.words(owner)}, one of {counts} in one layer"
 
 
-def sibling(known: Known, form: AnyForm) -> tuple[Hashable, Hashable, Convolved] | None:
-    """A form as one dense convolution, what it shares with those it may join, and its window.
+def _composed(build: Builder, form: AnyForm) -> Any:
+    """The weights of a form that several ask for."""
+    return build.once(("composed", form.node), lambda: build.compose(form))
 
-    None where it is anything else, is pinned, or shares its weights with another call.
+
+def siblings_of(known: Known, form: AnyForm) -> Iterator[tuple[Hashable, Hashable, Sibling]]:
+    """The dense convolutions of a form: what each shares with those it may join, and its window.
+
+    None where it is pinned, or shares its weights with another call.
     """
     if form.node in known.pinned:
-        return None
-    if isinstance(form, Kept) and form.cost.layers == 1:
+        return
+    operations = [known.owner[i].call.operation for i in form.visited]
+    if isinstance(form, Kept) and form.cost.layers == 1 and all(map(is_layer, operations)):
         try:
             form = Convolved.propose(known, form.node, form.visited) or form
         except Refused:
-            return None
-    layers = [known.owner[i].call.operation for i in form.visited]
+            return
+    layers = [operation for operation in operations if is_layer(operation)]
     if (
-        not isinstance(form, Convolved)
-        or len(form.reads) != 1
-        or not all(map(is_layer, layers))
+        not layers
         or all(known.nodes[i].weightless for i in form.visited)
         or any(known.regions.uses[id(layer)] > 1 for layer in layers)
     ):
-        return None
-    ((read, geometry),) = form.reads.items()
-    if geometry is None or geometry.groups > 1 or geometry.ones or geometry.normalised:
-        return None
+        return
     weighty = [layer for layer in layers if layer.weights] or layers
     kind = weighty[-1].dtype_policy.name, any(layer.trainable for layer in weighty)
-    steps = tuple((axis.stride, axis.upsampling, axis.out) for axis in geometry.axes)
-    return (read, steps, geometry.vector, kind), geometry.axes, form
+    for read in form.roles:
+        found = Sibling(form, read)
+        geometry = found.geometry
+        if not (geometry.groups > 1 or geometry.ones or geometry.normalised):
+            steps = tuple((axis.stride, axis.upsampling, axis.out) for axis in geometry.axes)
+            yield (read, steps, geometry.vector, kind), geometry.axes, found

@@ -5,7 +5,7 @@ What keeps constants commutes with pointwise operators: y = W mean(x) + b = mean
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -34,6 +34,10 @@ class Single(Composed):
     def operators(self) -> Iterable[Operator]:
         """The one."""
         return (self.operator,)
+
+    def of(self, read: int) -> Operator:
+        """The one."""
+        return self.operator
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -121,6 +125,11 @@ class PoolLast(Pooled):
     """The convolution, then the pool."""
 
     pool_first: ClassVar[bool] = False
+
+    @property
+    def roles(self) -> Mapping[int, Hashable]:
+        """The convolution."""
+        return {self.source: "operator"}
 
     def emit(self, build: Builder, composed: Single, xs: Mapping[int, Value]) -> Value:
         """A layer, and a copy of the pool."""

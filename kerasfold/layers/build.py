@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias, TypeVar
 
 import keras
 import numpy as np
@@ -30,9 +30,11 @@ from kerasfold.layers.rewrite import (
 from kerasfold.layers.spelling import keras_padding, transposed_padding, without_idle_strides
 from kerasfold.read.copies import copy_operation
 from kerasfold.read.graph import Call
-from kerasfold.read.weights import largest
+from kerasfold.read.weights import largest, start_as
 
 Value: TypeAlias = keras.KerasTensor
+T = TypeVar("T")
+
 Activation: TypeAlias = Any  # what Keras takes for `activation=`: a function, a layer, or None
 
 
@@ -57,6 +59,8 @@ class Builder:
         result: reserves the name of the layer that gives the node of the form, and gives it with
             the activation that is to be applied to it, or None.
         compose: composes the weights of another form.
+        joint: by their role, what gives convolutions that are a part of another: of the name of
+            the step, and that of the part.
     """
 
     names: Names
@@ -73,14 +77,15 @@ class Builder:
     keep: Callable[[int], Value]
     result: Callable[[], tuple[str, Activation]]
     compose: Callable[[Any], Any]
+    joint: Mapping[Hashable, Callable[[str, str], Value]] = field(default_factory=dict)
 
     @staticmethod
     def kind(family: str, rank: int, end: str = "") -> Any:
         """The layer class of a family for images of `rank` axes."""
         return getattr(keras.layers, f"{family}{rank}D{end}")
 
-    def once(self, key: Hashable, make: Callable[[], Value]) -> Value:
-        """A tensor that several forms read, made for the first of them."""
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What several forms use, made for the first of them."""
         if key not in self.made:
             self.made[key] = make()
         return self.made[key]
@@ -189,6 +194,10 @@ class Builder:
         role: Hashable,
     ) -> Value:
         """One convolution, with the padding it needs."""
+        if role in self.joint:
+            part = name if activation is None else self.names.reserve(f"{name}_slice")
+            value = self.joint[role](name, part)
+            return value if activation is None else self.activated(value, activation, name)
         geometry, kernel = operator.geometry, operator.kernel
         rank = len(geometry.axes)
         common: dict[str, Any] = {
@@ -373,7 +382,7 @@ class Builder:
         }
         usual = {attribute: getattr(layer, attribute) for attribute in attributes.values()}
         for name, attribute in attributes.items():
-            setattr(layer, attribute, _start_as(weights[name]))
+            setattr(layer, attribute, start_as(weights[name]))
         value = layer(x)
         for attribute, initializer in usual.items():
             setattr(layer, attribute, initializer)
@@ -438,13 +447,3 @@ class Builder:
             [(0, 0), (0, 0), *pads] if self.layout == "channels_first" else [(0, 0), *pads, (0, 0)]
         )
         return self.names.give(keras.ops.pad(x, around, constant_values=value), f"{name}_pad")
-
-
-def _start_as(values: np.ndarray) -> Any:
-    """An initializer that gives a new variable its values."""
-
-    def initializer(shape: Any, dtype: Any = None) -> Any:
-        assert tuple(shape) == values.shape, f"variable {shape}, weights {values.shape}"
-        return keras.ops.convert_to_tensor(values.astype(dtype or values.dtype), dtype=dtype)
-
-    return initializer

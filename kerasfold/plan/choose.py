@@ -13,9 +13,8 @@ from dataclasses import dataclass, field, replace
 from kerasfold.algebra.axis import Refused
 from kerasfold.cost import UNTIMED, Cost, objective_of
 from kerasfold.errors import FoldError
-from kerasfold.forms.convolved import Convolved
 from kerasfold.forms.form import AnyForm
-from kerasfold.forms.joined import Joined, sibling
+from kerasfold.forms.joined import Joined, Sibling, siblings_of
 from kerasfold.forms.kept import Kept
 from kerasfold.forms.known import Known
 from kerasfold.forms.ways import as_it_is
@@ -141,12 +140,10 @@ def joined(search: Search, plan: Plan, embeds: bool = False) -> Plan:
         plan: the plan with all siblings apart.
         embeds: whether those of different windows may be one.
     """
-    groups: dict[Hashable, dict[Hashable, list[Convolved]]] = {}
+    groups: dict[Hashable, dict[Hashable, list[Sibling]]] = {}
     for form in plan.forms.values():
-        found = sibling(search.known, form)
-        if found is not None:
-            place, window, convolved = found
-            groups.setdefault(place, {}).setdefault(window, []).append(convolved)
+        for place, window, sibling in siblings_of(search.known, form):
+            groups.setdefault(place, {}).setdefault(window, []).append(sibling)
     forms = dict(plan.forms)
     for first, *others in (list(group.values()) for group in groups.values()):
         for siblings in (first, *others):
@@ -157,12 +154,12 @@ def joined(search: Search, plan: Plan, embeds: bool = False) -> Plan:
     return replace(plan, forms=forms, cost=total(forms.values()))
 
 
-def _join(search: Search, forms: Forms, siblings: Sequence[Convolved]) -> bool:
+def _join(search: Search, forms: Forms, siblings: Sequence[Sibling]) -> bool:
     """Make siblings one convolution, if that is cheaper; whether it is."""
-    slices = Joined.together(search.known, siblings) if len(siblings) > 1 else None
+    slices = Joined.together(search.known, siblings, forms) if len(siblings) > 1 else None
     if slices is None:
         return False
-    apart = {form.node: forms[form.node] for form in siblings}
+    apart = {form.node: forms[form.node] for form in slices}
     together: Forms = {form.node: form for form in slices}
     before, after = total(apart.values()), total(together.values())
     if search.key(after) >= search.key(before):

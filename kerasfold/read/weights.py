@@ -103,3 +103,13 @@ def as_constant(value: Any) -> np.ndarray:
 def count_params(operation: keras.Operation) -> int:
     """Weights of a layer, of those that it is built with; none of an operation that is no layer."""
     return sum(math.prod(w.shape) for w in getattr(operation, "weights", ()))
+
+
+def start_as(values: np.ndarray) -> Any:
+    """An initializer that gives a new variable its values."""
+
+    def initializer(shape: Any, dtype: Any = None) -> Any:
+        assert tuple(shape) == values.shape, f"variable {shape}, weights {values.shape}"
+        return keras.ops.convert_to_tensor(values.astype(dtype or values.dtype), dtype=dtype)
+
+    return initializer

@@ -48,9 +48,10 @@ def groups(model: keras.Model, objective: str = "latency") -> list[tuple[str, ..
     """Names of the calls that are joined, group by group."""
     regions = lift(read(model))
     found = {
-        form.siblings: tuple(regions.owner[s.node].call.name for s in form.siblings)
+        siblings: tuple(regions.owner[s.node].call.name for s in siblings)
         for form in plan(regions, objective).forms.values()
         if form.name == "joined"
+        for siblings in form.siblings.values()
     }
     return list(found.values())
 
@@ -295,7 +296,6 @@ APART: dict[str, Callable[[Any], Any]] = {
     "depthwise": lambda x: [layers.DepthwiseConv2D(3)(x) for _ in range(2)],
     "pools": lambda x: [layers.AveragePooling2D(3, 1)(x) for _ in range(2)],
     "other tensors": lambda x: [same(3)(x), same(3)(layers.ReLU()(x))],
-    "operations": lambda x: [2.0 * same(3)(x), 3.0 * same(3)(x)],
     "shared": shared_layer,
     "frozen": lambda x: [same(3)(x), same(3, trainable=False)(x)],
     "frozen under a norm": frozen_apart(True),
@@ -349,6 +349,48 @@ def test_queries_keys_and_values_are_one_matrix():
     model = model_of(make, (12, 8))
     assert groups(model, "layers") == [("query", "key", "value")]
     assert kerasfold.explain(model, "layers").layers_after == 1
+
+
+def in_a_sum(x: Any) -> list[Any]:
+    """A convolution that is added to another tensor, and one by itself."""
+    y = layers.Activation("tanh")(x)
+    y = layers.DepthwiseConv2D(3, padding="same")(y)
+    return [layers.Add()([same(3, 1)(x), y]), same(5, 1)(x)]
+
+
+def in_two_sums(x: Any) -> list[Any]:
+    """Sums of the same two tensors: a pair of siblings of each."""
+    y = layers.Activation("tanh")(x)
+    return [layers.Subtract()([same(n, 1)(x), layers.ReLU()(same(n, 1)(y))]) for n in (3, 4)]
+
+
+def before_a_pool(x: Any) -> list[Any]:
+    y = conv(2, 1)(layers.AveragePooling2D(3, 1, padding="same")(x))
+    return [y, same(5, 1)(x)]
+
+
+def operations(x: Any) -> list[Any]:
+    return [2.0 * same(3)(x), 3.0 * same(3)(x)]
+
+
+PARTS: dict[str, tuple[Callable[[Any], Any], int, int]] = {
+    "in a sum": (in_a_sum, 4, 3),
+    "in two sums": (in_two_sums, 6, 4),
+    "before a pool": (before_a_pool, 3, 2),
+    "operations": (operations, 4, 1),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_parts_of_steps_are_siblings(name):
+    make, before, after = PARTS[name]
+    model = model_of(make, (9, 8, 3), "float64")
+    folded = kerasfold.fold(model, "layers")
+    report = folded.fold_report
+    assert (report.layers_before, report.layers_after) == (before, after)
+    assert "one of 2 in one layer" in str(report.merged)
+    assert report.params_after == folded.count_params()
+    assert_same(model, folded, FLOAT64)
 
 
 def test_a_plan_that_is_told_what_to_materialise_does_not_join():
@@ -440,7 +482,8 @@ def test_offsets_that_are_one_off_are_caught(monkeypatch):
 
     def off(self: Any, build: Any, composed: Any, xs: Any) -> Any:
         value = sliced(self, build, composed, xs)
-        return value if self.position else keras.ops.roll(value, 1, axis=-1)
+        ((first, _),) = self.siblings.values()
+        return keras.ops.roll(value, 1, axis=-1) if first.node == self.node else value
 
     monkeypatch.setattr(Joined, "emit", off)
     with pytest.raises(EquivalenceError, match="first"):
