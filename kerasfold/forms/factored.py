@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import keras
 import numpy as np
 
 from kerasfold.algebra.axis import Refused
@@ -48,7 +47,7 @@ class Factor(Composed):
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Factored(Form[Factor]):
-    """An Add, a Subtract, and a scale and a shift: those that are needed.
+    """A sum, a difference, and a scale and a shift: those that are needed.
 
     Attributes:
         trains: whether the scale has weights that train, and is a convolution.
@@ -148,8 +147,10 @@ def _summed(build: Builder, factor: Factor, xs: Mapping[int, Value], name: str) 
     )
     if not minus:
         return build.sum(plus, name)
-    both = [
-        build.sum(side, build.names.reserve(f"{name}_{i}")) if len(side) > 1 else side[0]
+    sides = [
+        build.sum(side, build.names.reserve(f"{name}_{i}"))
+        if len(side) > 1
+        else build.as_computed(side[0], name)
         for i, side in enumerate((plus, minus))
     ]
-    return build.layer(keras.layers.Subtract, "difference", name=name)(both)
+    return build.names.give_exactly(sides[0] - sides[1], name)

@@ -88,7 +88,7 @@ def test_a_fold_that_is_verified_is_composed_once(monkeypatch: pytest.MonkeyPatc
     x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(16, 3)(x)))
     outputs = [layers.Conv2D(4, 1, name=name)(x) for name in "ab"]  # which are joined
     model = randomise(keras.Model(image, [layers.BatchNormalization()(y) for y in outputs]))
-    folded = model.fold()
+    folded = model.fold("layers")
     assert folded.fold_report.equivalence.equivalent
     kinds = [row.kind for row in folded.fold_report.merged]
     assert kinds[1:] == ["1x1/1, one of 2 in one layer"] * 2
