@@ -1,7 +1,10 @@
-"""The chains of linear layers that started kerasfold, each collapsed into one layer.
+"""The articles that started kerasfold, run: what their layers are as one, and what they say.
 
 A strided convolution or an average pooling is linear, so a chain of them with nothing
-nonlinear in between is one larger convolution with one larger stride. This prints which.
+nonlinear in between is one larger convolution with one larger stride. This prints which; then
+every chain of arrows of the first article, step by step, with what each step differs by from
+the start (`rewritings.py`); then every number that the four print, beside what Keras models
+give (`claims.py`). The search for blocks of the fourth is in `block_search.py`.
 
 Run it with `python examples/seeds.py`.
 """
@@ -16,6 +19,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+from claims import CLAIMS, EXACT
+from rewritings import CHAINS, Miss, misses, walked
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -103,44 +108,6 @@ def largest_difference(a: keras.Model, b: keras.Model, batch: int = 2) -> tuple[
     return float(np.abs(expected - actual).max()), float(np.abs(expected).max())
 
 
-def main() -> None:
-    """Collapse every chain, for one and for four channels, and print what came out."""
-    keras.utils.set_random_seed(0)
-    console = Console(width=None if Console().is_terminal else 110)
-    for channels in CHANNELS:
-        table = Table(
-            title=f"{channels} channel{'s' if channels > 1 else ''}",
-            title_justify="left",
-            box=box.SIMPLE_HEAD,
-        )
-        table.add_column("chain", style="cyan", no_wrap=True)
-        table.add_column("image", justify="right")
-        table.add_column("these layers")
-        table.add_column("weights", justify="right")
-        table.add_column("are one", style="bold green", no_wrap=True)
-        table.add_column("weights", justify="right")
-        table.add_column("differing by", justify="right", no_wrap=True)
-        for seed in SEEDS:
-            model = seed.build(channels)
-            folded = kerasfold.fold(model, objective="layers")
-            difference, scale = largest_difference(model, folded)
-            side = model.input_shape[1]
-            table.add_row(
-                seed.name,
-                f"{side}x{side}",
-                ", ".join(runs(form(model))),
-                f"{model.count_params():,}",
-                ", ".join(form(folded)),
-                f"{folded.count_params():,}",
-                f"{difference:.0e} of {scale:.2g}",
-            )
-        console.print(table)
-    console.print(
-        "objective='layers' collapses all that is exact, at any price: look at the weights.\n"
-        "The default, objective='latency', collapses only where the result is faster."
-    )
-
-
 def runs(words: list[str]) -> list[str]:
     """A repeating part of a list, written once: [a, b, a, b, a] is ['4 x (a, b)', a]."""
     for period in (1, 2):
@@ -150,6 +117,112 @@ def runs(words: list[str]) -> list[str]:
         if times > 2:
             return [f"{times} x ({', '.join(words[:period])})", *words[times * period :]]
     return words
+
+
+def new_table(title: str, *columns: str) -> Table:
+    """A table whose first column is of names, and the others of numbers."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for place, column in enumerate(columns):
+        table.add_column(
+            column, style="" if place else "cyan", justify="right" if place else "left"
+        )
+    return table
+
+
+def collapsed(channels: int) -> Table:
+    """Every chain as one layer."""
+    table = new_table(
+        f"{channels} channel{'s' if channels > 1 else ''}",
+        *("chain", "image", "these layers", "weights", "are one", "weights", "differing by"),
+    )
+    for seed in SEEDS:
+        model = seed.build(channels)
+        folded = kerasfold.fold(model, objective="layers")
+        difference, scale = largest_difference(model, folded)
+        side = model.input_shape[1]
+        table.add_row(
+            seed.name,
+            f"{side}x{side}",
+            ", ".join(runs(form(model))),
+            f"{model.count_params():,}",
+            ", ".join(form(folded)),
+            f"{folded.count_params():,}",
+            f"{difference:.0e} of {scale:.2g}",
+        )
+    return table
+
+
+def rewritten() -> Table:
+    """Every chain of arrows of the first article, step by step."""
+    table = new_table(
+        "The first article's rewritings: '6/2' is a 6x6 kernel with stride 2",
+        *("section", "layers", "weights", "not 0", "the article", "off the start by", ""),
+    )
+    for chain_ in CHAINS:
+        for place, step in enumerate(walked(chain_)):
+            table.add_row(
+                "" if place else f"{chain_.section}: {chain_.about}",
+                step.words,
+                *map("{:,}".format, step.weights),
+                chain_.said(place) if place else "",
+                f"{step.difference:.1e}" if place else "",
+                ("exact" if step.is_exact else "not exact") if place else "",
+            )
+        table.add_section()
+    return table
+
+
+def missed(found: list[Miss]) -> Table:
+    """How far off those steps are that are not exact."""
+    table = new_table(
+        "Kernels as two, with one channel between: relative error of the nearest found",
+        *("kernels", "least", "median", "most"),
+    )
+    for miss in found:
+        numbers = np.quantile(miss.errors, (0, 0.5, 1))
+        table.add_row(miss.about, *map("{:.1%}".format, numbers))
+    return table
+
+
+def claimed() -> Table:
+    """What the articles say in numbers, and what is found."""
+    table = new_table("What the articles say", "article, section", "says", "", "found", "")
+    table.columns[1].justify = table.columns[4].justify = "left"
+    for claim in CLAIMS:
+        found = claim.find()
+        words = [
+            ", ".join(map("{:,}".format, numbers)) for numbers in (claim.numbers, found.numbers)
+        ]
+        if found.difference is not None:
+            exact = "exact" if found.difference < EXACT else f"off by {found.difference:.0%}"
+            words[1] = ", ".join(filter(None, (words[1], exact)))
+        table.add_row(claim.source, claim.about, *words, claim.remark)
+    return table
+
+
+def main() -> None:
+    """Print all of it, in float64, where what is exact is seen to be."""
+    console = Console(width=None if Console().is_terminal else 150)
+    policy = keras.config.dtype_policy()
+    keras.utils.set_random_seed(0)
+    for channels in CHANNELS:
+        console.print(collapsed(channels))
+    console.print(
+        "objective='layers' collapses all that is exact, at any price: look at the weights.\n"
+        "The default, objective='latency', collapses only where the result is faster.\n"
+    )
+    keras.config.set_dtype_policy("float64")
+    try:
+        console.print(rewritten())
+        console.print(
+            "With poolings every step is exact: a convolution behind one of 2 is the same one with "
+            "its taps 2 apart before it,\nso 3, 5, 9, 17, 33 are one 3x3. With strides, a 3x3 as "
+            "two 2x2 is not; all steps after it are.\n"
+        )
+        console.print(missed(misses()))
+        console.print(claimed())
+    finally:
+        keras.config.set_dtype_policy(policy)
 
 
 if __name__ == "__main__":

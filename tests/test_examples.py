@@ -1,34 +1,27 @@
 """The examples run, and the committed model is trained and folds."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
+import block_search
 import keras
 import numpy as np
 import pytest
+import seeds
+import train_and_fold as training
+from rewritings import CHAINS, Miss
 
 import kerasfold
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def load(name):
-    """An example as a module, without running it."""
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def training():
-    return load("train_and_fold")
-
-
-def test_seeds_prints_every_collapsed_form(capsys):
-    seeds = load("seeds")
+def test_seeds_prints_every_collapsed_form(monkeypatch, capsys):
+    for name in ("CHAINS", "CLAIMS"):
+        monkeypatch.setattr(seeds, name, getattr(seeds, name)[:1])
+    monkeypatch.setattr(seeds, "misses", lambda: [Miss("few", np.array([0.25]))])
+    policy = keras.config.dtype_policy()
     seeds.main()
+    assert keras.config.dtype_policy() == policy
     printed = capsys.readouterr().out
     for seed in seeds.SEEDS:
         rows = [line for line in printed.splitlines() if line.strip().startswith(f"{seed.name}  ")]
@@ -36,6 +29,22 @@ def test_seeds_prints_every_collapsed_form(capsys):
         stride = "" if seed.stride == 1 else f"/{seed.stride}"
         for row in rows:
             assert f" {seed.kernel}x{seed.kernel}{stride} " in row
+    for part in (CHAINS[0].about, "exact", "25.0%", "25, 18"):
+        assert part in printed
+
+
+def test_block_search_prints_every_block(monkeypatch, capsys):
+    monkeypatch.setattr(block_search, "BLOCKS", block_search.QUICK)
+    monkeypatch.setattr(block_search, "trained_accuracy", lambda block, epochs: 0.9)
+    best, _ = block_search.main(["--quick"])
+    assert best.block == ("separable", "separable", "depthwise")
+    printed = capsys.readouterr().out
+    for part in ("236,810", "834,890", "90.0%", "0.147", "loses 7,168 weights", "rank of none"):
+        assert part in printed
+
+
+def test_block_search_trains():
+    assert 0.0 < block_search.trained_accuracy(("depthwise",), epochs=1) <= 1.0
 
 
 @pytest.mark.parametrize(
@@ -48,10 +57,10 @@ def test_seeds_prints_every_collapsed_form(capsys):
     ],
 )
 def test_seeds_writes_repetitions_once(words, written):
-    assert load("seeds").runs(words) == written
+    assert seeds.runs(words) == written
 
 
-def test_training_goes_on_around_a_fold(training, capsys, tmp_path):
+def test_training_goes_on_around_a_fold(capsys, tmp_path):
     out = tmp_path / "digits.keras"
     first, second = training.main(["--epochs", "1", "--out", str(out)])
     assert (first.epochs, second.epochs) == (1, 2)
@@ -74,14 +83,14 @@ def test_training_goes_on_around_a_fold(training, capsys, tmp_path):
     assert training.accuracy(saved, images, labels) == second.model
 
 
-def test_training_writes_nothing_by_default(training, capsys, tmp_path, monkeypatch):
+def test_training_writes_nothing_by_default(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     training.main(["--epochs", "0"])
     assert not list(tmp_path.iterdir())
     assert "saved" not in capsys.readouterr().out
 
 
-def test_committed_model_is_trained_and_folds(training):
+def test_committed_model_is_trained_and_folds():
     path = EXAMPLES / "digits.keras"
     assert path.stat().st_size < 1_000_000
     model = keras.models.load_model(path)

@@ -3,18 +3,10 @@
 Arrays are pasted as printed.
 """
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import keras
 import numpy as np
+import seeds
 from keras import layers
-
-PATH = Path(__file__).parents[2] / "examples" / "seeds.py"
-SPEC = importlib.util.spec_from_file_location("seeds", PATH)
-seeds = sys.modules["seeds"] = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(seeds)
 
 PRINTED = 1e-5  # of the largest value
 FLOAT64 = 1e-12
