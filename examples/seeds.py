@@ -217,7 +217,7 @@ def main() -> None:
         console.print(
             "With poolings every step is exact: a convolution behind one of 2 is the same one with "
             "its taps 2 apart before it,\nso 3, 5, 9, 17, 33 are one 3x3. With strides, a 3x3 as "
-            "two 2x2 is not; all steps after it are.\n"
+            "two 2x2 is not; all steps after it are, but for a pooling in place of a 4x4.\n"
         )
         console.print(missed(misses()))
         console.print(claimed())
