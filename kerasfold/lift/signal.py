@@ -180,6 +180,8 @@ class Signal:
                 n not in (1, m) for n, m in zip(shape, image, strict=True)
             ):
                 raise Refused(f"a constant of shape {shape} on images of {image}")
+        if np.all(given[0] == 1) and not np.any(given[1]):
+            return self
         varied = [i for i in range(len(image)) if any(shape[i] > 1 for shape in shapes)]
         if varied in ([], [self.rank]):
             gain, shift = (np.broadcast_to(x.ravel(), (self.channels,)) for x in given)
@@ -260,8 +262,6 @@ class Signal:
 
     def flatten(self) -> Signal:
         """The image as one vector, channels fastest."""
-        if not self.sizes:
-            return self
         image = (*self._known("flattening"), self.channels)
         return self._rearranged(Rearrangement.reshape(image, [math.prod(image)]))
 
@@ -364,6 +364,8 @@ class Signal:
         chosen = list(range(self.channels)[channels] if isinstance(channels, slice) else channels)
         if not chosen:
             raise Refused("a selection without channels")
+        if chosen == list(range(self.channels)):
+            return self
         shape = (*(1,) * self.rank, self.channels, len(chosen))
         kernel = Weights(shape, lambda: np.eye(self.channels)[:, chosen].reshape(shape))
         return self._correlate(kernel, work="copy", selected=tuple(chosen))
