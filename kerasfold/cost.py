@@ -14,6 +14,7 @@ from kerasfold.layers.limits import is_depthwise_layer
 from kerasfold.layers.reorder import in_tensors, steps
 from kerasfold.layers.spelling import computed_sizes, is_one_layer, written
 
+TIE = 1 + 1e-9  # sums in another order are no slower
 NOMINAL_SIZE = 64  # samples assumed along an axis of unknown size
 
 
@@ -62,6 +63,15 @@ class Cost:
     def seconds(self) -> float:
         """On both runtimes together."""
         return self.tensorflow + self.xla
+
+
+def slower_on(had: Cost, now: Cost) -> str:
+    """The runtimes on which something takes longer than it did, in words."""
+    runtimes = (
+        ("on TensorFlow", had.tensorflow, now.tensorflow),
+        ("under XLA", had.xla, now.xla),
+    )
+    return " and ".join(name for name, before, after in runtimes if after > before * TIE)
 
 
 def _seconds(cost: Cost) -> float:
@@ -152,14 +162,14 @@ class Load(NamedTuple):
 
     Attributes:
         moved: bytes read and written.
-        given: bytes written.
+        image: bytes of the larger of what is read and what is written.
         macs: multiply-accumulates, or additions.
         gathered: inputs copied together.
         pieces: runs that they are in.
     """
 
     moved: float
-    given: float = 0.0
+    image: float = 0.0
     macs: float = 0.0
     gathered: float = 0.0
     pieces: float = 0.0
@@ -171,7 +181,7 @@ class Roofline:
 
     Attributes:
         rates: of each kind of work.
-        sharing: bytes of an output from which on its call is shared among cores.
+        sharing: bytes of an image from which on a call is shared among cores.
     """
 
     rates: Mapping[Kind, Rate]
@@ -181,22 +191,23 @@ class Roofline:
         """Of one call."""
         rate = self.rates[kind]
         work = load.macs / rate.macs + load.gathered / rate.gathered + load.pieces / rate.pieces
-        start = rate.start + (rate.shared if load.given > self.sharing else 0.0)
+        start = rate.start + (rate.shared if load.image > self.sharing else 0.0)
         return start + max(work, load.moved / rate.bytes)
 
 
 # Fitted by benchmarks/roofline.py to two cores of an Intel Xeon, on 2026-11-26. TensorFlow runs
 # convolutions in groups through XLA; XLA fuses what is elementwise with what it stands beside, and
 # gathers the inputs of a convolution piece by piece, for each group by itself.
-_PIECES = 1.8e8
+# Light steps count as half of what they take in a chain of their like: a depthwise layer in their
+# place would wake threads, which no such chain shows.
 TENSORFLOW = Roofline(
     {
-        "convolution": Rate(1.2e-5, 1.2e11, gathered=1.5e10, shared=5e-5),
-        "transposed": Rate(6e-5, 1.2e11, gathered=1.5e10),
-        "depthwise": Rate(6.4e-5, 1.8e10),
+        "convolution": Rate(1.3e-5, 7.9e10, 1.5e10, gathered=2.7e10, shared=5e-5),
+        "transposed": Rate(6.4e-5, 7.4e10, gathered=3e9),
+        "depthwise": Rate(8.1e-5, 2.9e10),
         "scale": Rate(6.4e-5, bytes=6.25e9),
-        "grouped": Rate(5e-5, 8.5e10, gathered=3.2e9, pieces=_PIECES),
-        "matrix": Rate(5e-6, 1.2e11),
+        "grouped": Rate(7.4e-5, 4.4e10, gathered=4.9e9, pieces=1.4e8),
+        "matrix": Rate(5.7e-6, 2.2e11, 4.6e9),
         "pool": Rate(4e-5, 1.7e11),
         "reduction": Rate(2e-6, 1.7e11),
         "normalisation": Rate(3e-6),
@@ -207,12 +218,12 @@ TENSORFLOW = Roofline(
 )
 XLA = Roofline(
     {
-        "convolution": Rate(5e-6, 8.5e10, gathered=3.2e9, pieces=_PIECES, shared=1.7e-5),
-        "transposed": Rate(5e-6, 8.5e10, gathered=3.2e9, pieces=_PIECES, shared=1.7e-5),
-        "depthwise": Rate(5e-6, 8.5e10, pieces=_PIECES),
+        "convolution": Rate(7.9e-6, 6.7e10, 9.3e9, gathered=4.2e10, pieces=2.4e8),
+        "transposed": Rate(1.1e-5, 5.5e10, pieces=1.8e8, shared=4.4e-5),
+        "depthwise": Rate(5e-6, 8.5e10, pieces=1.8e8),
         "scale": Rate(5e-6, bytes=2e11),
-        "grouped": Rate(5e-6, 8.5e10, gathered=3.2e9, pieces=_PIECES),
-        "matrix": Rate(4e-6, 8.5e10),
+        "grouped": Rate(2.3e-5, 4.3e10, gathered=7.8e9, pieces=1.2e8),
+        "matrix": Rate(5.1e-6, 2.2e11, 6.1e9),
         "pool": Rate(1e-6, 2.5e9),
         "reduction": Rate(1e-6),
         "normalisation": Rate(5e-6, bytes=2e11),
@@ -248,9 +259,9 @@ def vectorised_macs(geometry: Geometry) -> float:
 
 
 def im2col(geometry: Geometry) -> tuple[int, int]:
-    """Inputs gathered for a matrix product, and the pieces they are in: none for 1x1 kernels."""
+    """Inputs gathered for a matrix product, and the pieces they are in: none where it is one."""
     taps = math.prod(geometry.taps)
-    if geometry.vector or taps == 1:
+    if geometry.vector or geometry.is_pointwise:
         return 0, 0
     windows = taps * pixels(computed_sizes(geometry))
     phases = math.prod(axis.upsampling for axis in geometry.axes)
@@ -294,9 +305,10 @@ def load_of(geometry: Geometry) -> Load:
     inputs = geometry.channels[0] + (geometry.groups if geometry.ones else 0)
     seen = (None if a.size is None else a.size - sum(a.crop) for a in geometry.axes)
     weights = 4 * replace(geometry, biased=False).params  # a bias is added on the way
+    read = moved_bytes(seen, inputs)
     given = moved_bytes(computed_sizes(geometry), geometry.channels[1])
-    moved = moved_bytes(seen, inputs) + given + weights
-    return Load(moved, given, vectorised_macs(geometry), *im2col(geometry))
+    image = max(read, given)
+    return Load(read + given + weights, image, vectorised_macs(geometry), *im2col(geometry))
 
 
 def kind_of(geometry: Geometry) -> Kind:
@@ -306,7 +318,7 @@ def kind_of(geometry: Geometry) -> Kind:
     if any(axis.upsampling > 1 for axis in geometry.axes):
         return "transposed"
     if is_depthwise_layer(geometry):
-        return "depthwise" if max(geometry.taps) > 1 else "scale"
+        return "scale" if geometry.is_pointwise else "depthwise"
     return "grouped" if geometry.groups > 1 else "convolution"
 
 

@@ -21,7 +21,7 @@ from kerasfold.forms.evaluate import (
     operator_of,
     whole,
 )
-from kerasfold.layers.limits import check_emittable
+from kerasfold.layers.limits import check_emittable, depthwise_kind
 from kerasfold.lift.regions import Regions
 from kerasfold.read.weights import count_params
 
@@ -170,7 +170,8 @@ class Known:
                 trains = count_params(self.owner[index].call.operation)
                 return "normalisation" if trains else "elementwise"
             case _:
-                return kind_of(geometry)
+                layer = self.owner[index].call.operation
+                return "grouped" if depthwise_kind(layer, geometry) else kind_of(geometry)
 
     def layering(self, visited: Sequence[int]) -> tuple[int, bool]:
         """See `shared` and `is_matrix_alone`."""

@@ -94,9 +94,9 @@ class Scaled(Form[Constants]):
         if len(self.selected) < composed.operator.geometry.channels[0]:
             calls["slice"] = lambda x: x[..., selected]
         if np.any(composed.gain != 1):
-            calls["scale"] = lambda x: x * composed.gain.astype(x.dtype)
+            calls["scale"] = lambda x: x * _constant(composed.gain, x)
         if np.any(composed.shift):
-            calls["shift"] = lambda x: x + composed.shift.astype(x.dtype)
+            calls["shift"] = lambda x: x + _constant(composed.shift, x)
         x, (*before, last) = xs[self.source], [*calls, ""]
         if activation is None and not before:
             return build.same(x, name)
@@ -141,3 +141,8 @@ def _gain(operator: Operator) -> np.ndarray:
 def _matrix(operator: Operator) -> np.ndarray:
     """The kernel of one pixel: input channels of a group, output channels."""
     return operator.kernel.reshape(operator.kernel.shape[-2:])
+
+
+def _constant(values: np.ndarray, x: Value) -> np.ndarray | float:
+    """One number for each channel, or for all, which runtimes broadcast faster."""
+    return float(values[0]) if np.all(values == values[0]) else values.astype(x.dtype)

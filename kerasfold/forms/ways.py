@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from kerasfold.algebra.axis import Refused
+from kerasfold.cost import slower_on
 from kerasfold.forms.concatenated import Concatenated
 from kerasfold.forms.convolved import Convolved
 from kerasfold.forms.factored import Factored
@@ -79,4 +80,5 @@ def as_it_is(known: Known, kept: Kept) -> Kept:
     """A call that is kept; in a better layer where there is one, unless it must be as it is."""
     if kept.node in known.pinned:
         return kept
-    return Rewritten.propose(known, kept.node, kept.visited) or kept
+    better = Rewritten.propose(known, kept.node, kept.visited)
+    return kept if better is None or slower_on(kept.cost, better.cost) else better

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from kerasfold.algebra.axis import Refused
-from kerasfold.cost import UNTIMED, Cost, objective_of
+from kerasfold.cost import UNTIMED, Cost, objective_of, slower_on
 from kerasfold.errors import FoldError
 from kerasfold.forms.form import AnyForm
 from kerasfold.forms.joined import Joined, Sibling, siblings_of
@@ -22,7 +22,7 @@ from kerasfold.lift.program import Node
 from kerasfold.lift.regions import Regions
 from kerasfold.plan.methods import METHODS
 from kerasfold.plan.search import Forms, Search, With, Without, total
-from kerasfold.plan.worth import growth, replaced, slower_on
+from kerasfold.plan.worth import growth, replaced
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -10,14 +10,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kerasfold.cost import Cost
+from kerasfold.cost import Cost, slower_on
 from kerasfold.forms.form import AnyForm
 from kerasfold.forms.kept import Kept
 from kerasfold.forms.known import Known
 
 GROWTH = 1.5  # times the weights or multiplications that a form may not have
 GAIN = 1.3  # times the speed from which on it may have more
-TIE = 1 + 1e-9  # sums in another order are no slower
 
 
 def replaced(known: Known, visited: Sequence[int]) -> Cost:
@@ -56,15 +55,6 @@ def drawback(known: Known, form: AnyForm) -> str:
         return f"merging it would be slower {slower}, as predicted"
     grown = growth(had, form.cost)
     return f"merging it would take {grown}" if grown and gain(had, form.cost) < GAIN else ""
-
-
-def slower_on(had: Cost, now: Cost) -> str:
-    """The runtimes on which something takes longer than it did, in words."""
-    runtimes = (
-        ("on TensorFlow", had.tensorflow, now.tensorflow),
-        ("under XLA", had.xla, now.xla),
-    )
-    return " and ".join(name for name, before, after in runtimes if after > before * TIE)
 
 
 def gain(had: Cost, now: Cost) -> float:

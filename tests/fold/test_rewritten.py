@@ -28,7 +28,7 @@ def grouped(**settings: Any) -> keras.Layer:
     ids=str,
 )
 def test_in_two_dimensions(settings: dict[str, Any]) -> None:
-    model = chain((9, 8, 4), layers.ReLU(), grouped(**settings), dtype="float64")
+    model = chain((30, 24, 4), layers.ReLU(), grouped(**settings), dtype="float64")
     folded = kerasfold.fold(model)
     assert kinds(folded) == ["ReLU", "DepthwiseConv2D"]
     assert folded.layers[-1].activation is model.layers[-1].activation
@@ -38,21 +38,21 @@ def test_in_two_dimensions(settings: dict[str, Any]) -> None:
 @pytest.mark.parametrize("padding", ["same", "causal"])
 def test_in_one_dimension(padding: str) -> None:
     layer = layers.Conv1D(6, 3, groups=3, padding=padding, dtype="float64")
-    model = chain((9, 3), layers.ReLU(dtype="float64"), layer, dtype="float64")
+    model = chain((900, 3), layers.ReLU(dtype="float64"), layer, dtype="float64")
     folded = kerasfold.fold(model)
     assert kinds(folded)[-1] == "DepthwiseConv1D"
     assert_same(model, folded, FLOAT64)
 
 
 def test_the_report_says_so() -> None:
-    report = kerasfold.explain(chain((9, 8, 4), layers.ReLU(), grouped()))
+    report = kerasfold.explain(chain((30, 24, 4), layers.ReLU(), grouped()))
     (reason,) = (row.reason for row in report.kept if row.layer == "dw")
     assert "written as the DepthwiseConv2D layer" in reason
 
 
 def test_what_no_depthwise_layer_says_stays() -> None:
-    fewer = chain((9, 8, 4), layers.ReLU(), grouped(groups=2))
-    unequal = chain((9, 8, 4), layers.ReLU(), grouped(strides=(1, 2)))
+    fewer = chain((30, 24, 4), layers.ReLU(), grouped(groups=2))
+    unequal = chain((30, 24, 4), layers.ReLU(), grouped(strides=(1, 2)))
     for model in (fewer, unequal):
         assert kinds(kerasfold.fold(model, verify=False))[-1] == "Conv2D"
 

@@ -120,3 +120,12 @@ def test_an_output_keeps_its_name() -> None:
     assert folded.output_names == model.output_names
     assert operations(folded) == ["Multiply", "Add"]
     assert_same(model, folded, FLOAT32)
+
+
+def test_what_is_one_number_for_all_channels_stays_one() -> None:
+    model = model_of(layers.Rescaling(2.0, 1.0, dtype="float64"), lambda x: -x)
+    folded = kerasfold.fold(model, verify=False)
+    assert operations(folded) == ["Multiply", "Add"]
+    assert "__numpy__" not in folded.to_json()
+    assert "__numpy__" in kerasfold.fold(model_of(lambda x: x * c(12), lambda x: -x)).to_json()
+    assert_same(model, folded, FLOAT64)

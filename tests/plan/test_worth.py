@@ -11,8 +11,8 @@ import pytest
 from keras import layers, ops
 
 import kerasfold
-from kerasfold.cost import ROOFLINES, Cost, Load
-from kerasfold.plan.worth import GAIN, gain, growth, slower_on
+from kerasfold.cost import ROOFLINES, Cost, Load, slower_on
+from kerasfold.plan.worth import GAIN, gain, growth
 from zoo.making import randomise
 from zoo.same import FLOAT32, assert_same, kinds
 
@@ -65,10 +65,6 @@ KEPT: dict[str, tuple[Callable[[], keras.Model], int]] = {
         lambda: of_two((28, 28, 16), lambda a, b: a * c(16) + b * 0.5),
         2 * 28 * 28 * 16,
     ),
-    "shifted_terms_of_a_sum": (
-        lambda: of_two((28, 28, 16), lambda a, b: (a + c(16)) + (b - 1.0)),
-        0,
-    ),
     "a_mean_of_all_pixels_and_a_matrix": (
         lambda: between(
             (56, 56, 8), layers.GlobalAveragePooling2D(), layers.Dense(1), end=layers.Identity()
@@ -92,6 +88,15 @@ def test_a_convolution_in_as_many_groups_as_channels_is_depthwise() -> None:
     folded = kerasfold.fold(model)
     assert_same(model, folded, FLOAT32)
     assert kinds(folded) == ["ReLU", "DepthwiseConv2D", "ReLU"]
+
+
+def test_shifted_terms_of_a_sum_are_shifted_once_and_become_no_layers() -> None:
+    model = of_two((28, 28, 16), lambda a, b: (a + c(16)) + (b - 1.0))
+    folded = kerasfold.fold(model)
+    assert_same(model, folded, FLOAT32)
+    assert not folded.weights
+    assert folded.fold_report.layers_after == 2
+    assert folded.fold_report.macs_after == 0
 
 
 def test_a_scale_still_goes_into_the_convolution_beside_it() -> None:
@@ -164,3 +169,15 @@ def test_a_matrix_stays_one_whatever_layer_says_it() -> None:
         folded = kerasfold.fold(model)
         assert_same(model, folded, FLOAT32)
         assert kinds(folded) == ["ReLU", "Dense", "ReLU"]
+
+
+def test_a_depthwise_layer_that_pads_is_no_scale_under_xla() -> None:
+    model = between((28, 14, 16), layers.ZeroPadding2D(1), layers.DepthwiseConv2D(1))
+    folded = kerasfold.fold(model)
+    assert kinds(folded) == ["ReLU", "ZeroPadding2D", "DepthwiseConv2D", "ReLU"]
+    assert not folded.fold_report.merged
+
+
+def test_groups_of_few_pixels_stay_as_they_are() -> None:
+    small = between((3, 3, 4), layers.Conv2D(4, 3, groups=4, padding="same"))
+    assert kinds(kerasfold.fold(small)) == ["ReLU", "Conv2D", "ReLU"]
