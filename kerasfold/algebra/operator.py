@@ -136,7 +136,8 @@ class Operator:
 
     def at_sizes(self, sizes: Sequence[int | None]) -> Operator:
         """A pointwise operator, on images of other sizes."""
-        return Operator(self.geometry.at_sizes(sizes), self.kernel, self.bias)
+        geometry = self.geometry.at_sizes(sizes)
+        return Operator(geometry, self.kernel.reshape(geometry.kernel_shape), self.bias)
 
     def trimmed(self) -> Operator:
         """Without the taps that every output reads zeros with. Raises `Refused`.

@@ -63,7 +63,9 @@ class Pooled(Form[Single]):
             return None
         (pool,) = pools
         geometry = known.geometry(pool)
-        if not geometry.steady or geometry.vector or any(a.crop[0] for a in geometry.axes):
+        if not geometry.steady or any(a.crop[0] for a in geometry.axes):
+            return None
+        if geometry.vector and not cls.pool_first:
             return None
         others = [i for i in visited if i != pool]
         links = []
