@@ -11,7 +11,7 @@ from kerasfold.cost import Cost, Kind, moved_by, moved_bytes, operator_cost, ste
 from kerasfold.forms.form import Composed, Form, Nothing, work_of
 from kerasfold.forms.known import Known
 from kerasfold.layers.limits import is_free
-from kerasfold.lift.program import Node
+from kerasfold.lift.program import Node, Sizes
 from kerasfold.read.weights import count_params
 
 if TYPE_CHECKING:
@@ -79,10 +79,20 @@ def _step(known: Known, index: int) -> Cost:
         kind: Kind = "copy" if node.op == "concatenate" else "elementwise"
         return step_cost(kind, moved_bytes(node.sizes, reads + node.channels))
     assert node.geometry is not None
-    image = 2 * moved_bytes(node.sizes, node.channels)
     kind = known.layer_kind(index)
     if kind in ("elementwise", "normalisation"):
-        passes = 2 if node.work == "scale" and node.geometry.biased else 1
-        macs = image / 8 if node.work == "scale" else 0.0
-        return replace(step_cost(kind, passes * image), macs=macs)
+        return _elementwise(known, index, node.sizes)
     return replace(operator_cost(node.geometry, kind=kind), unconvolved=int(known.is_pool(index)))
+
+
+def _elementwise(known: Known, index: int, sizes: Sizes) -> Cost:
+    node, image = known.nodes[index], 2 * moved_bytes(sizes, known.nodes[index].channels)
+    passes = 2 if node.work == "scale" and known.geometry(index).biased else 1
+    macs = image / 8 if node.work == "scale" else 0.0
+    return replace(step_cost(known.layer_kind(index), passes * image), macs=macs)
+
+
+def moved_cost(known: Known, index: int, sizes: Sizes) -> Cost:
+    """What a call that scales or shifts channels would cost on images of other sizes."""
+    kept = Kept.of(known, index).cost
+    return replace(_elementwise(known, index, sizes), params=kept.params, layers=kept.layers)

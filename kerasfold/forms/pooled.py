@@ -9,18 +9,23 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from kerasfold.algebra.chain import chain
+import numpy as np
+
+from kerasfold.algebra.chain import chain, collapsed
+from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
-from kerasfold.cost import operator_cost
+from kerasfold.cost import Cost, elementwise_cost, operator_cost, pixels
 from kerasfold.forms.evaluate import own
 from kerasfold.forms.form import Composed, Form, described
+from kerasfold.forms.kept import moved_cost
 from kerasfold.forms.known import Known, plain_image
+from kerasfold.layers.limits import normalises
 from kerasfold.lift.program import Node
 
 if TYPE_CHECKING:
     from typing import Self
 
-    from kerasfold.layers.build import Builder, Value
+    from kerasfold.layers.build import Activation, Builder, Value
     from kerasfold.lift.regions import Lifted
 
 
@@ -65,8 +70,8 @@ class Pooled(Form[Single]):
         geometry = known.geometry(pool)
         if not geometry.steady or any(a.crop[0] for a in geometry.axes):
             return None
-        if geometry.vector and not cls.pool_first:
-            return None
+        if pool == visited[0] if cls.pool_first else geometry.vector:
+            return None  # nothing that moves
         others = [i for i in visited if i != pool]
         links = []
         for i, sizes in zip(others, cls._sizes(known.nodes, visited, pool), strict=True):
@@ -74,16 +79,24 @@ class Pooled(Form[Single]):
             if sizes is not None and not (link.axes and link.is_pointwise):
                 return None
             links.append(link if sizes is None else link.at_sizes(sizes))
-        whole = plain_image(links)
-        if whole is None:
+        rest = cls._rest(known, others, links)
+        if rest is None:
             return None
+        whole, cost = rest
         reads = known.reads(visited, whole)
         channels = known.nodes[next(iter(reads)) if cls.pool_first else index].channels
         moved = replace(geometry, channels=(channels,) * 2, groups=channels)
         priced = operator_cost(moved, kind=known.layer_kind(pool))
-        pooling = replace(priced, params=0.0, unconvolved=1)
-        cost = operator_cost(whole, known.shared(others)) + pooling
+        cost += replace(priced, params=0.0, unconvolved=1)
         return cls(node=index, reads=reads, visited=tuple(visited), cost=cost, pool=pool)
+
+    @classmethod
+    def _rest(
+        cls, known: Known, others: Sequence[int], links: Sequence[Geometry]
+    ) -> tuple[Geometry, Cost] | None:
+        """What nodes other than the pool are as one step, and cost, or None. Raises `Refused`."""
+        whole = plain_image(links)
+        return None if whole is None else (whole, operator_cost(whole, known.shared(others)))
 
     @classmethod
     def _sizes(
@@ -103,9 +116,12 @@ class Pooled(Form[Single]):
 
     def words(self, owner: Mapping[int, Lifted]) -> str:
         """Both steps, in order."""
-        (geometry,) = self.reads.values()
-        steps = [described(geometry), type(owner[self.pool].call.operation).__name__]
+        steps = [self._said(owner), type(owner[self.pool].call.operation).__name__]
         return ", then ".join(reversed(steps) if self.pool_first else steps)
+
+    def _said(self, owner: Mapping[int, Lifted]) -> str:
+        (geometry,) = self.reads.values()
+        return described(geometry)
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -119,7 +135,69 @@ class PoolFirst(Pooled):
         name, activation = build.result()
         wanted = f"{name}_moved" if self.pool == self.node else build.call(self.pool).name
         x = build.copied(self.pool, xs[self.source], build.names.reserve(wanted))
-        return build.convolution(x, composed.operator, name, activation, "operator")
+        return self._after(build, composed.operator, x, name, activation)
+
+    def _after(
+        self, build: Builder, operator: Operator, x: Value, name: str, activation: Activation
+    ) -> Value:
+        return build.convolution(x, operator, name, activation, "operator")
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class PoolThenScale(PoolFirst):
+    """The pool, then a product and a sum by constants."""
+
+    @classmethod
+    def _rest(
+        cls, known: Known, others: Sequence[int], links: Sequence[Geometry]
+    ) -> tuple[Geometry, Cost] | None:
+        """Scales and shifts of the channels: a weight that trains is made no constant."""
+        scales = [known.nodes[i].work in ("scale", "shift") for i in others]
+        if not all(scales) or any(known.layer_kind(i) == "normalisation" for i in others):
+            return None
+        whole = collapsed(links)
+        samples = pixels(whole.sizes) * whole.channels[1]
+        multiplies = any(known.nodes[i].work == "scale" for i in others)
+        return whole, elementwise_cost(samples, 0, multiplies, whole.biased)
+
+    def _after(
+        self, build: Builder, operator: Operator, x: Value, name: str, activation: Activation
+    ) -> Value:
+        last = name if activation is None else build.names.reserve(f"{name}_scaled")
+        *taps, _, channels = operator.kernel.shape
+        gain, shift = operator.kernel.reshape(*taps, channels), operator.bias
+        if not np.any(shift):
+            x = build.scaled(x, gain, None, last)
+        else:
+            x = build.scaled(x, gain if np.any(gain != 1) else None, shift, last)
+        return x if activation is None else build.activated(x, activation, name)
+
+    def _said(self, owner: Mapping[int, Lifted]) -> str:
+        return "elementwise"
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class PoolThenNormalised(PoolFirst):
+    """The pool, then the BatchNormalization that was before it."""
+
+    @classmethod
+    def _rest(
+        cls, known: Known, others: Sequence[int], links: Sequence[Geometry]
+    ) -> tuple[Geometry, Cost] | None:
+        """One BatchNormalization."""
+        (other, *more), (whole, *_) = others, links
+        if more or not normalises(known.owner[other].call.operation, whole.channels[1]):
+            return None
+        return whole, moved_cost(known, other, whole.sizes)
+
+    def _after(
+        self, build: Builder, operator: Operator, x: Value, name: str, activation: Activation
+    ) -> Value:
+        axis = 1 if build.layout == "channels_first" else -1
+        return build.copied(self.visited[0], x, name, axis=axis)  # no activation is inline in it
+
+    def _said(self, owner: Mapping[int, Lifted]) -> str:
+        return "BatchNormalization"
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from kerasfold.forms.form import AnyForm
 from kerasfold.forms.framed import Framed
 from kerasfold.forms.kept import Kept
 from kerasfold.forms.known import Known
-from kerasfold.forms.pooled import PoolFirst, PoolLast
+from kerasfold.forms.pooled import PoolFirst, PoolLast, PoolThenNormalised, PoolThenScale
 from kerasfold.forms.rearranged import Reordered
 from kerasfold.forms.rewritten import Rewritten
 from kerasfold.forms.scaled import Scaled
@@ -32,6 +32,8 @@ FORMS: tuple[type[AnyForm], ...] = (
     Separable,
     PoolLast,
     PoolFirst,
+    PoolThenScale,
+    PoolThenNormalised,
     Stacked,
     Concatenated,
     Factored,

@@ -28,7 +28,7 @@ from kerasfold.layers.rewrite import (
     written_kernel,
 )
 from kerasfold.layers.spelling import keras_padding, transposed_padding, without_idle_strides
-from kerasfold.read.copies import copy_operation
+from kerasfold.read.copies import called_copy
 from kerasfold.read.graph import Call
 from kerasfold.read.weights import largest, start_as
 
@@ -90,12 +90,14 @@ class Builder:
             self.made[key] = make()
         return self.made[key]
 
-    def copied(self, node: int, x: Value, name: str) -> Value:
-        """The pool or upsampling layer that a node is, on another tensor."""
+    def copied(self, node: int, x: Value, name: str, **settings: Any) -> Value:
+        """The layer that a node is, on another tensor, with other `settings`."""
         key = (self.key, ("copy", self.visited.index(node)))
-        if key not in self.made:
-            self.made[key] = copy_operation(self.call(node).operation, name, self.dtype)
-        return self.made[key](x)
+        if key in self.made:
+            return self.made[key](x)
+        operation = self.call(node).operation
+        self.made[key], value = called_copy(operation, name, self.dtype, (x,), {}, settings)
+        return value
 
     def sum(self, parts: Sequence[Value], name: str) -> Value:
         """The sum of tensors of one shape."""
@@ -442,8 +444,6 @@ class Builder:
         x = self.pad_and_crop(
             x, [a.crop for a in geometry.axes], [(0, 0)] * len(geometry.axes), name
         )
-        pads = [a.pad for a in geometry.axes]
-        around = (
-            [(0, 0), (0, 0), *pads] if self.layout == "channels_first" else [(0, 0), *pads, (0, 0)]
-        )
+        around = [(0, 0), *(a.pad for a in geometry.axes)]
+        around.insert(1 if self.layout == "channels_first" else len(around), (0, 0))
         return self.names.give(keras.ops.pad(x, around, constant_values=value), f"{name}_pad")

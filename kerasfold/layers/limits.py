@@ -77,6 +77,12 @@ def check_emittable(geometry: Geometry) -> None:
         raise Refused("a scale per channel of a vector, which no Keras layer but itself expresses")
 
 
+def normalises(operation: keras.Operation, channels: int) -> bool:
+    """Whether a layer is a BatchNormalization of so many numbers, which any image may have."""
+    own = type(operation) is keras.layers.BatchNormalization
+    return own and operation.moving_mean.shape == (channels,)
+
+
 _FREE = (
     keras.layers.ZeroPadding1D,
     keras.layers.ZeroPadding2D,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import inspect
 import warnings
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
 import keras
@@ -54,7 +55,12 @@ def copy_operation(operation: keras.Operation, name: str, dtype: str | None) -> 
 
 
 def called_copy(
-    operation: keras.Operation, name: str, dtype: str | None, args: Any, kwargs: Any
+    operation: keras.Operation,
+    name: str,
+    dtype: str | None,
+    args: Any,
+    kwargs: Any,
+    settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[keras.Operation, Any]:
     """A copy of a layer or operation that has been called, with the state of its original.
 
@@ -64,6 +70,7 @@ def called_copy(
         dtype: dtype policy of the copy, or None for the original's.
         args: what it is called on.
         kwargs: the same.
+        settings: attributes that it has otherwise than its original.
 
     Returns:
         The copy, and what it gives.
@@ -75,6 +82,8 @@ def called_copy(
 
     def called(make: _Make) -> tuple[keras.Operation, Any]:
         fresh = make(operation, name, dtype)
+        for attribute, value in settings.items():
+            setattr(fresh, attribute, value)
         with _started(operation, fresh) as starts, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the original gave its own
             result = fresh(*args, **kwargs)

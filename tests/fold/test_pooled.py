@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import keras
+import numpy as np
 import pytest
 from keras import layers
 
 import kerasfold
-from zoo.making import chain
+from zoo.making import chain, randomise
 from zoo.same import FLOAT64, assert_same
 
 Stack = Callable[[], list[keras.Layer]]
@@ -31,6 +32,10 @@ def kinds(model: keras.Model) -> list[str]:
     return [name for name in names if name not in ("InputLayer", "ReLU")]
 
 
+def bn() -> keras.Layer:
+    return layers.BatchNormalization()
+
+
 def mean() -> keras.Layer:
     return layers.GlobalAveragePooling2D()
 
@@ -48,7 +53,7 @@ VECTORS: dict[str, tuple[Stack, int, int]] = {
         SUMS + CHANNELS * 5,
     ),
     "a_normalisation_before_a_matrix": (
-        lambda: [layers.BatchNormalization(), mean(), layers.Dense(5)],
+        lambda: [bn(), mean(), layers.Dense(5)],
         2 * SUMS + CHANNELS * 5,
         SUMS + CHANNELS * 5,
     ),
@@ -63,3 +68,82 @@ def test_it_is_a_matrix_of_the_mean(stack: Stack, before: int, after: int) -> No
     assert kinds(folded) == ["GlobalAveragePooling2D", "Dense"]
     report = folded.fold_report
     assert (report.macs_before, report.macs_after) == (before, after)
+
+
+GAINS = np.linspace(0.5, 2.0, CHANNELS)
+SCALES: dict[str, tuple[Stack, list[str]]] = {
+    "a_normalisation": (
+        lambda: [bn(), mean()],
+        ["GlobalAveragePooling2D", "BatchNormalization"],
+    ),
+    "a_normalisation_of_the_last_axis_by_number": (
+        lambda: [layers.BatchNormalization(axis=3), mean()],
+        ["GlobalAveragePooling2D", "BatchNormalization"],
+    ),
+    "a_normalisation_of_an_image": (
+        lambda: [bn(), layers.GlobalAveragePooling2D(keepdims=True)],
+        ["GlobalAveragePooling2D", "BatchNormalization"],
+    ),
+    "a_normalisation_before_windows": (
+        lambda: [bn(), layers.AveragePooling2D(2)],
+        ["AveragePooling2D", "BatchNormalization"],
+    ),
+    "constants": (
+        lambda: [layers.Rescaling(GAINS, 1.0), mean()],
+        ["GlobalAveragePooling2D", "Multiply", "Add"],
+    ),
+    "constants_on_an_image": (
+        lambda: [layers.Rescaling(GAINS), layers.GlobalAveragePooling2D(keepdims=True)],
+        ["GlobalAveragePooling2D", "Multiply"],
+    ),
+    "constants_before_and_behind": (
+        lambda: [layers.Rescaling(2.0, 1.0), mean(), layers.Rescaling(0.5, GAINS)],
+        ["GlobalAveragePooling2D", "Add"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("stack", "left"), SCALES.values(), ids=SCALES)
+def test_it_is_a_scale_of_the_mean(stack: Stack, left: list[str]) -> None:
+    model = model_of(stack)
+    folded = kerasfold.fold(model, verify=False)
+    assert_same(model, folded, FLOAT64)
+    assert kinds(folded) == left, str(folded.fold_report)
+
+
+def test_a_normalisation_of_the_mean_is_the_one_of_the_pixels() -> None:
+    model = model_of(lambda: [bn(), mean()])
+    folded = kerasfold.fold(model)
+    report = folded.fold_report
+    assert (report.macs_before, report.macs_after) == (2 * SUMS, SUMS + CHANNELS)
+    assert report.params_before == report.params_after
+    (merged,) = report.merged
+    assert merged.kind == "GlobalAveragePooling2D, then BatchNormalization"
+    for before, after in zip(model.weights, folded.weights, strict=True):
+        assert np.array_equal(before, after)
+
+
+def test_a_sum_is_pooled_and_then_normalised() -> None:
+    x = inputs = keras.Input((14, 14, CHANNELS), dtype="float64")
+    x = layers.Add()([layers.ReLU()(x), layers.Activation("tanh")(x)])
+    model = randomise(keras.Model(inputs, mean()(bn()(x))))
+    folded = kerasfold.fold(model)
+    assert_same(model, folded, FLOAT64)
+    assert kinds(folded)[-2:] == ["GlobalAveragePooling2D", "BatchNormalization"]
+
+
+# What does not commute with it, or is not of the channels.
+KEPT: dict[str, Stack] = {
+    "a_maximum": lambda: [bn(), layers.GlobalMaxPooling2D()],
+    "a_normalisation_of_rows": lambda: [layers.BatchNormalization(axis=1), mean()],
+    "a_normalisation_of_the_mean": lambda: [mean(), bn()],
+}
+
+
+@pytest.mark.parametrize("stack", KEPT.values(), ids=KEPT)
+def test_it_is_left_as_it_is(stack: Stack) -> None:
+    model = model_of(stack)
+    folded = kerasfold.fold(model, verify=False)
+    assert_same(model, folded, FLOAT64)
+    assert kinds(folded) == kinds(model)
+    assert not folded.fold_report.merged
