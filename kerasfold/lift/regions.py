@@ -155,7 +155,7 @@ class _Lifter:
                 while self.roots and next(reversed(self.roots)) >= start:  # in order, as nodes are
                     self.roots.popitem()
                     self.root_signals.popitem()
-                self.barriers[call.index] = refusal.reason
+                self.barriers[call.index] = _closed(call) or refusal.reason
                 if self._may_pass_integers(call):
                     self.whole |= {x.index for x in call.outputs}
         tensors = {index: signal.node.index for index, signal in self.signals.items()}
@@ -273,11 +273,14 @@ class _Lifter:
         return self.root_signals[key]
 
 
+def _closed(call: Call) -> str:
+    """Why what is inside a layer is not seen, or ""."""
+    what = "a nested model" if isinstance(call.operation, keras.Model) else "it"
+    return f"{what} ({type(call.operation).__name__}) {call.closed}" if call.closed else ""
+
+
 def _no_rule(call: Call) -> str:
     kind = type(call.operation).__name__
-    if call.closed:
-        what = "a nested model" if isinstance(call.operation, keras.Model) else "it"
-        return f"{what} ({kind}) {call.closed}"
     if isinstance(call.operation, keras.Layer):
         return f"{kind} is not affine, or has no lift rule"
     return f"the operation {kind} is not affine, or has no lift rule"

@@ -102,7 +102,10 @@ def is_composite(operation: keras.Operation) -> bool:
 def _each_step(layer: Any, inputs: Any, **flags: Any) -> Any:
     """What a `TimeDistributed` layer computes: its layer on a batch of (batch * steps, ...)."""
     if None in inputs.shape[1:]:
-        raise Refused("is called on an unknown number of steps, or on steps of unknown size")
+        raise Refused(
+            "is called on an unknown number of steps, or on steps of unknown size: give the Input "
+            "both"
+        )
     steps = inputs.shape[1]
     given = keras.ops.reshape(inputs, (-1, *inputs.shape[2:]))
     return tree.map_structure(

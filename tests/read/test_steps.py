@@ -42,7 +42,7 @@ def test_frames_are_one_batch_until_something_reads_the_steps() -> None:
     model = chain(CLIP, *frames(), layers.GRU(3))
     folded = kerasfold.fold(model, objective="layers")
     assert_same(model, folded, FLOAT64)
-    assert kinds(folded) == ["Conv2D", "ReLU", "MaxPooling2D", "Conv2D", "Flatten", "Conv1D", "GRU"]
+    assert kinds(folded) == ["Conv2D", "ReLU", "MaxPooling2D", "Conv2D", "Flatten", "Dense", "GRU"]
     assert [type(x).__name__ for x in folded.operations].count("Reshape") == 2
 
 
@@ -74,7 +74,7 @@ def test_masked_steps() -> None:
     stack = [each(layers.Dense(4)), each(layers.BatchNormalization()), layers.GRU(3)]
     model = chain((6, 3), layers.Masking(), *stack)
     folded = kerasfold.fold(model, objective="layers")
-    assert kinds(folded) == ["Masking", "Conv1D", "GRU"]
+    assert kinds(folded) == ["Masking", "Dense", "GRU"]
     steps = np.random.default_rng(0).normal(size=(2, 6, 3))
     steps[0, 4:] = steps[1, 1:] = 0.0
     assert_same(model, folded, FLOAT64, inputs=steps)
@@ -98,5 +98,9 @@ def test_what_may_work_along_the_steps_is_kept(shape: Any, layer: Any) -> None:
 
 @pytest.mark.parametrize("shape", [(None, 9, 8, 2), (3, None, None, 2)])
 def test_unknown_sizes_are_kept(shape: Any) -> None:
-    model = chain(shape, each(layers.Conv2D(4, 3)), each(layers.BatchNormalization()))
-    assert_same(model, kerasfold.fold(model), FLOAT64)
+    model = chain(shape, each(layers.Conv2D(4, 3), name="first"), each(layers.BatchNormalization()))
+    folded = kerasfold.fold(model)
+    assert_same(model, folded, FLOAT64)
+    (reason,) = (k.reason for k in folded.fold_report.kept if k.layer == "first")
+    assert "unknown number of steps" in reason
+    assert "give the Input both" in reason
