@@ -29,7 +29,8 @@ def numbered(graph: Graph) -> Graph:
     before: dict[int, Tensor] = {}  # of a tensor that is made again, the first
     calls: list[Call] = []
     alike: dict[Hashable, list[Call]] = defaultdict(list)  # by what is called, and on what
-    contents: dict[int, Any] = {}
+    equals: dict[Hashable, Call] = {}  # of those that are alike, by what they compute, too
+    contents: dict[int, Hashable] = {}  # of operations
 
     def first(value: Any) -> Any:
         return before.get(value.index, value) if isinstance(value, Tensor) else value
@@ -37,9 +38,12 @@ def numbered(graph: Graph) -> Graph:
     for given in graph.calls:
         args, kwargs = tree.map_structure(first, (given.args, given.kwargs))
         call = replace(given, index=len(calls), args=args, kwargs=kwargs)
-        rivals = alike[call.kind, _frozen((args, kwargs))]
-        equal = next((x for x in rivals if _are_equal(x, call, contents)), None)
-        if equal is None:
+        outside = call.kind, call.outputs[0].dtype, _shapes(call), _frozen((args, kwargs))
+        rivals, equal = alike[outside], call
+        if rivals:  # only then is it worth it to read weights
+            for other in (*rivals[:1], call):
+                equal = equals.setdefault((outside, _inside(other, contents)), other)
+        if equal is call:
             rivals.append(call)
             calls.append(call)
         else:
@@ -51,14 +55,21 @@ def numbered(graph: Graph) -> Graph:
     return replace(graph, calls=tuple(calls), outputs=outputs, original=graph)
 
 
-def _are_equal(a: Call, b: Call, contents: dict[int, Any]) -> bool:
-    """Whether two calls on equal tensors give equal ones; `contents` are those of operations."""
-    if a.operation is b.operation:
-        return _computes_alone(a) and _computes_alone(b)
-    if not is_of_keras(a.operation) or a.outputs[0].dtype != b.outputs[0].dtype:
-        return False
-    equal = _content(a.operation, contents) == _content(b.operation, contents)
-    return equal and _computes_alone(a) and _computes_alone(b)
+def _shapes(call: Call) -> Hashable:
+    """Of the weights of what is called."""
+    return tuple(tuple(weight.shape) for weight in getattr(call.operation, "weights", ()))
+
+
+def _inside(call: Call, contents: dict[int, Hashable]) -> Hashable:
+    """Equal for calls that give the same on the same tensors; `contents` are those known."""
+    if not _computes_alone(call):
+        return object()
+    operation = call.operation
+    if not is_of_keras(operation):
+        return id(operation)
+    if id(operation) not in contents:
+        contents[id(operation)] = _content(operation)
+    return contents[id(operation)]
 
 
 def _computes_alone(call: Call) -> bool:
@@ -70,17 +81,15 @@ def _computes_alone(call: Call) -> bool:
     return call.kind in RULES and not has_own_activation(call.operation)
 
 
-def _content(operation: keras.Operation, contents: dict[int, Any]) -> Any:
+def _content(operation: keras.Operation) -> Hashable:
     """What an operation computes: all that it was made with, but for its name, and its weights."""
-    if id(operation) not in contents:
-        made = operation.get_config() if is_layer(operation) else vars(operation)
-        config = {
-            name: value
-            for name, value in made.items()
-            if name != "name" and not name.startswith("_") and not name.endswith("_initializer")
-        }
-        contents[id(operation)] = _frozen((config, getattr(operation, "weights", None)))
-    return contents[id(operation)]
+    made = operation.get_config() if is_layer(operation) else vars(operation)
+    config = {
+        name: value
+        for name, value in made.items()
+        if name != "name" and not name.startswith("_") and not name.endswith("_initializer")
+    }
+    return _frozen((config, getattr(operation, "weights", None)))
 
 
 def _frozen(value: Any) -> Hashable:

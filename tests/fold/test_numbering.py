@@ -12,6 +12,7 @@ import pytest
 from keras import layers, ops
 
 import kerasfold
+from kerasfold.lift import numbering
 from kerasfold.lift.numbering import numbered
 from kerasfold.read.graph import read
 from zoo.blocks import conv, same
@@ -180,3 +181,18 @@ def test_the_original_is_verified_with_every_call(monkeypatch: pytest.MonkeyPatc
     model = model_of(lambda x: product(layers.LeakyReLU(0.1)(x), layers.LeakyReLU(0.3)(x)))
     with pytest.raises(kerasfold.EquivalenceError):
         kerasfold.fold(model)
+
+
+def test_many_alike_are_not_held_against_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No quadratic walk: of each, its weights are looked at once, and of those alone, never."""
+    seen: list[str] = []
+    content = numbering._content
+    monkeypatch.setattr(
+        numbering, "_content", lambda operation: seen.append(operation.name) or content(operation)
+    )
+    x = keras.Input(SHAPE)
+    alike = [conv(3)(x) for _ in range(20)]
+    model = randomise(keras.Model(x, [*alike, conv(5)(x), conv(3, 1)(x)]))
+    graph = read(model)
+    assert numbered(graph) is graph
+    assert sorted(seen) == sorted(tensor._keras_history.operation.name for tensor in alike)
