@@ -25,6 +25,10 @@ class Refused(Exception):
         super().__init__(reason)
         self.reason = reason
 
+    def anew(self) -> Refused:
+        """The same, to be kept or raised again: a traceback keeps frames alive, and grows."""
+        return Refused(self.reason)
+
 
 @dataclass(frozen=True, slots=True)
 class Axis:

@@ -54,10 +54,10 @@ class Known:
             try:
                 self._found[key] = find()
             except Refused as refusal:
-                self._found[key] = refusal
+                self._found[key] = refusal.anew()
         found = self._found[key]
         if isinstance(found, Refused):
-            raise Refused(found.reason)  # anew: a traceback grows each time that it is raised
+            raise found.anew()
         return found
 
     def geometry(self, index: int) -> Geometry:
@@ -128,10 +128,10 @@ class Known:
                 try:
                     self._branches[key] = evaluated(index)
                 except Refused as refusal:
-                    self._branches[key] = refusal
+                    self._branches[key] = refusal.anew()
             value = self._branches[key]
             if isinstance(value, Refused):
-                raise Refused(value.reason)
+                raise value.anew()
             values[index] = value
         self._branch = visited, evaluated(last)
         return self._branch[1]

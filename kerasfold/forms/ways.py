@@ -72,7 +72,7 @@ def ways(known: Known, index: int, visited: Sequence[int]) -> Iterator[AnyForm |
         except Refused as refusal:
             if form.is_whole:
                 is_refused = True
-                yield refusal
+                yield refusal.anew()
             continue
         if proposed is not None:
             yield proposed
