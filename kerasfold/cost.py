@@ -18,9 +18,8 @@ TIE = 1 + 1e-9  # sums in another order are no slower
 NOMINAL_SIZE = 64  # samples assumed along an axis of unknown size
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What a plan costs, per image.
+class Cost(NamedTuple):
+    """What a plan costs, per image; a search adds up many of them.
 
     Attributes:
         macs: multiply-accumulates; the additions of a pool count, copies do not.
@@ -39,7 +38,7 @@ class Cost:
     tensorflow: float = 0.0
     xla: float = 0.0
 
-    def __add__(self, other: Cost) -> Cost:
+    def __add__(self, other: Cost) -> Cost:  # type: ignore[override]  # of numbers, not of tuples
         return Cost(
             self.macs + other.macs,
             self.params + other.params,
@@ -48,6 +47,11 @@ class Cost:
             self.tensorflow + other.tensorflow,
             self.xla + other.xla,
         )
+
+    @staticmethod
+    def sum(costs: Iterable[Cost]) -> Cost:
+        """Of all together."""
+        return Cost(*map(sum, zip(*costs, strict=True)))
 
     def __sub__(self, other: Cost) -> Cost:
         return Cost(
@@ -292,7 +296,7 @@ def elementwise_cost(samples: int, constants: int, scales: int, shifts: int) -> 
     """Calls that multiply samples by constants, and such that add them."""
     calls = scales + shifts
     seconds = step_cost("elementwise", calls * 2 * 4 * samples, calls)
-    return replace(seconds, macs=scales * samples, params=calls * constants, layers=calls)
+    return seconds._replace(macs=scales * samples, params=calls * constants, layers=calls)
 
 
 def rearrangement_cost(r: Rearrangement, layout: str) -> Cost:

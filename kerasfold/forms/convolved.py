@@ -97,7 +97,7 @@ def sum_cost(known: Known, part: Part, sizes: Sizes, how: tuple[int, bool]) -> C
     if len(part.terms) > 1:
         moved = (len(part.terms) + 1) * moved_bytes(sizes, part.channels)
         costs += [Cost(layers=1), step_cost("elementwise", moved)]
-    return sum(costs, Cost())
+    return Cost.sum(costs)
 
 
 def term_cost(

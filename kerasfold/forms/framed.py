@@ -187,7 +187,7 @@ def _frame(links: Sequence[Geometry], shared: int) -> Frame | None:
             cost += Cost(params=step.params / shared)
         for _, _, strip in strips:
             once = operator_cost(strip[position], kind="pool" if step.normalised else None)
-            cost += replace(once, params=0.0)
+            cost += once._replace(params=0.0)
     # Cutting the strips out and joining them with the interior.
     sizes, (_, channels) = links[-1].sizes, links[-1].channels
     moved = 2 * len(sizes) * moved_bytes(sizes, channels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kerasfold.cost import Cost, Kind, moved_by, moved_bytes, operator_cost, step_cost
@@ -64,8 +64,8 @@ def _cost(known: Known, index: int) -> Cost:
     lifted = known.owner[index]
     layer, outputs = lifted.call.operation, len(lifted.call.outputs)
     params = count_params(layer) / known.regions.uses[id(layer)] / outputs
-    steps = sum((_step(known, i) for i in lifted.added), Cost())
-    return replace(steps, params=params, layers=0 if is_free(layer) else 1)
+    steps = Cost.sum(_step(known, i) for i in lifted.added)
+    return steps._replace(params=params, layers=0 if is_free(layer) else 1)
 
 
 def _step(known: Known, index: int) -> Cost:
@@ -82,17 +82,19 @@ def _step(known: Known, index: int) -> Cost:
     kind = known.layer_kind(index)
     if kind in ("elementwise", "normalisation"):
         return _elementwise(known, index, node.sizes)
-    return replace(operator_cost(node.geometry, kind=kind), unconvolved=int(known.is_pool(index)))
+    cost = operator_cost(node.geometry, kind=kind)
+    return cost._replace(unconvolved=int(known.is_pool(index)))
 
 
 def _elementwise(known: Known, index: int, sizes: Sizes) -> Cost:
     node, image = known.nodes[index], 2 * moved_bytes(sizes, known.nodes[index].channels)
     passes = 2 if node.work == "scale" and known.geometry(index).biased else 1
     macs = image / 8 if node.work == "scale" else 0.0
-    return replace(step_cost(known.layer_kind(index), passes * image), macs=macs)
+    return step_cost(known.layer_kind(index), passes * image)._replace(macs=macs)
 
 
 def moved_cost(known: Known, index: int, sizes: Sizes) -> Cost:
     """What a call that scales or shifts channels would cost on images of other sizes."""
     kept = Kept.of(known, index).cost
-    return replace(_elementwise(known, index, sizes), params=kept.params, layers=kept.layers)
+    moved = _elementwise(known, index, sizes)
+    return moved._replace(params=kept.params, layers=kept.layers)

@@ -87,7 +87,7 @@ class Pooled(Form[Single]):
         channels = known.nodes[next(iter(reads)) if cls.pool_first else index].channels
         moved = replace(geometry, channels=(channels,) * 2, groups=channels)
         priced = operator_cost(moved, kind=known.layer_kind(pool))
-        cost += replace(priced, params=0.0, unconvolved=1)
+        cost += priced._replace(params=0.0, unconvolved=1)
         return cls(node=index, reads=reads, visited=tuple(visited), cost=cost, pool=pool)
 
     @classmethod

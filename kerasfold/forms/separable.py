@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from kerasfold.algebra.axis import Refused
@@ -67,7 +67,7 @@ class Separable(Form[TwoSteps]):
                     node=index,
                     reads=known.reads(visited, first),
                     visited=tuple(visited),
-                    cost=replace(cost, layers=1),
+                    cost=cost._replace(layers=1),
                     middle=middle,
                 )
         return None

@@ -156,4 +156,4 @@ def _cost(family: Family, whole: Geometry) -> Cost:
     sees_all = all(axis.taps == 1 or axis.out == 1 for axis in whole.axes)
     kind: Kind = "reduction" if sees_all else "pool"
     cost = operator_cost(whole, kind="copy" if family == "UpSampling" else kind)
-    return replace(cost, params=0.0, unconvolved=1)
+    return cost._replace(params=0.0, unconvolved=1)

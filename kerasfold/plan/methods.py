@@ -11,40 +11,51 @@ a component, and a row of `METHODS`.
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from operator import attrgetter
+from typing import NamedTuple
 
 from kerasfold.algebra.axis import Refused
 from kerasfold.cost import Cost
 from kerasfold.errors import FoldError
 from kerasfold.forms.form import AnyForm
 from kerasfold.lift.program import Node
-from kerasfold.plan.search import Forms, Search, Without
+from kerasfold.plan.search import Forms, Search, Without, total
 
 EXHAUSTED = 14  # undecided tensors up to which every way to decide is kept
 BEAMED = 64  # undecided tensors up to which some ways are
 WAYS = 4096  # ways kept, of all undecided tensors together
 LOOKBACK = 16  # links of a chain merged at once; merged links may merge again
 
+_key = attrgetter("key")
 
-@dataclass(frozen=True, eq=False, slots=True)
-class _Way:
-    """One way to have decided on the nodes so far.
+
+class _Pending(NamedTuple):
+    """A node that is not materialised and will be read, with all that a reader of it composes."""
+
+    node: int
+    composed: frozenset[int]
+
+
+class _Way(NamedTuple):
+    """One way to have decided on the nodes so far; a search makes many of them.
 
     Attributes:
+        key: what `cost` is compared by.
         cost: of the forms it has.
         before: the way it goes on from.
         form: the form of the last node, if that is materialised.
-        pending: nodes that are not materialised and will be read, with all nodes that a
-            reader of them composes.
+        pending: what is not materialised and will be read.
     """
 
+    key: tuple[float, ...]
     cost: Cost
     before: _Way | None
     form: AnyForm | None
-    pending: tuple[tuple[int, frozenset[int]], ...]
+    pending: tuple[_Pending, ...]
 
 
 def auto(search: Search, component: Sequence[Node]) -> Forms:
@@ -82,56 +93,53 @@ def beam(search: Search, component: Sequence[Node], width: int | None = None) ->
     plans = [start] if merged is None else [start, merged]
     most = min(map(search.total, plans))
     last_read = {o: node.index for node in component for o in node.operands}
-    known: dict[tuple[int, frozenset[int]], AnyForm | Refused] = {}
 
-    def cheapest(index: int, pending: frozenset[int]) -> AnyForm | Refused:
-        if (index, pending) not in known:
-            known[index, pending] = search.cheapest_form(index, sorted(pending))
-        return known[index, pending]
+    @functools.cache
+    def cheapest(index: int, composed: frozenset[int]) -> AnyForm | None:
+        form = search.cheapest_form(index, sorted(composed)) if index in start else None
+        return None if isinstance(form, Refused) else form
+
+    @functools.cache
+    def now(pending: _Pending) -> Cost:
+        """What it costs to compute it now."""
+        form = cheapest(*pending)
+        return form.cost if form else total(start[i] for i in pending.composed if i in start)
 
     def estimate(way: _Way) -> tuple[float, ...]:
         """Cost if whatever is pending were computed now."""
-        total = way.cost
-        for index, pending in way.pending:
-            form = cheapest(index, pending) if index in start else Refused("")
-            if isinstance(form, Refused):
-                total = sum((start[i].cost for i in pending if i in start), total)
-            else:
-                total += form.cost
-        return search.key(total)
+        return search.key(Cost.sum((way.cost, *map(now, way.pending)))) if way.pending else way.key
 
-    ways = [_Way(Cost(), None, None, ())]
+    ways = [_Way(search.key(Cost()), Cost(), None, None, ())]
     for node in component:
         index = node.index
-        decided: dict[tuple[tuple[int, frozenset[int]], ...], _Way] = {}
+        decided: dict[tuple[_Pending, ...], _Way] = {}
         for way in ways:
             pending = dict(way.pending)
             here = frozenset({index}).union(*(pending.get(o, ()) for o in node.operands))
-            still = [(o, p) for o, p in way.pending if last_read.get(o, index) > index]
+            still = tuple([p for p in way.pending if last_read.get(p.node, index) > index])
             options = []
             if index not in search.fixed:
-                options.append(_Way(way.cost, way, None, (*still, (index, here))))
-            if index in start:
-                form = cheapest(index, here)
-                if not isinstance(form, Refused):
-                    options.append(_Way(way.cost + form.cost, way, form, (*still,)))
+                later = (*still, _Pending(index, here))
+                options.append(_Way(way.key, way.cost, way, None, later))
+            form = cheapest(index, here)
+            if form is not None:
+                cost = way.cost + form.cost
+                options.append(_Way(search.key(cost), cost, way, form, still))
             for option in options:
-                if search.key(option.cost) > most:
-                    continue
                 rival = decided.get(option.pending)
-                if rival is None or search.key(option.cost) < search.key(rival.cost):
+                if option.key <= most and (rival is None or option.key < rival.key):
                     decided[option.pending] = option
         ways = list(decided.values())
         if len(ways) > width:  # some for what they will cost at most, some for what they cost
             careful = heapq.nsmallest(width // 2, ways, key=estimate)
-            hopeful = heapq.nsmallest(width // 2, ways, key=lambda way: search.key(way.cost))
+            hopeful = heapq.nsmallest(width // 2, ways, key=_key)
             # One in which only the insides of calls are pending can always be gone on from.
             settled = [w for w in ways if all(i not in start for i, _ in w.pending)]
-            settled = heapq.nsmallest(1, settled, key=lambda way: search.key(way.cost))
+            settled = heapq.nsmallest(1, settled, key=_key)
             ways = list({id(way): way for way in (*careful, *hopeful, *settled)}.values())
     if not ways:  # by a rounding of the sums
         return min(plans, key=search.total)
-    best = min(ways, key=lambda way: search.key(way.cost))
+    best = min(ways, key=_key)
     chosen: Forms = {}
     step: _Way | None = best
     while step is not None:
@@ -243,7 +251,7 @@ def _trial(
         readers: for each node, those whose forms read it.
     """
     cut, cost = Without(chosen, dropped), Cost()
-    before = sum((chosen[index].cost for index in dropped), Cost())
+    before = total(chosen[index] for index in dropped)
     trial: Forms = {}
     for reader in itertools.chain.from_iterable(readers.get(i, ()) for i in dropped):
         if reader in dropped or reader in trial:

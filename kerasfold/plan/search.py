@@ -162,4 +162,4 @@ class With:
 
 def total(forms: Iterable[AnyForm]) -> Cost:
     """What forms cost together."""
-    return sum((form.cost for form in forms), Cost())
+    return Cost.sum(form.cost for form in forms)

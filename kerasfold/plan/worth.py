@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
 from kerasfold.cost import Cost, slower_on
 from kerasfold.forms.form import AnyForm
@@ -30,8 +29,7 @@ def replaced(known: Known, visited: Sequence[int]) -> Cost:
         if index in known.regions.lifted:
             share = inside[index] / known.readers[index] if index != visited[-1] else 1.0
             cost = Kept.of(known, index).cost
-            total += replace(
-                cost,
+            total += cost._replace(
                 macs=cost.macs * share,
                 params=(cost.params or _constants(known, index)) * share,
                 tensorflow=cost.tensorflow * share,
