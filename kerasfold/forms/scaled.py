@@ -62,13 +62,13 @@ class Scaled(Form[Constants]):
             return None
         terms = known.terms(visited)
         (geometry, *others) = terms.values()
-        if others or not isinstance(geometry, Geometry) or not _is_of_pixels(geometry):
+        if others or not isinstance(geometry, Geometry) or not is_of_pixels(geometry):
             return None
         whole, node = known.weights(visited), known.nodes[index]
         selected = known.once((cls, *visited), lambda: _selected(whole))
         if selected is None:
             return None
-        multiplies = bool(np.any(_gain(whole) != 1))
+        multiplies = bool(np.any(gain_of(whole) != 1))
         samples = pixels(node.sizes) * node.channels
         cost = elementwise_cost(samples, 0, multiplies, whole.geometry.biased)
         if len(selected) < whole.geometry.channels[0]:
@@ -84,7 +84,7 @@ class Scaled(Form[Constants]):
     def compose(self, nodes: Sequence[Node]) -> Constants:
         """The product and the sum of each channel."""
         operator = operator_of(nodes, self.visited)
-        return Constants(_gain(operator), operator.bias, operator)
+        return Constants(gain_of(operator), operator.bias, operator)
 
     def emit(self, build: Builder, composed: Constants, xs: Mapping[int, Value]) -> Value:
         """A slice, and operations."""
@@ -113,7 +113,7 @@ class Scaled(Form[Constants]):
         return "elementwise"
 
 
-def _is_of_pixels(geometry: Geometry) -> bool:
+def is_of_pixels(geometry: Geometry) -> bool:
     """Whether each pixel is one of those that are read, and no other is."""
     return geometry.is_pointwise and not (geometry.ones or geometry.vector)
 
@@ -133,7 +133,7 @@ def _selected(operator: Operator) -> range | None:
     return range(int(chosen[0]), int(chosen[-1]) + 1, step)
 
 
-def _gain(operator: Operator) -> np.ndarray:
+def gain_of(operator: Operator) -> np.ndarray:
     """What each output channel is multiplied by, which is all that its column has."""
     return _matrix(operator).sum(axis=0)
 

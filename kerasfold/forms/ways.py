@@ -13,6 +13,7 @@ from kerasfold.forms.form import AnyForm
 from kerasfold.forms.framed import Framed
 from kerasfold.forms.kept import Kept
 from kerasfold.forms.known import Known
+from kerasfold.forms.normalised import Normalised
 from kerasfold.forms.pooled import PoolFirst, PoolLast, PoolThenNormalised, PoolThenScale
 from kerasfold.forms.rearranged import Reordered
 from kerasfold.forms.rewritten import Rewritten
@@ -24,6 +25,7 @@ from kerasfold.forms.weightless import Weightless
 
 FORMS: tuple[type[AnyForm], ...] = (
     Scaled,
+    Normalised,
     Weightless,
     Convolved,
     Reordered,

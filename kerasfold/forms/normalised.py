@@ -1,0 +1,70 @@
+"""Channels scaled and shifted, by normalisations among others: one BatchNormalization.
+
+y[c] = gain[c] x[c] + shift[c], which is gain[c] (x[c] - 0) / sqrt(1) + shift[c].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from kerasfold.algebra.geometry import Geometry
+from kerasfold.cost import pixels, step_cost
+from kerasfold.forms.evaluate import operator_of
+from kerasfold.forms.form import Form
+from kerasfold.forms.known import Known
+from kerasfold.forms.scaled import Constants, gain_of, is_of_pixels
+from kerasfold.layers.limits import normalises
+from kerasfold.layers.normalise import normalised
+from kerasfold.lift.program import Node
+
+if TYPE_CHECKING:
+    from kerasfold.layers.build import Builder, Value
+    from kerasfold.lift.regions import Lifted
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Normalised(Form[Constants]):
+    """One BatchNormalization."""
+
+    name: ClassVar[str] = "normalised"
+
+    @classmethod
+    def propose(cls, known: Known, index: int, visited: Sequence[int]) -> Normalised | None:
+        """Steps that take each channel by itself, of one tensor, at least one by such a layer."""
+        node = known.nodes[index]
+        if any(known.nodes[i].multiplies for i in visited):
+            return None
+        owners = (known.owner[i].call.operation for i in visited)
+        if not any(normalises(operation, node.channels) for operation in owners):
+            return None
+        terms = known.terms(visited)
+        (geometry, *others) = terms.values()
+        if others or not isinstance(geometry, Geometry) or not is_of_pixels(geometry):
+            return None
+        if not geometry.groups == geometry.channels[0] == geometry.channels[1]:
+            return None
+        samples = pixels(node.sizes) * node.channels
+        cost = step_cost("normalisation", 16 * samples)._replace(
+            macs=samples,
+            params=4 * node.channels / known.shared(visited),
+            layers=1,
+        )
+        return cls(node=index, reads=terms, visited=tuple(visited), cost=cost)
+
+    def compose(self, nodes: Sequence[Node]) -> Constants:
+        """The product and the sum of each channel."""
+        operator = operator_of(nodes, self.visited)
+        return Constants(gain_of(operator), operator.bias, operator)
+
+    def emit(self, build: Builder, composed: Constants, xs: Mapping[int, Value]) -> Value:
+        """A layer."""
+        name, activation = build.result()
+        last = name if activation is None else build.names.reserve(f"{name}_linear")
+        x = normalised(build, xs[self.source], composed.gain, composed.shift, last)
+        return x if activation is None else build.activated(x, activation, name)
+
+    def words(self, owner: Mapping[int, Lifted]) -> str:
+        """That it is a normalisation."""
+        return "normalisation"
