@@ -20,9 +20,9 @@ from kerasfold.cost import Cost
 from kerasfold.forms.form import AnyForm
 from kerasfold.forms.kept import Kept
 from kerasfold.forms.known import is_matrix_alone
+from kerasfold.forms.sharing import sharing_key
 from kerasfold.layers.build import Builder, Value
 from kerasfold.layers.names import Names
-from kerasfold.lift.program import Node
 from kerasfold.lift.regions import Lifted, Regions, as_read
 from kerasfold.read.copies import called_copy, copy_operation, copy_state
 from kerasfold.read.graph import Call, Tensor
@@ -236,7 +236,7 @@ class _Emitter:
         return Builder(
             names=self.names,
             made=self.made,
-            key=self._sharing_key(form),
+            key=sharing_key(self.regions, form),
             policy=self.dtype
             or ((weighty or layers)[-1].dtype_policy if layers else self._policy_of(made)),
             compute_dtype=self.dtype or made,
@@ -259,40 +259,3 @@ class _Emitter:
             copied = copy_operation(activation, self.names.reserve(activation.name), self.dtype)
             self.activations[id(activation)] = (activation, copied)
         return self.activations[id(activation)][1]
-
-    def _sharing_key(self, form: AnyForm) -> Any:
-        """Equal for forms that are the same layers over again, so that they may share weights.
-
-        They do where those are emitted alike, with equal weights: the sizes of images may differ.
-        """
-        owners = [self.owner[i].call.operation for i in form.visited]
-        weighty = {id(o) for o in owners if isinstance(o, keras.Layer) and o.weights}
-        if not weighty or min(self.regions.uses[o] for o in weighty) == 1:
-            return object()
-        place = {node: i for i, node in enumerate(form.visited)}
-        roots: dict[int, int] = {}
-        steps = []
-        for index, owner in zip(form.visited, owners, strict=True):
-            node = self.regions.program.nodes[index]
-            reads = tuple(
-                ("inside", place[o]) if o in place else ("root", roots.setdefault(o, len(roots)))
-                for o in node.operands
-            )
-            what = id(owner) if id(owner) in weighty else _content(node)
-            steps.append((what, index - self.owner[index].start, self._constants(index), reads))
-        activation = id(self.owner[form.node].activation)
-        return tuple(steps), form.name, activation
-
-    def _constants(self, index: int) -> str:
-        """What else than tensors a node's call was given."""
-        call = self.owner[index].call
-        rest = [x for x in tree.flatten((call.args, call.kwargs)) if not isinstance(x, Tensor)]
-        return repr(rest)
-
-
-def _content(node: Node) -> Any:
-    """What a node without Keras weights computes."""
-    if node.load is None:
-        return node.op, node.factors
-    operator = node.load()
-    return node.geometry, operator.kernel.tobytes(), operator.bias.tobytes()

@@ -72,6 +72,11 @@ class Call:
         return tuple(x for x in tree.flatten((self.args, self.kwargs)) if isinstance(x, Tensor))
 
     @property
+    def constants(self) -> tuple[Any, ...]:
+        """What else it is given."""
+        return tuple(x for x in tree.flatten((self.args, self.kwargs)) if not isinstance(x, Tensor))
+
+    @property
     def kind(self) -> Any:
         """The key of the lift rules: the exact class of a layer, or the `keras.ops` function."""
         operation = self.operation
