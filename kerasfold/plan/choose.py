@@ -7,7 +7,7 @@ objective, by one of the `METHODS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from kerasfold.algebra.axis import Refused
@@ -22,7 +22,7 @@ from kerasfold.lift.program import Node
 from kerasfold.lift.regions import Regions
 from kerasfold.plan.methods import METHODS
 from kerasfold.plan.search import Forms, Search, With, Without, total
-from kerasfold.plan.worth import growth, replaced
+from kerasfold.plan.worth import GAIN, Unshared, growth, replaced, unshared
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -82,7 +82,14 @@ def plan(
         return assembled(search, lambda part: search.forced(part, frozenset(materialise)))
     found = assembled(search, lambda part: loosened(search, METHODS[method](search, part)))
     found = joined(search, found, aim.embeds)
-    return replace(found, grown=_grown(search, found.forms)) if aim.careful else found
+    if not aim.careful:
+        return found
+    parted = [own for own in unshared(search.known, found.forms.values()) if own.growth]
+    apart = _alike(search, [own for own in parted if own.gain < GAIN])
+    if apart:
+        again = plan(regions, objective, pinned={*pinned, *apart}, method=method)
+        return replace(again, apart={**apart, **again.apart})
+    return replace(found, grown=_grown(search, found.forms, parted))
 
 
 def original_plan(regions: Regions) -> Plan:
@@ -170,10 +177,35 @@ def _join(search: Search, forms: Forms, siblings: Sequence[Sibling]) -> bool:
     return True
 
 
-def _grown(search: Search, forms: Mapping[int, AnyForm]) -> dict[int, str]:
-    """Of forms that grew, what they have more of."""
-    merged = (form for form in forms.values() if not isinstance(form, (Kept, Joined)))
+def _alike(search: Search, parted: Sequence[Unshared]) -> dict[int, str]:
+    """What to materialise so that all calls of a layer are merged alike, and why.
+
+    That is what they read; where it is materialised, what they return. Of layers that are merged
+    with each other, only for the first: nothing may be left to do for the others.
+    """
+    apart: dict[int, str] = {}
+    seen: set[int] = set()
+    for own in parted:
+        nodes = {form.node for form in own.forms}
+        if not nodes & seen:
+            added = (i for call in own.calls for i in search.known.owner[call].added)
+            reads = {
+                o for i in added for o in search.nodes[i].operands
+            } & search.regions.lifted.keys()
+            why = f"for some calls of a layer and not for all, merging it would take {own.growth}"
+            apart |= dict.fromkeys(sorted(reads - search.fixed or own.calls), why)
+        seen |= nodes
+    return apart
+
+
+def _grown(
+    search: Search, forms: Mapping[int, AnyForm], parted: Iterable[Unshared]
+) -> dict[int, str]:
+    """Of forms that grew, what they have more of; the first of those that share no longer."""
+    merged = [form for form in forms.values() if not isinstance(form, (Kept, Joined))]
     grown = {f.node: growth(replaced(search.known, f.visited), f.cost) for f in merged}
+    for own in parted:
+        grown[next(f.node for f in own.forms if f in merged)] = own.growth
     return {node: words for node, words in grown.items() if words}
 
 

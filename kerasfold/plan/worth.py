@@ -7,12 +7,14 @@ than the calls it stands for, and must not multiply their weights or multiplicat
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from kerasfold.cost import Cost, slower_on
 from kerasfold.forms.form import AnyForm
 from kerasfold.forms.kept import Kept
 from kerasfold.forms.known import Known
+from kerasfold.forms.sharing import shared_layers, sharing_key
 
 GROWTH = 1.5  # times the weights or multiplications that a form may not have
 GAIN = 1.3  # times the speed from which on it may have more
@@ -73,3 +75,45 @@ def growth(had: Cost, now: Cost) -> str:
     if not grown:
         return ""
     return f"{' and '.join(grown)}, for {gain(had, now):.2f} times the speed as predicted"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Unshared:
+    """Calls of one layer, some of which no longer share its weights with the others.
+
+    Attributes:
+        calls: the nodes that they end in.
+        forms: what computes them.
+        growth: what these have more of than the calls that they stand for, or "".
+        gain: see `gain`.
+    """
+
+    calls: frozenset[int]
+    forms: Sequence[AnyForm]
+    growth: str
+    gain: float
+
+
+def unshared(known: Known, forms: Iterable[AnyForm]) -> Iterator[Unshared]:
+    """Of each layer that is called more than once, its calls, where not all are merged alike.
+
+    Forms are priced as if they were, and shared their weights.
+    """
+    regions = known.regions
+    using: dict[int, list[AnyForm]] = {}
+    for form in forms:
+        for layer in shared_layers(regions, form):
+            using.setdefault(layer, []).append(form)
+    for layer, own in using.items():
+        keys = [layer if isinstance(f, Kept) else sharing_key(regions, f) for f in own]
+        alike = Counter(keys)
+        copies = [known.shared(f.visited) / alike[key] for f, key in zip(own, keys, strict=True)]
+        if max(copies) <= 1:
+            continue
+        had, now = Cost(), Cost()
+        for form, more in zip(own, copies, strict=True):
+            had += replaced(known, form.visited)
+            now += form.cost._replace(params=form.cost.params * more)
+        owners = (known.owner[i] for form in own for i in form.visited)
+        calls = frozenset(x.node for x in owners if id(x.call.operation) == layer)
+        yield Unshared(calls, own, growth(had, now), gain(had, now))

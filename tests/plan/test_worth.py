@@ -117,6 +117,32 @@ def test_what_grew_is_said() -> None:
     assert "times the speed as predicted" in merged.kind
 
 
+def twice_called(steps: int) -> keras.Model:
+    """A convolution that is called twice, once behind steps that could merge into it."""
+    x, y = inputs = [keras.Input((14, 14, 4)) for _ in range(2)]
+    for _ in range(steps):
+        x = layers.DepthwiseConv2D(1, use_bias=False)(x)
+    conv = layers.Conv2D(4, 3, name="shared", use_bias=False)
+    return randomise(keras.Model(inputs, [layers.ReLU()(conv(x)), layers.ReLU()(conv(y))]))
+
+
+def test_weights_that_are_shared_no_longer_count_for_each_call() -> None:
+    model = twice_called(1)
+    folded = kerasfold.fold(model)
+    assert_same(model, folded, FLOAT32)
+    assert folded.count_params() == model.count_params()
+    assert "288 weights in place of 148" in str(folded.fold_report.kept)
+
+
+def test_what_is_shared_no_longer_is_said_where_it_is_worth_it() -> None:
+    model = twice_called(4)
+    folded = kerasfold.fold(model)
+    assert_same(model, folded, FLOAT32)
+    assert folded.count_params() == 2 * 144
+    (merged,) = folded.fold_report.merged
+    assert "288 weights in place of 160" in merged.kind
+
+
 def test_what_is_slower_on_one_runtime_is_slower() -> None:
     had, now = Cost(tensorflow=2e-5, xla=1e-5), Cost(tensorflow=1e-5, xla=1.1e-5)
     assert slower_on(had, now) == "under XLA"
