@@ -238,6 +238,7 @@ XLA = Roofline(
 )
 ROOFLINES = {"tensorflow": TENSORFLOW, "xla": XLA}
 LANES, ROWS = 16, 48  # output channels and pixels that are computed at a time
+RESHAPED = 3  # a depthwise layer's sequence, kernel and result: it computes images
 
 
 def pixels(sizes: Iterable[int | None]) -> int:
@@ -337,6 +338,8 @@ def operator_cost(geometry: Geometry, shared: int = 1, kind: Kind | None = None)
     load = load_of(geometry)
     seconds = (roofline.seconds(kind, load) for roofline in ROOFLINES.values())
     cost = Cost(macs, geometry.params / shared, 1, 0, *seconds)
+    if kind in ("depthwise", "scale") and len(geometry.axes) == 1:
+        cost += step_cost("copy", 0.0, RESHAPED)
     sizes = (None if a.size is None else a.size - sum(a.crop) for a in geometry.axes)
     read = moved_bytes(sizes, geometry.channels[0])
     if geometry.ones:  # one more channel for each group, beside each group

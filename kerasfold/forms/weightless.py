@@ -83,6 +83,8 @@ class Weightless(Form[Nothing]):
         if self.family == "UpSampling":
             sizes = tuple(axis.upsampling for axis in axes)
             config = {"size": sizes[0]} if rank == 1 else config | {"size": sizes}
+        elif self.family == "GlobalAveragePooling":
+            config["keepdims"] = not self.whole.vector
         elif self.family == "AveragePooling":
             config |= {"pool_size": self.whole.taps, "strides": tuple(a.stride for a in axes)}
         elif self.family == "ZeroPadding":
@@ -134,9 +136,11 @@ def _layer(nodes: Sequence[Node]) -> tuple[Family, Geometry]:
         return "ZeroPadding" if padded else "Cropping", whole
     if padded:
         raise Refused("a mean of what is padded with zeros")
-    if whole.vector and any(axis.size != axis.taps + sum(axis.crop) for axis in axes):
+    if all(axis.size == axis.taps + sum(axis.crop) for axis in axes):
+        return "GlobalAveragePooling", whole
+    if whole.vector:
         raise Refused("a mean of a part of the image, as a vector")
-    return "GlobalAveragePooling" if whole.vector else "AveragePooling", whole
+    return "AveragePooling", whole
 
 
 def _counting(node: Node) -> Operator:
@@ -153,7 +157,6 @@ def _cost(family: Family, whole: Geometry) -> Cost:
         ends = [[axis.crop for axis in whole.axes], [axis.pad for axis in whole.axes]]
         calls = sum(any(map(any, pairs)) for pairs in ends)
         return step_cost("elementwise", calls * moved, calls) if calls else Cost()
-    sees_all = all(axis.taps == 1 or axis.out == 1 for axis in whole.axes)
-    kind: Kind = "reduction" if sees_all else "pool"
-    cost = operator_cost(whole, kind="copy" if family == "UpSampling" else kind)
+    kinds: dict[Family, Kind] = {"UpSampling": "copy", "GlobalAveragePooling": "reduction"}
+    cost = operator_cost(whole, kind=kinds.get(family, "pool"))
     return cost._replace(params=0.0, unconvolved=1)
