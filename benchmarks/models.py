@@ -7,8 +7,9 @@ is built. Where its best form is known, that is beside it, built by hand with we
 from __future__ import annotations
 
 import functools
-import importlib.util
+import importlib
 import itertools
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ Build = Callable[[], keras.Model]
 Stack = Callable[[], list[keras.Layer]]
 Step = Callable[[Any], Any]
 
-SEEDS = Path(__file__).parents[1] / "examples" / "seeds.py"
+EXAMPLES = Path(__file__).parents[1] / "examples"
 CHANNELS = 8  # of the seeds
 APPLICATIONS = (
     "MobileNetV2",
@@ -98,11 +99,8 @@ def separable_blocks() -> list[keras.Layer]:
 
 
 def _seeds() -> list[Entry]:
-    spec = importlib.util.spec_from_file_location("seeds", SEEDS)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.path.append(str(EXAMPLES))  # what they import lies beside them
+    module = importlib.import_module("seeds")
     return [
         Entry(
             seed.name.replace(",", "").replace(" ", "-"),

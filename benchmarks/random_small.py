@@ -258,7 +258,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             row["again"] = again(seed, limits)
             both = [runtime for runtime in slower if runtime in slower_on(row["again"])]
             twice += [(runtime, row) for runtime in both]
-    for runtime in RUNTIMES:
+    for runtime in RUNTIMES if rows else ():
         medians = [row[runtime]["median"] for row in rows]
         once = sum(runtime in slower_on(row) for row in rows)
         console.print(

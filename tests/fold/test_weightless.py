@@ -50,6 +50,11 @@ def crop(*args: Any) -> keras.Layer:
 ANY = (None, None, 2)
 ONE: dict[str, tuple[tuple[int | None, ...], Callable[[], list[keras.Layer]], list[str]]] = {
     "upsamplings": ((5, 4, 2), lambda: [up(2), up((3, 1))], ["UpSampling2D"]),
+    "a whole pool that stays an image": (
+        (5, 4, 2),
+        lambda: [up(2), whole(keepdims=True)],
+        ["GlobalAveragePooling2D"],
+    ),
     "upsamplings of any size": (ANY, lambda: [up(2), up(3)], ["UpSampling2D"]),
     "upsamplings of a line": (
         (5, 2),

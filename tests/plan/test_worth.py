@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -11,7 +12,9 @@ import pytest
 from keras import layers, ops
 
 import kerasfold
-from kerasfold.cost import ROOFLINES, Cost, Load, slower_on
+from kerasfold.algebra.axis import Axis
+from kerasfold.algebra.geometry import Geometry
+from kerasfold.cost import ROOFLINES, Cost, Load, operator_cost, slower_on
 from kerasfold.plan.worth import GAIN, gain, growth
 from zoo.making import randomise
 from zoo.same import FLOAT32, assert_same, kinds
@@ -207,3 +210,10 @@ def test_a_depthwise_layer_that_pads_is_no_scale_under_xla() -> None:
 def test_groups_of_few_pixels_stay_as_they_are() -> None:
     small = between((3, 3, 4), layers.Conv2D(4, 3, groups=4, padding="same"))
     assert kinds(kerasfold.fold(small)) == ["ReLU", "Conv2D", "ReLU"]
+
+
+def test_a_depthwise_layer_of_sequences_costs_its_reshapes() -> None:
+    axis = Axis(taps=3, size=64)
+    of_images = Geometry((axis, replace(axis, taps=1, size=1)), channels=(8, 8), groups=8)
+    of_sequences = replace(of_images, axes=(axis,))
+    assert operator_cost(of_sequences).seconds > operator_cost(of_images).seconds
