@@ -199,7 +199,7 @@ class Roofline:
         return start + max(work, load.moved / rate.bytes)
 
 
-# Fitted by benchmarks/roofline.py to two cores of an Intel Xeon, on 2026-11-26. TensorFlow runs
+# Fitted by benchmarks/roofline.py to two cores of an AMD EPYC, on 2026-11-26. TensorFlow runs
 # convolutions in groups through XLA; XLA fuses what is elementwise with what it stands beside, and
 # gathers the inputs of a convolution piece by piece, for each group by itself.
 # Light steps count as half of what they take in a chain of their like: a depthwise layer in their
