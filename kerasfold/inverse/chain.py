@@ -13,8 +13,16 @@ from kerasfold.algebra.product import Array
 from kerasfold.errors import FoldError
 from kerasfold.inverse.descent import Links, descended
 from kerasfold.inverse.polynomials import factors, shared_out
-from kerasfold.inverse.steps import ROUNDING, Part, amount, convolution, in_blocks, whole_numbers
-from kerasfold.read.weights import as_array
+from kerasfold.inverse.steps import (
+    ROUNDING,
+    Part,
+    amount,
+    checked,
+    convolution,
+    in_blocks,
+    to_unit,
+    whole_numbers,
+)
 
 NEARBY = 0.1  # of a link's size: how far from a given start others are
 
@@ -37,9 +45,10 @@ def chain(
 
     Each start is taken to where no step gains anything: by Gauss-Newton, or by alternating least
     squares where the chain is too large for that. With one channel all along, in one dimension
-    and two, the first start is the answer where there is one, the factors of a polynomial. With
-    several, and in three dimensions, starts are random and the best of them is given: no proof
-    that there is no exact chain.
+    and two, the first start is the answer where there is one, the factors of a polynomial (of at
+    most 625 taps, such as 25 x 25). With several, and in three dimensions, starts are random and
+    the best of them is given: no proof that there is no exact chain. The budget is of wall-clock
+    seconds, so that what is found depends on the machine, and on what else it does.
 
     Of 20 random chains each, so many were found from nothing in the default budget, on a busy
     core (`benchmarks/factors.py`); from within 10 % of the links, all of 200 were, of every size:
@@ -51,6 +60,7 @@ def chain(
     | 2x2, 2x2 | 4-4-4 | 20 |
     | 3x3, 3x3 | 3-1-3, 4-2-4, 2-2-2, 3-3-3, 4-4-4, 3-8-3 | 20 each |
     | 5x5, 5x5 | 2-2-2 | 16 |
+    | 3x3, 3x3 | 2-3-2, by filters=3 | 4 |
     | 3x3, 3x3, 3x3 | 2-2-2-2 | 5 |
     | 2x2x2, 2x2x2 | 2-2-2 | 20 |
     | 3x3x3, 3x3x3 | 1-1-1 | 20 |
@@ -64,14 +74,14 @@ def chain(
         start: kernels to start from, as the layers would hold them; then from others nearby.
         restarts: starts for each number of filters, at most.
         seed: of the random starts.
-        budget: seconds after which the best so far is given.
+        budget: seconds after which the best so far is given, once the step under way is done.
         depthwise: the kernel is of a DepthwiseConv, and the links keep its channels apart.
         tolerance: relative error at which the search ends; 0 for exact up to rounding.
     """
     blocks = in_blocks(kernel, depthwise)
     windows = _windows(kernel.shape[:-2], sizes)
     (most,) = whole_numbers(restarts, 1, "restarts")
-    number = int(amount(seed, "seed"))
+    (number,) = whole_numbers(seed, 1, "seed", 0)
     begun = _begun(start, windows, blocks) if start is not None else []
     if begun:
         counts: Iterable[tuple[int, ...]] = [tuple(link.shape[-1] for link in begun[:-1])]
@@ -135,7 +145,7 @@ def _around(links: Links, rng: np.random.Generator) -> Iterator[Links]:
     while True:
         noise = [rng.standard_normal(link.shape) for link in links]
         yield [
-            link + NEARBY * np.linalg.norm(link) / np.linalg.norm(n) * n
+            link + NEARBY * (np.linalg.norm(link) or 1.0) / np.linalg.norm(n) * n
             for link, n in zip(links, noise, strict=True)
         ]
 
@@ -180,8 +190,8 @@ def _windows(taps: Sequence[int], sizes: Sequence[int | Sequence[int]]) -> Sizes
     if spans != [*taps]:
         raise FoldError(
             f"a chain of sizes {', '.join('x'.join(map(str, w)) for w in windows)} has a kernel of "
-            f"{'x'.join(map(str, spans))} taps: each less one, they add up to the taps less one. "
-            f"Received: a kernel of {'x'.join(map(str, taps))} taps"
+            f"{'x'.join(map(str, spans))} taps: give sizes= that, each less one, add up to the "
+            f"taps less one. Received: a kernel of {'x'.join(map(str, taps))} taps"
         )
     return windows
 
@@ -189,12 +199,12 @@ def _windows(taps: Sequence[int], sizes: Sequence[int | Sequence[int]]) -> Sizes
 def _begun(start: Sequence[Array], windows: Sizes, blocks: Array) -> list[Array]:
     """The kernels of a start in blocks: (groups, *window, in, out). Raises `FoldError`."""
     groups, before, found = len(blocks), blocks.shape[-2], []
-    given = [as_array(kernel) for kernel in start] if isinstance(start, Sequence) else []
+    given = [checked(k, "each of start") for k in start] if isinstance(start, Sequence) else []
     for kernel, window in zip(given, windows, strict=False):
         outputs = kernel.size // (math.prod(window) * before * groups)
         if kernel.size != math.prod(window) * before * groups * max(1, outputs):
             break
-        grouped = kernel.reshape(*window, before, groups, outputs)
+        grouped = to_unit(kernel)[0].reshape(*window, before, groups, outputs)
         found.append(np.moveaxis(grouped, -2, 0))
         before = outputs
     if len(given) != len(windows) or len(found) != len(given) or before != blocks.shape[-1]:

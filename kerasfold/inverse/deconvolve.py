@@ -24,9 +24,8 @@ from kerasfold.algebra.product import Array, regroup
 from kerasfold.errors import FoldError
 from kerasfold.inverse.pseudoinverse import pseudoinverse
 from kerasfold.inverse.solvers import Pseudoinverse
-from kerasfold.inverse.steps import ROUNDING
+from kerasfold.inverse.steps import ROUNDING, checked, whole_numbers
 from kerasfold.lift.one_layer import operator_of
-from kerasfold.read.weights import as_array
 
 Steps = tuple[int, ...]
 Found = tuple[Array, float, list[Pseudoinverse]]
@@ -96,18 +95,18 @@ def deconvolve(
             "deconvolve() takes one factor and finds the other: give either first= or last=. "
             f"Received: {'none' if first is None else 'both'}"
         )
-    whole = _checked(kernel, "kernel=")
+    whole = checked(kernel, "kernel=")
     rank = whole.ndim - 2
     if last is None:
         divisor, own = _factor(first, "first=", rank, whole.shape[-2])
-        steps = _strides(strides, rank) if own is None else own
-        if own is not None and strides != 1 and _strides(strides, rank) != own:
+        steps = whole_numbers(strides, rank, "strides=") if own is None else own
+        if own is not None and strides != 1 and whole_numbers(strides, rank, "strides=") != own:
             raise FoldError(f"first= is a layer of strides {own}. Received: strides={strides}")
         _same_channels(whole, divisor, "first=", -2)
         divide: Callable[[Array, Array, Steps], Found] = _last_of
     else:
         divisor, _ = _factor(last, "last=", rank, whole.shape[-1])
-        steps = _strides(strides, rank)
+        steps = whole_numbers(strides, rank, "strides=")
         _same_channels(whole, divisor, "last=", -1)
         divide = _first_of
     units = [float(np.max(np.abs(array))) or 1.0 for array in (whole, divisor)]
@@ -178,7 +177,7 @@ def _phases(kernel: Array, strides: Steps) -> Array:
 def _factor(given: Any, name: str, rank: int, channels: int) -> tuple[Array, Steps | None]:
     """The kernel of a factor; the strides, of a layer."""
     if not isinstance(given, keras.Layer):
-        array = _checked(given, name)
+        array = checked(given, name, "a built Keras layer, or an array")
         if array.ndim != rank + 2:
             raise FoldError(
                 f"{name} has as many axes as the kernel, {rank + 2}. Received: {array.shape}"
@@ -195,29 +194,7 @@ def _factor(given: Any, name: str, rank: int, channels: int) -> tuple[Array, Ste
     spread = embedded(
         dense, [(0, axis.dilation) for axis in axes], tuple(axis.span for axis in axes)
     )
-    return _checked(spread, name), tuple(axis.stride for axis in axes)
-
-
-def _checked(values: Any, name: str) -> Array:
-    """A kernel as an array in float64."""
-    array = as_array(values)
-    if not 3 <= array.ndim <= 5 or not array.size:
-        raise FoldError(
-            f"{name} is a kernel (*taps, inputs, outputs) along one to three axes. Received: shape "
-            f"{array.shape}"
-        )
-    if not np.all(np.isfinite(array)):
-        raise FoldError(f"{name} has values that are not finite: repair it first")
-    return array
-
-
-def _strides(strides: int | Sequence[int], rank: int) -> Steps:
-    steps = (strides,) * rank if isinstance(strides, int) else tuple(strides)
-    if len(steps) != rank or not all(isinstance(s, (int, np.integer)) and s > 0 for s in steps):
-        raise FoldError(
-            f"strides= is a positive number, or one for each of {rank} axes. Received: {strides}"
-        )
-    return steps
+    return checked(spread, name), tuple(axis.stride for axis in axes)
 
 
 def _same_channels(whole: Array, divisor: Array, name: str, side: int) -> None:

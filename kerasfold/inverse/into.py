@@ -20,13 +20,14 @@ from kerasfold.inverse.steps import (
     Part,
     Step,
     amount,
+    checked,
     composed_kernel,
     in_blocks,
+    to_unit,
     whole_numbers,
 )
 from kerasfold.inverse.windows import dilated, pool
 from kerasfold.layers.ready import ready, zeros_around
-from kerasfold.read.weights import as_array
 
 Way = Callable[..., Sequence[Part]]
 W = TypeVar("W", bound=Way)
@@ -45,10 +46,11 @@ def factors_into(name: str) -> Callable[[W], W]:
     """Add a form to the table of `factor`.
 
     The function is called as `way(kernel, **options)` with a kernel (*taps, in, out) in float64,
-    and returns the steps, first to last, each with its kernel or None: see
+    scaled by a power of two to a largest magnitude from 1 to 2 (zeros stay zeros), and returns
+    the steps, first to last, each with its kernel or None (not all of them None): see
     `kerasfold.inverse.steps.convolution` and `pool`, which make them. Its options are those of
     `factor(kernel, name, **options)`, and `tolerance` is one of them; what is made of them is
-    measured by `factor`.
+    measured, and scaled back, by `factor`.
 
     Args:
         name: of the form, which no other has.
@@ -105,9 +107,10 @@ class Factors:
             dtype: dtype or policy of the layers, Keras's default if None.
 
         Raises:
-            FoldError: strides and dilation in one layer, or 'same' with strides, whose padding
-                depends on the image.
+            FoldError: a dtype that is none of floats, strides and dilation in one layer, or 'same'
+                with strides, whose padding depends on the image.
         """
+        _check_dtype(dtype)
         rank = len(self.steps[0].taps)
         moves = [list(step.strides) for step in self.steps]
         for axis, stride in enumerate(whole_numbers(strides, rank, "strides")):
@@ -137,8 +140,8 @@ class Factors:
         weights = sum(kernel.size for kernel in self.kernels)
         quality = "exact" if self.exact else f"within {self.bound:.2g} for an input of norm 1"
         return (
-            f"{self.into}: {', then '.join(map(str, self.steps))}; {weights} weights, "
-            f"relative error {self.relative_error:.2g}, {quality}"
+            f"{self.into}: {', then '.join(map(str, self.steps))}; {weights} weights for "
+            f"{self.compose().size}, relative error {self.relative_error:.2g}, {quality}"
         )
 
 
@@ -154,11 +157,12 @@ def factor(kernel: Array, into: str, **options: Any) -> Factors:
     | 'pool' | a convolution, average pooling | pool_size |
     | 'dilated' | a convolution with taps apart | dilation |
 
-    All but 'pool' take `tolerance`, a relative error in the Frobenius norm, 0.0 for exact up to
-    rounding: the smallest form that meets it is given. Where none is found, or where a size is
-    given, the nearest of that size is, with what it misses; nothing is raised for that. 'chain',
-    'spatial', 'pool' and 'dilated' take `depthwise=True` for the kernel of a DepthwiseConv. The
-    options are explained where each form is: `kerasfold.inverse.chain.chain` and so on.
+    Each takes `tolerance`, a relative error in the Frobenius norm, 0.0 for exact up to rounding:
+    the smallest form that meets it is given ('pool' has one only, given whatever the tolerance).
+    Where none is found, or where a size is given, the nearest of that size is, with what it
+    misses; nothing is raised for that. 'chain', 'spatial', 'pool' and 'dilated' take
+    `depthwise=True` for the kernel of a DepthwiseConv. The options are explained where each form
+    is: `kerasfold.inverse.chain.chain` and so on.
 
     Args:
         kernel: (*taps, in, out) of a Conv1D, Conv2D or Conv3D, or (*taps, in, multiplier) of a
@@ -176,7 +180,7 @@ def factor(kernel: Array, into: str, **options: Any) -> Factors:
         raise FoldError(
             f"a kernel is taken apart into one of {', '.join(WAYS)}. Received: {into!r}"
         )
-    array, way = _checked(kernel), WAYS[into]
+    (array, power), way = to_unit(checked(kernel, "a kernel")), WAYS[into]
     _check_options(way, into, options)
     parts = list(way(array, **options))
     made = composed_kernel(parts)
@@ -189,30 +193,12 @@ def factor(kernel: Array, into: str, **options: Any) -> Factors:
     error = float(np.linalg.norm(missed)) / (size or 1.0)
     return Factors(
         into,
-        tuple(weights for _, weights in parts if weights is not None),
+        _scaled([weights for _, weights in parts if weights is not None], power),
         tuple(step for step, _ in parts),
         error,
-        output_bound(in_blocks(missed, bool(options.get("depthwise")))),
+        output_bound(in_blocks(missed, bool(options.get("depthwise")))) * 2.0**power,
         error <= ROUNDING,
     )
-
-
-def _checked(kernel: Any) -> Array:
-    """A kernel in float64. Raises `FoldError`."""
-    try:
-        if np.iscomplexobj(kernel):
-            raise TypeError
-        array = as_array(kernel)
-    except (TypeError, ValueError) as error:
-        raise FoldError(f"a kernel is an array of real numbers. Received: {kernel!r}") from error
-    if not 3 <= array.ndim <= 5 or not array.size:
-        raise FoldError(
-            "a kernel is an array (*taps, in, out) with one to three axes of taps; one filter of "
-            f"one channel is kernel[..., None, None]. Received: shape {array.shape}"
-        )
-    if not np.isfinite(array).all():
-        raise FoldError(f"a kernel of shape {array.shape} with numbers that are not finite")
-    return array
 
 
 def _check_options(way: Way, into: str, options: dict[str, Any]) -> None:
@@ -226,6 +212,35 @@ def _check_options(way: Way, into: str, options: dict[str, Any]) -> None:
         if parameter.default is parameter.empty and parameter.name not in options:
             raise FoldError(f"'{into}' needs the option '{parameter.name}'")
     amount(options.get("tolerance", 0.0), "tolerance")
+    if not isinstance(options.get("depthwise", False), (bool, np.bool_)):
+        raise FoldError(f"depthwise is True or False. Received: {options['depthwise']!r}")
+
+
+def _scaled(kernels: Sequence[Array], power: int) -> tuple[Array, ...]:
+    """Kernels whose product is 2**power times as large, alike, so that none leaves float32 first.
+
+    Raises:
+        FoldError: a weight that float64 does not hold.
+    """
+    each, more = divmod(power, len(kernels))
+    with np.errstate(over="ignore"):
+        made = tuple(np.ldexp(kernel, each + (i < more)) for i, kernel in enumerate(kernels))
+    if not all(np.isfinite(kernel).all() for kernel in made):
+        raise FoldError("a kernel so large has factors that are not finite: scale it down first")
+    return made
+
+
+def _check_dtype(dtype: Any) -> None:
+    """Raises `FoldError` for what no layer can compute in."""
+    try:
+        known = keras.backend.is_float_dtype(keras.dtype_policies.get(dtype).compute_dtype)
+    except (TypeError, ValueError):
+        known = False
+    if not known:
+        raise FoldError(
+            "dtype is one of floats, or a policy of such, as 'float32' or 'mixed_float16'. "
+            f"Received: {dtype!r}"
+        )
 
 
 def _layer(step: Step, kernel: Array | None, strides: tuple[int, ...], dtype: Any) -> keras.Layer:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import numbers
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import keras
 import numpy as np
 
 from kerasfold.algebra.axis import Axis
@@ -15,6 +18,7 @@ from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator, embedded
 from kerasfold.algebra.product import Array
 from kerasfold.errors import FoldError
+from kerasfold.read.weights import as_array
 
 ROUNDING = 1e-12  # relative error up to which a kernel counts as exact
 
@@ -121,16 +125,48 @@ def composed_kernel(parts: Sequence[Part]) -> Array:
     return kernel
 
 
-def whole_numbers(value: int | Sequence[int], count: int, name: str) -> tuple[int, ...]:
-    """So many whole numbers of at least 1, of one for all or of one each.
+def checked(values: Any, name: str, wanted: str = "an array") -> Array:
+    """A kernel in float64, of finite numbers along one to three axes.
+
+    Raises:
+        FoldError: what is none.
+    """
+    try:
+        if isinstance(values, (str, keras.Layer)) or np.iscomplexobj(values):
+            raise TypeError
+        array = as_array(values)
+    except Exception as error:  # each kind of object has its own way of being no array
+        raise FoldError(
+            f"{name} is {wanted} of real numbers. Received: {reprlib.repr(values)}"
+        ) from error
+    if not 3 <= array.ndim <= 5 or not array.size:
+        raise FoldError(
+            f"{name} is (*taps, in, out) with one to three axes of taps; one filter of one channel "
+            f"is kernel[..., None, None]. Received: shape {array.shape}"
+        )
+    if not np.isfinite(array).all():
+        raise FoldError(f"{name} has values that are not finite: repair it first")
+    return array
+
+
+def to_unit(kernel: Array) -> tuple[Array, int]:
+    """A kernel over the power of two that its largest magnitude is 1 to 2 times, and the power."""
+    power = math.frexp(float(np.max(np.abs(kernel))))[1] - 1 if kernel.any() else 0
+    return np.ldexp(kernel, -power), power
+
+
+def whole_numbers(
+    value: int | Sequence[int], count: int, name: str, least: int = 1
+) -> tuple[int, ...]:
+    """So many whole numbers of at least `least`, of one for all or of one each.
 
     Raises:
         FoldError: another value.
     """
     given = np.broadcast_to(value, count) if np.ndim(value) == 0 else np.asarray(value)
-    if given.shape != (count,) or given.dtype.kind not in "iu" or given.min() < 1:
+    if given.shape != (count,) or given.dtype.kind not in "iu" or given.min() < least:
         each = f", or {count} of them" if count > 1 else ""
-        raise FoldError(f"{name} is a positive whole number{each}. Received: {value!r}")
+        raise FoldError(f"{name} is a whole number, {least} or more{each}. Received: {value!r}")
     return tuple(int(n) for n in given)
 
 

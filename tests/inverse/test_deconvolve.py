@@ -264,9 +264,15 @@ KERNEL = np.ones((5, 5, 2, 3))
         ({"first": np.ones((6, 3, 2, 3))}, "Received: a kernel of (5, 5) taps, first= of (6, 3)"),
         ({"first": np.ones((2, 3, 2, 3)), "strides": 2}, "strides (2, 2)"),
         ({"last": np.ones((3, 4, 2, 3)), "strides": 2}, "last= of (3, 4), strides (2, 2)"),
-        ({"last": np.ones((3, 3, 2, 3)), "strides": (1, 2, 1)}, "each of 2 axes"),
-        ({"last": np.ones((3, 3, 2, 3)), "strides": 0}, "a positive number"),
+        (
+            {"last": np.ones((3, 3, 2, 3)), "strides": (1, 2, 1)},
+            "strides= is a whole number, 1 or more, or 2 of them",
+        ),
+        ({"last": np.ones((3, 3, 2, 3)), "strides": 0}, "a whole number, 1 or more"),
         ({"last": np.full((3, 3, 2, 3), np.nan)}, "last= has values that are not finite"),
+        ({"first": "abc"}, "first= is a built Keras layer, or an array of real numbers"),
+        ({"first": layers.Conv2D}, "first= is a built Keras layer, or an array of real numbers"),
+        ({"first": KERNEL * 1j}, "first= is a built Keras layer, or an array of real numbers"),
         ({"first": layers.Conv2D(3, 2)}, "build it"),
         ({"first": built(layers.Conv2D(3, 2, activation="relu"), 2, 2)}, "an activation"),
         ({"first": built(layers.Conv1D(3, 2), 2, 1)}, "no single convolution"),
@@ -284,6 +290,12 @@ def test_an_argument_that_does_not_fit_is_refused(arguments: Any, words: str) ->
     with pytest.raises(FoldError) as refusal:
         deconvolve(KERNEL, **arguments)
     assert words in str(refusal.value)
+
+
+@pytest.mark.parametrize("kernel", ["x", KERNEL * 1j, built(layers.Conv2D(3, 3), 2, 2)], ids=type)
+def test_a_kernel_that_is_no_array_of_real_numbers_is_refused(kernel: Any) -> None:
+    with pytest.raises(FoldError, match=r"kernel= is an array of real numbers\. Received: .{,40}$"):
+        deconvolve(kernel, first=KERNEL)
 
 
 @pytest.mark.parametrize("kernel", [np.ones((2, 2)), np.ones((0, 2, 2)), np.ones((1,) * 6)])

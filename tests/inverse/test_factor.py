@@ -190,22 +190,53 @@ def test_layers_are_of_the_dtype_and_have_the_weights_alone():
         assert np.array_equal(held, kernel.astype("float32"))
 
 
+FORMS = {
+    "spatial": {},
+    "separable": {},
+    "bottleneck": {},
+    "dilated": {},
+    "chain": {"sizes": (2, 2), "filters": 2, "restarts": 1, "budget": 60.0},
+    "pool": {"pool_size": 2},
+}
+
+
 def test_a_kernel_of_zeros():
-    for into, sizes in (
-        ("spatial", {}),
-        ("separable", {}),
-        ("bottleneck", {}),
-        ("dilated", {}),
-        ("chain", {"sizes": (2, 2)}),
-        ("pool", {"pool_size": 2}),
-    ):
+    for into, sizes in FORMS.items():
         found = factor(np.zeros((3, 3, 1, 1)), into, **sizes)
         assert (found.exact, found.relative_error, found.bound) == (True, 0.0, 0.0)
 
 
+@pytest.mark.parametrize("power", [-1030, -560, 515, 1000])
+@pytest.mark.parametrize("into", FORMS)
+def test_the_size_of_its_numbers_plays_no_part(into, power):
+    kernel = np.random.default_rng(0).standard_normal((3, 3, 4, 5)).astype("float32").astype(float)
+    one, found = (factor(k, into, **FORMS[into]) for k in (kernel, np.ldexp(kernel, power)))
+    assert found.relative_error == one.relative_error
+    assert found.bound == one.bound * 2.0**power
+    assert found.exact == one.exact
+    if power > -1000:  # below, float64 does not hold all digits
+        assert np.array_equal(found.compose(), np.ldexp(one.compose(), power))
+
+
+def test_a_small_kernel_has_factors_that_float32_holds():
+    found = factor(np.ones((3, 3, 2, 2)) * 1e-60, "spatial")
+    assert all(np.all(kernel.astype("float32") > 1e-35) for kernel in map(np.abs, found.kernels))
+
+
+def test_factors_that_float64_does_not_hold_are_refused():
+    with pytest.raises(FoldError, match="not finite: scale it down"):
+        factor(np.full((3, 1, 1), 1.7e308), "pool", pool_size=3)
+
+
+@pytest.mark.parametrize("dtype", ["foo", "int32", 3])
+def test_layers_of_what_is_no_float_are_refused(dtype):
+    with pytest.raises(FoldError, match=f"dtype is one of floats.*Received: {dtype!r}"):
+        factor(np.ones((3, 3, 1, 1)), "spatial").layers(dtype=dtype)
+
+
 def test_it_says_what_it_is():
     found = factor(np.outer([1, 2, 1], [-1, 0, 1])[..., None, None], "spatial")
-    assert str(found).startswith("spatial: Conv2D 3x1, then Conv2D 1x3; 6 weights")
+    assert str(found).startswith("spatial: Conv2D 3x1, then Conv2D 1x3; 6 weights for 9")
     assert str(found).endswith("exact")
 
 
@@ -229,12 +260,12 @@ KERNEL = np.ones((5, 5, 2, 2))
             {"pool_size": 6},
             "a pool of 6x6 is larger than the kernel, which has 5x5",
         ),
-        (KERNEL, "spatial", {"rank": 0}, "rank is a positive whole number.*Received: 0"),
+        (KERNEL, "spatial", {"rank": 0}, "rank is a whole number, 1 or more.*Received: 0"),
         (
             KERNEL,
             "bottleneck",
             {"ranks": (1, 2, 3)},
-            r"ranks is a positive .*Received: \(1, 2, 3\)",
+            r"ranks is a whole number, 1 .*Received: \(1, 2, 3\)",
         ),
         (KERNEL, "spatial", {"tolerance": -1}, "tolerance is a number, 0 or more. Received: -1"),
         (KERNEL, "dilated", {"dilation": 3}, "a dilation of 3x3 has no kernel of 5x5 taps"),
@@ -242,7 +273,7 @@ KERNEL = np.ones((5, 5, 2, 2))
             KERNEL,
             "chain",
             {"sizes": (3, 4)},
-            "3x3, 4x4 has a kernel of 6x6 taps.*Received: .* of 5x5",
+            "3x3, 4x4 has a kernel of 6x6 taps: give sizes=.*Received: .* of 5x5",
         ),
         (KERNEL, "chain", {"sizes": (5,)}, r"two windows or more.*Received: \(5,\)"),
         (
@@ -251,7 +282,11 @@ KERNEL = np.ones((5, 5, 2, 2))
             {"start": [KERNEL, KERNEL]},
             r"start is a kernel for each.*\(5, 5, 2, 2\)",
         ),
-        (KERNEL, "chain", {"seed": -1}, "seed is a number, 0 or more. Received: -1"),
+        (KERNEL, "chain", {"start": ["a", "b"]}, "each of start is an array .*Received: 'a'"),
+        (KERNEL, "chain", {"start": [KERNEL * np.nan] * 2}, "each of start .* not finite"),
+        (KERNEL, "chain", {"seed": -1}, "seed is a whole number, 0 or more. Received: -1"),
+        (KERNEL, "chain", {"seed": 1.5}, "seed is a whole number, 0 or more. Received: 1.5"),
+        (KERNEL, "spatial", {"depthwise": "no"}, "depthwise is True or False. Received: 'no'"),
         (KERNEL, "chain", {"budget": "long"}, "budget is a number, 0 or more. Received: 'long'"),
         (KERNEL[0], "spatial", {}, r"two or three of them. Received: .* \(5, 2, 2\)"),
         (
@@ -262,7 +297,7 @@ KERNEL = np.ones((5, 5, 2, 2))
         ),
         (KERNEL * np.nan, "spatial", {}, "not finite"),
         ("sobel", "spatial", {}, "real numbers. Received: .sobel"),
-        (KERNEL.astype(complex), "spatial", {}, "real numbers. Received: array"),
+        (KERNEL.astype(complex), "spatial", {}, r"real numbers. Received: array.{,40}$"),
     ],
 )
 def test_what_does_not_fit_is_an_error_that_says_what_does(kernel, into, options, message):
