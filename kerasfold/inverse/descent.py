@@ -19,7 +19,7 @@ from kerasfold.algebra.product import Array, composed_kernel
 
 Links = list[Array]
 
-DENSE = 2**25  # numbers of a derivative that is held whole: 256 MiB
+WORK = 2**32  # multiplications of a step of Gauss-Newton: about a second
 GOAL = 1e-14  # relative error at which a way down ends
 STEPS = 200  # of Gauss-Newton, at most
 STALLED = 0.9  # of the squared error after ten steps: no way down is left
@@ -103,20 +103,21 @@ def scaled(kernel: Array, links: Links) -> Links:
 def descended(kernel: Array, links: Links, deadline: float) -> tuple[Links, float]:
     """The end of the way down from a chain, and the norm of what it misses the kernel by.
 
-    By Gauss-Newton, or by alternation where the derivative is too large: that goes slowly, and a
+    By Gauss-Newton, or by alternation where a step of that takes too long: it goes slowly, and a
     few rounds of it before Gauss-Newton lead away from a chain that is near as often as to one.
     """
     links = scaled(kernel, links)
-    if kernel.size * sum(link.size for link in links) <= DENSE:
+    if kernel.size * sum(link.size for link in links) ** 2 <= WORK:
         return refined(kernel, links, deadline)
-    errors = [math.inf]
-    while errors[-1] > GOAL * np.linalg.norm(kernel):
+    errors = [math.inf, float(np.linalg.norm(product(links) - kernel))]
+    while GOAL * np.linalg.norm(kernel) < errors[-1] <= SETTLED * errors[-2]:
+        tried = [*links]
         for j in range(len(links)):
-            links[j] = solved(kernel, links, j)
-        links = scaled(kernel, links)
+            if time.monotonic() > deadline:
+                return links, errors[-1]
+            tried[j] = solved(kernel, tried, j)
+        links = scaled(kernel, tried)
         errors.append(float(np.linalg.norm(product(links) - kernel)))
-        if errors[-1] > SETTLED * errors[-2] or time.monotonic() > deadline:
-            break
     return links, errors[-1]
 
 
@@ -152,7 +153,7 @@ def refined(kernel: Array, links: Links, deadline: float) -> tuple[Links, float]
         )
         normal, slope = matrix.T @ matrix, matrix.T @ rest.ravel()
         scale = np.diag(normal) + 1e-12 * np.trace(normal)
-        while damping < 1e8:
+        while slope.any() and damping < 1e8 and time.monotonic() <= deadline:
             step = np.linalg.solve(normal + np.diag(damping * scale), slope)
             tried = _less(links, step)
             missed = product(tried) - kernel

@@ -22,6 +22,7 @@ import numpy as np
 from kerasfold.algebra.product import Array
 from kerasfold.inverse.descent import composed, derivative
 
+LARGE = 625  # taps, such as 25 x 25: more take minutes, and are not tried
 ZERO = 1e-13  # of the largest coefficient: those below are none
 SINGULAR = 1e-14  # of the largest eigenvalue: those below belong to solutions
 ALIKE = 1e-5  # of their range: marks that are nearer are of one factor
@@ -37,7 +38,8 @@ def factors(polynomial: Array) -> list[Array]:
     """Real factors of a polynomial in one variable or two, times a number.
 
     In one variable of degree 1 and 2; in two as far as they are told apart, which those that
-    divide it more than once are not.
+    divide it more than once are not. One of more than `LARGE` taps, but for powers of a variable
+    and one in `x` times one in `y`, is its only factor.
     """
     found = []
     for axis, _ in enumerate(polynomial.shape):
@@ -49,13 +51,14 @@ def factors(polynomial: Array) -> list[Array]:
         polynomial = np.take(polynomial, range(kept[0], kept[-1] + 1), axis)
     if polynomial.size == 1:
         return found
-    if polynomial.ndim == 1:
-        return found + _of_roots(polynomial)
-    u, s, v = np.linalg.svd(polynomial)
-    if not np.any(s[1:] > ZERO * s[0]):  # of one in x and one in y
-        of_x, of_y = _of_roots(u[:, 0]), _of_roots(v[0])
-        return found + [f[:, None] for f in of_x] + [f[None] for f in of_y]
-    return found + _told_apart(polynomial)
+    if polynomial.ndim == 2:
+        u, s, v = np.linalg.svd(polynomial)
+        if not np.any(s[1:] > ZERO * s[0]) and max(polynomial.shape) <= LARGE:  # in x, and in y
+            of_x, of_y = _of_roots(u[:, 0]), _of_roots(v[0])
+            return found + [f[:, None] for f in of_x] + [f[None] for f in of_y]
+    if polynomial.size > LARGE:
+        return [*found, polynomial]
+    return found + (_of_roots(polynomial) if polynomial.ndim == 1 else _told_apart(polynomial))
 
 
 def _of_roots(coefficients: Array) -> list[Array]:

@@ -106,6 +106,26 @@ def test_the_same_seed_gives_the_same_chain():
     assert not np.array_equal(first.kernels[0], other.kernels[0])
 
 
+@pytest.mark.parametrize("first", [np.zeros((2, 1, 1)), np.array([0.0, 1])[:, None, None]])
+def test_a_start_that_leads_nowhere_is_one_of_many(first):
+    """Of zeros, or with nothing in common with the kernel."""
+    kernel = np.array([1.0, 3, 2, 0])[:, None, None]
+    last = np.array([0.0, 0, 1])[:, None, None]
+    assert factor(kernel, "chain", sizes=(2, 3), start=[first, last]).exact
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+def test_the_size_of_a_start_plays_no_part(size):
+    made = links(np.random.default_rng(0), [(3,), (3,)], (2, 2, 2))
+    assert factor(chain_of(made), "chain", start=[link * size for link in made], restarts=1).exact
+
+
+@pytest.mark.parametrize("shape", [(26, 26), (626,)], ids=str)
+def test_a_polynomial_that_would_take_minutes_is_its_only_factor(shape):
+    whole = np.random.default_rng(0).standard_normal(shape)
+    assert [f.shape for f in factors(whole)] == [shape]
+
+
 def test_time_that_is_over_still_gives_a_chain():
     kernel = np.random.default_rng(0).standard_normal((5, 5, 2, 2))
     found = factor(kernel, "chain", filters=2, budget=0.0)
@@ -113,7 +133,7 @@ def test_time_that_is_over_still_gives_a_chain():
 
 
 def test_a_long_chain_of_many_channels_goes_without_gauss_newton(monkeypatch):
-    monkeypatch.setattr("kerasfold.inverse.descent.DENSE", 0)
+    monkeypatch.setattr("kerasfold.inverse.descent.WORK", 0)
     rng = np.random.default_rng(0)
     made = links(rng, [(2, 2), (2, 2)], (3, 1, 3))
     found = factor(chain_of(made), "chain", sizes=(2, 2), filters=1, tolerance=1e-3)
