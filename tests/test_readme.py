@@ -193,7 +193,7 @@ REFUSED = {
     "an unknown number of steps of images": (
         (None, 12, 13, 3),
         lambda x: L.TimeDistributed(L.Conv2D(4, 3))(x),
-        "a Conv2D in it works on other axes than the channels",
+        "it (TimeDistributed) is called on an unknown number of steps",
     ),
     "flips and lists along other axes": (
         IMAGE,

@@ -93,7 +93,8 @@ def measured_plan(
         compose: gives the weights of a form, as for `emit`.
         runtime: a key of `kerasfold.measure.runtimes.RUNTIMES`.
         clock: no further component is timed once its time is over; what is left is planned for
-            'latency', siblings apart, but for what was timed before, if it had any time.
+            'latency', siblings apart and each component by itself, but for what was timed
+            before, if it had any time.
             Components are timed in the order of their modelled cost.
         progress: whether to draw a progress bar on stderr.
         pinned: nodes that must be materialised.

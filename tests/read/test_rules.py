@@ -33,7 +33,11 @@ def test_float64(case: Case) -> None:
     folded = kerasfold.fold(model, objective="layers", verify=False)
     assert_same(model, folded, case.tolerance)
     if case.merges:
-        assert "BatchNormalization" not in kinds(folded) or case.id.startswith("BatchNormalization")
+        assert kinds(folded).count("BatchNormalization") < kinds(model).count(
+            "BatchNormalization"
+        ) or (
+            any({"layer", "bn"} <= {*row.layers} for row in folded.fold_report.merged)
+        )  # where it is left, it is what the two became
         assert folded.fold_report.merged, str(folded.fold_report)
         together = {name for row in folded.fold_report.merged for name in row.layers}
         gone = together | set(folded.fold_report.removed)

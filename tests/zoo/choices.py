@@ -46,8 +46,8 @@ def shared() -> keras.Model:
     """One layer in two places, with something to merge behind each."""
     x = keras.Input((12, 12, 3))
     layer, after = same(3), conv(2, 1)
-    y = layers.ReLU()(layer(x))
-    return randomise(keras.Model(x, [after(layer(y)), layers.AveragePooling2D(2)(layer(x))]))
+    y, z = layers.ReLU()(layer(x)), layers.Activation("tanh")(x)
+    return randomise(keras.Model(x, [after(layer(y)), layers.AveragePooling2D(2)(layer(z))]))
 
 
 MODELS: dict[str, Callable[[], keras.Model]] = {
