@@ -73,6 +73,11 @@ class Geometry:
         return self.groups == self.channels[0]
 
     @property
+    def keeps_channels(self) -> bool:
+        """Whether every output channel reads the input channel at its place, and no other."""
+        return self.groups == self.channels[0] == self.channels[1]
+
+    @property
     def params(self) -> int:
         """Weights, the bias included."""
         weights = math.prod(self.kernel_shape)

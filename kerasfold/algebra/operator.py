@@ -139,6 +139,13 @@ class Operator:
         geometry = self.geometry.at_sizes(sizes)
         return Operator(geometry, self.kernel.reshape(geometry.kernel_shape), self.bias)
 
+    @property
+    def window(self) -> Array:
+        """The kernel, with zeros between dilated taps: (*spans, inputs of a group, outputs)."""
+        axes = self.geometry.axes
+        places = [(0, axis.dilation) for axis in axes]
+        return embedded(self.kernel, places, tuple(axis.span for axis in axes))
+
     def trimmed(self) -> Operator:
         """Without the taps that every output reads zeros with. Raises `Refused`.
 

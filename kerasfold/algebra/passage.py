@@ -56,7 +56,7 @@ class Passage:
 
     def operator(self, b: Operator) -> Operator:
         """B', of the weights of B."""
-        if _is_depthwise(b.geometry):
+        if b.geometry.keeps_channels:
             kernel, bias = map(self._spread, (self._placed(b.kernel, split=False), b.bias))
             return Operator(self.geometry, kernel, bias)
         count = math.prod(part.size or 0 for part in self.others)
@@ -112,11 +112,6 @@ class Passage:
         return full.reshape((*lead, -1))
 
 
-def _is_depthwise(b: Geometry) -> bool:
-    """Whether an operator has one output channel for each of its own."""
-    return b.groups == b.channels[0] == b.channels[1]
-
-
 def passage(b: Geometry, r: Rearrangement) -> Passage:
     """How an operator passes a rearrangement. Raises `Refused`."""
     rank, last = len(r.source) - 1, len(r.target) - 1
@@ -166,7 +161,7 @@ def passage(b: Geometry, r: Rearrangement) -> Passage:
         for part in parts
         if part.source not in whole | {rank}
     ]
-    if _is_depthwise(b):
+    if b.keeps_channels:
         outputs = groups = inputs
         kept += [(part.size, part.place) for part in before]
     else:

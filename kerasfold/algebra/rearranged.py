@@ -238,9 +238,7 @@ def settled(a: Link, r: Rearrangement) -> tuple[Link, Rearrangement]:
 def _scales(b: Link) -> bool:
     """Whether an operator has one weight for each channel, and nothing else."""
     geometry = _geometry(b)
-    return (
-        _is_per_pixel(geometry) and geometry.groups == geometry.channels[0] == geometry.channels[1]
-    )
+    return _is_per_pixel(geometry) and geometry.keeps_channels
 
 
 def _is_per_pixel(geometry: Geometry) -> bool:

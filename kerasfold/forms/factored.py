@@ -16,8 +16,9 @@ from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
 from kerasfold.cost import Cost, elementwise_cost, moved_bytes, operator_cost, pixels, step_cost
 from kerasfold.forms.evaluate import evaluate
-from kerasfold.forms.form import Composed, Form
+from kerasfold.forms.form import Composed, Form, activated
 from kerasfold.forms.known import Known
+from kerasfold.forms.scaled import is_of_pixels
 from kerasfold.layers.limits import check_emittable
 from kerasfold.lift.program import Node
 from kerasfold.read.weights import count_params
@@ -83,19 +84,22 @@ class Factored(Form[Factor]):
 
     def emit(self, build: Builder, composed: Factor, xs: Mapping[int, Value]) -> Value:
         """The sum, and what it is multiplied by."""
-        name, activation = build.result()
         scale, shift = composed.scale, composed.scale.bias
         gain = composed.gain if np.any(composed.gain != 1) else None
-        is_sum = gain is None and not np.any(shift)
-        last = name if activation is None else build.names.reserve(f"{name}_linear")
-        x = _summed(build, composed, xs, last if is_sum else build.names.reserve(f"{name}_sum"))
-        if self.trains and not is_sum:
+        if gain is None and not np.any(shift):
+            return activated(build, lambda name: _summed(build, composed, xs, name))
+        if self.trains:
+            name, activation = build.result()
+            x = _summed(build, composed, xs, build.names.reserve(f"{name}_sum"))
             return build.convolution(x, scale, name, activation, "scale")
-        if not is_sum:
-            shape = (1,) * len(scale.geometry.axes) + (-1,)
+        shape = (1,) * len(scale.geometry.axes) + (-1,)
+
+        def linear(name: str) -> Value:
+            x = _summed(build, composed, xs, build.names.reserve(f"{name}_sum"))
             constants = (None if gain is None else gain.reshape(shape), shift.reshape(shape))
-            x = build.scaled(x, constants[0], constants[1] if np.any(shift) else None, last)
-        return x if activation is None else build.activated(x, activation, name)
+            return build.scaled(x, constants[0], constants[1] if np.any(shift) else None, name)
+
+        return activated(build, linear)
 
     def words(self, owner: Mapping[int, Lifted]) -> str:
         """That it is a sum, scaled once."""
@@ -105,10 +109,7 @@ class Factored(Form[Factor]):
 def _is_scale(term: object) -> bool:
     """Whether a term has one weight for each channel; None is the identity."""
     return term is None or (
-        isinstance(term, Geometry)
-        and term.is_pointwise
-        and term.groups == term.channels[0] == term.channels[1]
-        and not (term.ones or term.vector)
+        isinstance(term, Geometry) and is_of_pixels(term) and term.keeps_channels
     )
 
 

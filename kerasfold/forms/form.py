@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
 
@@ -134,6 +134,14 @@ class Form(ABC, Generic[C]):
         """The one node or root that is read."""
         (read,) = self.reads
         return read
+
+
+def activated(build: Builder, linear: Callable[[str], Value]) -> Value:
+    """What `linear` makes under a name, and behind it the activation of the result, if any."""
+    name, activation = build.result()
+    if activation is None:
+        return linear(name)
+    return build.activated(linear(build.names.reserve(f"{name}_linear")), activation, name)
 
 
 def described(geometry: Geometry | None) -> str:

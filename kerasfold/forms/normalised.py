@@ -9,12 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from kerasfold.algebra.geometry import Geometry
 from kerasfold.cost import pixels, step_cost
 from kerasfold.forms.evaluate import operator_of
-from kerasfold.forms.form import Form
+from kerasfold.forms.form import Form, activated
 from kerasfold.forms.known import Known
-from kerasfold.forms.scaled import Constants, gain_of, is_of_pixels
+from kerasfold.forms.scaled import Constants, gain_of, term_of_pixels
 from kerasfold.layers.limits import normalises
 from kerasfold.layers.normalise import normalised
 from kerasfold.lift.program import Node
@@ -34,16 +33,11 @@ class Normalised(Form[Constants]):
     def propose(cls, known: Known, index: int, visited: Sequence[int]) -> Normalised | None:
         """Steps that take each channel by itself, of one tensor, at least one by such a layer."""
         node = known.nodes[index]
-        if any(known.nodes[i].multiplies for i in visited):
-            return None
         owners = (known.owner[i].call.operation for i in visited)
         if not any(normalises(operation, node.channels) for operation in owners):
             return None
-        terms = known.terms(visited)
-        (geometry, *others) = terms.values()
-        if others or not isinstance(geometry, Geometry) or not is_of_pixels(geometry):
-            return None
-        if not geometry.groups == geometry.channels[0] == geometry.channels[1]:
+        term = term_of_pixels(known, visited)
+        if term is None or not term[1].keeps_channels:
             return None
         samples = pixels(node.sizes) * node.channels
         cost = step_cost("normalisation", 16 * samples)._replace(
@@ -51,7 +45,7 @@ class Normalised(Form[Constants]):
             params=4 * node.channels / known.shared(visited),
             layers=1,
         )
-        return cls(node=index, reads=terms, visited=tuple(visited), cost=cost)
+        return cls(node=index, reads=dict([term]), visited=tuple(visited), cost=cost)
 
     def compose(self, nodes: Sequence[Node]) -> Constants:
         """The product and the sum of each channel."""
@@ -60,10 +54,10 @@ class Normalised(Form[Constants]):
 
     def emit(self, build: Builder, composed: Constants, xs: Mapping[int, Value]) -> Value:
         """A layer."""
-        name, activation = build.result()
-        last = name if activation is None else build.names.reserve(f"{name}_linear")
-        x = normalised(build, xs[self.source], composed.gain, composed.shift, last)
-        return x if activation is None else build.activated(x, activation, name)
+        x = xs[self.source]
+        return activated(
+            build, lambda name: normalised(build, x, composed.gain, composed.shift, name)
+        )
 
     def words(self, owner: Mapping[int, Lifted]) -> str:
         """That it is a normalisation."""

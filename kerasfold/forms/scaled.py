@@ -56,13 +56,10 @@ class Scaled(Form[Constants]):
         """Steps by constants alone, of one tensor: a weight that trains is not made one."""
         if known.regions.graph.layout == "channels_first":
             return None
-        if any(known.nodes[i].multiplies for i in visited):
-            return None
         if any(count_params(known.owner[i].call.operation) for i in visited):
             return None
-        terms = known.terms(visited)
-        (geometry, *others) = terms.values()
-        if others or not isinstance(geometry, Geometry) or not is_of_pixels(geometry):
+        term = term_of_pixels(known, visited)
+        if term is None:
             return None
         whole, node = known.weights(visited), known.nodes[index]
         selected = known.once((cls, *visited), lambda: _selected(whole))
@@ -75,7 +72,7 @@ class Scaled(Form[Constants]):
             cost += step_cost("elementwise", 8 * samples)
         return cls(
             node=index,
-            reads=terms,
+            reads=dict([term]),
             visited=tuple(visited),
             cost=cost,
             selected=selected,
@@ -116,6 +113,16 @@ class Scaled(Form[Constants]):
 def is_of_pixels(geometry: Geometry) -> bool:
     """Whether each pixel is one of those that are read, and no other is."""
     return geometry.is_pointwise and not (geometry.ones or geometry.vector)
+
+
+def term_of_pixels(known: Known, visited: Sequence[int]) -> tuple[int, Geometry] | None:
+    """The one tensor that steps read, pixel by pixel, and how; None where they do otherwise."""
+    if any(known.nodes[i].multiplies for i in visited):
+        return None
+    ((read, term), *others) = known.terms(visited).items()
+    if others or not isinstance(term, Geometry) or not is_of_pixels(term):
+        return None
+    return read, term
 
 
 def _selected(operator: Operator) -> range | None:

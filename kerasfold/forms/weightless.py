@@ -18,7 +18,7 @@ from kerasfold.algebra.chain import chain
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
 from kerasfold.cost import Cost, Kind, moved_bytes, operator_cost, step_cost
-from kerasfold.forms.form import Form, Nothing, described
+from kerasfold.forms.form import Form, Nothing, activated, described
 from kerasfold.forms.known import Known
 from kerasfold.layers.rewrite import keras_pairs
 from kerasfold.layers.spelling import keras_padding, nearest_axis, without_idle_strides
@@ -71,10 +71,7 @@ class Weightless(Form[Nothing]):
 
     def emit(self, build: Builder, composed: Nothing, xs: Mapping[int, Value]) -> Value:
         """A layer."""
-        name, activation = build.result()
-        last = name if activation is None else build.names.reserve(f"{name}_linear")
-        x = self._emitted(build, xs[self.source], last)
-        return x if activation is None else build.activated(x, activation, name)
+        return activated(build, lambda name: self._emitted(build, xs[self.source], name))
 
     def _emitted(self, build: Builder, x: Value, name: str) -> Value:
         axes, rank = self.whole.axes, len(self.whole.axes)
@@ -106,7 +103,7 @@ def _counts(node: Node) -> bool:
     g = node.geometry
     return (
         g is not None
-        and g.groups == g.channels[0] == g.channels[1]
+        and g.keeps_channels
         and (node.work == "copy" or (node.mean and all(axis.upsampling == 1 for axis in g.axes)))
     )
 

@@ -19,7 +19,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasfold.algebra.operator import embedded
 from kerasfold.algebra.product import Array, regroup
 from kerasfold.errors import FoldError
 from kerasfold.inverse.pseudoinverse import pseudoinverse
@@ -190,11 +189,8 @@ def _factor(given: Any, name: str, rank: int, channels: int) -> tuple[Array, Ste
             f"{name} layer '{given.name}' has not the same kernel at every pixel: an average pool "
             "is to be padding='valid', and a convolution not transposed"
         )
-    dense = regroup(operator.kernel, operator.geometry.groups, 1)
-    spread = embedded(
-        dense, [(0, axis.dilation) for axis in axes], tuple(axis.span for axis in axes)
-    )
-    return checked(spread, name), tuple(axis.stride for axis in axes)
+    dense = regroup(operator.window, operator.geometry.groups, 1)
+    return checked(dense, name), tuple(axis.stride for axis in axes)
 
 
 def _same_channels(whole: Array, divisor: Array, name: str, side: int) -> None:

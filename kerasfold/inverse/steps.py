@@ -15,7 +15,7 @@ import numpy as np
 from kerasfold.algebra.axis import Axis
 from kerasfold.algebra.chain import chain
 from kerasfold.algebra.geometry import Geometry
-from kerasfold.algebra.operator import Operator, embedded
+from kerasfold.algebra.operator import Operator
 from kerasfold.algebra.product import Array
 from kerasfold.errors import FoldError
 from kerasfold.read.weights import as_array
@@ -118,8 +118,7 @@ def composed_kernel(parts: Sequence[Part]) -> Array:
     except ValueError as error:
         raise FoldError(f"the steps {', '.join(str(s) for s, _ in parts)}: {error}") from error
     geometry = whole.geometry
-    places = [(0, axis.dilation) for axis in geometry.axes]
-    kernel = embedded(whole.kernel, places, tuple(axis.span for axis in geometry.axes))
+    kernel = whole.window
     if geometry.is_depthwise:
         return kernel.reshape(*kernel.shape[:-2], geometry.channels[0], -1)
     return kernel

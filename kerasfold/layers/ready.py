@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerasfold.layers.rewrite import keras_pairs
+
 
 def ready(
     kind: str, kernel: np.ndarray | None, channels: int, dtype: Any = None, **config: Any
@@ -36,4 +38,4 @@ def ready(
 def zeros_around(pads: Sequence[tuple[int, int]], dtype: Any = None) -> keras.Layer:
     """A layer of so many zeros before and after each axis."""
     kind = getattr(keras.layers, f"ZeroPadding{len(pads)}D")
-    return kind(tuple(pads) if len(pads) > 1 else pads[0], dtype=dtype)
+    return kind(keras_pairs(pads), dtype=dtype)

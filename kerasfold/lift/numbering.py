@@ -8,7 +8,6 @@ that is not Keras's, but for layers whose lift rule says what they do.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Hashable
 from dataclasses import replace
 from types import EllipsisType
@@ -28,7 +27,7 @@ def numbered(graph: Graph) -> Graph:
     """The graph without calls that are equal to one before them; itself where there are none."""
     before: dict[int, Tensor] = {}  # of a tensor that is made again, the first
     calls: list[Call] = []
-    alike: dict[Hashable, list[Call]] = defaultdict(list)  # by what is called, and on what
+    alike: dict[Hashable, Call] = {}  # the first that is called so, by what is and on what
     equals: dict[Hashable, Call] = {}  # of those that are alike, by what they compute, too
     contents: dict[int, Hashable] = {}  # of operations
 
@@ -39,12 +38,11 @@ def numbered(graph: Graph) -> Graph:
         args, kwargs = tree.map_structure(first, (given.args, given.kwargs))
         call = replace(given, index=len(calls), args=args, kwargs=kwargs)
         outside = call.kind, call.outputs[0].dtype, _shapes(call), _frozen((args, kwargs))
-        rivals, equal = alike[outside], call
-        if rivals:  # only then is it worth it to read weights
-            for other in (*rivals[:1], call):
+        rival, equal = alike.setdefault(outside, call), call
+        if rival is not call:  # only then is it worth it to read weights
+            for other in (rival, call):
                 equal = equals.setdefault((outside, _inside(other, contents)), other)
         if equal is call:
-            rivals.append(call)
             calls.append(call)
         else:
             pairs = zip(call.outputs, equal.outputs, strict=True)

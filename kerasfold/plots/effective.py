@@ -18,7 +18,7 @@ from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.border import frame_boxes, frame_of, restricted
 from kerasfold.algebra.chain import chain, collapsed
 from kerasfold.algebra.geometry import Geometry
-from kerasfold.algebra.operator import Operator, embedded
+from kerasfold.algebra.operator import Operator
 from kerasfold.errors import FoldError
 from kerasfold.forms.evaluate import evaluate, own, whole
 from kerasfold.forms.known import Known
@@ -44,9 +44,7 @@ class Effective:
     @property
     def window(self) -> np.ndarray:
         """The kernel, with zeros between dilated taps: (*window, inputs of a group, outputs)."""
-        axes = self.operator.geometry.axes
-        places = [(0, axis.dilation) for axis in axes]
-        return embedded(self.operator.kernel, places, tuple(axis.span for axis in axes))
+        return self.operator.window
 
     @property
     def weight(self) -> np.ndarray:
