@@ -92,12 +92,10 @@ class Factored(Form[Factor]):
             name, activation = build.result()
             x = _summed(build, composed, xs, build.names.reserve(f"{name}_sum"))
             return build.convolution(x, scale, name, activation, "scale")
-        shape = (1,) * len(scale.geometry.axes) + (-1,)
 
         def linear(name: str) -> Value:
             x = _summed(build, composed, xs, build.names.reserve(f"{name}_sum"))
-            constants = (None if gain is None else gain.reshape(shape), shift.reshape(shape))
-            return build.scaled(x, constants[0], constants[1] if np.any(shift) else None, name)
+            return build.scaled(x, gain, shift if np.any(shift) else None, name)
 
         return activated(build, linear)
 

@@ -164,8 +164,7 @@ class PoolThenScale(PoolFirst):
         self, build: Builder, operator: Operator, x: Value, name: str, activation: Activation
     ) -> Value:
         last = name if activation is None else build.names.reserve(f"{name}_scaled")
-        *taps, _, channels = operator.kernel.shape
-        gain, shift = operator.kernel.reshape(*taps, channels), operator.bias
+        gain, shift = operator.kernel.ravel(), operator.bias
         if not np.any(shift):
             x = build.scaled(x, gain, None, last)
         else:

@@ -128,6 +128,7 @@ class Builder:
         return self.names.give_exactly(keras.ops.add(self._constants(shift, x), x), name)
 
     def _constants(self, values: np.ndarray, x: Value) -> np.ndarray:
+        values = values.reshape((1,) * (x.ndim - 1 - values.ndim) + values.shape)
         if self.layout == "channels_first":
             values = np.moveaxis(values, -1, 0)
         return values[None].astype(x.dtype)
