@@ -17,6 +17,7 @@ from kerasfold.cost import elementwise_cost, pixels, step_cost
 from kerasfold.forms.evaluate import operator_of
 from kerasfold.forms.form import Composed, Form
 from kerasfold.forms.known import Known
+from kerasfold.layers.rewrite import constants
 from kerasfold.lift.program import Node
 from kerasfold.read.weights import count_params
 
@@ -91,9 +92,9 @@ class Scaled(Form[Constants]):
         if len(self.selected) < composed.operator.geometry.channels[0]:
             calls["slice"] = lambda x: x[..., selected]
         if np.any(composed.gain != 1):
-            calls["scale"] = lambda x: x * _constant(composed.gain, x)
+            calls["scale"] = lambda x: x * constants(composed.gain, x, build.layout)
         if np.any(composed.shift):
-            calls["shift"] = lambda x: x + _constant(composed.shift, x)
+            calls["shift"] = lambda x: x + constants(composed.shift, x, build.layout)
         x, (*before, last) = xs[self.source], [*calls, ""]
         if activation is None and not before:
             return build.same(x, name)
@@ -148,8 +149,3 @@ def gain_of(operator: Operator) -> np.ndarray:
 def _matrix(operator: Operator) -> np.ndarray:
     """The kernel of one pixel: input channels of a group, output channels."""
     return operator.kernel.reshape(operator.kernel.shape[-2:])
-
-
-def _constant(values: np.ndarray, x: Value) -> np.ndarray | float:
-    """One number for each channel, or for all, which runtimes broadcast faster."""
-    return float(values[0]) if np.all(values == values[0]) else values.astype(x.dtype)

@@ -19,6 +19,7 @@ from kerasfold.layers.names import Names
 from kerasfold.layers.reorder import in_tensors, steps
 from kerasfold.layers.rewrite import (
     constant_ones,
+    constants,
     homogeneous,
     input_padding,
     keras_pairs,
@@ -120,18 +121,14 @@ class Builder:
         """An image times constants, channels last, plus such; the last call takes the name."""
         if gain is not None:
             label = name if shift is None else self.names.reserve(f"{name}_gain")
-            x = self.names.give_exactly(keras.ops.multiply(self._constants(gain, x), x), label)
+            x = self.names.give_exactly(
+                keras.ops.multiply(constants(gain, x, self.layout), x), label
+            )
         if shift is None:
             return x
         # In this order: TensorFlow's backend takes a second summand of one axis for a bias, of
         # the last axis, or the second, where that is as long.
-        return self.names.give_exactly(keras.ops.add(self._constants(shift, x), x), name)
-
-    def _constants(self, values: np.ndarray, x: Value) -> np.ndarray:
-        values = values.reshape((1,) * (x.ndim - 1 - values.ndim) + values.shape)
-        if self.layout == "channels_first":
-            values = np.moveaxis(values, -1, 0)
-        return values[None].astype(x.dtype)
+        return self.names.give_exactly(keras.ops.add(constants(shift, x, self.layout), x), name)
 
     def rearranged(self, x: Value, r: Rearrangement, name: str) -> Value:
         """An image, rearranged; the last of the layers takes the name."""

@@ -109,6 +109,23 @@ def input_padding(axis: Axis, side: int) -> int:
     return max(0, -(-(axis.pad[side] - axis.span + 1) // axis.upsampling))
 
 
+def constants(values: np.ndarray, x: Any, layout: str) -> np.ndarray | float:
+    """What an image is multiplied by, or shifted by, with all of its axes and in its dtype.
+
+    Args:
+        values: along its last axes, channels last; those that are all alike become one number,
+            which runtimes broadcast faster.
+        x: the image.
+        layout: of the image.
+    """
+    if np.all(values == values.flat[0]):
+        return float(values.flat[0])
+    values = values.reshape((1,) * (x.ndim - 1 - values.ndim) + values.shape)
+    if layout == "channels_first":
+        values = np.moveaxis(values, -1, 0)
+    return values[None].astype(x.dtype)
+
+
 def keras_pairs(pairs: Sequence[Pair]) -> Any:
     """Pairs per axis as Keras takes them: of one axis, the pair itself."""
     return tuple(pairs) if len(pairs) > 1 else pairs[0]
