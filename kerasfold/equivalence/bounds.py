@@ -12,7 +12,8 @@ import keras
 import numpy as np
 from keras import tree
 
-from kerasfold.equivalence.inputs import FREE_SIZES, Ran, run
+from kerasfold.equivalence.probes import FREE_SIZES
+from kerasfold.equivalence.runs import Ran, run
 from kerasfold.read.model import computed_dtypes, interpolates, operations
 
 EXACT = 1e-10  # of the output scale, in float64

@@ -35,8 +35,8 @@ from kerasfold.equivalence.bounds import (
     tells,
 )
 from kerasfold.equivalence.culprit import miscomputed
-from kerasfold.equivalence.inputs import Ran, ran
 from kerasfold.equivalence.report import EquivalenceReport, OutputReport
+from kerasfold.equivalence.runs import Ran, ran
 from kerasfold.read.model import computed_dtypes, layout_of, output_names, sublayers
 
 LOSS = 8.0  # times the original's own error in its own dtype

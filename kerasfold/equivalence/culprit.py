@@ -11,7 +11,7 @@ import numpy as np
 
 from kerasfold.emit import Emission, copy
 from kerasfold.equivalence.bounds import eps_of, largest_error, spread_of
-from kerasfold.equivalence.inputs import ran
+from kerasfold.equivalence.runs import ran
 from kerasfold.errors import FoldError
 from kerasfold.lift.regions import Regions, lift, lifted
 from kerasfold.read.graph import Call, part_of

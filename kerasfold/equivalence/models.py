@@ -21,8 +21,10 @@ from kerasfold.equivalence.bounds import (
 )
 from kerasfold.equivalence.compare import Runs, compare
 from kerasfold.equivalence.culprit import first_difference
-from kerasfold.equivalence.inputs import given, probes, ran, run
+from kerasfold.equivalence.data import given
+from kerasfold.equivalence.probes import probes
 from kerasfold.equivalence.report import EquivalenceReport
+from kerasfold.equivalence.runs import ran, run
 from kerasfold.errors import FoldError, UnsupportedModelError, only_fold_errors
 from kerasfold.forms.form import AnyForm
 from kerasfold.lift.regions import Regions, lifted

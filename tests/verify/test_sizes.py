@@ -10,7 +10,7 @@ import pytest
 from keras import layers
 
 import kerasfold
-from kerasfold.equivalence.inputs import probes
+from kerasfold.equivalence.probes import probes
 from zoo.making import randomise
 from zoo.same import FLOAT32, assert_same
 
@@ -42,7 +42,7 @@ def test_a_model_that_fails_at_any_size_is_tried_at_the_usual_ones_alone() -> No
 @pytest.mark.parametrize("told", [{"input_shape": (1500, 4)}, {"data": np.ones((2, 1600, 4))}])
 def test_a_size_that_is_given_is_taken(told: dict[str, Any], monkeypatch: Any) -> None:
     model = cropped()
-    monkeypatch.setattr("kerasfold.equivalence.inputs.FREE_SIZES", ())  # nothing is looked for
+    monkeypatch.setattr("kerasfold.equivalence.probes.FREE_SIZES", ())  # nothing is looked for
     folded = kerasfold.fold(model, **told)
     assert folded.fold_report.equivalence.equivalent
     kerasfold.assert_equivalent(model, folded, **told)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import layers
 
 import kerasfold
-from kerasfold.equivalence.inputs import ran
+from kerasfold.equivalence.runs import ran
 from zoo.making import policy, randomise
 
 
