@@ -25,7 +25,8 @@ from kerasfold.equivalence.data import given
 from kerasfold.equivalence.probes import probes
 from kerasfold.equivalence.report import EquivalenceReport
 from kerasfold.equivalence.runs import ran, run
-from kerasfold.errors import FoldError, UnsupportedModelError, only_fold_errors
+from kerasfold.equivalence.signature import refuse_other_shapes
+from kerasfold.errors import FoldError, only_fold_errors
 from kerasfold.forms.form import AnyForm
 from kerasfold.lift.regions import Regions, lifted
 from kerasfold.read.weights import require_values
@@ -59,7 +60,7 @@ def verify(
     for model in (a, b):
         if not isinstance(model, keras.Model):
             raise FoldError(f"verify() compares keras.Model values. Received: {type(model)}")
-    _refuse_other_signature(a, b)
+    refuse_other_shapes(a, b)
 
     def bound(runs: Runs, dtype: str, unit: float) -> list[float]:
         return noise_bound(
@@ -152,19 +153,3 @@ def _agreement(runs: Runs) -> float | None:
     ]
     same = [float(np.mean(x.argmax(-1) == y.argmax(-1))) for x, y in scores]
     return min(same, default=None)
-
-
-def _refuse_other_signature(a: keras.Model, b: keras.Model) -> None:
-    for model in (a, b):
-        if not getattr(model, "inputs", None):
-            raise UnsupportedModelError(
-                f"model '{model.name}' of class {type(model).__name__} has no symbolic inputs: "
-                "verify() compares functional and Sequential models"
-            )
-    for what in ("inputs", "outputs"):
-        shapes = [[tuple(x.shape[1:]) for x in getattr(model, what)] for model in (a, b)]
-        if shapes[0] != shapes[1]:
-            raise FoldError(
-                f"models '{a.name}' and '{b.name}' have {what} of different shapes: "
-                f"{shapes[0]} and {shapes[1]}"
-            )
