@@ -1,10 +1,71 @@
-"""What callers of a model rely on beside its function."""
+"""What callers of a model rely on beside its function: names, keys, structure, dtypes, batch."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
 import keras
+from keras import tree
 
 from kerasfold.errors import FoldError, UnsupportedModelError
+from kerasfold.read.model import input_structure, made_by, output_names, output_structure
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing in which the signatures of two models differ.
+
+    Attributes:
+        words: what differs, and what it is in either.
+        breaks: whether callers of the first model may not be able to call the second.
+    """
+
+    words: str
+    breaks: bool
+
+    def __str__(self) -> str:
+        return self.words
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """An input or output.
+
+    Attributes:
+        name: its key in a dict, or the name of its layer.
+        counted: whether Keras made up that name.
+        dtype: of the tensor.
+        batch: its fixed number of samples, or None.
+    """
+
+    name: str
+    counted: bool
+    dtype: str
+    batch: int | None
+
+
+def differences(a: keras.Model, b: keras.Model) -> list[Difference]:
+    """How the signatures of two models differ whose inputs and outputs have the same shapes.
+
+    Names that Keras counted itself, such as `dense_3` or `input_layer_2`, never matter. What
+    breaks callers: another dtype of an input or output, other keys of a dict, another structure
+    (that of a single input apart, of which Keras takes any), a batch that is fixed where it was
+    free, and an input, or one of several outputs, without the name that a person gave it.
+
+    Args:
+        a: the model that callers know.
+        b: the model that is to take its place.
+    """
+    inputs, outputs = input_structure(a), output_structure(a)
+    return [
+        *_of_structure("inputs", inputs, input_structure(b), len(tree.flatten(inputs)) > 1),
+        *_of_structure("outputs", outputs, output_structure(b), True),
+        *_of_places("input", _inputs(a), _inputs(b), True),
+        *_of_places("output", _outputs(a), _outputs(b), len(tree.flatten(outputs)) > 1),
+    ]
 
 
 def refuse_other_shapes(a: keras.Model, b: keras.Model) -> None:
@@ -27,3 +88,75 @@ def refuse_other_shapes(a: keras.Model, b: keras.Model) -> None:
                 f"models '{a.name}' and '{b.name}' have {what} of different shapes: "
                 f"{shapes[0]} and {shapes[1]}"
             )
+
+
+def _of_structure(what: str, a: Any, b: Any, matters: bool) -> Iterator[Difference]:
+    if _outline(a) == _outline(b):
+        return
+    breaks = matters and _outline(tree.lists_to_tuples(a)) != _outline(tree.lists_to_tuples(b))
+    first, second = (repr(_outline(x)).replace("'*'", "*") for x in (a, b))
+    yield Difference(f"the {what} are {first} in the first and {second} in the second", breaks)
+
+
+def _outline(structure: Any) -> Any:
+    return tree.map_structure(lambda _: "*", structure)
+
+
+def _of_places(
+    what: str, a: list[_Place], b: list[_Place], names_matter: bool
+) -> Iterator[Difference]:
+    def differ(trait: str, first: Any, second: Any, breaks: bool) -> Difference:
+        return Difference(
+            f"{what} '{x.name}' {trait} {first} in the first and {second} in the second", breaks
+        )
+
+    for x, y in zip(a, b, strict=True):
+        if x.dtype != y.dtype:
+            yield differ("is", x.dtype, y.dtype, True)
+        if x.batch != y.batch:
+            first, second = (n or "free" for n in (x.batch, y.batch))
+            yield differ("has a batch that is", first, second, y.batch is not None)
+        if not _alike(x, y):
+            yield differ("is named", f"'{x.name}'", f"'{y.name}'", names_matter and not x.counted)
+
+
+def _alike(a: _Place, b: _Place) -> bool:
+    """Whether two names are one, as far as a person gave them."""
+    if a.counted or b.counted:
+        return (a.counted and b.counted) or _stem(a.name) == _stem(b.name)
+    return a.name == b.name
+
+
+def _inputs(model: keras.Model) -> list[_Place]:
+    structure = input_structure(model)
+    return _places(structure, [x.name for x in tree.flatten(structure)])
+
+
+def _outputs(model: keras.Model) -> list[_Place]:
+    return _places(output_structure(model), output_names(model))
+
+
+def _places(structure: Any, names: list[str]) -> list[_Place]:
+    found = []
+    for (path, x), name in zip(tree.flatten_with_path(structure), names, strict=True):
+        key = path[-1] if path and isinstance(path[-1], str) else None
+        counted = key is None and _is_counted(name, made_by(x))
+        found.append(_Place(key or name, counted, x.dtype, x.shape[0]))
+    return found
+
+
+_NUMBER = re.compile(r"(_\d+)?(CLONE)*$")  # what Keras puts behind names that it makes up
+_KINDS = {name.lower() for name in dir(keras.layers)} | {"input", "kerastensor", "inputlayer"}
+
+
+def _stem(name: str) -> str:
+    return _NUMBER.sub("", name, count=1).replace("_", "").lower()
+
+
+def _is_counted(name: str, operation: keras.Operation) -> bool:
+    """Whether a name is the class of its layer, or of any with a number, in Keras's spelling.
+
+    A fold has outputs by their names in the original, whatever layer makes them.
+    """
+    own = _stem(name) == type(operation).__name__.lower()
+    return own or (_stem(name) in _KINDS and not re.fullmatch("[a-z]+", name))

@@ -67,6 +67,12 @@ def input_structure(model: keras.Model) -> Any:
     return model.input if functional is None else functional._inputs_struct
 
 
+def output_structure(model: keras.Model) -> Any:
+    """The KerasTensors a model gives, structured as it gives them."""
+    functional = functional_graph(model)
+    return model.output if functional is None else functional.output
+
+
 def operations(model: keras.Model) -> list[keras.Operation]:
     """The layers and operations of a model's graph; nothing of a subclassed model."""
     functional = functional_graph(model)
