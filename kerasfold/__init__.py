@@ -3,9 +3,14 @@
 `import kerasfold` gives every `keras.Model` a `.fold()` method.
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from kerasfold import startup
 
-with startup.for_this_process():
+if TYPE_CHECKING:
     from kerasfold.algebra.axis import Refused
     from kerasfold.equivalence.models import assert_equivalent, verify
     from kerasfold.equivalence.report import EquivalenceReport
@@ -47,3 +52,57 @@ __all__ = [
     "verify",
     "weighted_sum",
 ]
+
+_NAMES = {  # in the modules that have them
+    "algebra.axis": ("Refused",),
+    "equivalence.models": ("assert_equivalent", "verify"),
+    "equivalence.report": ("EquivalenceReport",),
+    "errors": (
+        "EquivalenceError",
+        "FoldError",
+        "NonlinearLayerError",
+        "RuntimeUnavailableError",
+        "UnsupportedModelError",
+    ),
+    "inverse.deconvolve": ("Deconvolution", "deconvolve"),
+    "inverse.into": ("Factors", "factor", "factors_into"),
+    "lift.rules": ("lifts",),
+    "lift.signal": ("Signal", "concatenate", "weighted_sum"),
+    "pipeline": ("explain", "fold", "require_linear"),
+    "report": ("FoldReport",),
+}
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
+
+
+def _loaded(name: str) -> Any:
+    """What is public under a name: its module is imported when it is first asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'kerasfold' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f"kerasfold.{_HOMES[name]}"), name)
+    return globals().setdefault(name, value)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+if not TYPE_CHECKING:  # to whom any name would then be one
+    __getattr__ = _loaded
+
+
+def _attach_fold() -> None:
+    """Give every `keras.Model` a `fold` method, which is loaded when it is first called.
+
+    Nothing else of kerasfold is imported, whose modules may be in the middle of importing Keras.
+    """
+    keras = importlib.import_module("keras")
+    importlib.import_module("kerasfold.read.part")  # for the files that hold one
+    keras.Model.fold = lambda model, *args, **options: _loaded("fold")(model, *args, **options)
+
+
+if startup.waits_for_keras():
+    startup.once_imported("keras", _attach_fold)
+else:
+    with startup.for_this_process():
+        for _name in __all__:
+            _loaded(_name)

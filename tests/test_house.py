@@ -26,7 +26,7 @@ MODULES = {
 # From the top: a module imports from its own row, of its own room, and from rows below it.
 FLOORS = (
     ("__main__",),
-    ("cli",),
+    ("cli", "pytest_plugin"),
     ("pipeline",),
     ("report", "testing"),
     ("plots",),
@@ -177,6 +177,21 @@ def test_no_public_function_shares_its_name_with_a_module() -> None:
         assert not isinstance(getattr(kerasfold, name), types.ModuleType)
         assert name not in MODULES, f"kerasfold.{name} is a function and a module"
         assert not (ROOT / name).is_dir(), f"kerasfold.{name} is a function and a package"
+
+
+def test_type_checkers_see_the_names_that_are_loaded() -> None:
+    (typed,) = (
+        x
+        for x in ast.parse((ROOT / "__init__.py").read_text()).body
+        if isinstance(x, ast.If) and x.orelse == [] and ast.unparse(x.test) == "TYPE_CHECKING"
+    )
+    seen = {
+        alias.name: node.module.removeprefix("kerasfold.")
+        for node in typed.body
+        for alias in node.names
+    }
+    assert seen == kerasfold._HOMES
+    assert sorted(seen) == sorted(kerasfold.__all__)
 
 
 def test_what_needs_no_keras_imports_none() -> None:

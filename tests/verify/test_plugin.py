@@ -1,0 +1,112 @@
+"""The plugin of pytest, taken by suites that are made up here."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import keras
+import pytest
+
+from zoo.commands import conv_bn
+
+pytest_plugins = ("kerasfold.pytest_plugin", "pytester")
+
+ROOT = Path(__file__).parents[2]
+CONFTEST = 'pytest_plugins = "kerasfold.pytest_plugin"\n'
+NOTHING_LOADED = """
+def pytest_unconfigure():
+    import sys
+    assert "kerasfold.pytest_plugin" in sys.modules
+    assert not {"keras", "tensorflow", "numpy"} & sys.modules.keys()
+"""
+BESIDE = """
+import sys
+
+def test_what_needs_keras_waits_for_it():
+    import kerasfold
+    assert "keras" not in sys.modules
+    import keras
+    assert "kerasfold.pipeline" not in sys.modules
+    assert type(keras.__loader__).__module__ != "kerasfold.startup"
+    image = keras.Input((8,))
+    model = keras.Model(image, keras.layers.Dense(2)(keras.layers.Dense(3)(image)))
+    assert len(model.fold().layers) == 2
+    assert keras.Model.fold is kerasfold.fold
+    from kerasfold import FoldError, verify
+    assert verify(model, model.fold(objective="layers")).equivalent
+    assert not any(type(finder).__name__ == "_Watch" for finder in sys.meta_path)
+"""
+
+
+def suite(folder: Path, conftest: str, tests: str) -> subprocess.CompletedProcess[str]:
+    """A suite in a process of its own."""
+    (folder / "conftest.py").write_text(conftest)
+    (folder / "test_suite.py").write_text(tests)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def example(fixture: str) -> str:
+    """The test in the docstring of a fixture."""
+    plugin = sys.modules["kerasfold.pytest_plugin"]
+    doc = inspect.getdoc(getattr(plugin, fixture)) or ""
+    return textwrap.dedent(doc[doc.index("    def test_") :])
+
+
+def test_a_suite_that_uses_no_fixture_loads_nothing(tmp_path: Path) -> None:
+    result = suite(tmp_path, CONFTEST + NOTHING_LOADED, "def test_nothing():\n    pass\n")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_a_suite_has_all_of_kerasfold_once_it_imports_keras(tmp_path: Path) -> None:
+    result = suite(tmp_path, CONFTEST, BESIDE)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("fixture", ["fold_equivalent", "assert_models_equivalent"])
+def test_examples_in_docstrings_pass(
+    fixture: str, files: dict[str, str], pytester: pytest.Pytester
+) -> None:
+    for name in ("model", "rewritten"):
+        (pytester.path / f"{name}.keras").write_bytes(Path(files["linear.keras"]).read_bytes())
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(example(fixture))
+    pytester.runpytest("-p", "no:cacheprovider").assert_outcomes(passed=1)
+
+
+def test_a_difference_fails_with_the_report_alone(
+    files: dict[str, str], pytester: pytest.Pytester
+) -> None:
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(
+        f"""
+        def test_models(assert_models_equivalent):
+            assert_models_equivalent({files["linear.keras"]!r}, {files["other.keras"]!r})
+        """
+    )
+    result = pytester.runpytest("-p", "no:cacheprovider")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["E*AssertionError: NOT equivalent: output 'bn' differs*", "E*bn:*"]
+    )
+    result.stdout.no_fnmatch_line("*pytest_plugin.py*")
+
+
+def test_a_fold_that_differs_fails_with_the_report(
+    fold_equivalent: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a rule that forgets the shift of a BatchNormalization makes it."""
+    from kerasfold.lift.rules import RULES
+
+    def forgetful(layer, x):
+        return x.scale(layer.gamma)
+
+    monkeypatch.setitem(RULES, keras.layers.BatchNormalization, forgetful)
+    with pytest.raises(AssertionError, match=r"(?s)'small' is not handed out: NOT equivalent.*bn"):
+        fold_equivalent(conv_bn())
