@@ -21,7 +21,7 @@ from kerasfold.equivalence.bounds import (
 )
 from kerasfold.equivalence.compare import Runs, compare
 from kerasfold.equivalence.culprit import first_difference
-from kerasfold.equivalence.data import given
+from kerasfold.equivalence.data import Given
 from kerasfold.equivalence.probes import probes
 from kerasfold.equivalence.report import EquivalenceReport
 from kerasfold.equivalence.runs import ran, run
@@ -71,7 +71,7 @@ def verify(
         )
 
     with only_fold_errors("verify()"), full_precision():
-        batches = given(a, data) if data is not None else probes(a, input_shape)
+        batches = list(Given(a, data)) if data is not None else probes(a, input_shape)
         first, second = _in_float64(a), _in_float64(b)
         report, runs = compare(a, b, first, second, batches, bound)
     return report if data is None else replace(report, agreement=_agreement(runs))
@@ -97,7 +97,7 @@ def verify_fold(
 ) -> EquivalenceReport:
     """Compare a fold that still holds its unrounded weights with its original, as `verify` does."""
     with full_precision():
-        batches = given(original, data) if data is not None else probes(original, input_shape)
+        batches = list(Given(original, data)) if data is not None else probes(original, input_shape)
         first, dtype = original_in_precision(regions, batches[:1])
         second = emit(regions, forms, compose, dtype=dtype)
         report, _ = compare(original, folded, first.model, second.model, batches, _bound_of_fold)
