@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kerasfold import startup
 
 if TYPE_CHECKING:
+    from kerasfold import callbacks as callbacks
     from kerasfold.algebra.axis import Refused
     from kerasfold.equivalence.models import assert_equivalent, verify
     from kerasfold.equivalence.report import EquivalenceReport
@@ -76,6 +77,8 @@ _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
 def _loaded(name: str) -> Any:
     """What is public under a name: its module is imported when it is first asked for."""
+    if name == "callbacks":
+        return importlib.import_module("kerasfold.callbacks")
     if name not in _HOMES:
         raise AttributeError(f"module 'kerasfold' has no attribute '{name}'")
     value = getattr(importlib.import_module(f"kerasfold.{_HOMES[name]}"), name)

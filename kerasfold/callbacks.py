@@ -1,0 +1,140 @@
+"""Folding while a model is trained."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import keras
+
+from kerasfold.errors import FoldError
+from kerasfold.files import checked_output, save
+from kerasfold.pipeline import explain, fold
+from kerasfold.read.model import sublayers
+from kerasfold.report import FoldReport
+
+
+class FoldCheckpoint(keras.callbacks.ModelCheckpoint):
+    """Writes the folded model as training goes on, as ModelCheckpoint writes the model.
+
+    Each is folded, compared with the model as it is at that moment, written whole or not at all,
+    and read back. The model that is trained is left alone, its optimizer too: to go on training
+    after an interruption, use `keras.callbacks.ModelCheckpoint` beside this.
+
+        model.fit(
+            images,
+            labels,
+            validation_split=0.2,
+            epochs=2,
+            callbacks=[FoldCheckpoint("best-{epoch}.keras", "val_accuracy", save_best_only=True)],
+        )
+
+    Args:
+        filepath: of the folded model, `.keras` or `.h5`, in which `{epoch:02d}`, `{val_loss:.2f}`
+            and the like are filled in.
+        monitor: what `save_best_only` goes by.
+        mode: 'min', 'max' or 'auto'.
+        save_best_only: whether to write only what is better than all that was written before.
+        save_freq: 'epoch', or a number of batches.
+        initial_value_threshold: what the first has to be better than.
+        verbose: 1 to be told of each.
+        objective: what `kerasfold.fold` minimises.
+        on_error: 'warn' goes on training where a model cannot be folded or written, with a
+            UserWarning that says why; 'raise' ends it. Either way the file of before stays.
+        **options: of `kerasfold.fold`, such as `data=` or `input_shape=`.
+
+    Attributes:
+        fold_report: of what was written last, or None.
+
+    Raises:
+        UnsupportedModelError: before the first step, a model that cannot be folded at all.
+        FoldError: an unknown `on_error`; with 'raise', whatever `kerasfold.fold` raises.
+    """
+
+    fold_report: FoldReport | None = None
+
+    def __init__(
+        self,
+        filepath: str | os.PathLike[str],
+        monitor: str = "val_loss",
+        *,
+        mode: Literal["auto", "min", "max"] = "auto",
+        save_best_only: bool = False,
+        save_freq: Literal["epoch"] | int = "epoch",
+        initial_value_threshold: float | None = None,
+        verbose: int = 0,
+        objective: str = "latency",
+        on_error: Literal["warn", "raise"] = "warn",
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            filepath,
+            monitor,
+            verbose,
+            save_best_only,
+            mode=mode,
+            save_freq=save_freq,
+            initial_value_threshold=initial_value_threshold,
+        )
+        if on_error not in ("warn", "raise"):
+            raise FoldError(f"unknown on_error={on_error!r}: choose 'warn' or 'raise'")
+        self.options = {"objective": objective, **options}
+        inspect.signature(fold).bind(None, **self.options)  # a TypeError now, not in an hour
+        self.on_error = on_error
+
+    def set_model(self, model: keras.Model) -> None:
+        """Take the model that will be trained."""
+        super().set_model(_Folding(model, self._write))
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Refuse a model that cannot be folded before time is spent on it."""
+        explain(self.model.trained)
+        super().on_train_begin(logs)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Write, where `save_freq` counts batches."""
+        with self._errors_told():
+            super().on_train_batch_end(batch, logs)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Write, where `save_freq` is 'epoch'."""
+        with self._errors_told():
+            super().on_epoch_end(epoch, logs)
+
+    def _write(self, trained: keras.Model, filepath: str) -> None:
+        target = checked_output(filepath)
+        folded: Any = fold(trained, **self.options)
+        save(folded, target, {type(layer).__name__: type(layer) for layer in sublayers(folded)})
+        self.fold_report = folded.fold_report
+
+    @contextlib.contextmanager
+    def _errors_told(self) -> Iterator[None]:
+        best = self.best  # type: ignore[has-type]
+        try:
+            yield
+        except FoldError as error:
+            self.best = best  # of what was written
+            if self.on_error == "raise":
+                raise
+            warnings.warn(f"FoldCheckpoint wrote nothing: {error}", stacklevel=3)
+
+
+class _Folding:
+    """A model, which is folded where it would be saved."""
+
+    def __init__(self, trained: keras.Model, write: Callable[[keras.Model, str], None]) -> None:
+        self.trained, self._write = trained, write
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.trained, name)
+
+    def save(self, filepath: str, overwrite: bool = True) -> None:
+        """Fold it and write that."""
+        self._write(self.trained, filepath)
+
+
+__all__ = ["FoldCheckpoint"]
