@@ -1,0 +1,144 @@
+"""A tolerance the user names, and how errors are distributed, over any number of batches."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kerasfold.errors import FoldError
+
+RANKS = (50, 90, 99)  # per cent of the numbers of an output
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """What each number of an output may be off the truth: `atol + rtol * abs(truth)`.
+
+    Attributes:
+        atol: absolute, in the output's own unit.
+        rtol: relative to the truth.
+
+    Raises:
+        FoldError: what is no number from 0 up.
+    """
+
+    atol: float = 0.0
+    rtol: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in (("atol", self.atol), ("rtol", self.rtol)):
+            if not (isinstance(value, (int, float)) and 0 <= value < math.inf):
+                raise FoldError(f"{name}={value!r}: expected a finite number, 0 or more")
+
+    @classmethod
+    def of(cls, atol: Any, rtol: Any) -> Tolerance | None:
+        """Where either is given, the other is 0; None where neither is."""
+        if atol is None and rtol is None:
+            return None
+        return cls(0.0 if atol is None else atol, 0.0 if rtol is None else rtol)
+
+    def beyond(self, value: np.ndarray, truth: np.ndarray) -> int:
+        """How many numbers are further off than that."""
+        error = absolute_error(value, truth)
+        allowed = self.atol + self.rtol * np.abs(np.where(np.isfinite(truth), truth, 0.0))
+        return int(np.count_nonzero((error > allowed) | np.isinf(error)))
+
+    def __str__(self) -> str:
+        return f"atol {self.atol:g}, rtol {self.rtol:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Percentiles:
+    """What that many per cent of the numbers of an output are off by, at most.
+
+    Attributes:
+        p50: half of them.
+        p90: nine in ten.
+        p99: all but one in a hundred.
+        largest: all.
+    """
+
+    p50: float
+    p90: float
+    p99: float
+    largest: float
+
+    def __str__(self) -> str:
+        return f"p50 {self.p50:.2g}, p90 {self.p90:.2g}, p99 {self.p99:.2g}, max {self.largest:.2g}"
+
+
+class Errors:
+    """The errors of one output, batch by batch, in memory that does not grow.
+
+    They are counted in a histogram whose buckets are the numbers that agree in the first 14 bits
+    of their float32: an octave is 32 buckets, so that a percentile is given as at most 1/32 too
+    large, and never as too small. The largest is exact. What is below 4e-40 counts as 0.
+    """
+
+    def __init__(self) -> None:
+        self._absolute, self._relative = _Histogram(), _Histogram()
+
+    def add(self, value: np.ndarray, truth: np.ndarray) -> None:
+        """Count what a batch of an output is off the truth, of the same shape."""
+        error = absolute_error(value, truth)
+        self._absolute.add(error)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            relative = error / np.abs(np.asarray(truth, "float64"))
+        self._relative.add(np.where(error == 0, 0.0, np.where(np.isinf(error), error, relative)))
+
+    @property
+    def absolute(self) -> Percentiles:
+        """Of `abs(value - truth)`."""
+        return self._absolute.percentiles()
+
+    @property
+    def relative(self) -> Percentiles:
+        """Of `abs(value - truth) / abs(truth)`: infinite where only the truth is 0."""
+        return self._relative.percentiles()
+
+
+def absolute_error(value: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """In float64, number by number: infinite where one is not finite and the other is another.
+
+    Raises:
+        FoldError: arrays of different shapes.
+    """
+    value, truth = np.asarray(value, "float64"), np.asarray(truth, "float64")
+    if value.shape != truth.shape:
+        raise FoldError(f"outputs of different shapes: {truth.shape} and {value.shape}")
+    same = (value == truth) | (np.isnan(value) & np.isnan(truth))
+    with np.errstate(invalid="ignore"):
+        error = np.abs(value - truth)
+    return np.where(same, 0.0, np.where(np.isfinite(error), error, math.inf))
+
+
+_SHIFT = 18  # bits of a float32 that a bucket does not tell apart
+
+
+class _Histogram:
+    def __init__(self) -> None:
+        self.counts = np.zeros(2 ** (31 - _SHIFT), "int64")
+        self.largest = 0.0
+
+    def add(self, errors: np.ndarray) -> None:
+        with np.errstate(over="ignore", under="ignore"):
+            bits = np.ascontiguousarray(errors, "float32").view("uint32").reshape(-1)
+        self.counts += np.bincount(bits >> _SHIFT, minlength=len(self.counts))
+        self.largest = max(self.largest, float(np.max(errors, initial=0.0)))
+
+    def percentiles(self) -> Percentiles:
+        total = np.cumsum(self.counts)
+        p50, p90, p99 = (
+            self._end(np.searchsorted(total, math.ceil(total[-1] * rank / 100))) for rank in RANKS
+        )
+        return Percentiles(p50, p90, p99, self.largest)
+
+    def _end(self, bucket: Any) -> float:
+        """The upper end of a bucket, of 0 alone 0."""
+        if not bucket:
+            return 0.0
+        end = np.uint32((int(bucket) + 1) << _SHIFT).view("float32")
+        return min(float(end), self.largest) if end < math.inf else self.largest
