@@ -1,0 +1,36 @@
+"""Compares each `NAME.folded.keras` with the `NAME.keras` beside it, for a pre-commit hook.
+
+    python verify_pairs.py FILE...
+
+The files are those of a commit: either of a pair will do.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from kerasfold.cli import main as kerasfold
+
+FOLDED, MODEL = ".folded.keras", ".keras"
+
+
+def pairs(files: Sequence[str]) -> list[tuple[Path, Path]]:
+    """The originals and folds that some files belong to, where there is a fold."""
+    stems = {file.removesuffix(FOLDED).removesuffix(MODEL) for file in files}
+    both = [(Path(stem + MODEL), Path(stem + FOLDED)) for stem in sorted(stems)]
+    return [(original, folded) for original, folded in both if folded.exists()]
+
+
+def main(files: Sequence[str]) -> int:
+    """The largest exit code of `kerasfold verify` over all pairs."""
+    codes = []
+    for original, folded in pairs(files):
+        print(f"{folded}: ", end="", flush=True)
+        codes.append(kerasfold(["verify", str(original), str(folded)]))
+    return max(codes, default=0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
