@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import tree
 
+from kerasfold.equivalence.agreement import class_indices
 from kerasfold.equivalence.runs import Arrays
 from kerasfold.errors import FoldError, words_of
 from kerasfold.read.model import input_structure, output_names
@@ -248,13 +249,29 @@ def _given_labels(model: keras.Model, labels: Any) -> Arrays:
     """The same of labels that were asked for. Raises `FoldError`."""
     first = tree.flatten(labels)[:1]
     arrays = _labels(model, labels, len(first[0])) if first and np.ndim(first[0]) else []
-    if not arrays:
+    shapes = [tuple(y.shape) for y in model.outputs]
+    if not any(
+        len(shape) == 2 and class_indices(array, shape[1]) is not None
+        for array, shape in zip(arrays, shapes, strict=False)
+    ):
         raise FoldError(
-            "labels= must be an array (n,) or (n, classes), or one for each output of "
-            f"'{model.name}', in order or by name: {output_names(model)}. Received: "
-            f"{[getattr(v, 'shape', type(v).__name__) for v in tree.flatten(labels)]}"
+            "labels= must be classes (n,), whole numbers from 0, or one-hot rows (n, classes), for "
+            f"the output of '{model.name}', or for each by name: "
+            f"{dict(zip(output_names(model), shapes, strict=True))}. Received: "
+            f"{[_said(v) for v in tree.flatten(labels)]}"
         )
     return arrays
+
+
+def _said(value: Any) -> str:
+    """An array's shape and range, or what else it is."""
+    if (
+        not hasattr(value, "shape")
+        or not np.size(value)
+        or np.asarray(value).dtype.kind not in "fiub"
+    ):
+        return type(value).__name__
+    return f"{tuple(value.shape)} from {np.min(value)} to {np.max(value)}"
 
 
 def _in_order(structure: Any, names: Sequence[str], value: Any) -> list[Any] | None:

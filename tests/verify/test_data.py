@@ -25,6 +25,12 @@ def two_heads() -> keras.Model:
     return keras.Model(i, heads)
 
 
+def wide() -> keras.Model:
+    """A score of each of 40 classes."""
+    i = keras.Input((4,), name="x")
+    return keras.Model(i, keras.layers.Dense(40)(i))
+
+
 def rows(n: int) -> np.ndarray:
     return np.arange(4.0 * n, dtype="float32").reshape(n, 4)
 
@@ -107,7 +113,7 @@ def test_an_integer_input_takes_what_it_can_hold(value: float) -> None:
 def test_inputs_with_nan_or_infinity_are_left_out_and_counted(bad: float) -> None:
     data, labels = rows(40).astype("float64"), np.arange(40)
     data[[3, 35], [0, 2]] = bad
-    given = Given(numbers(), data, labels)
+    given = Given(wide(), data, labels)
     x, y = read(given)
     kept = np.delete(np.arange(40), [3, 35])
     np.testing.assert_array_equal(x, rows(40)[kept])
@@ -151,7 +157,7 @@ def test_labels_go_with_their_inputs(form: str) -> None:
         "labels": lambda: (x, y),
         "labels_of_batches": lambda: (iter([x[:9], x[9:]]), y),
     }[form]
-    read_x, (read_y,) = read(Given(numbers(), *given()))
+    read_x, (read_y,) = read(Given(wide(), *given()))
     np.testing.assert_array_equal(read_x[:, 0] / 4, read_y)
     assert len(read_y) == 40
 
@@ -167,13 +173,14 @@ def test_labels_of_several_outputs_are_taken_by_name() -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (np.arange(5), "labels= is of length 5, and data holds more inputs"),
-        (np.arange(7), "labels= is of length 7, and data holds 6 inputs"),
-        ({"shape": np.arange(6)}, r"in order or by name: \['kind', 'colour'\]"),
-        ([np.arange(6)] * 3, r"Received: \[\(6,\), \(6,\), \(6,\)\]"),
-        ("cats", "must be an array"),
+        (np.arange(5) % 3, "labels= is of length 5, and data holds more inputs"),
+        (np.arange(7) % 3, "labels= is of length 7, and data holds 6 inputs"),
+        ({"shape": np.arange(6) % 3}, r"by name: \{'kind': \(None, 3\), 'colour': \(None, 5\)\}"),
+        ([np.arange(6) % 3] * 3, r"Received: \['\(6,\) from 0 to 2'(, '.*'){2}\]"),
+        (np.arange(6), r"whole numbers from 0, .*Received: \['\(6,\) from 0 to 5'\]"),
+        ("cats", r"must be classes .*Received: \['str'\]"),
     ],
-    ids=["fewer", "more", "names", "number", "text"],
+    ids=["fewer", "more", "names", "number", "classes", "text"],
 )
 def test_labels_that_do_not_fit_are_an_error(labels: Any, message: str) -> None:
     with pytest.raises(kerasfold.FoldError, match=message):
