@@ -4,35 +4,75 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
+import threading
 import warnings
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import keras
 import numpy as np
 
+_SEEDS: ContextVar[random.Random | None] = ContextVar("_SEEDS", default=None)
+
+
+class _Seeds:
+    """Where Keras takes the seeds that nobody gave: Python's `random`, but for `own_seeds`."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_SEEDS.get() or random, name)
+
+
+keras.src.random.seed_generator.python_random = _Seeds()
+
 
 @contextlib.contextmanager
-def random_state_kept() -> Iterator[None]:
-    """Leave the global random generators where they are: building layers draws from them."""
-    generator = keras.src.backend.common.global_state.get_global_attribute("global_seed_generator")
-    state = None if generator is None else keras.ops.convert_to_numpy(generator.state)
-    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
+def own_seeds() -> Iterator[None]:
+    """Draw the seeds of layers that are built meanwhile, here, from a generator of their own.
+
+    Every initializer and every dropout layer takes one. The process has one generator for all its
+    threads: what is drawn from it, or put back, others would miss, or see twice. What a layer of
+    the user's own draws when it is built, from whatever it likes, it draws.
+    """
+    state, key = keras.src.backend.common.global_state, "global_seed_generator"  # a thread's own
+    theirs = state.get_global_attribute(key)
+    state.set_global_attribute(key, None)
+    token = _SEEDS.set(random.Random(0))
     try:
         yield
     finally:
-        random.setstate(python)
-        np.random.set_state(legacy)  # noqa: NPY002
-        if generator is not None:
-            generator.state.assign(state)
+        _SEEDS.reset(token)
+        state.set_global_attribute(key, theirs)
+
+
+class _Unsaid:
+    """What `warnings` takes for the pattern of a message: one that is that of a thread alone."""
+
+    def __init__(self, pattern: str) -> None:
+        self.pattern, self.thread = re.compile(pattern, re.DOTALL), threading.get_ident()
+
+    def match(self, message: str) -> bool:
+        return threading.get_ident() == self.thread and bool(self.pattern.match(message))
 
 
 @contextlib.contextmanager
-def masks_dropped_quietly() -> Iterator[None]:
-    """Without Keras's warning that a layer hands on no mask: those that are read do arrive."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"(?s)Layer .* does not support masking")
+def unsaid(pattern: str = "") -> Iterator[None]:
+    """Without the warnings of this thread that begin with a pattern.
+
+    `warnings.catch_warnings` changes what all threads warn of, and of two that overlap, the one
+    that ends last puts back what the other had put there.
+    """
+    entry: Any = ("ignore", _Unsaid(pattern), Warning, None, 0)
+    filters: Any = warnings.filters
+    filters.insert(0, entry)
+    try:
         yield
+    finally:
+        now: Any = warnings.filters  # others, where another thread catches warnings
+        for each in (filters, now):
+            with contextlib.suppress(ValueError):
+                each.remove(entry)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ A tensor that is materialised keeps the name of the call that made it.
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 import keras
 from keras import tree
 
+from kerasfold.backend import unsaid
 from kerasfold.compose import Compose, exact
 from kerasfold.cost import Cost
 from kerasfold.forms.form import AnyForm
@@ -112,9 +112,8 @@ class _Emitter:
             for tensor, name in zip(tree.flatten(graph.outputs), graph.output_names, strict=True)
         ]
         inputs = tree.map_structure(lambda t: self.values[t.index], graph.inputs)
-        with warnings.catch_warnings():
-            # The original's own mismatch of dict keys and input names was reported there.
-            warnings.filterwarnings("ignore", message="When providing `inputs` as a dict")
+        # The original's own mismatch of dict keys and input names was reported there.
+        with unsaid("When providing `inputs` as a dict"):
             model = keras.Model(
                 inputs, tree.pack_sequence_as(graph.outputs, outputs), name=graph.name
             )

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import keras
 
 from kerasfold.algebra.axis import Refused
-from kerasfold.backend import masks_dropped_quietly, random_state_kept
+from kerasfold.backend import own_seeds, unsaid
 from kerasfold.compose import Compose, OutOfRange, fitting, once
 from kerasfold.cost import objective_of
 from kerasfold.emit import emit
@@ -30,6 +30,8 @@ from kerasfold.read.weights import refuse_nonfinite, require_values
 from kerasfold.report import FoldReport, plain_model, report
 
 LAST = 10.0  # seconds that the whole model may be timed for, whatever its parts took
+# Keras warns of layers that hand on no mask: those that are read do arrive.
+MASKS_DROPPED = "Layer .* does not support masking"
 
 
 def fold(
@@ -91,7 +93,7 @@ def fold(
     options = _Options(
         objective, nonlinear, verify, _Measure(runtime, Clock(budget), progress), open_layers
     )
-    with only_fold_errors("fold()"), random_state_kept(), masks_dropped_quietly():
+    with only_fold_errors("fold()"), own_seeds(), unsaid(MASKS_DROPPED):
         if not isinstance(model, keras.Model) or not own_predictions(model):
             return _fold(model, options, data, input_shape)
         try:
@@ -216,7 +218,7 @@ def explain(model: keras.Model, objective: str = "latency", open_layers: bool = 
         FoldError: an unknown objective.
     """
     require_values("explain()")
-    with only_fold_errors("explain()"):
+    with only_fold_errors("explain()"), own_seeds():
         regions = _lifted(model, open_layers)
         return report(model, regions, make_plan(regions, objective), objective, None, {})
 

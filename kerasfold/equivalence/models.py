@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasfold.backend import full_precision
+from kerasfold.backend import full_precision, own_seeds
 from kerasfold.compose import Compose
 from kerasfold.emit import Emission, copy, emit
 from kerasfold.equivalence.bounds import (
@@ -70,7 +70,7 @@ def verify(
             ]
         )
 
-    with only_fold_errors("verify()"), full_precision():
+    with only_fold_errors("verify()"), own_seeds(), full_precision():
         batches = list(Given(a, data)) if data is not None else probes(a, input_shape)
         first, second = _in_float64(a), _in_float64(b)
         report, runs = compare(a, b, first, second, batches, bound)

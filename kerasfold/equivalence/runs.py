@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -11,7 +10,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from kerasfold.backend import device
+from kerasfold.backend import device, unsaid
 from kerasfold.errors import FoldError, words_of
 from kerasfold.read.model import input_structure
 
@@ -42,9 +41,8 @@ def run(model: keras.Model, batches: Iterable[Any]) -> Arrays:
         typed = tree.pack_sequence_as(
             specs, [keras.ops.convert_to_tensor(x, dtype=spec.dtype) for x, spec in flat]
         )
-        with warnings.catch_warnings():
-            # A nested model called with another structure was reported when it was built.
-            warnings.filterwarnings("ignore", message="The structure of `inputs`")
+        # A nested model called with another structure was reported when it was built.
+        with unsaid("The structure of `inputs`"), keras.StatelessScope():
             outputs = tree.flatten(model(typed, training=False))
         parts.append([keras.ops.convert_to_numpy(y) for y in outputs])
     same = all(p[i].shape[1:] == parts[0][i].shape[1:] for p in parts for i in range(len(parts[0])))

@@ -8,9 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerasfold.backend import own_seeds
 from kerasfold.layers.rewrite import keras_pairs
 
 
+@own_seeds()
 def ready(
     kind: str, kernel: np.ndarray | None, channels: int, dtype: Any = None, **config: Any
 ) -> keras.Layer:

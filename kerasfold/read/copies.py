@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import warnings
 from collections.abc import Callable, Container, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
 import keras
 
-from kerasfold.backend import tensor_of
+from kerasfold.backend import tensor_of, unsaid
 from kerasfold.errors import UnsupportedModelError, words_of
 from kerasfold.read.model import is_layer, is_of_keras, sublayers
 from kerasfold.read.weights import as_array
@@ -84,8 +83,7 @@ def called_copy(
         fresh = make(operation, name, dtype)
         for attribute, value in settings.items():
             setattr(fresh, attribute, value)
-        with _started(operation, fresh) as starts, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the original gave its own
+        with _started(operation, fresh) as starts, unsaid():  # the original gave its own
             result = fresh(*args, **kwargs)
         # Others than Keras's own may do more to their weights than to build them.
         asked = {n for n, start in starts.items() if start.was_asked and is_of_keras(fresh)}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 from keras import tree
 
 from kerasfold.algebra.axis import Refused
+from kerasfold.backend import unsaid
 from kerasfold.errors import UnsupportedModelError, words_of
 from kerasfold.read.copies import copy_operation
 from kerasfold.read.model import (
@@ -177,8 +177,7 @@ class _Trace:
                 vars(part)["symbolic_call"] = self._opening(part)
             known, counts = len(self.layer.variables), _numbers(self.parts)
             try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # they were given when the model was built
+                with unsaid():  # they were given when the model was built
                     self.layer(*args, **kwargs, training=False)
             except Exception as error:
                 if inside and isinstance(inside[0], Refused):

@@ -1,0 +1,152 @@
+"""What folding and comparing leave as they found it, for all threads."""
+
+from __future__ import annotations
+
+import random
+import threading
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import kerasfold
+from kerasfold.backend import own_seeds, unsaid
+from zoo.making import randomise
+
+
+@keras.saving.register_keras_serializable("process_state")
+class Drawing(layers.Layer):
+    """Its weights are drawn when it is built, one of them from Keras's global generator."""
+
+    def build(self, shape: tuple[int, ...]) -> None:
+        self.kernel = self.add_weight((shape[-1],), initializer="glorot_uniform")
+        self.shift = self.add_weight((1,), initializer=lambda *_, **__: keras.random.normal((1,)))
+
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        return inputs * self.kernel + self.shift
+
+
+def drawing() -> keras.Model:
+    """Layers that take seeds when they are made, and such as are made anew by a fold."""
+    x = image = keras.Input((8, 8, 2))
+    for _ in range(2):
+        x = layers.SeparableConv2D(4, 3, padding="same")(x)
+        x = layers.Dropout(0.5)(layers.BatchNormalization()(x))
+        x = Drawing()(layers.PReLU()(x))
+    x = layers.Reshape((-1, 4))(x)
+    x = layers.MultiHeadAttention(2, 2, dropout=0.1)(x, x)
+    return randomise(keras.Model(image, layers.LSTM(3, recurrent_dropout=0.1)(x)))
+
+
+def divided() -> None:
+    kerasfold.deconvolve(np.ones((3, 3, 1, 1)), first=layers.AveragePooling2D(2, strides=1))
+
+
+WAYS: dict[str, Callable[[keras.Model], object]] = {
+    "fold": lambda model: model.fold(),
+    "explain": kerasfold.explain,
+    "verify": lambda model: kerasfold.verify(model, model),
+    "factor": lambda _: kerasfold.factor(np.ones((3, 3, 2, 2)), "spatial").layers(),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_nothing_is_drawn(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = drawing()
+    keras.random.normal((1,))  # so that there is a global generator
+
+    def drawn(*_: object) -> None:
+        raise AssertionError("drawn")
+
+    generator = keras.src.random.seed_generator.global_seed_generator()
+    before = random.getstate(), generator.state.numpy().tolist()
+    seeds = [v.numpy() for v in model.non_trainable_variables]
+    legacy = np.random.get_state()[1].copy()  # noqa: NPY002
+    with monkeypatch.context() as patched:
+        for name in ("random", "randint", "getrandbits", "uniform"):
+            patched.setattr(random, name, drawn)
+        WAYS[way](model)
+    assert (random.getstate(), generator.state.numpy().tolist()) == before
+    assert keras.src.random.seed_generator.global_seed_generator() is generator
+    np.testing.assert_array_equal(np.random.get_state()[1], legacy)  # noqa: NPY002
+    for kept, now in zip(seeds, model.non_trainable_variables, strict=True):
+        np.testing.assert_array_equal(kept, now.numpy())
+
+
+def test_a_thread_that_draws_meanwhile_misses_nothing() -> None:
+    model, done, drawn = drawing(), threading.Event(), []
+    random.seed(3)
+    expected = random.Random(3)
+
+    def load() -> None:
+        while not done.wait(0.001):
+            drawn.append(random.random())
+
+    loader = threading.Thread(target=load)
+    loader.start()
+    try:
+        model.fold()
+    finally:
+        done.set()
+        loader.join()
+    assert len(drawn) > 10
+    assert drawn == [expected.random() for _ in drawn]
+
+
+def test_layers_made_elsewhere_draw_as_ever() -> None:
+    """Seeds given in a fold are its own, of layers made afterwards they are not."""
+    with own_seeds():
+        inside = [keras.initializers.GlorotUniform().seed for _ in range(2)]
+    assert inside[0] != inside[1]
+    random.seed(3)
+    seed = keras.initializers.GlorotUniform().seed
+    random.seed(3)
+    assert keras.initializers.GlorotUniform().seed == seed
+    random.seed(4)
+    assert keras.initializers.GlorotUniform().seed != seed
+
+
+def overlapping(scope: Callable[[], AbstractContextManager[None]]) -> None:
+    """Enter a scope in two threads; the one that entered first leaves it first."""
+    entered, left = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with scope():
+            entered.wait(10)
+        left.set()
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    with scope():
+        entered.set()
+        left.wait(10)
+    thread.join()
+
+
+def speak() -> None:
+    """Four warnings, of which two are left where those of layers are unsaid."""
+    warnings.warn("A layer warns", stacklevel=1)
+    warnings.warn("another", stacklevel=1)
+    with unsaid():
+        warnings.warn("a third", stacklevel=1)
+        thread = threading.Thread(target=warnings.warn, args=["elsewhere"])
+        thread.start()
+        thread.join()
+
+
+def test_warnings_are_unsaid_in_their_thread_alone() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with unsaid("A layer"):
+            speak()
+    assert [str(each.message) for each in caught] == ["another", "elsewhere"]
+
+
+def test_filters_of_warnings_are_put_back_by_threads_that_overlap() -> None:
+    before = list(warnings.filters)
+    overlapping(unsaid)
+    assert warnings.filters == before
