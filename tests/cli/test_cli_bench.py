@@ -64,7 +64,7 @@ def test_bench_runs_both_models_on_the_runtime_in_batches(files, run, monkeypatc
         deployed.append((model.name, runtime, [x.shape for x in inputs]))
         return lambda: None
 
-    monkeypatch.setattr("kerasfold.cli.deploy", deploy)
+    monkeypatch.setattr("kerasfold.commands.bench.deploy", deploy)
     command = ("bench", files["linear.keras"], files["linear.keras"], "--runtime", "litert")
     assert run(*command, "--batch", 4, "--runs", 2)[0] == 0
     assert deployed == [("small", "litert", [(4, 8, 8, 3)])] * 2

@@ -48,7 +48,7 @@ def test_fold_prints_json(files, run, tmp_path):
 
 def test_json_has_no_infinities(files, run, monkeypatch):
     failed = EquivalenceReport(False, np.inf, np.nan, "float64", "cpu", 4, (), reason="not finite")
-    monkeypatch.setattr("kerasfold.cli.verify", lambda a, b, data: failed)
+    monkeypatch.setattr("kerasfold.commands.verify.verify", lambda a, b, data: failed)
     code, stdout, _ = run("verify", files["linear.keras"], files["linear.keras"], "--json")
     assert code == 1
     assert json.loads(stdout)["max_abs_error"] is None
@@ -127,7 +127,7 @@ def test_a_full_standard_output_is_no_defect(files, run, monkeypatch):
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("kerasfold.cli.explain", full)
+    monkeypatch.setattr("kerasfold.commands.explain.explain", full)
     assert_fails(run("explain", files["linear.keras"]), 2, r"OSError: \[Errno 28\] No space left.*")
 
 
@@ -158,7 +158,7 @@ def test_a_defect_is_one_line_too(files, run, tmp_path, monkeypatch):
     def broken(*args: object, **kwargs: object) -> None:
         raise KeyError("lost")
 
-    monkeypatch.setattr("kerasfold.cli.fold", broken)
+    monkeypatch.setattr("kerasfold.commands.fold.fold", broken)
     result = run("fold", files["linear.keras"], "-o", tmp_path / "out.keras")
     assert_fails(result, 2, r"unexpected KeyError: 'lost': a defect of kerasfold .*")
 
@@ -197,7 +197,7 @@ def told(monkeypatch):
         calls.append((*args, options))
         return real(model)
 
-    monkeypatch.setattr("kerasfold.cli.fold", fold)
+    monkeypatch.setattr("kerasfold.commands.fold.fold", fold)
     return calls
 
 
