@@ -74,7 +74,7 @@ def deploy(model: keras.Model, runtime: str, inputs: Arrays) -> Run:
         FoldError: an unknown runtime, or one that refuses the model.
     """
     check_runtime(runtime)
-    with _silent():
+    with silent():
         try:
             run = RUNTIMES[runtime].bring(model, inputs)
             run()
@@ -121,14 +121,27 @@ def check_runtime(runtime: Any) -> None:
             f"runs on {backend}: set KERAS_BACKEND=tensorflow"
         )
     for package in RUNTIMES[runtime].packages:
-        try:
-            with _silent():
-                importlib.import_module(package)
-        except Exception as error:  # also of packages that do not fit each other
-            raise RuntimeUnavailableError(
-                f"runtime {runtime!r} needs the package {package} ({error}): "
-                f'pip install "kerasfold[{runtime}]"'
-            ) from error
+        require(package, f"runtime {runtime!r}", extra=runtime)
+
+
+def require(package: str, what: str, extra: str) -> None:
+    """Import a package that an extra installs.
+
+    Args:
+        package: a module of it.
+        what: needs it, for the message.
+        extra: of kerasfold's.
+
+    Raises:
+        RuntimeUnavailableError: it is not installed.
+    """
+    try:
+        with silent():
+            importlib.import_module(package)
+    except Exception as error:  # also of packages that do not fit each other
+        raise RuntimeUnavailableError(
+            f'{what} needs the package {package} ({error}): pip install "kerasfold[{extra}]"'
+        ) from error
 
 
 def _function(model: keras.Model, inputs: Arrays, **options: Any) -> Any:
@@ -174,7 +187,7 @@ def _litert(model: keras.Model, inputs: Arrays) -> Run:
         archive.add_endpoint("serve", function.python_function, function.input_signature)
         archive.write_out(folder, verbose=False)
         content = tf.lite.TFLiteConverter.from_saved_model(folder).convert()
-    interpreter = Interpreter(model_content=content, num_threads=_cores())
+    interpreter = Interpreter(model_content=content, num_threads=cores())
     interpreter.allocate_tensors()
     signature = interpreter.get_signature_runner()
     takes, gives = signature.get_input_details(), signature.get_output_details()
@@ -263,7 +276,7 @@ RUNTIMES: dict[str, Runtime] = {
 }
 
 
-def _cores() -> int:
+def cores() -> int:
     """Processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -284,7 +297,7 @@ def _environment(**variables: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
     """Keep the chatter of converters away."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
