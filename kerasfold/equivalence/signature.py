@@ -31,20 +31,20 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """An input or output.
+class Place:
+    """An input or output of a model.
 
     Attributes:
         name: its key in a dict, or the name of its layer.
         counted: whether Keras made up that name.
         dtype: of the tensor.
-        batch: its fixed number of samples, or None.
+        shape: with the batch; None where it is free.
     """
 
     name: str
     counted: bool
     dtype: str
-    batch: int | None
+    shape: tuple[int | None, ...]
 
 
 def differences(a: keras.Model, b: keras.Model) -> list[Difference]:
@@ -63,8 +63,8 @@ def differences(a: keras.Model, b: keras.Model) -> list[Difference]:
     return [
         *_of_structure("inputs", inputs, input_structure(b), len(tree.flatten(inputs)) > 1),
         *_of_structure("outputs", outputs, output_structure(b), True),
-        *_of_places("input", _inputs(a), _inputs(b), True),
-        *_of_places("output", _outputs(a), _outputs(b), len(tree.flatten(outputs)) > 1),
+        *_of_places("input", inputs_of(a), inputs_of(b), True),
+        *_of_places("output", outputs_of(a), outputs_of(b), len(tree.flatten(outputs)) > 1),
     ]
 
 
@@ -103,7 +103,7 @@ def _outline(structure: Any) -> Any:
 
 
 def _of_places(
-    what: str, a: list[_Place], b: list[_Place], names_matter: bool
+    what: str, a: list[Place], b: list[Place], names_matter: bool
 ) -> Iterator[Difference]:
     def differ(trait: str, first: Any, second: Any, breaks: bool) -> Difference:
         return Difference(
@@ -113,35 +113,37 @@ def _of_places(
     for x, y in zip(a, b, strict=True):
         if x.dtype != y.dtype:
             yield differ("is", x.dtype, y.dtype, True)
-        if x.batch != y.batch:
-            first, second = (n or "free" for n in (x.batch, y.batch))
-            yield differ("has a batch that is", first, second, y.batch is not None)
+        if x.shape[0] != y.shape[0]:
+            first, second = (n or "free" for n in (x.shape[0], y.shape[0]))
+            yield differ("has a batch that is", first, second, y.shape[0] is not None)
         if not _alike(x, y):
             yield differ("is named", f"'{x.name}'", f"'{y.name}'", names_matter and not x.counted)
 
 
-def _alike(a: _Place, b: _Place) -> bool:
+def _alike(a: Place, b: Place) -> bool:
     """Whether two names are one, as far as a person gave them."""
     if a.counted or b.counted:
         return (a.counted and b.counted) or _stem(a.name) == _stem(b.name)
     return a.name == b.name
 
 
-def _inputs(model: keras.Model) -> list[_Place]:
+def inputs_of(model: keras.Model) -> list[Place]:
+    """The inputs of a model, in flat order."""
     structure = input_structure(model)
     return _places(structure, [x.name for x in tree.flatten(structure)])
 
 
-def _outputs(model: keras.Model) -> list[_Place]:
+def outputs_of(model: keras.Model) -> list[Place]:
+    """The outputs of a model, in flat order."""
     return _places(output_structure(model), output_names(model))
 
 
-def _places(structure: Any, names: list[str]) -> list[_Place]:
+def _places(structure: Any, names: list[str]) -> list[Place]:
     found = []
     for (path, x), name in zip(tree.flatten_with_path(structure), names, strict=True):
         key = path[-1] if path and isinstance(path[-1], str) else None
         counted = key is None and _is_counted(name, made_by(x))
-        found.append(_Place(key or name, counted, x.dtype, x.shape[0]))
+        found.append(Place(key or name, counted, x.dtype, tuple(x.shape)))
     return found
 
 

@@ -1,0 +1,205 @@
+"""Deployed models run beside the Keras models that they were made of."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import kerasfold
+from kerasfold.equivalence.deployed import deployed
+from zoo.exports import EXPORTED, exported, many_ended, quantised, small_net
+from zoo.same import inputs_of, run
+
+KINDS = pytest.mark.parametrize("name", EXPORTED)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One model, as every kind of file, and its quantised build."""
+    folder, model = tmp_path_factory.mktemp("deployed"), small_net()
+    for name in EXPORTED:
+        exported(model, folder, name)
+    quantised(folder / "folder", folder / "int8.tflite")
+    return folder
+
+
+def assert_runs_alike(path: Path, model: keras.Model, batch: int = 3, **sizes: int) -> None:
+    given = inputs_of(model, batch, **sizes)
+    outputs = deployed(path, model)(given)
+    for y, expected in zip(outputs, run(model, given), strict=True):
+        np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+
+
+@KINDS
+def test_it_runs_as_its_original(folder: Path, name: str) -> None:
+    for batch in (3, 5):
+        assert_runs_alike(folder / name, small_net(), batch)
+
+
+@KINDS
+def test_inputs_by_name_and_twelve_outputs_in_order(tmp_path: Path, name: str) -> None:
+    model = many_ended()
+    assert_runs_alike(exported(model, tmp_path, name), model)
+
+
+@KINDS
+def test_images_of_free_size_and_outputs_by_their_keys(tmp_path: Path, name: str) -> None:
+    image = keras.Input((None, None, 3), name="image")
+    outputs = {key: layers.Conv2D(2, 3, name=layer)(image) for key, layer in ("bp", "aq")}
+    model = keras.Model(image, outputs)
+    path = exported(model, tmp_path, name)
+    assert_runs_alike(path, model, size=9)
+    opened = deployed(path, model)
+    assert (opened.note, opened.input_shape) == ("", None)
+
+
+@pytest.mark.parametrize("name", ["model.tflite", "model.onnx"])
+def test_a_batch_that_is_fixed_is_filled(tmp_path: Path, name: str) -> None:
+    image = keras.Input(batch_shape=(2, 8, 8, 3), name="image")
+    fixed = keras.Model(image, small_net()(image))
+    path = exported(fixed, tmp_path, name)
+    assert_runs_alike(path, small_net(), 5)
+
+
+def test_integers_are_scaled_both_ways(folder: Path) -> None:
+    model = small_net()
+    given = inputs_of(model, 4)
+    (expected,) = run(model, given)
+    (found,) = deployed(folder / "int8.tflite", model)(given)
+    assert 0 < np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
+
+
+def test_integers_are_integers_where_the_original_has_them(tmp_path: Path) -> None:
+    words = keras.Input((5,), dtype="int32", name="words")
+    table = layers.Embedding(7, 3)
+    model = keras.Model(words, layers.GlobalAveragePooling1D()(table(words)))
+    assert_runs_alike(exported(model, tmp_path, "model.onnx"), model)
+    floats = keras.Input((5,), name="words")
+    other = keras.Model(floats, layers.GlobalAveragePooling1D()(table(floats)))
+    with pytest.raises(kerasfold.FoldError, match=r"input 'words' as int32, .* hold the float32"):
+        deployed(tmp_path / "model.onnx", other)(np.full((1, 5), 0.5, "float32"))
+
+
+def test_other_sizes_are_refused(folder: Path) -> None:
+    larger = small_net(shape=(9, 9, 3))
+    with pytest.raises(
+        kerasfold.FoldError,
+        match=r"model\.onnx has inputs of \(None, 8, 8, 3\), .* of \(None, 9, 9, 3\)",
+    ):
+        deployed(folder / "model.onnx", larger)
+    free = small_net(shape=(None, None, 3))
+    opened = deployed(folder / "model.tflite", free)
+    assert opened.input_shape == [(8, 8, 3)]
+    with pytest.raises(kerasfold.FoldError, match=r"of \(None, 8, 8, 3\), and not \(1, 9, 9, 3\)"):
+        opened(np.zeros((1, 9, 9, 3), "float32"))
+
+
+def test_another_number_of_outputs_is_refused(folder: Path) -> None:
+    net = small_net()
+    twice = keras.Model(net.inputs, [net.output, net.output])
+    with pytest.raises(kerasfold.FoldError, match=r"outputs of \(None, 3\), .* and \(None, 3\)"):
+        deployed(folder / "folder", twice)
+
+
+def test_an_order_without_names_is_noted(tmp_path: Path) -> None:
+    x = keras.Input((4,), name="x")
+    model = keras.Model(x, [layers.Dense(2)(x), layers.Dense(2)(x)])
+    note = deployed(exported(model, tmp_path, "model.onnx"), model).note
+    assert (
+        note
+        == "outputs of model.onnx are taken in this order, by no names: Identity:0, Identity_1:0"
+    )
+
+
+@pytest.mark.parametrize("name", ["model.tflite", "model.onnx", "model.xml", "folder"])
+@pytest.mark.parametrize("content", [b"", b"garbage" * 100], ids=["empty", "garbage"])
+def test_what_is_no_model_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / name
+    if name == "folder":
+        path.mkdir()
+    (path / "saved_model.pb" if name == "folder" else path).write_bytes(content)
+    with pytest.raises(kerasfold.FoldError, match=name):
+        deployed(path, small_net())
+
+
+def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(kerasfold.FoldError, match=r"none\.onnx does not exist"):
+        deployed(tmp_path / "none.onnx", small_net())
+    with pytest.raises(kerasfold.FoldError, match="is no deployed model: expected a file ending"):
+        deployed(tmp_path, small_net())
+
+
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [("model.tflite", "litert"), ("model.onnx", "onnxruntime"), ("model.xml", "openvino")],
+)
+def test_a_missing_package_is_named_with_its_extra(
+    folder: Path, name: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = {"litert": "ai_edge_litert.interpreter"}.get(package, package)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(
+        kerasfold.RuntimeUnavailableError, match=rf'pip install "kerasfold\[{package}\]"'
+    ):
+        deployed(folder / name, small_net())
+
+
+def effect(path: Path, function: Any) -> None:
+    """A SavedModel that does something beside computing scores."""
+    module = tf.Module()
+    module.serve = tf.function(
+        lambda image: {"scores": tf.zeros((tf.shape(image)[0], 3)) + function(image)},
+        input_signature=[tf.TensorSpec((None, 8, 8, 3), tf.float32, "image")],
+    )
+    tf.saved_model.save(module, str(path), signatures=module.serve)
+
+
+def nested(image: tf.Tensor) -> tf.Tensor:
+    read = tf.function(lambda: tf.strings.length(tf.io.read_file("/etc/hostname")))
+    return tf.cond(
+        tf.reduce_sum(image) > 0, lambda: tf.cast(read(), "float32"), lambda: tf.constant(0.0)
+    )
+
+
+@pytest.mark.parametrize(
+    ("operation", "function"),
+    [
+        ("EagerPyFunc", lambda _: tf.py_function(lambda: 0.0, [], "float32")),
+        ("PyFunc", lambda _: tf.numpy_function(lambda: np.float32(0), [], "float32")),
+        (
+            "PyFuncStateless",
+            lambda _: tf.numpy_function(lambda: 0.0, [], "float32", stateful=False),
+        ),
+        ("ReadFile", nested),
+        (
+            "SaveV2",
+            lambda x: len(
+                tf.raw_ops.SaveV2(
+                    prefix="x", tensor_names=["x"], shape_and_slices=[""], tensors=[x]
+                ).inputs
+            ),
+        ),
+    ],
+)
+def test_a_saved_model_that_reaches_outside_is_not_loaded(
+    tmp_path: Path, operation: str, function: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    effect(tmp_path / "folder", function)
+    monkeypatch.setattr(tf.saved_model, "load", None)
+    with pytest.raises(kerasfold.FoldError, match=rf"operation {operation} .* nothing of it"):
+        deployed(tmp_path / "folder", small_net())
+
+
+def test_a_saved_model_with_state_is_loaded(tmp_path: Path) -> None:
+    """Recurrence, and random numbers that are not drawn."""
+    x = keras.Input((5, 4), name="x")
+    y = layers.LSTM(3)(layers.Dropout(0.5)(x))
+    model = keras.Model(x, y)
+    assert_runs_alike(exported(model, tmp_path, "folder"), model)
