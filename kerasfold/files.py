@@ -20,7 +20,6 @@ import keras
 import numpy as np
 
 from kerasfold.errors import UnusableError, words_of
-from kerasfold.read.model import input_structure
 
 KERAS, HDF5 = (".keras",), (".h5", ".hdf5")
 
@@ -181,40 +180,6 @@ def _refuse_code(name: str, config: Any) -> None:
                 f"{name} holds code in {what}, which is not run: build the model without it, from "
                 "layers or from functions registered with Keras"
             )
-
-
-def read_data(name: str, model: keras.Model) -> Any:
-    """Arrays of an .npz file, in the structure that the model takes."""
-    try:
-        with np.load(name, allow_pickle=False) as file:
-            arrays = dict(file) if hasattr(file, "files") else {}
-    except Exception as error:
-        raise UnusableError(f"{name} cannot be read as an .npz file ({words_of(error)})") from error
-    specs = keras.tree.flatten(input_structure(model))
-    names = [spec.name for spec in specs]
-    if len(arrays) == len(specs) == 1:
-        arrays = dict(zip(names, arrays.values(), strict=True))
-    if sorted(arrays) != sorted(names):
-        raise UnusableError(
-            f"{name} holds arrays {sorted(arrays)}: expected one for each input, {sorted(names)}"
-        )
-    counts = {len(array) if array.ndim else 0 for array in arrays.values()}
-    if len(counts) != 1 or 0 in counts:
-        raise UnusableError(f"{name} needs the same number of samples in each array, at least one")
-    for spec in specs:
-        array = arrays[spec.name]
-        if array.dtype.kind not in "fiub" or not _fits(array.shape, spec.shape):
-            raise UnusableError(
-                f"{name}: input '{spec.name}' takes {spec.dtype} of shape {tuple(spec.shape)}. "
-                f"Received: {array.dtype} of shape {array.shape}"
-            )
-    return keras.tree.pack_sequence_as(input_structure(model), [arrays[key] for key in names])
-
-
-def _fits(shape: Sequence[int], wanted: Sequence[int | None]) -> bool:
-    return len(shape) == len(wanted) and all(
-        n is None or n == m for m, n in zip(shape[1:], wanted[1:], strict=True)
-    )
 
 
 @contextlib.contextmanager

@@ -7,8 +7,11 @@ from typing import Any
 
 from kerasfold.commands.arguments import add_pair, start
 from kerasfold.commands.output import DIFFERENT, DONE, show
+from kerasfold.commands.progress import watched
 from kerasfold.equivalence.models import verify
-from kerasfold.files import check_file, check_input, load, read_data
+from kerasfold.equivalence.stored import check_data, read_data
+from kerasfold.errors import UnusableError
+from kerasfold.files import check_input, load
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
@@ -19,8 +22,15 @@ def add(commands: Any) -> argparse.ArgumentParser:
     add_pair(command)
     command.add_argument(
         "--data",
-        metavar="X.npz",
-        help="inputs in place of random ones: one array, or arrays named as the inputs",
+        metavar="PATH",
+        help="inputs in place of random ones: an .npy file; an .npz file of one array or of arrays "
+        "named as the inputs; a folder of images (values from 0 to 255), with a folder for each "
+        "class",
+    )
+    command.add_argument(
+        "--labels",
+        metavar="NAME",
+        help="array of the .npz file that holds the labels ('y' or 'labels', if there is one)",
     )
     command.set_defaults(run=run)
     return command
@@ -31,9 +41,12 @@ def run(args: argparse.Namespace) -> int:
     check_input(args.a)
     check_input(args.b)
     if args.data is not None:
-        check_file(args.data, (".npz",))
+        check_data(args.data, args.labels)
+    elif args.labels is not None:
+        raise UnusableError("argument --labels: only with --data (see kerasfold verify --help)")
     custom = start(args.modules)
     a, b = load(args.a, custom), load(args.b, custom)
-    report = verify(a, b, None if args.data is None else read_data(args.data, a))
+    data = None if args.data is None else watched(read_data(args.data, a, args.labels))
+    report = verify(a, b, data)
     show(report, args.json)
     return DONE if report.equivalent else DIFFERENT

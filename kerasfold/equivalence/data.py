@@ -16,7 +16,7 @@ from keras import tree
 from kerasfold.equivalence.agreement import class_indices
 from kerasfold.equivalence.runs import Arrays
 from kerasfold.errors import FoldError, words_of
-from kerasfold.read.model import input_structure, output_names
+from kerasfold.read.model import input_structure, output_names, output_structure
 from kerasfold.read.weights import as_dtype
 
 ROWS = 32  # inputs in a batch, at most
@@ -129,6 +129,12 @@ class Given(Iterable[Any]):
         self._lacking = sum(map(len, rest))
 
 
+def rows_at_once(shapes: Iterable[Sequence[int]]) -> int:
+    """How many rows of arrays (n, ...) make one batch."""
+    numbers = sum(math.prod(shape[1:]) for shape in shapes)
+    return max(1, min(ROWS, NUMBERS // max(numbers, 1)))
+
+
 def require_fit(where: str, array: Any, spec: Any) -> None:
     """Refuse an array of another shape or kind than an input takes. Raises `FoldError`."""
     shape, dtype = tuple(array.shape), getattr(array.dtype, "name", str(array.dtype))
@@ -166,8 +172,7 @@ def _labelled(model: keras.Model, data: Any, labels: Any) -> Iterator[Rows]:
         if any(len(v) != len(arrays[0]) for v in beside):
             raise FoldError(f"labels= is of length {len(beside[0])}, and data holds more inputs")
         whole = Rows(where, arrays, beside)
-        numbers = sum(math.prod(array.shape[1:]) for array in arrays)
-        step = max(1, min(ROWS, NUMBERS // max(numbers, 1)))
+        step = rows_at_once(array.shape for array in arrays)
         for start in range(0, len(whole), step):
             yield whole[start : start + step]
     if given is not None and any(len(v) != count for v in given):
@@ -220,7 +225,7 @@ def _no_data(data: Any) -> FoldError:
 def _arrays(where: str, structure: Any, data: Any) -> list[Any]:
     """One array for each input, in the model's order. Raises `FoldError`."""
     names = [spec.name for spec in tree.flatten(structure)]
-    arrays = _in_order(structure, names, data)
+    arrays = in_order(structure, names, data)
     if arrays is None:
         keys = list(structure) if isinstance(structure, Mapping) else names
         missing = [key for key in keys if key not in data]
@@ -234,7 +239,7 @@ def _arrays(where: str, structure: Any, data: Any) -> list[Any]:
 
 def _labels(model: keras.Model, y: Any, count: int) -> Arrays:
     """An array for each output, as Keras pairs them with inputs; none of what is no class label."""
-    found = None if y is None else _in_order(model.output, output_names(model), y)
+    found = None if y is None else in_order(output_structure(model), output_names(model), y)
     try:
         arrays = [keras.ops.convert_to_numpy(v) for v in found or ()]
     except (TypeError, ValueError):  # strings, ragged boxes
@@ -274,7 +279,7 @@ def _said(value: Any) -> str:
     return f"{tuple(value.shape)} from {np.min(value)} to {np.max(value)}"
 
 
-def _in_order(structure: Any, names: Sequence[str], value: Any) -> list[Any] | None:
+def in_order(structure: Any, names: Sequence[str], value: Any) -> list[Any] | None:
     """Leaves as a structure has them; of a mapping by its keys or by name, if all are there."""
     if isinstance(value, Mapping):
         if isinstance(structure, Mapping) and all(key in value for key in structure):

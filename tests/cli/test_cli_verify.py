@@ -72,11 +72,12 @@ def test_verify_refuses_models_of_other_shapes(files, run):
         ),
         (
             {"left": np.ones((2, 4)), "right": np.full((2, 4), "a")},
-            r": input 'right' takes float32 of shape \(None, 4\)\. Received: <U1 of shape \(2, 4\)",
+            r": input 'right' takes float32 of shape \(None, 4\)\. "
+            r"Received: str32 of shape \(2, 4\)",
         ),
         (
             {"left": np.array([print, None], dtype=object), "right": np.ones((2, 4))},
-            r"cannot be read as an \.npz file \(ValueError: Object arrays cannot be loaded .*\)",
+            r"cannot be read \(ValueError: .* Python objects, which are not unpickled\)",
         ),
         ({}, r"holds arrays \[\]: expected .*"),
     ],
@@ -92,7 +93,7 @@ def test_verify_refuses_data_that_is_no_archive(files, run, tmp_path):
     data = tmp_path / "x.npz"
     data.write_bytes(b"nonsense")
     result = run("verify", files["two.keras"], files["two.keras"], "--data", data)
-    assert_fails(result, 2, r"\S+x\.npz cannot be read as an \.npz file \(.*\)")
+    assert_fails(result, 2, r"\S+x\.npz cannot be read \(.*\)")
     assert_fails(
         run("verify", files["two.keras"], files["two.keras"], "--data", tmp_path / "y.npy"),
         2,
@@ -101,5 +102,5 @@ def test_verify_refuses_data_that_is_no_archive(files, run, tmp_path):
     assert_fails(
         run("verify", files["two.keras"], files["two.keras"], "--data", files["two.keras"]),
         2,
-        r"\S+two\.keras has an unknown extension: expected \.npz",
+        r"\S+two\.keras has an unknown extension: expected \.npy or \.npz",
     )
