@@ -16,7 +16,7 @@ from keras import tree
 
 from kerasfold.equivalence.data import in_order, require_fit, rows_at_once
 from kerasfold.errors import FoldError, UnusableError, words_of
-from kerasfold.files import check_file
+from kerasfold.files import check_file, replacing
 from kerasfold.read.model import input_structure, layout_of, sublayers
 
 NPY, NPZ = (".npy",), (".npz",)
@@ -78,6 +78,19 @@ def read_data(
         return _images(name, model, input_shape)
     with _readable(name):
         return _mapped(name, model) if name.endswith(NPY) else _archived(name, model, labels)
+
+
+def dump(arrays: Mapping[str, Any], target: Path) -> None:
+    """Write arrays to an .npz file that `read_data` reads. Raises `UnusableError`."""
+    with replacing(target) as written, zipfile.ZipFile(written, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(name + NPY[0], "w", force_zip64=True) as stream:
+                np.lib.format.write_array(stream, _plain(np.asarray(array)), allow_pickle=False)
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
+    """As NumPy has it: text as bytes, and what others add to it, such as bfloat16, as float32."""
+    return array.astype({"O": "S", "V": "float32"}.get(array.dtype.kind, array.dtype))
 
 
 @contextlib.contextmanager

@@ -16,7 +16,8 @@ import tensorflow as tf
 import kerasfold
 from kerasfold.commands import progress
 from kerasfold.equivalence.data import Given
-from kerasfold.equivalence.stored import read_data
+from kerasfold.equivalence.stored import dump, read_data
+from kerasfold.read.weights import as_dtype
 from zoo.commands import assert_fails
 
 
@@ -170,3 +171,15 @@ def test_progress_is_a_line_now_and_then_on_stderr(tmp_path: Path, monkeypatch, 
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert len(list(progress.watched(data))) == 3
     assert "comparing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "string"])
+def test_what_is_dumped_is_read_back(tmp_path: Path, dtype: str) -> None:
+    a, b = keras.Input((3,), dtype=dtype, name="file"), keras.Input((3,), dtype=dtype, name="a.b-c")
+    model = keras.Model([a, b], [a, b])
+    values = np.array([["x", "yz", ""]] * 2) if dtype == "string" else np.arange(6).reshape(2, 3)
+    x = [as_dtype(values, dtype), as_dtype(values[:, ::-1], dtype)]
+    dump(dict(zip(("file", "a.b-c"), x, strict=True)), tmp_path / "x.npz")
+    for back, array in zip(read(model, tmp_path / "x.npz")[0], x, strict=True):
+        assert back.dtype == array.dtype
+        np.testing.assert_array_equal(back, array)
