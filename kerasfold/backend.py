@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -75,36 +76,121 @@ def unsaid(pattern: str = "") -> Iterator[None]:
                 each.remove(entry)
 
 
+class _Switch:
+    """A setting of the whole process, held at a value while anyone in any thread needs that."""
+
+    def __init__(
+        self, needed: Any, read: Callable[[], Any], write: Callable[[Any], object]
+    ) -> None:
+        self.needed, self.read, self.write = needed, read, write
+        self.lock, self.users, self.before = threading.Lock(), 0, needed
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """The first to come turns it, the last to leave puts back what was there."""
+        with self.lock:
+            if not self.users:
+                self.before = self.read()
+                if self.before != self.needed:
+                    self.write(self.needed)
+            self.users += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.users -= 1
+                if not self.users and self.before != self.needed == self.read():
+                    self.write(self.before)
+
+
+@functools.cache
+def _switches() -> list[_Switch]:
+    """What rounds products of float32 to less, of this backend.
+
+    TensorFlow's oneDNN is told by environment variables, before it starts.
+    """
+    if name() == "tensorflow":
+        import tensorflow as tf
+
+        config = tf.config.experimental
+        read = config.tensor_float_32_execution_enabled
+        return [_Switch(False, read, config.enable_tensor_float_32_execution)]
+    if name() != "torch":
+        return []
+    import torch
+
+    cuda, cudnn, mkldnn = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
+    kinds: list[Any] = [cuda.matmul, cudnn.conv, cudnn.rnn]
+    kinds += [mkldnn.matmul, mkldnn.conv, mkldnn.rnn]
+    return [
+        _Switch(
+            "ieee",
+            functools.partial(getattr, kind, "fp32_precision"),
+            functools.partial(setattr, kind, "fp32_precision"),
+        )
+        for kind in kinds
+    ]
+
+
 @contextlib.contextmanager
 def full_precision() -> Iterator[None]:
     """No TF32 and no other shortcut in float32 products while models are compared."""
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        import tensorflow as tf
+    with contextlib.ExitStack() as scopes:
+        for switch in _switches():
+            scopes.enter_context(switch.held())
+        if name() == "jax":
+            import jax
 
-        switch = tf.config.experimental
-        before = switch.tensor_float_32_execution_enabled()
-        switch.enable_tensor_float_32_execution(False)
-        try:
-            yield
-        finally:
-            switch.enable_tensor_float_32_execution(before)
-    elif backend == "jax":
-        import jax
-
-        with jax.default_matmul_precision("highest"):
-            yield
-    elif backend == "torch":
-        import torch
-
-        flags = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        try:
-            yield
-        finally:
-            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = flags
-    else:
+            scopes.enter_context(jax.default_matmul_precision("highest"))
         yield
+
+
+_DOUBLE: ContextVar[bool] = ContextVar("_DOUBLE", default=False)
+
+
+class _Widest(dict[str, str]):
+    """What Keras makes of the dtypes of 64 bits that a result would have."""
+
+    def get(self, dtype: str, default: Any = None) -> Any:
+        return dtype if dtype == "float64" and _DOUBLE.get() else super().get(dtype, default)
+
+
+_DTYPES = keras.src.backend.common.dtypes
+_DTYPES.BIT64_TO_BIT32_DTYPE = _Widest(_DTYPES.BIT64_TO_BIT32_DTYPE)
+
+
+@contextlib.contextmanager
+def double_precision() -> Iterator[None]:
+    """Meanwhile, here, float64 is computed as such, on the CPU.
+
+    Else Keras makes it float32 on all backends but TensorFlow's, in BatchNormalization and every
+    mean, and JAX, with which NumPy's backend convolves, has none unless told.
+    """
+    token = _DOUBLE.set(True)
+    try:
+        with contextlib.ExitStack() as scopes:
+            scopes.enter_context(on(_CPU))
+            if name() in ("jax", "numpy"):
+                import jax
+
+                scopes.enter_context(jax.enable_x64(True))
+            yield
+    finally:
+        _DOUBLE.reset(token)
+
+
+@functools.cache
+def has_double() -> bool:
+    """Whether float64 is computed as such: OpenVINO says float64 of what it computes in float32."""
+    x = np.full((1, 1), 1 + 2.0**-40)
+    with double_precision():
+        tensor = keras.ops.convert_to_tensor(x, dtype="float64")
+        return bool(keras.ops.convert_to_numpy(keras.ops.matmul(tensor, tensor)) > x)
+
+
+def computed(dtype: str) -> str:
+    """What a dtype is computed in, outside of `double_precision`, at least in part."""
+    return "float32" if dtype == "float64" and name() != "tensorflow" else dtype
 
 
 def is_traced() -> bool:
@@ -143,14 +229,73 @@ def tensor_of(variable: keras.Variable) -> Any:
 
 
 def name() -> str:
-    """Keras's backend: 'tensorflow', 'jax' or 'torch'."""
+    """Keras's backend: 'tensorflow', 'jax', 'torch', 'numpy' or 'openvino'."""
     return keras.backend.backend()
+
+
+_CPU = "cpu:0"
+
+
+def devices() -> list[str]:
+    """Where models can run here, as `on` takes it, first where they do unless told otherwise.
+
+    That is the CPU, once, and every accelerator.
+    """
+    accelerators: list[str] = []
+    if name() == "tensorflow":
+        import tensorflow as tf
+
+        accelerators = [f"gpu:{i}" for i in range(len(tf.config.list_logical_devices("GPU")))]
+    elif name() == "jax":
+        import jax
+
+        local = jax.local_devices()
+        accelerators = [f"{d.platform}:{d.id}" for d in local if d.platform != "cpu"]
+    elif name() == "torch":
+        import torch
+
+        accelerators = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        usual = keras.ops.zeros(()).device.type
+        if usual == "cpu":  # as KERAS_TORCH_DEVICE may say
+            return [_CPU, *accelerators]
+        if usual != "cuda":
+            accelerators.append(f"{usual}:0")
+    return [*accelerators, _CPU]
+
+
+def on(device: str) -> contextlib.AbstractContextManager[Any]:
+    """A scope of this thread, in which `device` is where the backend computes."""
+    if name() == "jax":
+        import jax
+
+        return jax.default_device(_jax_device(device))
+    if name() == "tensorflow" or name() == "torch":
+        return keras.device(device)
+    return contextlib.nullcontext()
+
+
+def _jax_device(device: str) -> Any:
+    import jax
+
+    platform, _, number = device.partition(":")
+    return next(d for d in jax.local_devices(backend=platform) if d.id == int(number))
+
+
+def placed(variables: Iterable[keras.Variable], device: str) -> list[tuple[keras.Variable, Any]]:
+    """Variables, each with its value on a device, as `keras.StatelessScope` takes them.
+
+    TensorFlow brings values to where they are computed with by itself.
+    """
+    if name() == "jax":
+        import jax
+
+        where = _jax_device(device)
+        return [(v, jax.device_put(v.value, where)) for v in variables]
+    if name() == "torch":
+        return [(v, v.value.to(device)) for v in variables]
+    return []
 
 
 def device() -> str:
     """The backend, and where it computes."""
-    backend = keras.backend.backend()
-    if backend == "torch":  # for which Keras lists no devices
-        return f"{backend} on {keras.ops.zeros(()).device}"
-    devices = keras.distribution.list_devices()
-    return f"{backend} on {devices[0] if devices else 'cpu'}"
+    return f"{name()} on {devices()[0]}"

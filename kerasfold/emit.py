@@ -6,6 +6,7 @@ A tensor that is materialised keeps the name of the call that made it.
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any
 import keras
 from keras import tree
 
-from kerasfold.backend import unsaid
+from kerasfold.backend import double_precision, unsaid
 from kerasfold.compose import Compose, exact
 from kerasfold.cost import Cost
 from kerasfold.forms.form import AnyForm
@@ -55,7 +56,8 @@ def emit(
     Raises:
         UnsupportedModelError: a layer that its config does not rebuild.
     """
-    return _Emitter(regions, forms, compose, dtype).run()
+    with double_precision() if dtype == "float64" else contextlib.nullcontext():
+        return _Emitter(regions, forms, compose, dtype).run()
 
 
 def copy(regions: Regions, dtype: str | None = None) -> Emission:

@@ -11,10 +11,11 @@ from contextlib import AbstractContextManager
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 import kerasfold
-from kerasfold.backend import own_seeds, unsaid
+from kerasfold.backend import full_precision, own_seeds, unsaid
 from zoo.making import randomise
 
 
@@ -150,3 +151,22 @@ def test_filters_of_warnings_are_put_back_by_threads_that_overlap() -> None:
     before = list(warnings.filters)
     overlapping(unsaid)
     assert warnings.filters == before
+
+
+def test_single_precision_is_put_back_by_threads_that_overlap() -> None:
+    switch = tf.config.experimental
+    switch.enable_tensor_float_32_execution(True)
+    with full_precision():
+        overlapping(full_precision)
+        assert not switch.tensor_float_32_execution_enabled()
+    assert switch.tensor_float_32_execution_enabled()
+
+
+def test_a_switch_that_was_off_stays_off() -> None:
+    switch = tf.config.experimental
+    switch.enable_tensor_float_32_execution(False)
+    try:
+        overlapping(full_precision)
+        assert not switch.tensor_float_32_execution_enabled()
+    finally:
+        switch.enable_tensor_float_32_execution(True)
