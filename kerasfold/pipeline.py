@@ -171,7 +171,7 @@ def _of_its_class(
 
 
 def _verified(result: FoldReport, found: EquivalenceReport) -> FoldReport:
-    if not found.equivalent:
+    if found.verdict == "different" or not found.same_function:
         raise EquivalenceError(f"the fold of '{result.model}' is not handed out: {found}")
     return result.verified(found)
 

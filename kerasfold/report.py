@@ -137,7 +137,9 @@ class FoldReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values, for JSON."""
-        values = asdict(replace(self, flows=(), models=()))
+        values = asdict(replace(self, flows=(), models=(), equivalence=None))
+        if self.equivalence is not None:
+            values["equivalence"] = self.equivalence.to_dict()
         return {name: value for name, value in values.items() if name not in ("flows", "models")}
 
     def plot(self, path: str | Path | None = None, layer: str | None = None) -> Figure:

@@ -199,7 +199,7 @@ def in_precision(regions: Regions) -> tuple[keras.Model, str | None]:
         np.zeros([FREE_SIZES[0] if n is None else n for n in layer.batch_shape[1:]])[None]
         for layer in regions.graph.input_layers
     ]
-    emission, dtype = original_in_precision(
-        regions, [tree.pack_sequence_as(regions.graph.inputs, inputs)]
+    walk, dtype = original_in_precision(
+        regions, tree.pack_sequence_as(regions.graph.inputs, inputs)
     )
-    return emission.model, dtype
+    return walk.model, dtype

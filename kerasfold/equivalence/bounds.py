@@ -1,4 +1,4 @@
-"""Errors, and how large they may be.
+"""How large an error may be: the constants, and the units of rounding they are multiples of.
 
 Errors are measured against the spread of the outputs over inputs: against their size, the
 softmax of a random network would look right with any kernel.
@@ -6,106 +6,80 @@ softmax of a random network would look right with any kernel.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 from keras import tree
 
 from kerasfold.equivalence.probes import FREE_SIZES
-from kerasfold.equivalence.runs import Ran, run
+from kerasfold.equivalence.tally import Lines, Tally
 from kerasfold.read.model import computed_dtypes, interpolates, operations
 
-EXACT = 1e-10  # of the output scale, in float64
+EXACT = 1e-10  # of the spread, in float64
 ARITHMETIC = 256.0  # units of float rounding, of the output scale, that any order of sums may make
 NOISE = 8.0  # times the measured effect of rounding noise
+LOSS = 8.0  # times the original's own error in its own dtype
+REBUILT = 16.0  # times rounding effects that a model may be off its rebuilt float64 copy
 
 SINGLE = 2.0**-23  # unit of float32 rounding
+DOUBLE = 2.0**-52
+FLOAT_EPS = {"float64": DOUBLE, "float32": SINGLE, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
 def eps_of(dtype: str) -> float:
     """The unit of rounding of a dtype."""
-    return (
-        float(keras.backend.epsilon()) if "float" not in dtype else FLOAT_EPS.get(dtype, 2.0**-52)
-    )
+    return float(keras.backend.epsilon()) if "float" not in dtype else FLOAT_EPS.get(dtype, DOUBLE)
 
 
-FLOAT_EPS = {"float64": 2.0**-52, "float32": SINGLE, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+def difference_bound(tally: Tally, unit: float) -> Lines:
+    """What the float64 copies of two models may differ by, by line.
 
-
-def tells(truth: np.ndarray) -> bool:
-    """Whether an output has a value to compare."""
-    return not truth.size or bool(np.isfinite(truth).any())
-
-
-def largest_error(value: np.ndarray, truth: np.ndarray) -> float:
-    """Largest difference; infinite where one is finite and the other is not."""
-    value, truth = np.asarray(value, "float64"), np.asarray(truth, "float64")
-    if value.shape != truth.shape:
-        return math.inf
-    finite = np.isfinite(truth)
-    if not np.array_equal(truth[~finite], value[~finite], equal_nan=True):
-        return math.inf
-    if not np.all(np.isfinite(value[finite])):
-        return math.inf
-    return float(np.max(np.abs(value[finite] - truth[finite]), initial=0.0))
-
-
-def border_error(value: np.ndarray, truth: np.ndarray, layout: str) -> float:
-    """The same among the outermost pixels of images; of vectors and small images, all of it."""
-    first = 2 if layout == "channels_first" else 1
-    sizes = truth.shape[first : first + truth.ndim - 2]
-    if value.shape != truth.shape or not sizes or any(n < 3 for n in sizes):
-        return largest_error(value, truth)
-    inside = (*(slice(None),) * first, *(slice(1, -1) for _ in sizes))
-    value, truth = np.array(value, "float64"), np.array(truth, "float64")
-    value[inside] = truth[inside]
-    return largest_error(value, truth)
-
-
-def spread_of(truth: np.ndarray) -> float:
-    """Standard deviation over inputs; the scale where an output ignores its input."""
-    truth = np.where(np.isfinite(truth), truth, 0.0).astype("float64")
-    spread = float(np.sqrt(np.mean(np.var(truth, axis=0)))) if len(truth) > 1 else 0.0
-    scale = float(np.max(np.abs(truth), initial=0.0))
-    return spread if spread > 1e-12 * scale else scale
-
-
-def noise_effect(copy: Ran, eps: float) -> list[float]:
-    """Change of each output of a float64 model when its weights move by up to half of `eps`."""
-    rng = np.random.default_rng(0)
-    weights = [v for v in copy.model.weights if "float" in v.dtype]
-    saved = [(v, keras.ops.convert_to_numpy(v)) for v in weights]
-    try:
-        for variable, value in saved:
-            variable.assign(value * (1 + eps * rng.uniform(-0.5, 0.5, value.shape)))
-        after = run(copy.model, copy.batches)
-    finally:
-        for variable, value in saved:
-            variable.assign(value)
-    return [largest_error(y, x) for x, y in zip(copy.outputs, after, strict=True)]
-
-
-def noise_bound(copies: list[tuple[Ran, float]]) -> list[float]:
-    """A multiple of what noise in the weights, of a unit of rounding per model, changes."""
-    changes = [noise_effect(copy, eps) for copy, eps in copies]
-    return [NOISE * max(pair) for pair in zip(*changes, strict=True)]
-
-
-def rounds_to_single(copy: Ran) -> bool:
-    """Whether some operation rounds to float32 whatever it is given, as bilinear resizing does.
-
-    Outputs then move in steps: under the same noise, 1,024 times smaller, by far more than a
-    1,024th of what they moved.
+    Args:
+        tally: of the output.
+        unit: of rounding, of what the copies compute in.
     """
-    if any(interpolates(operation) for operation in operations(copy.model)):
-        return True
-    fine, coarse = (noise_effect(copy, 2.0**-n) for n in (30, 20))
-    return any(f > 4 * c / 1024 for f, c in zip(fine, coarse, strict=True))
+    exact = EXACT * tally.spread if unit <= DOUBLE else 0.0
+    return np.maximum(exact, NOISE * tally.effect) + ARITHMETIC * unit * tally.scale
 
 
-def single_unit(models: list[keras.Model]) -> float:
-    """Unit of rounding of interpolation in float32, whose positions are rounded too."""
+def accuracy_bound(tally: Tally, unit: float) -> Lines:
+    """What the error of the second model may be, in its own dtype, by line.
+
+    Args:
+        tally: of the output.
+        unit: of rounding, of what the truth was computed in.
+    """
+    return np.maximum(usual_accuracy_bound(tally, unit), NOISE * tally.own_effect)
+
+
+def usual_accuracy_bound(tally: Tally, unit: float) -> Lines:
+    """The same, from the error of the first model alone."""
+    rounding = ARITHMETIC * max(eps_of(tally.own_dtype), unit) * tally.output_scale
+    return LOSS * tally.own_error + rounding
+
+
+def rebuilt_bound(tally: Tally, eps: float) -> Lines:
+    """What a model may be off its own float64 copy, by line.
+
+    Args:
+        tally: of the output.
+        eps: unit of rounding of what the model computes in.
+    """
+    rounding = ARITHMETIC * eps * tally.output_scale
+    return np.where(tally.own_effect > 0, REBUILT * (tally.own_effect + rounding), rounding)
+
+
+def coarsest_dtype(models: Sequence[keras.Model]) -> str:
+    """The float dtype that rounds most, among those that models compute in."""
+    computed = {dtype for model in models for dtype in computed_dtypes(model)}
+    return max((d for d in computed if d in FLOAT_EPS), key=eps_of, default="float64")
+
+
+def interpolation_unit(models: Sequence[keras.Model]) -> float:
+    """Unit of rounding of interpolation in float32, whose positions are rounded too; or 0.0."""
+    if not any(interpolates(operation) for model in models for operation in operations(model)):
+        return 0.0
     sides = [
         n or max(FREE_SIZES)
         for model in models

@@ -1,20 +1,22 @@
-"""Old model against new: the same function, and as accurate as before.
+"""Two models, run on one batch after another, and what is kept of it.
 
-Two questions, because float32 noise and a wrong fold must not be confusable:
+There are two questions, because float32 noise and a wrong fold must not be confusable:
 
 1. *Same function?* Both models in float64, on random inputs. A fold still holds its
-   unrounded weights, so both sides agree to 1e-10 of the output scale or the fold is wrong.
+   unrounded weights, so both sides agree to 1e-10 of the output's spread or the fold is wrong.
    Two stored models have been rounded; there the bound is a small multiple of the change
    that rounding noise of half a unit in the last place makes, measured on those models.
 2. *As accurate?* Both models as they are, each against the float64 truth.
+
+Noise is measured on those batches alone whose differences are more than float64's arithmetic.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -22,194 +24,227 @@ from keras import tree
 
 from kerasfold.backend import device
 from kerasfold.equivalence.bounds import (
-    ARITHMETIC,
-    FLOAT_EPS,
-    border_error,
+    DOUBLE,
+    SINGLE,
+    accuracy_bound,
+    coarsest_dtype,
     computed_eps,
+    difference_bound,
     eps_of,
-    largest_error,
-    noise_effect,
-    rounds_to_single,
-    single_unit,
-    spread_of,
-    tells,
+    interpolation_unit,
+    rebuilt_bound,
+    stored_eps,
 )
-from kerasfold.equivalence.culprit import miscomputed
-from kerasfold.equivalence.report import EquivalenceReport, OutputReport
-from kerasfold.equivalence.runs import Ran, ran
-from kerasfold.read.model import computed_dtypes, layout_of, output_names, sublayers
+from kerasfold.equivalence.runs import Arrays, AsIs, Noise, Ran, Runner, Walk
+from kerasfold.equivalence.tally import Lines, Tally, distances
+from kerasfold.equivalence.tolerance import Tolerance
+from kerasfold.errors import FoldError, words_of
+from kerasfold.read.model import layout_of, output_names, sublayers
 
-LOSS = 8.0  # times the original's own error in its own dtype
-REBUILT = 16.0  # times rounding effects that a model may be off its rebuilt float64 copy
+Copy: TypeAlias = Walk | AsIs
+
+FEW = 1e-3  # of its scale, that the spread of an output may be as long as one input is known
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Runs:
-    """Two models and their float64 copies, all of them run on the same inputs.
+class Shown:
+    """A batch that shows an error best.
+
+    Attributes:
+        ratio: of the error and the scale of its line.
+        batch: as the reference takes it.
+    """
+
+    ratio: float = 0.0
+    batch: Any = None
+
+
+@dataclass(kw_only=True)
+class Comparison:
+    """A reference and another model, in float64 and as they are.
 
     Attributes:
         a: the reference.
-        b: the other model.
-        a64: `a` in float64.
-        b64: `b` in float64.
+        b: the other.
+        a64: the reference in float64, whose outputs are the truth.
+        b64: the other in float64; None where it has no such copy, or where it is held against a
+            tolerance alone.
+        rounded: whether weights of `b64` may be roundings of what comes of those of `a64`.
+        tolerance: what a user allows, in place of what is measured.
+        tallies: what is kept, by output.
+        shows: by output, the batch that shows a difference in float64 best.
+        shows_own: the same of the other's error in its own dtype.
+        other_shape: which output has another shape, or "".
     """
 
-    a: Ran
-    b: Ran
-    a64: Ran
-    b64: Ran
+    a: keras.Model
+    b: Runner
+    a64: Copy
+    b64: Copy | None
+    rounded: bool
+    tolerance: Tolerance | None = None
+    tallies: list[Tally] = field(default_factory=list)
+    shows: list[Shown] = field(default_factory=list)
+    shows_own: list[Shown] = field(default_factory=list)
+    other_shape: str = ""
 
+    def __post_init__(self) -> None:
+        first = 2 if layout_of(sublayers(self.a)) == "channels_first" else 1
+        for name, y in zip(output_names(self.a), tree.flatten(self.a.outputs), strict=True):
+            pixels = tuple(range(first, first + len(y.shape) - 2))
+            self.tallies.append(Tally(name=name, shape=tuple(y.shape), pixels=pixels))
+        self.shows = [Shown() for _ in self.tallies]
+        self.shows_own = [Shown() for _ in self.tallies]
 
-Bound = Callable[[Runs, str, float], list[float]]
+    @cached_property
+    def dtype(self) -> str:
+        """The coarsest float dtype that the copies compute in."""
+        return coarsest_dtype([copy.model for copy in self._copies])
 
+    @property
+    def dtype_unit(self) -> float:
+        """The unit of rounding of that dtype."""
+        return eps_of(self.dtype)
 
-def compare(
-    a: keras.Model,
-    b: keras.Model,
-    a64: keras.Model,
-    b64: keras.Model,
-    batches: list[Any],
-    bound: Bound,
-) -> tuple[EquivalenceReport, Runs]:
-    """Both questions of two models and their float64 copies.
+    @cached_property
+    def unit(self) -> float:
+        """The unit of rounding of the copies; interpolation may round to float32 all the same."""
+        models = [copy.model for copy in self._copies]
+        return max(self.dtype_unit, interpolation_unit(models))
 
-    Args:
-        a: the reference.
-        b: the other model.
-        a64: `a` in float64.
-        b64: `b` in float64.
-        batches: the inputs.
-        bound: largest difference allowed of each output, given what ran, the dtype of the
-            comparison, and the rounding unit of operations that have no float64 (0.0 where
-            there are none).
+    @cached_property
+    def noise(self) -> Noise:
+        """That of the first question."""
+        stored = [self.a] if not isinstance(self.b, AsIs) else [self.a, self.b.model]
+        weights = max(map(stored_eps, stored)) if self.rounded else self.unit
+        return Noise(max(weights, self.unit), self.unit)
 
-    Raises:
-        FoldError: a model that does not run here.
-    """
-    a64_ran, b64_ran, a_ran, b_ran = (ran(model, batches) for model in (a64, b64, a, b))
-    runs = Runs(a_ran, b_ran, a64_ran, b64_ran)
-    dtype = _coarsest(runs)
-    report = _judge(runs, dtype, bound(runs, dtype, 0.0))
-    if report.equivalent or report.dtype != "float64":
-        return report, runs
-    if not any(map(rounds_to_single, (runs.a64, runs.b64))):
-        return report, runs
-    unit = single_unit([a64, b64])
-    report = _judge(runs, dtype, bound(runs, dtype, unit), unit)
-    return replace(report, dtype="float64, with operations that round to float32"), runs
+    @cached_property
+    def own_eps(self) -> float:
+        """Unit of rounding of what the reference computes in."""
+        return computed_eps(self.a)
 
+    @property
+    def _copies(self) -> list[Copy]:
+        return [copy for copy in (self.a64, self.b64) if copy is not None]
 
-def _judge(runs: Runs, dtype: str, bounds: list[float], unit: float = 0.0) -> EquivalenceReport:
-    outputs = []
-    names, layout = output_names(runs.a.model), layout_of(sublayers(runs.a.model))
-    columns = (one.outputs for one in (runs.a64, runs.b64, runs.a, runs.b))
-    for name, truth, other, x, y, limit in zip(names, *columns, bounds, strict=True):
-        scale = float(np.max(np.abs(truth), initial=0.0, where=np.isfinite(truth)))
-        own = largest_error(x, truth)
-        rounding = max(eps_of(str(x.dtype)), eps_of(dtype), unit)
-        outputs.append(
-            OutputReport(
-                name=name,
-                max_abs_error=largest_error(other, truth),
-                max_border_error=border_error(other, truth, layout),
-                spread=spread_of(truth),
-                scale=scale,
-                bound=limit + ARITHMETIC * eps_of(dtype) * scale,
-                original_error=own,
-                folded_error=largest_error(y, truth),
-                accuracy_bound=LOSS * own + ARITHMETIC * rounding * scale,
-            )
+    def run(
+        self, batches: Iterable[Any], saw: Callable[[Arrays, Arrays], None] | None = None
+    ) -> None:
+        """Run everything on some batches, and take in what it gives.
+
+        Args:
+            batches: as the reference takes them.
+            saw: told what both models give, as they are, on each batch.
+
+        Raises:
+            FoldError: a model that does not run here.
+        """
+        own = AsIs(self.a)
+        for batch in batches:
+            exact = ran(self.a64, batch)
+            mine, theirs = outputs(own, batch), outputs(self.b, batch)
+            self.other_shape = self._other_shape(exact.outputs, theirs)
+            if self.other_shape:
+                return
+            other = None if self.b64 is None else ran(self.b64, batch)
+            self._take_copies(batch, exact, other)
+            self._take_own(batch, exact, mine, theirs)
+            if saw is not None:
+                saw(mine, theirs)
+
+    def shown_own(self, tally: Tally) -> Any:
+        """The batch that shows best that an output is computed wrongly in its own dtype."""
+        return self.shows_own[self.tallies.index(tally)].batch
+
+    def _take_copies(self, batch: Any, exact: Ran, other: Ran | None) -> None:
+        values = [None] * len(exact.judged) if other is None else other.judged
+        doubt = False
+        for i, (tally, x, y) in enumerate(zip(self.tallies, exact.judged, values, strict=True)):
+            error = tally.saw_copies(x, y)
+            self.shows[i] = _better(self.shows[i], error, tally.scale, batch)
+            shrunk = 1.0 if tally.varies else FEW
+            doubt = doubt or bool(np.any(error > shrunk * difference_bound(tally, self.unit)))
+        if self.b64 is None or other is None or not doubt:
+            return
+        if not self.rounded and self.unit <= DOUBLE and self._rounds_to_single(batch, exact):
+            self.unit = SINGLE
+            del self.noise
+        for copy, plain in ((self.a64, exact), (self.b64, other)):
+            noisy = copy.ran(batch, self.noise)
+            for tally, x, y in zip(self.tallies, plain.judged, noisy.judged, strict=True):
+                tally.saw_noise(x, y)
+
+    def _take_own(self, batch: Any, exact: Ran, mine: Arrays, theirs: Arrays) -> None:
+        share = 0.0 if self.tolerance is None else self.tolerance.rtol
+        columns = zip(self.tallies, exact.outputs, mine, theirs, strict=True)
+        doubt = False
+        for i, (tally, truth, x, y) in enumerate(columns):
+            error = tally.saw_own(truth, x, y, share)
+            self.shows_own[i] = _better(self.shows_own[i], error, tally.output_scale, batch)
+            late = tally.other_error > accuracy_bound(tally, self.unit)
+            off = tally.own_error > rebuilt_bound(tally, self.own_eps)
+            doubt = doubt or bool(np.any(late | off))
+        if self.tolerance is not None or not doubt:
+            return
+        noisy = self.a64.ran(batch, Noise(self.own_eps, self.own_eps))
+        for tally, x, y in zip(self.tallies, exact.outputs, noisy.outputs, strict=True):
+            tally.saw_own_noise(x, y)
+
+    def _rounds_to_single(self, batch: Any, exact: Ran) -> bool:
+        """Whether some operation rounds to float32 whatever it is given, as interpolation does.
+
+        Outputs then move in steps: under the same noise, 1,024 times smaller, by far more than a
+        1,024th of what they moved.
+        """
+        fine, coarse = (
+            [
+                float(np.max(distances(y, x), initial=0.0, where=np.isfinite(x)))
+                for x, y in zip(
+                    exact.judged, self.a64.ran(batch, Noise(eps, 0.0)).judged, strict=True
+                )
+            ]
+            for eps in (2.0**-30, 2.0**-20)
         )
-    worst = max(outputs, key=lambda r: r.max_abs_error / (r.spread or r.scale or 1.0))
-    wrong = _other_shape(names, runs) or _blind(names, runs)
-    doubt, note = ("", "") if wrong else _unlike_its_copy(runs, outputs)
-    reason = wrong or doubt or _first_failure(outputs)
-    return EquivalenceReport(
-        not reason,
-        max(r.max_abs_error for r in outputs),
-        worst.max_abs_error / (worst.spread or worst.scale or 1.0),
-        dtype,
-        device(),
-        sum(len(tree.flatten(batch)[0]) for batch in runs.a.batches),
-        tuple(outputs),
-        reason=reason,
-        note=note,
-    )
+        return any(f > 4 * c / 1024 for f, c in zip(fine, coarse, strict=True))
 
-
-def _other_shape(names: Sequence[str], runs: Runs) -> str:
-    """Which output has another shape, or ""."""
-    for name, x, y in reversed(list(zip(names, runs.a.outputs, runs.b.outputs, strict=True))):
-        if x.shape[1:] != y.shape[1:]:
-            return f"output '{name}' has shape {x.shape[1:]} in one, {y.shape[1:]} in the other"
-    return ""
-
-
-def _blind(names: Sequence[str], runs: Runs) -> str:
-    """Which output says nothing, or ""."""
-    blind = [n for n, t in zip(names, runs.a64.outputs, strict=True) if not tells(t)]
-    return f"output '{blind[0]}' is nowhere finite, so nothing can be told of it" if blind else ""
-
-
-def _coarsest(runs: Runs) -> str:
-    """The float dtype that rounds most, among what the copies compute in and what they give."""
-    computed = computed_dtypes(runs.a64.model) | computed_dtypes(runs.b64.model)
-    floats = computed | {str(t.dtype) for t in runs.a64.outputs}
-    floats = {dtype for dtype in floats if dtype in FLOAT_EPS}
-    return max(floats, key=eps_of, default="float64")
-
-
-def _first_failure(outputs: list[OutputReport]) -> str:
-    """What is wrong with the first output that is not equivalent, or ""."""
-    failing = next((r for r in outputs if not r.equivalent), None)
-    if failing is None:
+    def _other_shape(self, exact: Arrays, theirs: Arrays) -> str:
+        for tally, x, y in zip(self.tallies, exact, theirs, strict=True):
+            if x.shape != y.shape:
+                return (
+                    f"output '{tally.name}' has shape {x.shape[1:]} in one, {y.shape[1:]} in the "
+                    "other"
+                )
         return ""
-    if not failing.max_abs_error <= failing.bound:
-        return (
-            f"output '{failing.name}' differs by {failing.max_abs_error:.3g}, "
-            f"more than {failing.bound:.3g}"
-        )
-    return (
-        f"output '{failing.name}' is less accurate: error {failing.folded_error:.3g} "
-        f"against {failing.original_error:.3g} before"
+
+
+def _better(shown: Shown, error: Lines, scale: Lines, batch: Any) -> Shown:
+    """The batch that shows an error best, of one that was kept and a new one."""
+    scale = np.where(scale > 0, scale, 1.0)
+    ratio = float(np.max(error / scale, initial=0.0))
+    return Shown(ratio, batch) if ratio > shown.ratio else shown
+
+
+def ran(copy: Copy, batch: Any) -> Ran:
+    """Run a copy that may not run here. Raises `FoldError`."""
+    try:
+        return copy.ran(batch)
+    except Exception as error:
+        raise _does_not_run(copy.name, error) from error
+
+
+def outputs(model: Runner, batch: Any) -> Arrays:
+    """Run a model that may not run here; outputs are at least vectors. Raises `FoldError`."""
+    try:
+        return [np.atleast_1d(y) for y in model(batch)]
+    except FoldError:
+        raise
+    except Exception as error:
+        raise _does_not_run(model.name, error) from error
+
+
+def _does_not_run(name: str, error: Exception) -> FoldError:
+    return FoldError(
+        f"model '{name}' does not run on {device()}, where it was to be compared "
+        f"({words_of(error)}): pass verify=False, and compare where it does run"
     )
-
-
-def _unlike_its_copy(runs: Runs, outputs: list[OutputReport]) -> tuple[str, str]:
-    """Why the float64 copy that serves as truth is none of this model, or ""; and a note.
-
-    Where it is the backend that computes the model wrongly, the copy is the truth. Then a second
-    model that is right is so noted, and one that is not is not handed out.
-    """
-    model, copy = runs.a.model, runs.a64
-    eps = computed_eps(model)
-    if copy.model is model or all(r.original_error <= ARITHMETIC * eps * r.scale for r in outputs):
-        return "", ""
-    changes = noise_effect(copy, eps)
-    rounding = [
-        REBUILT * (change + ARITHMETIC * eps * r.scale)
-        for r, change in zip(outputs, changes, strict=True)
-    ]
-    off = [r for r, limit in zip(outputs, rounding, strict=True) if not r.original_error <= limit]
-    if not off:
-        return "", ""
-    if math.isinf(off[0].original_error):
-        return (
-            f"output '{off[0].name}' of model '{model.name}' overflows its dtype on these inputs: "
-            "use fold(verify=False), and kerasfold.verify(model, folded, data=...) with yours"
-        ), ""
-    culprit = miscomputed(model, runs.a.batches[0])
-    if culprit is not None:
-        layer, error = culprit
-        said = (
-            f"{device()} computes layer '{layer}' of model '{model.name}' wrongly: in its own "
-            f"dtype it is {error:.3g} off what it gives in float64"
-        )
-        if all(r.folded_error <= limit for r, limit in zip(outputs, rounding, strict=True)):
-            return "", f"{said}; the second model is computed rightly"
-        return f"{said}: run the model elsewhere, or write that layer otherwise", ""
-    return (
-        f"model '{model.name}' differs from its own copy by {off[0].original_error:.3g} at "
-        f"output '{off[0].name}': a layer's get_config() or weights do not say all that "
-        "it computes"
-    ), ""

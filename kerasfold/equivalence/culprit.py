@@ -3,36 +3,101 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
+from keras import tree
 
 from kerasfold.emit import Emission, copy
-from kerasfold.equivalence.bounds import eps_of, largest_error, spread_of
-from kerasfold.equivalence.runs import ran
+from kerasfold.equivalence.bounds import eps_of
+from kerasfold.equivalence.compare import outputs
+from kerasfold.equivalence.report import Parting
+from kerasfold.equivalence.runs import Arrays, AsIs, Walk
+from kerasfold.equivalence.tally import at_border, distances
 from kerasfold.errors import FoldError
 from kerasfold.lift.regions import Regions, lift, lifted
 from kerasfold.read.graph import Call, part_of
+from kerasfold.read.inside import Made
+from kerasfold.read.model import layout_of
 
 
-def first_difference(first: Emission, second: Emission, batch: Any, regions: Regions) -> str:
-    """In words, the first tensor, in the order of the calls, that both make and that differs."""
-    shared = [
-        (call, t.index)
-        for call in regions.graph.calls
-        for t in call.outputs
-        if t.index in first.tensors and t.index in second.tensors
-    ]
-    if not shared:
-        return "no tensor between input and output is common to both models"
-    tensors = [index for _, index in shared]
-    pairs = zip(*(_tensors(emission, tensors, batch) for emission in (first, second)), strict=True)
-    for (call, _), (x, y) in zip(shared, pairs, strict=True):
-        if x.dtype.kind == "f" and largest_error(y, x) > 1e-9 * (spread_of(x) or 1.0):
-            return f"the first tensor that differs is that of layer '{call.name}'"
-    return "no tensor between input and output differs on its own"
+def first_difference(a: Walk, b: Walk, batch: Any, small: float) -> Parting:
+    """The first tensor that layers of one name make in both models and that differs.
+
+    In the order of the calls of `a`. A tensor that differs, and of which one is made that does
+    not, differs by how the models divide their work: that is passed over.
+
+    Args:
+        a: the reference.
+        b: the other.
+        batch: inputs on which they differ.
+        small: the largest difference that is none, of the spread of a tensor.
+    """
+    ours, theirs = (
+        {made.operation.name: made for made in walk.inside.calls if len(made.outputs) == 1}
+        for walk in (a, b)
+    )
+    shared = {
+        name
+        for name in ours.keys() & theirs.keys()
+        if ours[name].outputs[0].shape[1:] == theirs[name].outputs[0].shape[1:]
+    }
+    values: dict[str, np.ndarray] = {}
+    errors: dict[str, np.ndarray] = {}
+
+    def keep(made: Made, results: Sequence[Any]) -> None:
+        if made.operation.name in shared:
+            values[made.operation.name] = keras.ops.convert_to_numpy(results[0])
+
+    def hold_against(made: Made, results: Sequence[Any]) -> None:
+        x = values.pop(made.operation.name, None)
+        if x is None or x.dtype.kind != "f":
+            return
+        errors[made.operation.name] = np.zeros(0)
+        y = keras.ops.convert_to_numpy(results[0])
+        if x.shape == y.shape:
+            error = distances(y, x)
+            if np.max(error, initial=0.0) > small * (_spread(x) or 1.0):
+                errors[made.operation.name] = error
+
+    a.ran(batch, saw=keep)
+    b.ran(batch, saw=hold_against)
+    layout = layout_of(made.operation for made in a.inside.calls)
+    for name in _parting(a.inside.calls, errors):
+        error = errors[name]
+        first = 2 if layout == "channels_first" else 1
+        border, inside = at_border(error, range(first, first + error.ndim - 2))
+        place = tuple(map(int, np.unravel_index(np.argmax(error), error.shape)))
+        return Parting(name, float(np.max(error)), place, border, inside)
+    return Parting("")
+
+
+def _parting(calls: Sequence[Made], errors: Mapping[str, np.ndarray]) -> list[str]:
+    """The names of calls that differ, and of whose outputs nothing is made that does not."""
+    mended: set[int] = set()  # tensors, of which something is made that does not differ
+    found = []
+    for made in reversed(calls):
+        error = errors.get(made.operation.name)
+        differs = error is not None and error.size > 0
+        agrees = error is not None and not error.size
+        below = any(id(t) in mended for t in made.outputs)
+        if agrees or below:
+            mended |= {
+                id(x)
+                for x in tree.flatten((made.args, made.kwargs))
+                if isinstance(x, keras.KerasTensor)
+            }
+        elif differs:
+            found.append(made.operation.name)
+    return found[::-1]
+
+
+def _spread(values: np.ndarray) -> float:
+    """Standard deviation over samples and places, of what is finite."""
+    finite = values[np.isfinite(values)]
+    return float(np.std(finite)) if finite.size else 0.0
 
 
 def miscomputed(model: keras.Model, batch: Any) -> tuple[str, float] | None:
@@ -73,21 +138,24 @@ def _both_ways(regions: Regions, call: Call, inputs: Sequence[np.ndarray]) -> fl
     one = lift(part_of(regions.graph, [call], call.outputs))
     distinct = dict(zip((t.index for t in call.inputs), inputs, strict=True))
     batch = [distinct[t.index] for t in one.graph.inputs]
-    own, exact = (ran(copy(one, dtype).model, [batch]).outputs for dtype in (None, "float64"))
-    return max(
-        (largest_error(x, y) for x, y in zip(own, exact, strict=True) if _parts(x, y)), default=0.0
-    )
+    own, exact = (outputs(AsIs(copy(one, dtype).model), batch) for dtype in (None, "float64"))
+    return max((_off(x, y) for x, y in zip(own, exact, strict=True) if _parts(x, y)), default=0.0)
 
 
 def _parts(own: np.ndarray, exact: np.ndarray) -> bool:
     """Whether two results part by more than rounding does."""
     scale = float(np.max(np.abs(exact), initial=0.0, where=np.isfinite(exact)))
     return own.dtype.kind == "f" and not (
-        largest_error(own, exact) <= math.sqrt(eps_of(str(own.dtype))) * scale
+        _off(own, exact) <= math.sqrt(eps_of(str(own.dtype))) * scale
     )
 
 
-def _tensors(emission: Emission, tensors: Sequence[int], batch: Any) -> list[np.ndarray]:
+def _off(own: np.ndarray, exact: np.ndarray) -> float:
+    """The largest difference."""
+    return float(np.max(distances(own, exact), initial=0.0))
+
+
+def _tensors(emission: Emission, tensors: Sequence[int], batch: Any) -> Arrays:
     """The values of some tensors of an emitted model."""
-    outputs = [emission.tensors[index] for index in tensors]
-    return ran(keras.Model(emission.model.input, outputs), [batch]).outputs
+    made = [emission.tensors[index] for index in tensors]
+    return outputs(AsIs(keras.Model(emission.model.input, made)), batch)

@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
+from keras import tree
 
 from kerasfold.backend import full_precision, own_seeds
 from kerasfold.compose import Compose
-from kerasfold.emit import Emission, copy, emit
-from kerasfold.equivalence.bounds import (
-    EXACT,
-    SINGLE,
-    noise_bound,
-    spread_of,
-    stored_eps,
-)
-from kerasfold.equivalence.compare import Runs, compare
+from kerasfold.emit import copy, emit
+from kerasfold.equivalence.compare import Comparison, Copy, outputs
 from kerasfold.equivalence.culprit import first_difference
 from kerasfold.equivalence.data import Given
+from kerasfold.equivalence.judge import judged
 from kerasfold.equivalence.probes import probes
 from kerasfold.equivalence.report import EquivalenceReport
-from kerasfold.equivalence.runs import ran, run
+from kerasfold.equivalence.runs import Arrays, AsIs, Walk
 from kerasfold.equivalence.signature import refuse_other_shapes
+from kerasfold.equivalence.tolerance import Tolerance
 from kerasfold.errors import FoldError, only_fold_errors
 from kerasfold.forms.form import AnyForm
 from kerasfold.lift.regions import Regions, lifted
+from kerasfold.read.model import input_structure
 from kerasfold.read.weights import require_values
 
 
 def verify(
-    a: keras.Model, b: keras.Model, data: Any = None, input_shape: Any = None
+    a: keras.Model,
+    b: keras.Model,
+    data: Any = None,
+    input_shape: Any = None,
+    *,
+    atol: float | None = None,
+    rtol: float | None = None,
 ) -> EquivalenceReport:
     """Compare two models: the same function, and is `b` as accurate as `a`?
 
@@ -48,6 +52,9 @@ def verify(
             give `x`.
         input_shape: where inputs are random and sizes free: the shape of one without the batch, or
             a structure of shapes as the model takes its inputs.
+        atol: with `rtol`, the error that is allowed in place of the measured bounds:
+            |b - truth| <= atol + rtol * |truth|, the truth being `a` in float64.
+        rtol: see `atol`; either is 0 where the other alone is given.
 
     Returns:
         An `EquivalenceReport`.
@@ -61,27 +68,29 @@ def verify(
         if not isinstance(model, keras.Model):
             raise FoldError(f"verify() compares keras.Model values. Received: {type(model)}")
     refuse_other_shapes(a, b)
-
-    def bound(runs: Runs, dtype: str, unit: float) -> list[float]:
-        return noise_bound(
-            [
-                (r64, max(stored_eps(r.model), unit))
-                for r, r64 in ((runs.a, runs.a64), (runs.b, runs.b64))
-            ]
-        )
-
+    tolerance = Tolerance.of(atol, rtol)
     with only_fold_errors("verify()"), own_seeds(), full_precision():
-        batches = list(Given(a, data)) if data is not None else probes(a, input_shape)
-        first, second = _in_float64(a), _in_float64(b)
-        report, runs = compare(a, b, first, second, batches, bound)
-    return report if data is None else replace(report, agreement=_agreement(runs))
+        first, batches = _peeked(Given(a, data) if data is not None else probes(a, input_shape))
+        found = Comparison(
+            a=a,
+            b=AsIs(b),
+            a64=_in_precision(a, first),
+            b64=None if tolerance is not None else _in_precision(b, first),
+            rounded=True,
+            tolerance=tolerance,
+        )
+        classes = _Classes()
+        found.run(batches, classes.saw)
+        report = _reported(found)
+        return report if data is None else replace(report, agreement=classes.same)
 
 
 def assert_equivalent(
-    a: keras.Model, b: keras.Model, data: Any = None, input_shape: Any = None
+    a: keras.Model, b: keras.Model, data: Any = None, input_shape: Any = None, **options: Any
 ) -> None:
     """Raise AssertionError, with the report, unless `verify` of the same arguments holds."""
-    report = verify(a, b, data, input_shape)
+    __tracebackhide__ = True
+    report = verify(a, b, data, input_shape, **options)
     if not report.equivalent:
         raise AssertionError(str(report))
 
@@ -97,59 +106,93 @@ def verify_fold(
 ) -> EquivalenceReport:
     """Compare a fold that still holds its unrounded weights with its original, as `verify` does."""
     with full_precision():
-        batches = list(Given(original, data)) if data is not None else probes(original, input_shape)
-        first, dtype = original_in_precision(regions, batches[:1])
-        second = emit(regions, forms, compose, dtype=dtype)
-        report, _ = compare(original, folded, first.model, second.model, batches, _bound_of_fold)
-        if not report.equivalent:
-            culprit = first_difference(first, second, batches[0], regions)
-            report = replace(report, reason=f"{report.reason}; {culprit}")
-    return report
+        first, batches = _peeked(
+            Given(original, data) if data is not None else probes(original, input_shape)
+        )
+        exact, dtype = original_in_precision(regions, first)
+        other = Walk(emit(regions, forms, compose, dtype=dtype).model)
+        found = Comparison(a=original, b=AsIs(folded), a64=exact, b64=other, rounded=False)
+        found.run(batches)
+        return _reported(found)
 
 
-def _bound_of_fold(runs: Runs, dtype: str, unit: float) -> list[float]:
-    """Nothing but arithmetic, wherever that is of float64: no weight was rounded."""
-    if dtype == "float64" and not unit:
-        return [EXACT * spread_of(truth) for truth in runs.a64.outputs]
-    eps = max(unit, SINGLE)
-    return noise_bound([(runs.a64, eps), (runs.b64, eps)])
-
-
-def original_in_precision(regions: Regions, batches: list[Any]) -> tuple[Emission, str | None]:
+def original_in_precision(regions: Regions, batch: Any) -> tuple[Walk, str | None]:
     """The original model in the highest precision that it runs in, and that precision.
 
     That is float64, or float32 where there is an operation that has no float64, such as
     AveragePooling3D on TensorFlow's CPU, or None where a layer can be copied in its own alone.
+
+    Args:
+        regions: the lifted model.
+        batch: inputs to try it on, as the model takes them.
 
     Raises:
         FoldError: it does not run.
     """
     for dtype in ("float64", "float32"):
         try:
-            emission = copy(regions, dtype)
-            run(emission.model, batches)
+            walk = Walk(copy(regions, dtype).model)
+            walk(batch)
         except Exception:
             continue
-        return emission, dtype
-    emission = copy(regions)
-    ran(emission.model, batches)
-    return emission, None
+        return walk, dtype
+    walk = Walk(copy(regions).model)
+    outputs(walk, batch)
+    return walk, None
 
 
-def _in_float64(model: keras.Model) -> keras.Model:
-    """A float64 copy, or the model itself where it cannot be read and copied."""
+def _in_precision(model: keras.Model, batch: Any) -> Copy:
+    """A copy of a model in the highest precision, or itself where it cannot be read and copied."""
     try:
-        return copy(lifted(model), "float64").model
+        regions = lifted(model)
     except FoldError:
-        return model
+        return AsIs(model)
+    try:
+        return original_in_precision(regions, batch)[0]
+    except FoldError:
+        return AsIs(model)
 
 
-def _agreement(runs: Runs) -> float | None:
-    """The share of inputs with the same top class; None without outputs that look like scores."""
-    scores = [
-        (x, y)
-        for x, y in zip(runs.a.outputs, runs.b.outputs, strict=True)
-        if x.ndim == 2 and x.shape[-1] > 1
-    ]
-    same = [float(np.mean(x.argmax(-1) == y.argmax(-1))) for x, y in scores]
-    return min(same, default=None)
+class _Classes:
+    """Counts inputs with the same top class, of outputs that look like scores."""
+
+    def __init__(self) -> None:
+        self.counts: dict[int, list[int]] = {}
+
+    def saw(self, a: Arrays, b: Arrays) -> None:
+        """Take in what two models give on one batch."""
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            if x.ndim == 2 and x.shape[-1] > 1:
+                count = self.counts.setdefault(i, [0, 0])
+                count[0] += int(np.sum(x.argmax(-1) == y.argmax(-1)))
+                count[1] += len(x)
+
+    @property
+    def same(self) -> float | None:
+        """The share, least of all outputs; None without such outputs."""
+        return min((same / n for same, n in self.counts.values()), default=None)
+
+
+def _peeked(batches: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
+    """The first batch, and all of them."""
+    rest = iter(batches)
+    first = next(rest)
+    return first, itertools.chain([first], rest)
+
+
+def _reported(found: Comparison) -> EquivalenceReport:
+    """The verdict; where it is not one of equality, with where the models part."""
+    report = judged(found)
+    if report.equivalent or found.other_shape:
+        return report
+    failing = next((i for i, out in enumerate(report.outputs) if out.verdict == report.verdict), 0)
+    batch = (found.shows[failing].batch, found.shows_own[failing].batch)
+    in_function = not report.outputs[failing].error <= report.outputs[failing].bound
+    shown = batch[0] if in_function or batch[1] is None else batch[1]
+    names = [spec.name for spec in tree.flatten(input_structure(found.a))]
+    arrays = map(np.asarray, tree.flatten(shown)) if shown is not None else ()
+    report = replace(report, shown=dict(zip(names, arrays, strict=False)))
+    if not in_function or not (isinstance(found.a64, Walk) and isinstance(found.b64, Walk)):
+        return report
+    small = 64 * found.noise.weights if found.rounded else 1e-9
+    return replace(report, where=first_difference(found.a64, found.b64, shown, small))

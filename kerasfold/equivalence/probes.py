@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from kerasfold.equivalence.runs import run
+from kerasfold.equivalence.runs import AsIs
 from kerasfold.errors import FoldError, words_of
 from kerasfold.read.model import input_structure, sublayers
 from kerasfold.read.weights import as_array, as_dtype
@@ -38,17 +38,17 @@ def probes(model: keras.Model, input_shape: Any = None) -> list[Any]:
     if input_shape is not None:
         return _drawn(model, _shapes(model, input_shape))
     specs = tree.flatten(input_structure(model))
+    if all(n is not None for spec in specs for n in spec.shape[1:]):
+        return _drawn(model, [_sized(spec, 0) for spec in specs])
     error: Exception | None = None
     for size in _sizes(model, specs):
         batches = _drawn(model, [_sized(spec, size) for spec in specs])
         try:
-            run(model, batches[:1])
+            AsIs(model)(batches[0])
         except Exception as failure:
             error = failure
         else:
             return batches
-        if all(n is not None for spec in specs for n in spec.shape[1:]):
-            break
     assert error is not None
     raise FoldError(
         f"model '{model.name}' does not run on random inputs ({words_of(error)}): give the size of "

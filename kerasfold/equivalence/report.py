@@ -3,40 +3,101 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeAlias
+
+Verdict: TypeAlias = Literal["equivalent", "different", "inconclusive"]
 
 
 @dataclass(frozen=True, slots=True)
 class OutputReport:
     """Agreement of one output.
 
+    Errors are judged line by line (one channel, one class, one row: all that has one index along
+    one axis); `error` and `bound` are those of the line that comes closest to its bound, and so
+    are `original_error`, `folded_error` and `accuracy_bound`.
+
     Attributes:
         name: of the output.
-        max_abs_error: largest difference in float64.
+        max_abs_error: largest difference in float64; where the output ends in a softmax or a
+            sigmoid, of what goes into that.
         max_border_error: the same among the outermost pixels of an image.
+        max_inside_error: the same among its other pixels.
         spread: standard deviation of the output over inputs.
         scale: largest absolute value of the output.
-        bound: what `max_abs_error` may be.
+        error: largest difference of the line that comes closest to its bound.
+        bound: what that may be.
+        line: of which axis and index that line is, the batch being axis 0; None where the output
+            has one line.
         original_error: the first model's own error in its own dtype, against float64.
         folded_error: the second model's.
         accuracy_bound: what `folded_error` may be.
+        accuracy_line: as `line`, of these.
+        untold: share of lines whose rounding noise reaches their spread, so that an error would
+            not show.
+        doubt: why nothing can be told of this output, or "".
     """
 
     name: str
     max_abs_error: float
     max_border_error: float
+    max_inside_error: float
     spread: float
     scale: float
+    error: float
     bound: float
+    line: tuple[int, int] | None = None
     original_error: float = 0.0
     folded_error: float = 0.0
     accuracy_bound: float = math.inf
+    accuracy_line: tuple[int, int] | None = None
+    untold: float = 0.0
+    doubt: str = ""
+
+    @property
+    def same_function(self) -> bool:
+        """Whether the first question is answered with yes."""
+        return self.error <= self.bound and self.untold < 1.0
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of both questions."""
+        if not (self.error <= self.bound and self.folded_error <= self.accuracy_bound):
+            return "different"
+        return "inconclusive" if self.doubt else "equivalent"
 
     @property
     def equivalent(self) -> bool:
         """Whether both questions are answered with yes."""
-        return self.max_abs_error <= self.bound and self.folded_error <= self.accuracy_bound
+        return self.verdict == "equivalent"
+
+
+@dataclass(frozen=True, slots=True)
+class Parting:
+    """Where two models part.
+
+    Attributes:
+        layer: of the reference, the first whose output differs; "" where none does on its own.
+        size: the largest difference of its output.
+        place: the index of that: (sample, ...) in the layer's own layout.
+        border: the largest difference among the outermost pixels.
+        inside: the largest among the others.
+    """
+
+    layer: str
+    size: float = 0.0
+    place: tuple[int, ...] = ()
+    border: float = 0.0
+    inside: float = 0.0
+
+    def __str__(self) -> str:
+        if not self.layer:
+            return "no tensor between input and output differs on its own"
+        return (
+            f"the first tensor that differs is that of layer '{self.layer}', by {self.size:.3g} at "
+            f"{self.place} (at the border {self.border:.3g}, inside {self.inside:.3g})"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +105,8 @@ class EquivalenceReport:
     """What `verify` found.
 
     Attributes:
-        equivalent: whether the models compute the same, as accurately.
+        verdict: 'equivalent': the models compute the same, as accurately. 'different': they do
+            not. 'inconclusive': nothing was shown, for the reason given.
         max_abs_error: largest difference of any output, in `dtype`.
         max_rel_error: largest difference relative to the output's spread over inputs.
         dtype: precision of the comparison.
@@ -53,11 +115,13 @@ class EquivalenceReport:
         outputs: one record per output.
         agreement: for given data and outputs that look like class scores, the share of
             inputs with the same top class; else None.
-        reason: what failed, or "".
+        reason: what failed, or why nothing can be told, or "".
         note: what is to be known of a comparison that did not fail, or "".
+        where: where the models part, if they differ and that is known.
+        shown: the inputs that show it, by the names of the model's inputs; not in `to_dict()`.
     """
 
-    equivalent: bool
+    verdict: Verdict
     max_abs_error: float
     max_rel_error: float
     dtype: str
@@ -67,26 +131,54 @@ class EquivalenceReport:
     agreement: float | None = None
     reason: str = ""
     note: str = ""
+    where: Parting | None = None
+    shown: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def equivalent(self) -> bool:
+        """Whether the models compute the same, as accurately, and that was shown."""
+        return self.verdict == "equivalent"
+
+    @property
+    def same_function(self) -> bool:
+        """Whether the models compute the same, whatever is known of their accuracy."""
+        return self.verdict != "different" and all(out.same_function for out in self.outputs)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values, for JSON."""
-        return asdict(self)
+        values = asdict(self)
+        del values["shown"]
+        return {"equivalent": self.equivalent, **values}
 
     def __str__(self) -> str:
-        verdict = "equivalent" if self.equivalent else f"NOT equivalent: {self.reason}"
+        verdict = {
+            "equivalent": "equivalent",
+            "different": f"NOT equivalent: {self.reason}",
+            "inconclusive": f"inconclusive: {self.reason}",
+        }[self.verdict]
         lines = [
             f"{verdict} ({self.inputs} inputs, {self.dtype}, {self.device}; largest difference "
             f"{self.max_abs_error:.2g}, {self.max_rel_error:.2g} of the spread)"
         ]
-        for out in self.outputs:
-            lines.append(
-                f"  {out.name}: difference {out.max_abs_error:.2g} (at the border "
-                f"{out.max_border_error:.2g}), bound {out.bound:.2g}; own error "
-                f"{out.original_error:.2g} -> {out.folded_error:.2g}, "
-                f"bound {out.accuracy_bound:.2g}"
-            )
+        lines += [f"  {_words(out)}" for out in self.outputs]
+        if self.where is not None:
+            lines.append(f"  {self.where}")
         if self.note:
             lines.append(f"  {self.note}")
         if self.agreement is not None:
             lines.append(f"  top class agrees on {100 * self.agreement:.2f} % of the data")
         return "\n".join(lines)
+
+
+def _words(out: OutputReport) -> str:
+    return (
+        f"{out.name}: difference {out.max_abs_error:.2g} (at the border "
+        f"{out.max_border_error:.2g}), {line_words(out.line)}{out.error:.2g} of "
+        f"{out.bound:.2g} allowed; own error {out.original_error:.2g} -> {out.folded_error:.2g}, "
+        f"{line_words(out.accuracy_line)}bound {out.accuracy_bound:.2g}"
+    )
+
+
+def line_words(line: tuple[int, int] | None) -> str:
+    """In words, where a line is."""
+    return "" if line is None else f"at index {line[1]} of axis {line[0]} "

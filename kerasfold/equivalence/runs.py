@@ -1,66 +1,212 @@
-"""Running models on batches of inputs."""
+"""Running models on batches of inputs: as they are, or call by call; no state of theirs changes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import keras
 import numpy as np
 from keras import tree
 
-from kerasfold.backend import device, unsaid
-from kerasfold.errors import FoldError, words_of
-from kerasfold.read.model import input_structure
+from kerasfold.backend import unsaid
+from kerasfold.equivalence.endings import Ending, ending_of
+from kerasfold.read.inside import Made, inside_of
+from kerasfold.read.model import functional_graph, input_structure, takes_training
 
 Arrays: TypeAlias = list[np.ndarray]
+Saw: TypeAlias = Callable[[Made, Sequence[Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """Rounding, as relative errors of up to half a unit.
+
+    Attributes:
+        weights: the unit of weights.
+        values: the unit of what calls give.
+    """
+
+    weights: float
+    values: float
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Ran:
-    """A model, inputs, and what it gives on them, so that no model runs twice on the same.
+    """What a model gives on one batch.
 
     Attributes:
-        model: the model.
-        batches: the inputs.
-        outputs: in flat order, the batches stacked.
+        outputs: in flat order.
+        judged: the same; of an output that ends in a softmax or a sigmoid, what goes into it.
     """
 
-    model: keras.Model
-    batches: list[Any]
     outputs: Arrays
+    judged: Arrays
 
 
-def run(model: keras.Model, batches: Iterable[Any]) -> Arrays:
-    """Outputs in flat order, the batches stacked."""
-    parts = []
-    specs = input_structure(model)
-    for batch in batches:
-        flat = zip(tree.flatten(batch), tree.flatten(specs), strict=True)
-        typed = tree.pack_sequence_as(
-            specs, [keras.ops.convert_to_tensor(x, dtype=spec.dtype) for x, spec in flat]
-        )
+class Runner(Protocol):
+    """Whatever can be run on batches of inputs: a Keras model, or what was made of one."""
+
+    name: str
+
+    def __call__(self, batch: Any) -> Arrays:
+        """The outputs, in the flat order of the reference, of one batch as that takes it."""
+        ...
+
+
+class AsIs:
+    """A Keras model, run as its user runs it, at inference."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self.model, self.name = model, model.name
+        self.specs = input_structure(model)
+
+    def __call__(self, batch: Any) -> Arrays:
+        """See `Runner`."""
+        with keras.StatelessScope():
+            return self._outputs(batch)
+
+    def ran(self, batch: Any, noise: Noise | None = None) -> Ran:
+        """The same, with noise in its weights alone."""
+        with keras.StatelessScope(
+            [] if noise is None else list(_noisy_weights(self.model, noise.weights, 0))
+        ):
+            outputs = self._outputs(batch)
+        return Ran(outputs, outputs)
+
+    def _outputs(self, batch: Any) -> Arrays:
+        typed = tree.pack_sequence_as(self.specs, _tensors(batch, tree.flatten(self.specs)))
         # A nested model called with another structure was reported when it was built.
-        with unsaid("The structure of `inputs`"), keras.StatelessScope():
-            outputs = tree.flatten(model(typed, training=False))
-        parts.append([keras.ops.convert_to_numpy(y) for y in outputs])
-    same = all(p[i].shape[1:] == parts[0][i].shape[1:] for p in parts for i in range(len(parts[0])))
-    if same:
-        columns = zip(*parts, strict=True)
-        return [np.concatenate([np.atleast_1d(y) for y in column]) for column in columns]
-    # Images of several sizes: one flat row per input.
-    return [
-        np.concatenate([c.reshape(-1) for c in column])[None] for column in zip(*parts, strict=True)
-    ]
+        with unsaid("The structure of `inputs`"):
+            outputs = tree.flatten(self.model(typed, training=False))
+        return [keras.ops.convert_to_numpy(y) for y in outputs]
 
 
-def ran(model: keras.Model, batches: list[Any]) -> Ran:
-    """Run a model that may not run here. Raises `FoldError`."""
-    try:
-        return Ran(model, batches, run(model, batches))
-    except Exception as error:
-        raise FoldError(
-            f"model '{model.name}' does not run on {device()}, where it was to be compared "
-            f"({words_of(error)}): pass verify=False, and compare where it does run"
-        ) from error
+class Walk:
+    """A functional model of its own, run call by call, as Keras runs it.
+
+    What no later call reads is freed at once: run by Keras, every tensor lives to the end.
+
+    Args:
+        model: a copy that nobody else uses, since activations of it are taken off meanwhile.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self.model, self.name = model, model.name
+        functional = functional_graph(model)
+        assert functional is not None, model
+        self.inside = inside_of(functional)
+        self.specs = tree.flatten(input_structure(model))
+        self.makers = {id(t): i for i, made in enumerate(self.inside.calls) for t in made.outputs}
+        self.endings = self._endings()
+        self.freed = self._freed()
+        self.last: tuple[Any, Ran] | None = None  # what was run last, of which one may ask again
+
+    def __call__(self, batch: Any) -> Arrays:
+        """See `Runner`."""
+        return self.ran(batch).outputs
+
+    def ran(self, batch: Any, noise: Noise | None = None, saw: Saw | None = None) -> Ran:
+        """Run it on one batch.
+
+        Args:
+            batch: the inputs.
+            noise: to be added to weights and to what calls give, the same on every batch.
+            saw: told every call, and the tensors it gives.
+        """
+        plain = noise is None and saw is None
+        if plain and self.last is not None and self.last[0] is batch:
+            return self.last[1]
+        with keras.StatelessScope() as scope, unsaid():  # the original gave its own warnings
+            found = self._run(batch, noise, saw, scope)
+        if plain:
+            self.last = batch, found
+        return found
+
+    def _run(self, batch: Any, noise: Noise | None, saw: Saw | None, scope: Any) -> Ran:
+        given = _tensors(batch, self.specs)
+        values = dict(zip(map(id, self.inside.inputs), given, strict=True))
+        before: dict[int, Any] = {}  # of an output, what goes into its last activation
+        for index, made in enumerate(self.inside.calls):
+            args, kwargs = tree.map_structure(
+                lambda x: values[id(x)] if isinstance(x, keras.KerasTensor) else x,
+                (made.args, made.kwargs),
+            )
+            if takes_training(made.operation):
+                kwargs = {**kwargs, "training": False}
+            if noise is not None:
+                noisy = list(_noisy_weights(made.operation, noise.weights, index))
+                scope.state_mapping |= {id(v): x for v, x in noisy}
+            ending = self.endings.get(index)
+            if ending is None:
+                results = tree.flatten(made.operation(*args, **kwargs))
+            else:
+                before[id(made.outputs[0])], result = ending.run(made.operation, args, kwargs)
+                results = [result]
+            if noise is not None:
+                for variable, _ in noisy:
+                    scope.state_mapping.pop(id(variable), None)
+                rng = np.random.default_rng([1, index])
+                results = [_noisy(y, noise.values, rng) for y in results]
+            if saw is not None:
+                saw(made, results)
+            values.update(zip(map(id, made.outputs), results, strict=True))
+            for name in self.freed[index]:
+                values.pop(name, None)
+        outputs = [keras.ops.convert_to_numpy(values[id(y)]) for y in self.inside.outputs]
+        judged = [
+            self.endings[self.makers[id(t)]].centred(keras.ops.convert_to_numpy(before[id(t)]))
+            if id(t) in before
+            else y
+            for t, y in zip(self.inside.outputs, outputs, strict=True)
+        ]
+        return Ran(outputs, judged)
+
+    def _endings(self) -> dict[int, Ending]:
+        """The calls, by number, that are the last activation of an output."""
+        last = {self.makers[id(t)] for t in self.inside.outputs if id(t) in self.makers}
+        found = {i: ending_of(self.inside.calls[i]) for i in last}
+        return {i: ending for i, ending in found.items() if ending is not None}
+
+    def _freed(self) -> list[list[int]]:
+        """After each call, the tensors that nothing reads any more."""
+        last: dict[int, int] = {}
+        for index, made in enumerate(self.inside.calls):
+            last |= dict.fromkeys(map(id, _symbolic((made.args, made.kwargs))), index)
+            last |= {id(t): index for t in made.outputs if id(t) not in last}
+        kept = set(map(id, self.inside.outputs))
+        freed: dict[int, list[int]] = defaultdict(list)
+        for tensor, index in last.items():
+            if tensor not in kept:
+                freed[index].append(tensor)
+        return [freed[i] for i in range(len(self.inside.calls))]
+
+
+def _symbolic(value: Any) -> list[keras.KerasTensor]:
+    return [x for x in tree.flatten(value) if isinstance(x, keras.KerasTensor)]
+
+
+def _tensors(batch: Any, specs: Sequence[Any]) -> list[Any]:
+    """The inputs in flat order, of the dtypes that a model takes them in."""
+    pairs = zip(tree.flatten(batch), specs, strict=True)
+    return [keras.ops.convert_to_tensor(x, dtype=spec.dtype) for x, spec in pairs]
+
+
+def _noisy_weights(
+    operation: keras.Operation, eps: float, seed: int
+) -> Iterator[tuple[keras.Variable, Any]]:
+    """The float weights of a layer or model, and what noise makes of them."""
+    rng = np.random.default_rng([0, seed])
+    for variable in getattr(operation, "weights", ()):
+        if "float" in variable.dtype:
+            yield variable, _noisy(variable.value, eps, rng)
+
+
+def _noisy(value: Any, eps: float, rng: np.random.Generator) -> Any:
+    """A tensor, each number of it off by up to half of `eps`, if it holds floats."""
+    if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(value.dtype)):
+        return value
+    noise = 1 + eps * (rng.random(tuple(value.shape)) - 0.5)
+    return keras.ops.multiply(value, keras.ops.convert_to_tensor(noise, dtype=value.dtype))

@@ -47,7 +47,9 @@ def test_fold_prints_json(files, run, tmp_path):
 
 
 def test_json_has_no_infinities(files, run, monkeypatch):
-    failed = EquivalenceReport(False, np.inf, np.nan, "float64", "cpu", 4, (), reason="not finite")
+    failed = EquivalenceReport(
+        "different", np.inf, np.nan, "float64", "cpu", 4, (), reason="not finite"
+    )
     monkeypatch.setattr("kerasfold.commands.verify.verify", lambda a, b, data: failed)
     code, stdout, _ = run("verify", files["linear.keras"], files["linear.keras"], "--json")
     assert code == 1
@@ -85,7 +87,9 @@ def test_strict_refuses_a_model_that_is_not_linear(files, run, tmp_path):
 def test_a_fold_that_verification_refuses_is_not_written(files, run, tmp_path, monkeypatch):
     out = tmp_path / "out.keras"
     out.write_bytes(b"as it was")
-    failed = EquivalenceReport(False, 1.0, 1.0, "float64", "cpu", 4, (), reason="wrong\nkernel")
+    failed = EquivalenceReport(
+        "different", 1.0, 1.0, "float64", "cpu", 4, (), reason="wrong\nkernel"
+    )
     monkeypatch.setattr("kerasfold.pipeline.verify_fold", lambda *args: failed)
     result = run("fold", files["linear.keras"], "-o", out)
     assert_fails(

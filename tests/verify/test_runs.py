@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras import layers
 
 import kerasfold
-from kerasfold.equivalence import inputs
+from kerasfold.equivalence.runs import AsIs, Walk
 from kerasfold.forms.form import Form
 from kerasfold.forms.joined import Joined
 from kerasfold.forms.ways import FORMS
@@ -22,17 +22,21 @@ from zoo.making import chain, randomise
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[keras.Model, int, bool]]]:
-    """Model, inputs and whether TF32 was on, of every run of a model."""
+    """Model, inputs and whether TF32 was on, of every run of a model on a batch."""
     seen: list[tuple[keras.Model, int, bool]] = []
-    run = inputs.run
 
-    def spied(model: keras.Model, batches: Any) -> Any:
-        single = tf.config.experimental.tensor_float_32_execution_enabled()
-        seen.append((model, sum(len(keras.tree.flatten(b)[0]) for b in batches), single))
-        return run(model, batches)
+    def spy(kind: type, method: str) -> None:
+        run = getattr(kind, method)
 
-    for room in ("inputs", "bounds", "models"):
-        monkeypatch.setattr(f"kerasfold.equivalence.{room}.run", spied)
+        def spied(self: Any, batch: Any, *rest: Any) -> Any:
+            single = tf.config.experimental.tensor_float_32_execution_enabled()
+            seen.append((self.model, len(keras.tree.flatten(batch)[0]), single))
+            return run(self, batch, *rest)
+
+        monkeypatch.setattr(kind, method, spied)
+
+    spy(AsIs, "_outputs")
+    spy(Walk, "_run")
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(True)
     yield seen
@@ -46,11 +50,20 @@ def scores() -> keras.Model:
 def test_data_is_run_six_times(runs: list) -> None:
     """Both models, their float64 copies, and these with noise in their weights."""
     model = scores()
-    data = np.random.default_rng(0).normal(size=(40, 7, 7, 2)).astype("float32")
+    data = np.random.default_rng(0).normal(size=(20, 7, 7, 2)).astype("float32")
     report = kerasfold.verify(model, kerasfold.fold(model, verify=False), data)
     assert report.agreement == 1.0
     assert sorted(Counter(id(m) for m, _, _ in runs).values()) == [1, 1, 2, 2]
-    assert {count for _, count, _ in runs} == {40}
+    assert {count for _, count, _ in runs} == {20}
+
+
+def test_a_fold_runs_each_model_once_on_each_batch(runs: list) -> None:
+    """The models, and their float64 copies: without rounding there is no noise to measure."""
+    model = scores()
+    model.fold()
+    counts = Counter((id(m), count) for m, count, _ in runs)
+    assert len({m for m, _ in counts}) == 4
+    assert set(counts.values()) == {1}
 
 
 @pytest.mark.parametrize("how", ["fold", "verify", "data", "different"])

@@ -1,0 +1,176 @@
+"""From what was kept of two models' outputs to a verdict."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from kerasfold.backend import device
+from kerasfold.equivalence.bounds import (
+    NOISE,
+    accuracy_bound,
+    difference_bound,
+    rebuilt_bound,
+    usual_accuracy_bound,
+)
+from kerasfold.equivalence.compare import Comparison
+from kerasfold.equivalence.culprit import miscomputed
+from kerasfold.equivalence.report import EquivalenceReport, OutputReport, Verdict, line_words
+from kerasfold.equivalence.runs import AsIs
+from kerasfold.equivalence.tally import Lines, Tally
+
+UNTOLD = 0.5  # of a line's spread, that its bound may be
+
+
+def judged(found: Comparison) -> EquivalenceReport:
+    """The verdict on a comparison that has run."""
+    outputs = tuple(_output(found, tally) for tally in found.tallies)
+    worst = max(outputs, key=lambda r: r.max_abs_error / (r.spread or r.scale or 1.0))
+    rounding = found.unit > found.dtype_unit
+    report = EquivalenceReport(
+        verdict="equivalent",
+        max_abs_error=max(r.max_abs_error for r in outputs),
+        max_rel_error=worst.max_abs_error / (worst.spread or worst.scale or 1.0),
+        dtype=found.dtype + (", with operations that round to float32" if rounding else ""),
+        device=device(),
+        inputs=max(tally.number for tally in found.tallies),
+        outputs=outputs,
+    )
+    if found.other_shape:
+        return replace(report, verdict="different", reason=found.other_shape)
+    report = _of_outputs(report)
+    return report if report.verdict == "inconclusive" else _unlike_its_copy(found, report)
+
+
+def _output(found: Comparison, tally: Tally) -> OutputReport:
+    bound = difference_bound(tally, found.unit)
+    line = _closest(tally.error, bound)
+    accuracy = accuracy_bound(tally, found.unit)
+    late = _closest(tally.other_error, accuracy)
+    original, folded, allowed = (
+        _at(x, late) for x in (tally.own_error, tally.other_error, accuracy)
+    )
+    if found.tolerance is not None:
+        folded, allowed = tally.beyond, found.tolerance.atol
+    untold = _untold(tally.spread, bound) if found.b64 is not None else 0.0
+    return OutputReport(
+        name=tally.name,
+        max_abs_error=float(np.max(tally.error)),
+        max_border_error=tally.border_error,
+        max_inside_error=tally.inside_error,
+        spread=tally.whole_spread,
+        scale=tally.whole_scale,
+        error=_at(tally.error, line),
+        bound=_at(bound, line),
+        line=tally.place(line),
+        original_error=original,
+        folded_error=folded,
+        accuracy_bound=allowed,
+        accuracy_line=tally.place(late),
+        untold=untold,
+        doubt=_doubt(tally, untold, _unsure(found, tally)),
+    )
+
+
+def _doubt(tally: Tally, untold: float, unsure: bool) -> str:
+    """Why nothing can be told of an output, or ""."""
+    if tally.numbers and not tally.finite:
+        return f"output '{tally.name}' is nowhere finite, so nothing can be told of it"
+    if untold == 1.0:
+        return (
+            f"rounding noise of the weights moves output '{tally.name}' as far as other inputs do"
+        )
+    if tally.lost and tally.lost == tally.finite:
+        return (
+            f"output '{tally.name}' of the first model overflows its dtype on all inputs: its "
+            "accuracy cannot be told; give inputs of its own range as data="
+        )
+    if unsure:
+        return (
+            f"rounding in the model's own dtype moves output '{tally.name}' by as much as its "
+            "size: its accuracy cannot be told"
+        )
+    return ""
+
+
+def _untold(size: Lines, bound: Lines) -> float:
+    """The share of lines whose bound reaches their size; those that are all zeros say nothing."""
+    size, bound = np.broadcast_arrays(size, bound)
+    some = size > 0
+    return float(np.mean(bound[some] >= UNTOLD * size[some])) if some.any() else 0.0
+
+
+def _unsure(found: Comparison, tally: Tally) -> bool:
+    """Whether the second model is as accurate by nothing but noise as large as the output."""
+    late = tally.other_error > usual_accuracy_bound(tally, found.unit)
+    size, noise, late = np.broadcast_arrays(tally.output_scale, NOISE * tally.own_effect, late)
+    return bool(np.any(late & (noise >= UNTOLD * size)))
+
+
+def _closest(error: Lines, bound: Lines) -> int:
+    """The line that comes closest to its bound, or is farthest beyond."""
+    error, bound = np.broadcast_arrays(error, bound)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(error > 0, error / bound, 0.0)
+    return int(np.argmax(ratio))
+
+
+def _at(lines: Lines, line: int) -> float:
+    return float(lines[line] if len(lines) > 1 else lines[0])
+
+
+def _of_outputs(report: EquivalenceReport) -> EquivalenceReport:
+    """The report with the verdict on its outputs."""
+    verdicts: list[Verdict] = ["different", "inconclusive"]
+    for verdict in verdicts:
+        out = next((out for out in report.outputs if out.verdict == verdict), None)
+        if out is not None:
+            return replace(report, verdict=verdict, reason=_reason(out))
+    return report
+
+
+def _reason(out: OutputReport) -> str:
+    if out.verdict == "inconclusive":
+        return out.doubt
+    if not out.error <= out.bound:
+        return (
+            f"output '{out.name}' differs {line_words(out.line)}by {out.error:.3g}, more than "
+            f"{out.bound:.3g}"
+        )
+    return (
+        f"output '{out.name}' is less accurate {line_words(out.accuracy_line)}: error "
+        f"{out.folded_error:.3g} against {out.original_error:.3g} before, more than "
+        f"{out.accuracy_bound:.3g}"
+    )
+
+
+def _unlike_its_copy(found: Comparison, report: EquivalenceReport) -> EquivalenceReport:
+    """The report, where the float64 copy that serves as truth is none of this model.
+
+    Where it is the backend that computes the model wrongly, the copy is the truth. Then a second
+    model that is right is so noted, and one that is not is not handed out.
+    """
+    model = found.a
+    if isinstance(found.a64, AsIs):  # the model itself
+        return report
+    off = [t for t in found.tallies if np.any(t.own_error > rebuilt_bound(t, found.own_eps))]
+    if not off:
+        return report
+    culprit = miscomputed(model, found.shown_own(off[0]))
+    if culprit is None:
+        reason = (
+            f"model '{model.name}' differs from its own copy by {np.max(off[0].own_error):.3g} at "
+            f"output '{off[0].name}': a layer's get_config() or weights do not say all that it "
+            "computes"
+        )
+        return replace(report, verdict="different", reason=reason)
+    layer, error = culprit
+    said = (
+        f"{device()} computes layer '{layer}' of model '{model.name}' wrongly: in its own dtype it "
+        f"is {error:.3g} off what it gives in float64"
+    )
+    if all(np.all(t.other_error <= rebuilt_bound(t, found.own_eps)) for t in found.tallies):
+        return replace(report, note=f"{said}; the second model is computed rightly")
+    reason = f"{said}: run the model elsewhere, or write that layer otherwise"
+    return replace(report, verdict="different", reason=reason)

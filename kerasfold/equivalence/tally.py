@@ -1,0 +1,252 @@
+"""What is kept of one output of two models while batch after batch of it is compared.
+
+An output is judged line by line: a line is all that has one index along one axis, such as one
+channel, or one class. A channel whose values are 1e-5 of the others' would be lost in a maximum
+over the whole. Every axis counts whose size the model fixes, the batch's excepted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+
+Lines: TypeAlias = np.ndarray  # a number for each line, those of one axis after another
+
+
+@dataclass(slots=True)
+class Moments:
+    """Mean, and sum of squares of what is left without it, of each element over samples."""
+
+    count: int
+    mean: np.ndarray
+    squares: np.ndarray
+
+    def saw(self, values: np.ndarray) -> None:
+        """Take in more samples (n, ...), by the pairwise formula of Chan, Golub, LeVeque (1979)."""
+        n = len(values)
+        mean = values.mean(axis=0)
+        squares = np.square(values - mean).sum(axis=0)
+        self.merge(Moments(n, mean, squares))
+
+    def merge(self, other: Moments) -> None:
+        """Take in what another has seen."""
+        total = self.count + other.count
+        shift = other.mean - self.mean
+        self.mean = self.mean + shift * (other.count / total)
+        weight = self.count * other.count / total
+        self.squares = self.squares + other.squares + np.square(shift) * weight
+        self.count = total
+
+
+@dataclass(slots=True, kw_only=True)
+class Tally:
+    """One output of a reference and of another model, in float64 and as they are.
+
+    Attributes:
+        name: of the output.
+        shape: of the output, with None for the batch and for sizes that are free.
+        pixels: the axes of an image.
+        error: largest difference of the float64 copies, by line.
+        border_error: the same among the outermost pixels, over all lines.
+        inside_error: the same among the others; of vectors and small images, 0.
+        scale: largest finite value in float64, by line.
+        own_error: of the reference in its own dtype, against float64, by line.
+        other_error: of the other model.
+        effect: largest change that rounding noise makes in float64, by line.
+        own_effect: the same, of the noise of the models' own dtype.
+        output_scale: as `scale`, of the output itself where something before it is judged.
+        beyond: largest error of the other model beyond a share of the value, over all.
+        moments: of each element of outputs of one size, by that size.
+        numbers: in all.
+        finite: how many are finite, in float64.
+        lost: of these, how many are not in the reference's own dtype.
+        number: of samples.
+        own_dtype: of the reference's output.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    pixels: tuple[int, ...]
+    error: Lines = field(default_factory=lambda: np.zeros(1))
+    border_error: float = 0.0
+    inside_error: float = 0.0
+    scale: Lines = field(default_factory=lambda: np.zeros(1))
+    own_error: Lines = field(default_factory=lambda: np.zeros(1))
+    other_error: Lines = field(default_factory=lambda: np.zeros(1))
+    effect: Lines = field(default_factory=lambda: np.zeros(1))
+    own_effect: Lines = field(default_factory=lambda: np.zeros(1))
+    output_scale: Lines = field(default_factory=lambda: np.zeros(1))
+    beyond: float = -math.inf
+    moments: dict[tuple[int, ...], Moments] = field(default_factory=dict)
+    numbers: int = 0
+    finite: int = 0
+    lost: int = 0
+    number: int = 0
+    own_dtype: str = "float32"
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """Those whose lines are judged."""
+        return tuple(i for i, n in enumerate(self.shape) if i and n is not None)
+
+    def lines(self, values: np.ndarray) -> Lines:
+        """The largest of each line of values (n, ...)."""
+        if not self.axes:
+            return np.array([np.max(values, initial=0.0)])
+        others = [tuple(i for i in range(values.ndim) if i != axis) for axis in self.axes]
+        return np.concatenate([np.max(values, axis=o, initial=0.0) for o in others])
+
+    def place(self, line: int) -> tuple[int, int] | None:
+        """The axis and the index of a line; None where an output is one line."""
+        for axis in self.axes:
+            size = self.shape[axis]
+            assert size is not None
+            if line < size:
+                return axis, line
+            line -= size
+        return None
+
+    def saw_copies(self, truth: np.ndarray, other: np.ndarray | None) -> Lines:
+        """Take in what float64 copies give; the largest difference of each line of this batch."""
+        self.number += len(truth)
+        self.numbers += truth.size
+        finite = np.isfinite(truth)
+        self.finite += int(finite.sum())
+        values = np.where(finite, truth, 0.0)
+        scale = self.lines(np.abs(values))
+        self.scale = np.maximum(self.scale, scale)
+        self._saw_moments(values)
+        if other is None:
+            return np.zeros_like(scale)
+        errors = distances(other, truth)
+        error = self.lines(errors)
+        self.error = np.maximum(self.error, error)
+        outer, inner = at_border(errors, self.pixels)
+        self.border_error = max(self.border_error, outer)
+        self.inside_error = max(self.inside_error, inner)
+        return error
+
+    def _saw_moments(self, values: np.ndarray) -> None:
+        shape = values.shape[1:]
+        if shape not in self.moments:
+            self.moments[shape] = Moments(0, np.zeros(shape), np.zeros(shape))
+        self.moments[shape].saw(values)
+
+    def saw_own(
+        self, truth: np.ndarray, own: np.ndarray, other: np.ndarray, share: float = 0.0
+    ) -> Lines:
+        """Take in what the models give as they are, beside the float64 truth.
+
+        Where the reference itself is not finite in its own dtype, nothing can be asked of another.
+
+        Args:
+            truth: (n, ...), of the reference's float64 copy.
+            own: of the reference.
+            other: of the other model.
+            share: of the value, that `beyond` leaves out.
+
+        Returns:
+            The largest error of the other, of each line of this batch.
+        """
+        self.own_dtype = str(own.dtype)
+        finite = np.isfinite(truth)
+        lost = finite & ~np.isfinite(own)
+        self.lost += int(lost.sum())
+        owns = np.where(lost, 0.0, distances(own, truth))
+        others = np.where(lost, 0.0, distances(other, truth))
+        scale = self.lines(np.abs(np.where(finite, truth, 0.0)))
+        self.output_scale = np.maximum(self.output_scale, scale)
+        self.own_error = np.maximum(self.own_error, self.lines(owns))
+        error = self.lines(others)
+        self.other_error = np.maximum(self.other_error, error)
+        rest = others - share * np.abs(np.where(finite, truth, 0.0))
+        self.beyond = max(self.beyond, float(np.max(rest, initial=-math.inf)))
+        return error
+
+    def saw_noise(self, truth: np.ndarray, noisy: np.ndarray) -> None:
+        """Take in what a float64 copy gives with noise."""
+        self.effect = np.maximum(self.effect, self.lines(_moved(noisy, truth)))
+
+    def saw_own_noise(self, truth: np.ndarray, noisy: np.ndarray) -> None:
+        """The same, of the noise of the models' own dtype."""
+        self.own_effect = np.maximum(self.own_effect, self.lines(_moved(noisy, truth)))
+
+    @property
+    def spread(self) -> Lines:
+        """Standard deviation over inputs, by line; the scale where a line ignores its input."""
+        return self._or_scale(self._deviation(self._sums), self.scale)
+
+    @property
+    def whole_spread(self) -> float:
+        """The same of the output as one."""
+        spread = self._deviation(lambda values: np.array([np.sum(values)]))
+        return float(self._or_scale(spread, np.array([self.whole_scale]))[0])
+
+    @property
+    def whole_scale(self) -> float:
+        """Largest finite value of the output."""
+        return float(np.max(self.scale, initial=0.0))
+
+    def _sums(self, values: np.ndarray) -> Lines:
+        """The sum of each line of the elements (...) of one sample."""
+        if not self.axes:
+            return np.array([np.sum(values)])
+        others = [tuple(i for i in range(values.ndim) if i != axis - 1) for axis in self.axes]
+        return np.concatenate([np.sum(values, axis=o) for o in others])
+
+    @property
+    def varies(self) -> bool:
+        """Whether two samples or more of one size were seen, so that there is a spread."""
+        return any(m.count > 1 for m in self.moments.values())
+
+    def _deviation(self, sums: Callable[[np.ndarray], Lines]) -> Lines:
+        several = [m for m in self.moments.values() if m.count > 1]
+        if not several:
+            return np.zeros(1)
+        squares = np.sum([sums(m.squares) for m in several], axis=0)
+        numbers = np.sum([sums(np.full(m.mean.shape, m.count)) for m in several], axis=0)
+        return np.sqrt(squares / np.maximum(numbers, 1))
+
+    def _or_scale(self, spread: Lines, scale: Lines) -> Lines:
+        return np.where(spread > 1e-12 * scale, spread, scale)
+
+
+def at_border(errors: np.ndarray, pixels: Sequence[int]) -> tuple[float, float]:
+    """The largest error among the outermost pixels of images, and among the others.
+
+    Vectors and small images are all border.
+
+    Args:
+        errors: (n, ...).
+        pixels: the axes of an image.
+    """
+    if not pixels or any(errors.shape[axis] < 3 for axis in pixels):
+        return float(np.max(errors, initial=0.0)), 0.0
+
+    def at(axis: int, place: slice) -> float:
+        return float(np.max(errors[(slice(None),) * axis + (place,)], initial=0.0))
+
+    inside = [slice(1, -1) if axis in pixels else slice(None) for axis in range(errors.ndim)]
+    edges = (slice(0, 1), slice(-1, None))
+    outer = max(at(axis, edge) for axis in pixels for edge in edges)
+    return outer, float(np.max(errors[tuple(inside)], initial=0.0))
+
+
+def distances(value: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Differences of two arrays; infinite where one is finite and the other is not, or other."""
+    value, truth = np.asarray(value, "float64"), np.asarray(truth, "float64")
+    finite = np.isfinite(truth) & np.isfinite(value)
+    same = finite | (value == truth) | (np.isnan(value) & np.isnan(truth))
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(value - truth)
+    return np.where(same, np.where(finite, apart, 0.0), math.inf)
+
+
+def _moved(noisy: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """How far noise moves what is finite."""
+    moved = distances(noisy, truth)
+    return np.where(np.isfinite(moved), moved, 0.0)
