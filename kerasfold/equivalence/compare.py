@@ -89,10 +89,7 @@ class Comparison:
     other_shape: str = ""
 
     def __post_init__(self) -> None:
-        first = 2 if layout_of(sublayers(self.a)) == "channels_first" else 1
-        for name, y in zip(output_names(self.a), tree.flatten(self.a.outputs), strict=True):
-            pixels = tuple(range(first, first + len(y.shape) - 2))
-            self.tallies.append(Tally(name=name, shape=tuple(y.shape), pixels=pixels))
+        self.tallies = tallies_of(self.a)
         self.shows = [Shown() for _ in self.tallies]
         self.shows_own = [Shown() for _ in self.tallies]
 
@@ -216,6 +213,15 @@ class Comparison:
                     "other"
                 )
         return ""
+
+
+def tallies_of(model: keras.Model) -> list[Tally]:
+    """Of each output of a model, before anything was run."""
+    first = 2 if layout_of(sublayers(model)) == "channels_first" else 1
+    return [
+        Tally(name=name, shape=tuple(y.shape), pixels=tuple(range(first, first + len(y.shape) - 2)))
+        for name, y in zip(output_names(model), tree.flatten(model.outputs), strict=True)
+    ]
 
 
 def _better(shown: Shown, error: Lines, scale: Lines, batch: Any) -> Shown:

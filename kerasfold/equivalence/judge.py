@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from kerasfold.equivalence.bounds import (
     NOISE,
     accuracy_bound,
     difference_bound,
+    eps_of,
     rebuilt_bound,
     usual_accuracy_bound,
 )
@@ -19,41 +21,62 @@ from kerasfold.equivalence.culprit import miscomputed
 from kerasfold.equivalence.report import EquivalenceReport, OutputReport, Verdict, line_words
 from kerasfold.equivalence.runs import AsIs
 from kerasfold.equivalence.tally import Lines, Tally
+from kerasfold.equivalence.tolerance import Tolerance
 
 UNTOLD = 0.5  # of a line's spread, that its bound may be
 
 
 def judged(found: Comparison) -> EquivalenceReport:
     """The verdict on a comparison that has run."""
-    outputs = tuple(_output(found, tally) for tally in found.tallies)
+    both = found.b64 is not None
+    report = report_of(found.tallies, found.dtype, found.unit, found.tolerance, both)
+    if found.other_shape:
+        return replace(report, verdict="different", reason=found.other_shape)
+    return report if report.verdict == "inconclusive" else _unlike_its_copy(found, report)
+
+
+def report_of(
+    tallies: Sequence[Tally],
+    dtype: str,
+    unit: float,
+    tolerance: Tolerance | None = None,
+    both: bool = True,
+) -> EquivalenceReport:
+    """The verdict on what was kept of two models' outputs.
+
+    Args:
+        tallies: of each output.
+        dtype: the coarsest that float64 copies compute in.
+        unit: of rounding, of these copies.
+        tolerance: what a user allows, in place of what was measured.
+        both: whether both models have such copies.
+    """
+    outputs = tuple(_output(tally, unit, tolerance, both) for tally in tallies)
     worst = max(outputs, key=lambda r: r.max_abs_error / (r.spread or r.scale or 1.0))
-    rounding = found.unit > found.dtype_unit
+    rounding = unit > eps_of(dtype)
     report = EquivalenceReport(
         verdict="equivalent",
         max_abs_error=max(r.max_abs_error for r in outputs),
         max_rel_error=worst.max_abs_error / (worst.spread or worst.scale or 1.0),
-        dtype=found.dtype + (", with operations that round to float32" if rounding else ""),
+        dtype=dtype + (", with operations that round to float32" if rounding else ""),
         device=device(),
-        inputs=max(tally.number for tally in found.tallies),
+        inputs=max(tally.number for tally in tallies),
         outputs=outputs,
     )
-    if found.other_shape:
-        return replace(report, verdict="different", reason=found.other_shape)
-    report = _of_outputs(report)
-    return report if report.verdict == "inconclusive" else _unlike_its_copy(found, report)
+    return _of_outputs(report)
 
 
-def _output(found: Comparison, tally: Tally) -> OutputReport:
-    bound = difference_bound(tally, found.unit)
+def _output(tally: Tally, unit: float, tolerance: Tolerance | None, both: bool) -> OutputReport:
+    bound = difference_bound(tally, unit)
     line = _closest(tally.error, bound)
-    accuracy = accuracy_bound(tally, found.unit)
+    accuracy = accuracy_bound(tally, unit)
     late = _closest(tally.other_error, accuracy)
     original, folded, allowed = (
         _at(x, late) for x in (tally.own_error, tally.other_error, accuracy)
     )
-    if found.tolerance is not None:
-        folded, allowed = tally.beyond, found.tolerance.atol
-    untold = _untold(tally.spread, bound) if found.b64 is not None else 0.0
+    if tolerance is not None:
+        folded, allowed = tally.beyond, tolerance.atol
+    untold = _untold(tally.spread, bound) if both else 0.0
     return OutputReport(
         name=tally.name,
         max_abs_error=float(np.max(tally.error)),
@@ -69,7 +92,7 @@ def _output(found: Comparison, tally: Tally) -> OutputReport:
         accuracy_bound=allowed,
         accuracy_line=tally.place(late),
         untold=untold,
-        doubt=_doubt(tally, untold, _unsure(found, tally)),
+        doubt=_doubt(tally, untold, _unsure(tally, unit)),
     )
 
 
@@ -101,9 +124,9 @@ def _untold(size: Lines, bound: Lines) -> float:
     return float(np.mean(bound[some] >= UNTOLD * size[some])) if some.any() else 0.0
 
 
-def _unsure(found: Comparison, tally: Tally) -> bool:
+def _unsure(tally: Tally, unit: float) -> bool:
     """Whether the second model is as accurate by nothing but noise as large as the output."""
-    late = tally.other_error > usual_accuracy_bound(tally, found.unit)
+    late = tally.other_error > usual_accuracy_bound(tally, unit)
     size, noise, late = np.broadcast_arrays(tally.output_scale, NOISE * tally.own_effect, late)
     return bool(np.any(late & (noise >= UNTOLD * size)))
 

@@ -74,8 +74,8 @@ def verify(
         found = Comparison(
             a=a,
             b=AsIs(b),
-            a64=_in_precision(a, first),
-            b64=None if tolerance is not None else _in_precision(b, first),
+            a64=exact_copy(a, first),
+            b64=None if tolerance is not None else exact_copy(b, first),
             rounded=True,
             tolerance=tolerance,
         )
@@ -141,7 +141,7 @@ def original_in_precision(regions: Regions, batch: Any) -> tuple[Walk, str | Non
     return walk, None
 
 
-def _in_precision(model: keras.Model, batch: Any) -> Copy:
+def exact_copy(model: keras.Model, batch: Any) -> Copy:
     """A copy of a model in the highest precision, or itself where it cannot be read and copied."""
     try:
         regions = lifted(model)
