@@ -21,6 +21,16 @@ if TYPE_CHECKING:
     from kerasfold.equivalence.report import EquivalenceReport
 
 
+UPDATE = "--kerasfold-update-golden"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option by which golden files are written."""
+    parser.getgroup("kerasfold").addoption(
+        UPDATE, action="store_true", help="write the files of the fixture `golden` anew"
+    )
+
+
 @pytest.fixture(scope="session")
 def fold_equivalent() -> Callable[..., keras.Model]:
     """A function that folds a model, and fails the test where the fold is not equivalent.
@@ -71,6 +81,45 @@ def assert_models_equivalent() -> Callable[..., EquivalenceReport]:
         return report
 
     return compared
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[..., EquivalenceReport]:
+    """A function that fails the test unless a model computes what its original did.
+
+    Called as `golden(model, name, **options)`, of a model or the path of its file, it compares the
+    model with what the original gave on fixed inputs, which `golden/NAME.npz` beside the test has,
+    or the file whose path (`.npz`) is given for a name. The original itself is not needed. Options
+    are those of `kerasfold.golden.check_golden` (`atol`, `rtol`). With
+    `pytest --kerasfold-update-golden` the file is written, of the model that is given.
+
+        def test_the_build_is_what_was_released(golden):
+            golden("model.keras", "release-1")
+    """
+
+    def checked(
+        model: keras.Model | str | os.PathLike[str], name: str | os.PathLike[str], **options: Any
+    ) -> EquivalenceReport:
+        __tracebackhide__ = True
+        from kerasfold.golden import check_golden, write_golden
+
+        given = os.fspath(name)
+        path = request.path.parent / (given if given.endswith(".npz") else f"golden/{given}.npz")
+        loaded = _model(model)
+        if request.config.getoption(UPDATE):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_golden(loaded, path)
+        elif not path.exists():
+            raise AssertionError(
+                f"there is no golden file {path}: `pytest {UPDATE}` writes it, of the model that "
+                "is tested; commit it"
+            )
+        report = check_golden(loaded, path, **options)
+        if not report.equivalent:
+            raise AssertionError(f"{report}\n  (against {path}; `pytest {UPDATE}` writes it anew)")
+        return report
+
+    return checked
 
 
 def _model(model: keras.Model | str | os.PathLike[str]) -> keras.Model:

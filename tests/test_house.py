@@ -29,7 +29,7 @@ FLOORS = (
     ("cli", "callbacks", "pytest_plugin"),
     ("commands",),
     ("pipeline",),
-    ("report", "testing"),
+    ("golden", "report", "testing"),
     ("plots",),
     ("equivalence",),
     ("measure",),

@@ -59,6 +59,13 @@ def example(fixture: str) -> str:
     return textwrap.dedent(doc[doc.index("    def test_") :])
 
 
+def readme() -> str:
+    """The suite in the README."""
+    text = (ROOT / "README.md").read_text()
+    start = text.index("pytest_plugins = ")
+    return text[start : text.index("```", start)]
+
+
 def test_a_suite_that_uses_no_fixture_loads_nothing(tmp_path: Path) -> None:
     result = suite(tmp_path, CONFTEST + NOTHING_LOADED, "def test_nothing():\n    pass\n")
     assert result.returncode == 0, result.stdout + result.stderr
@@ -69,15 +76,37 @@ def test_a_suite_has_all_of_kerasfold_once_it_imports_keras(tmp_path: Path) -> N
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("fixture", ["fold_equivalent", "assert_models_equivalent"])
-def test_examples_in_docstrings_pass(
-    fixture: str, files: dict[str, str], pytester: pytest.Pytester
-) -> None:
+@pytest.mark.parametrize("fixture", ["fold_equivalent", "assert_models_equivalent", "README"])
+def test_the_examples_pass(fixture: str, files: dict[str, str], pytester: pytest.Pytester) -> None:
     for name in ("model", "rewritten"):
         (pytester.path / f"{name}.keras").write_bytes(Path(files["linear.keras"]).read_bytes())
     pytester.makeconftest(CONFTEST)
-    pytester.makepyfile(example(fixture))
-    pytester.runpytest("-p", "no:cacheprovider").assert_outcomes(passed=1)
+    source = readme() if fixture == "README" else example(fixture)
+    pytester.makepyfile(source)
+    passed = pytester.runpytest("-p", "no:cacheprovider", "--kerasfold-update-golden")
+    passed.assert_outcomes(passed=source.count("def test_"))
+
+
+def test_a_golden_file_is_written_when_that_is_asked_for(
+    files: dict[str, str], pytester: pytest.Pytester
+) -> None:
+    model, update = pytester.path / "model.keras", "--kerasfold-update-golden"
+    model.write_bytes(Path(files["linear.keras"]).read_bytes())
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(example("golden"))
+
+    def run(*options: str) -> pytest.RunResult:
+        return pytester.runpytest("-p", "no:cacheprovider", *options)
+
+    missing = run()
+    missing.assert_outcomes(failed=1)
+    missing.stdout.fnmatch_lines([f"E*there is no golden file *release-1.npz: `pytest {update}`*"])
+    for options in ([update], []):
+        run(*options).assert_outcomes(passed=1)
+    model.write_bytes(Path(files["other.keras"]).read_bytes())
+    changed = run()
+    changed.assert_outcomes(failed=1)
+    changed.stdout.fnmatch_lines(["E*NOT equivalent: output 'bn' differs*", f"E*{update}*anew)"])
 
 
 def test_a_difference_fails_with_the_report_alone(

@@ -1,0 +1,134 @@
+"""A model is held against what its original gave, in a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import kerasfold
+from kerasfold.errors import UnusableError
+from kerasfold.golden import _digest, _drawn, check_golden, write_golden
+from zoo.commands import conv_bn
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the file of a small model."""
+    path = tmp_path_factory.mktemp("golden") / "small.npz"
+    write_golden(conv_bn(), path)
+    return path
+
+
+def words(scale: float = 1.0) -> keras.Model:
+    """Two inputs, one of words; a class that is seldom chosen."""
+    keras.utils.set_random_seed(1)
+    word, gain = keras.Input((5,), dtype="int32", name="word"), keras.Input((4,), name="gain")
+    x = layers.GlobalAveragePooling1D()(layers.Embedding(50, 4, name="table")(word))
+    x = layers.Dense(3, "softmax", name="scores")(layers.Multiply()([x, gain]))
+    model = keras.Model({"word": word, "gain": gain}, x, name="words")
+    table = model.get_layer("table").embeddings
+    table.assign(scale * table)
+    return model
+
+
+def altered(path: Path, target: Path, **changes: Any) -> Path:
+    """The same file with another array, or with other words."""
+    with np.load(path) as file:
+        arrays = dict(file)
+    about = json.loads(str(arrays["about"]))
+    for name, value in changes.items():
+        if name in about:
+            about[name] = value
+        else:
+            arrays[name.replace("_", ".")] = value
+    arrays["about"] = np.array(json.dumps(about))
+    np.savez(target, **arrays)
+    return target
+
+
+def test_a_fold_passes(path: Path) -> None:
+    report = check_golden(conv_bn().fold(objective="layers"), path)
+    assert report.verdict == "equivalent"
+    assert report.max_abs_error > 0
+    assert [out.name for out in report.outputs] == ["bn"]
+
+
+def test_another_model_does_not(path: Path) -> None:
+    report = check_golden(conv_bn(last_scale=1 + 1e-5), path)
+    assert report.verdict == "different"
+    assert report.reason.startswith("output 'bn' differs")
+
+
+def test_a_less_accurate_build_needs_a_tolerance(path: Path) -> None:
+    half = keras.models.clone_model(
+        conv_bn(),
+        clone_function=lambda x: type(x).from_config({**x.get_config(), "dtype": "mixed_float16"}),
+    )
+    half.set_weights(conv_bn().get_weights())
+    assert not check_golden(half, path).equivalent
+    assert check_golden(half, path, atol=0.05, rtol=0.01).equivalent
+    assert not check_golden(half, path, atol=1e-6).equivalent
+
+
+def test_words_and_rare_classes_are_seen(tmp_path: Path) -> None:
+    path = tmp_path / "words.npz"
+    write_golden(words(), path)
+    assert path.stat().st_size < 20_000
+    assert check_golden(words(), path).equivalent
+    assert check_golden(words().fold(), path).equivalent
+    assert not check_golden(words(scale=1.0001), path).equivalent
+
+
+def test_the_inputs_may_be_the_users(tmp_path: Path) -> None:
+    images = np.random.default_rng(5).normal(size=(3, 8, 8, 3)).astype("float32")
+    write_golden(conv_bn(), tmp_path / "own.npz", data=images)
+    with np.load(tmp_path / "own.npz", allow_pickle=False) as file:
+        np.testing.assert_array_equal(file["input.0.0"], images)
+        assert file["truth.0.0"].dtype == "float64"
+    report = check_golden(conv_bn(), tmp_path / "own.npz")
+    assert (report.inputs, report.verdict) == (3, "equivalent")
+
+
+def test_random_inputs_are_the_same_everywhere() -> None:
+    """The digest of what NumPy draws today: should it ever draw otherwise, files say so."""
+    ranges = [[{"shape": [2, 3], "low": -1.5, "high": 4.0, "integer": whole} for whole in (0, 1)]]
+    assert _digest(_drawn(ranges))[:16] == "33f8c9ae8146e390"
+
+
+def test_what_nothing_can_be_told_by_is_not_written(tmp_path: Path) -> None:
+    image = keras.Input((4,))
+    model = keras.Model(image, keras.ops.log(keras.ops.multiply(image, 0.0) - 1.0), name="void")
+    with pytest.raises(
+        kerasfold.FoldError, match=r"model 'void' is no reference: .* nowhere finite"
+    ):
+        write_golden(model, tmp_path / "void.npz")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_of_other_shapes_is_refused(path: Path) -> None:
+    image = keras.Input((8, 8, 2))
+    with pytest.raises(
+        kerasfold.FoldError,
+        match=r"has inputs of shapes \[\[8, 8, 2\]\], model 'small' of .* has \[\[8, 8, 3\]\]",
+    ):
+        check_golden(keras.Model(image, layers.Conv2D(4, 1)(image), name="two"), path)
+
+
+def test_files_that_are_no_golden_files_are_refused(path: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.npz"
+    text.write_text("no archive")
+    cases = {
+        text: "text.npz cannot be read as a golden file",
+        altered(path, tmp_path / "a.npz", format=9): "is of format 9, written by kerasfold",
+        altered(path, tmp_path / "b.npz", digest="0"): "are not those that its outputs",
+        tmp_path / "missing.npz": "missing.npz does not exist",
+    }
+    for file, message in cases.items():
+        with pytest.raises(UnusableError, match=message):
+            check_golden(conv_bn(), file)
