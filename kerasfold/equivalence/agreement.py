@@ -132,7 +132,7 @@ class Agreement:
         """What was found of each output; None of one that is no score of classes."""
         return [
             counts.report(name) if counts is not None and counts.inputs else None
-            for name, counts in zip(self._names, self._counts, strict=True)
+            for name, counts in itertools.zip_longest(self._names, self._counts)
         ]
 
 

@@ -65,8 +65,7 @@ class Given(Iterable[Any]):
         self._model, self._data, self._labels = model, data, labels
         self._unread: deque[Arrays] = deque()
         self._left_out: Counter[str] = Counter()
-        self._lacking = 0
-        self.inputs = 0
+        self._read = self._lacking = self.inputs = 0
 
     def __iter__(self) -> Iterator[Any]:
         """The batches.
@@ -77,7 +76,7 @@ class Given(Iterable[Any]):
         """
         self._unread.clear()
         self._left_out.clear()
-        self.inputs = self._lacking = 0
+        self._read = self._lacking = self.inputs = 0
         structure = input_structure(self._model)
         specs = tree.flatten(structure)
         rows = self._comparable(_converted(_labelled(self._model, self._data, self._labels), specs))
@@ -87,7 +86,7 @@ class Given(Iterable[Any]):
             self._unread.append(batch.y)
             yield tree.pack_sequence_as(structure, batch.x)
         if not self.inputs:
-            why = f": {self.note}" if self.note else ""
+            why = f" ({self.note})" if self.note else ""
             raise FoldError(f"data holds no input that can be compared{why}")
 
     def labels(self) -> Arrays:
@@ -97,18 +96,19 @@ class Given(Iterable[Any]):
     @property
     def note(self) -> str:
         """What was left out, and why; or ""."""
-        notes = [
-            f"{count} of its inputs hold NaN or infinity in input '{name}'"
+        left = [
+            f"{count} of {self._read} inputs, with NaN or infinity in '{name}'"
             for name, count in self._left_out.items()
         ]
         if self._lacking:
-            notes.append(f"its last {self._lacking} are fewer than the model takes at a time")
-        return "; ".join(notes)
+            left.append(f"the last {self._lacking}, which are fewer than the model takes at a time")
+        return f"left out of data: {', and '.join(left)}" if left else ""
 
     def _comparable(self, batches: Iterator[Rows]) -> Iterator[Rows]:
         """Without inputs that hold NaN or infinity: a right fold spreads these otherwise."""
         names = [spec.name for spec in tree.flatten(input_structure(self._model))]
         for batch in batches:
+            self._read += len(batch)
             finite = [_finite(x) for x in batch.x]
             self._left_out.update(
                 {n: int(np.sum(~f)) for n, f in zip(names, finite, strict=True) if not f.all()}

@@ -14,19 +14,20 @@ from keras import tree
 from kerasfold.backend import full_precision, own_seeds
 from kerasfold.compose import Compose
 from kerasfold.emit import copy, emit
+from kerasfold.equivalence.agreement import Agreement
 from kerasfold.equivalence.compare import Comparison, Copy, outputs
 from kerasfold.equivalence.culprit import first_difference
 from kerasfold.equivalence.data import Given
 from kerasfold.equivalence.judge import judged
 from kerasfold.equivalence.probes import probes
 from kerasfold.equivalence.report import EquivalenceReport
-from kerasfold.equivalence.runs import Arrays, AsIs, Walk
+from kerasfold.equivalence.runs import AsIs, Walk
 from kerasfold.equivalence.signature import refuse_other_shapes
 from kerasfold.equivalence.tolerance import Tolerance
 from kerasfold.errors import FoldError, only_fold_errors
 from kerasfold.forms.form import AnyForm
 from kerasfold.lift.regions import Regions, lifted
-from kerasfold.read.model import input_structure
+from kerasfold.read.model import input_structure, output_names
 from kerasfold.read.weights import require_values
 
 
@@ -36,6 +37,7 @@ def verify(
     data: Any = None,
     input_shape: Any = None,
     *,
+    labels: Any = None,
     atol: float | None = None,
     rtol: float | None = None,
 ) -> EquivalenceReport:
@@ -48,10 +50,12 @@ def verify(
         b: the model that should compute the same.
         data: optional inputs in place of random ones: an array (n, ...), a structure of
             arrays as the model takes it or by input names, or batches of them
-            (`tf.data.Dataset`, `keras.utils.PyDataset`, an iterator), of which `(x, y)` pairs
-            give `x`.
+            (`tf.data.Dataset`, `keras.utils.PyDataset`, an iterator). Of pairs `(x, y)`, `y` are
+            labels. Inputs with NaN or infinity are left out, and the report says how many.
         input_shape: where inputs are random and sizes free: the shape of one without the batch, or
             a structure of shapes as the model takes its inputs.
+        labels: the classes of `data`: whole numbers (n,) or one-hot rows, an array, or one for
+            each output in order or by name.
         atol: with `rtol`, the error that is allowed in place of the measured bounds:
             |b - truth| <= atol + rtol * |truth|, the truth being `a` in float64.
         rtol: see `atol`; either is 0 where the other alone is given.
@@ -60,17 +64,20 @@ def verify(
         An `EquivalenceReport`.
 
     Raises:
-        FoldError: models whose inputs or outputs differ in number or shape, or data that does
-            not fit them.
+        FoldError: models whose inputs or outputs differ in number or shape, or data or labels that
+            do not fit them.
     """
     require_values("verify()")
     for model in (a, b):
         if not isinstance(model, keras.Model):
             raise FoldError(f"verify() compares keras.Model values. Received: {type(model)}")
     refuse_other_shapes(a, b)
+    if labels is not None and data is None:
+        raise FoldError("labels= are those of data=: give both")
     tolerance = Tolerance.of(atol, rtol)
     with only_fold_errors("verify()"), own_seeds(), full_precision():
-        first, batches = _peeked(Given(a, data) if data is not None else probes(a, input_shape))
+        given = None if data is None else Given(a, data, labels)
+        first, batches = _peeked(probes(a, input_shape) if given is None else given)
         found = Comparison(
             a=a,
             b=AsIs(b),
@@ -79,10 +86,7 @@ def verify(
             rounded=True,
             tolerance=tolerance,
         )
-        classes = _Classes()
-        found.run(batches, classes.saw)
-        report = _reported(found)
-        return report if data is None else replace(report, agreement=classes.same)
+        return _compared(found, batches, given)
 
 
 def assert_equivalent(
@@ -106,14 +110,12 @@ def verify_fold(
 ) -> EquivalenceReport:
     """Compare a fold that still holds its unrounded weights with its original, as `verify` does."""
     with full_precision():
-        first, batches = _peeked(
-            Given(original, data) if data is not None else probes(original, input_shape)
-        )
+        given = None if data is None else Given(original, data)
+        first, batches = _peeked(probes(original, input_shape) if given is None else given)
         exact, dtype = original_in_precision(regions, first)
         other = Walk(emit(regions, forms, compose, dtype=dtype).model)
         found = Comparison(a=original, b=AsIs(folded), a64=exact, b64=other, rounded=False)
-        found.run(batches)
-        return _reported(found)
+        return _compared(found, batches, given)
 
 
 def original_in_precision(regions: Regions, batch: Any) -> tuple[Walk, str | None]:
@@ -153,24 +155,18 @@ def exact_copy(model: keras.Model, batch: Any) -> Copy:
         return AsIs(model)
 
 
-class _Classes:
-    """Counts inputs with the same top class, of outputs that look like scores."""
-
-    def __init__(self) -> None:
-        self.counts: dict[int, list[int]] = {}
-
-    def saw(self, a: Arrays, b: Arrays) -> None:
-        """Take in what two models give on one batch."""
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            if x.ndim == 2 and x.shape[-1] > 1:
-                count = self.counts.setdefault(i, [0, 0])
-                count[0] += int(np.sum(x.argmax(-1) == y.argmax(-1)))
-                count[1] += len(x)
-
-    @property
-    def same(self) -> float | None:
-        """The share, least of all outputs; None without such outputs."""
-        return min((same / n for same, n in self.counts.values()), default=None)
+def _compared(found: Comparison, batches: Iterable[Any], given: Given | None) -> EquivalenceReport:
+    """What a comparison finds on some batches; of the user's data, how often classes agree."""
+    if given is None:
+        found.run(batches)
+        return _reported(found)
+    agreement = Agreement(output_names(found.a))
+    found.run(batches, lambda x, y: agreement.saw(x, y, given.labels()))
+    report = _reported(found)
+    pairs = zip(report.outputs, agreement.result(), strict=True)
+    outputs = tuple(replace(out, agreement=one) for out, one in pairs)
+    note = "; ".join(filter(None, (report.note, given.note)))
+    return replace(report, outputs=outputs, note=note)
 
 
 def _peeked(batches: Iterable[Any]) -> tuple[Any, Iterable[Any]]:

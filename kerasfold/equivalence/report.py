@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from kerasfold.equivalence.agreement import AgreementReport
+
 Verdict: TypeAlias = Literal["equivalent", "different", "inconclusive"]
 
 
@@ -37,6 +39,8 @@ class OutputReport:
         untold: share of lines whose rounding noise reaches their spread, so that an error would
             not show.
         doubt: why nothing can be told of this output, or "".
+        agreement: for given data and an output that looks like class scores, how often both models
+            name the same class; else None.
     """
 
     name: str
@@ -54,6 +58,7 @@ class OutputReport:
     accuracy_line: tuple[int, int] | None = None
     untold: float = 0.0
     doubt: str = ""
+    agreement: AgreementReport | None = None
 
     @property
     def same_function(self) -> bool:
@@ -113,8 +118,6 @@ class EquivalenceReport:
         device: where the models ran.
         inputs: number of inputs compared.
         outputs: one record per output.
-        agreement: for given data and outputs that look like class scores, the share of
-            inputs with the same top class; else None.
         reason: what failed, or why nothing can be told, or "".
         note: what is to be known of a comparison that did not fail, or "".
         where: where the models part, if they differ and that is known.
@@ -128,7 +131,6 @@ class EquivalenceReport:
     device: str
     inputs: int
     outputs: tuple[OutputReport, ...]
-    agreement: float | None = None
     reason: str = ""
     note: str = ""
     where: Parting | None = None
@@ -143,6 +145,12 @@ class EquivalenceReport:
     def same_function(self) -> bool:
         """Whether the models compute the same, whatever is known of their accuracy."""
         return self.verdict != "different" and all(out.same_function for out in self.outputs)
+
+    @property
+    def agreement(self) -> AgreementReport | None:
+        """That of the outputs for which it is least; None without data, or scores of classes."""
+        found = (out.agreement for out in self.outputs if out.agreement is not None)
+        return min(found, key=lambda one: one.top1, default=None)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values, for JSON."""
@@ -165,8 +173,7 @@ class EquivalenceReport:
             lines.append(f"  {self.where}")
         if self.note:
             lines.append(f"  {self.note}")
-        if self.agreement is not None:
-            lines.append(f"  top class agrees on {100 * self.agreement:.2f} % of the data")
+        lines += [f"  {out.agreement}" for out in self.outputs if out.agreement is not None]
         return "\n".join(lines)
 
 

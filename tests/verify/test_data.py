@@ -120,12 +120,14 @@ def test_inputs_with_nan_or_infinity_are_left_out_and_counted(bad: float) -> Non
     np.testing.assert_array_equal(y[0], kept)
     assert (given.inputs, given.note) == (
         38,
-        "2 of its inputs hold NaN or infinity in input 'x'",
+        "left out of data: 2 of 40 inputs, with NaN or infinity in 'x'",
     )
 
 
 def test_data_of_nan_alone_is_an_error() -> None:
-    with pytest.raises(kerasfold.FoldError, match=r"no input .*: 3 of .* NaN or infinity .*'x'"):
+    with pytest.raises(
+        kerasfold.FoldError, match=r"no input .* \(.*: 3 of 3 inputs, with NaN .*'x'\)"
+    ):
         list(Given(numbers(), np.full((3, 4), np.nan)))
 
 
@@ -134,7 +136,9 @@ def test_a_fixed_batch_is_filled_from_what_comes() -> None:
     batches = list(given)
     assert [len(x) for x in batches] == [8, 8]
     np.testing.assert_array_equal(np.concatenate(batches)[11:14], rows(3))
-    assert given.note == "its last 3 are fewer than the model takes at a time"
+    assert given.note == (
+        "left out of data: the last 3, which are fewer than the model takes at a time"
+    )
 
 
 @pytest.mark.filterwarnings("ignore:When providing `inputs` as a dict")
@@ -192,3 +196,50 @@ def test_what_pairs_hold_beside_inputs_need_be_no_labels() -> None:
     given = Given(numbers(), iter([(rows(3), boxes)]))
     assert len(list(given)) == 1
     assert given.labels() == []
+
+
+# As verify() tells them.
+
+
+def digits(shift: float = 0.0) -> keras.Model:
+    """Names the largest of three numbers; with a shift, the first more often."""
+    i = keras.Input((3,), name="x")
+    dense = keras.layers.Dense(3, kernel_initializer="identity")
+    model = keras.Model(i, dense(i))
+    dense.bias.assign([shift, 0.0, 0.0])
+    return model
+
+
+def test_nan_in_the_data_is_not_blamed_on_the_second_model() -> None:
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    x[7, 1] = np.nan
+    for report in (
+        kerasfold.verify(digits(), digits(), x),
+        kerasfold.fold(digits(), data=x).fold_report.equivalence,
+    ):
+        assert (report.verdict, report.inputs) == ("equivalent", 39)
+        assert report.note == "left out of data: 1 of 40 inputs, with NaN or infinity in 'x'"
+        assert report.note in str(report)
+
+
+@pytest.mark.parametrize("form", ["labels", "pair", "pairs"])
+def test_labels_give_the_accuracy_of_either_model(form: str) -> None:
+    x = np.random.default_rng(0).normal(size=(50, 3))
+    labels = x.argmax(axis=1)
+    data, beside = {
+        "labels": (x, labels),
+        "pair": ((x, np.eye(3)[labels]), None),
+        "pairs": (tf.data.Dataset.from_tensor_slices((x, labels)).batch(9), None),
+    }[form]
+    report = kerasfold.verify(digits(), digits(1.0), data, labels=beside)
+    found = report.agreement
+    right = np.mean((x + np.eye(3)[0]).argmax(axis=1) == labels)
+    assert (found.accuracy_a, found.accuracy_b, found.top1) == (1.0, right, right)
+    assert [one.label for one in found.per_class] == [0, 1, 2]
+    assert "top class of" in str(report)
+    assert report.to_dict()["outputs"][0]["agreement"]["accuracy_b"] == right
+
+
+def test_labels_of_random_inputs_are_an_error() -> None:
+    with pytest.raises(kerasfold.FoldError, match="labels= are those of data=: give both"):
+        kerasfold.verify(digits(), digits(), labels=np.zeros(3))
