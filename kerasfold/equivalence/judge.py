@@ -18,7 +18,7 @@ from kerasfold.equivalence.bounds import (
 )
 from kerasfold.equivalence.compare import Comparison
 from kerasfold.equivalence.culprit import miscomputed
-from kerasfold.equivalence.report import EquivalenceReport, OutputReport, Verdict, line_words
+from kerasfold.equivalence.report import EquivalenceReport, OutputReport, Verdict
 from kerasfold.equivalence.runs import AsIs
 from kerasfold.equivalence.tally import Lines, Tally
 from kerasfold.equivalence.tolerance import Tolerance
@@ -149,23 +149,8 @@ def _of_outputs(report: EquivalenceReport) -> EquivalenceReport:
     for verdict in verdicts:
         out = next((out for out in report.outputs if out.verdict == verdict), None)
         if out is not None:
-            return replace(report, verdict=verdict, reason=_reason(out))
+            return replace(report, verdict=verdict, reason=out.reason)
     return report
-
-
-def _reason(out: OutputReport) -> str:
-    if out.verdict == "inconclusive":
-        return out.doubt
-    if not out.error <= out.bound:
-        return (
-            f"output '{out.name}' differs {line_words(out.line)}by {out.error:.3g}, more than "
-            f"{out.bound:.3g}"
-        )
-    return (
-        f"output '{out.name}' is less accurate {line_words(out.accuracy_line)}: error "
-        f"{out.folded_error:.3g} against {out.original_error:.3g} before, more than "
-        f"{out.accuracy_bound:.3g}"
-    )
 
 
 def _unlike_its_copy(found: Comparison, report: EquivalenceReport) -> EquivalenceReport:

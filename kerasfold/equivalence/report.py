@@ -77,6 +77,22 @@ class OutputReport:
         """Whether both questions are answered with yes."""
         return self.verdict == "equivalent"
 
+    @property
+    def reason(self) -> str:
+        """What failed, or why nothing can be told, or ""."""
+        if self.verdict != "different":
+            return self.doubt
+        if not self.error <= self.bound:
+            return (
+                f"output '{self.name}' differs {line_words(self.line)}by {self.error:.3g}, more "
+                f"than {self.bound:.3g}"
+            )
+        return (
+            f"output '{self.name}' is less accurate {line_words(self.accuracy_line)}: error "
+            f"{self.folded_error:.3g} against {self.original_error:.3g} before, more than "
+            f"{self.accuracy_bound:.3g}"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Parting:
