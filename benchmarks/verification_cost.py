@@ -113,7 +113,7 @@ class Verified:
             report = original(*args, **kwargs)
             self.seconds = time.process_time() - start
             self.peak = status("VmHWM")
-            self.verdict = verdict_of(report)
+            self.verdict = report.verdict
             return report
 
         pipeline.verify_fold = timed
@@ -129,11 +129,6 @@ class Verified:
                 kerasfold.fold(model)
             except kerasfold.EquivalenceError as error:
                 print(error, file=sys.stderr)
-
-
-def verdict_of(report: kerasfold.EquivalenceReport) -> str:
-    """In one word."""
-    return str(getattr(report, "verdict", "equivalent" if report.equivalent else "different"))
 
 
 def status(field: str) -> float:
@@ -169,7 +164,7 @@ def times(name: str, pairs: int) -> dict[str, Any]:
                 each(batch, training=False)
 
     def verify() -> None:
-        verdicts["verify"] = verdict_of(kerasfold.verify(model, folded))
+        verdicts["verify"] = kerasfold.verify(model, folded).verdict
 
     steps: Mapping[str, Callable[[], object]] = {
         "clone": lambda: keras.models.clone_model(model),

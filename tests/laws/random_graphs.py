@@ -227,13 +227,13 @@ def _again(draw: Any, source: int, shapes: list, steps: list) -> Any:
     return Step("again", (source,), (("step", index),)), shapes[index + 1]
 
 
-def build(recipe: Recipe) -> keras.Model:
-    """A float64 model of a recipe, with random weights; its outputs are the unread tensors."""
+def build(recipe: Recipe, dtype: str = "float64") -> keras.Model:
+    """A model of a recipe, with random weights; its outputs are the unread tensors."""
     keras.utils.clear_session(free_memory=False)
-    with policy("float64"):
+    with policy(dtype):
         sizes = (None,) * len(recipe.sizes) if recipe.free else recipe.sizes
         shape = (recipe.channels, *sizes) if recipe.first else (*sizes, recipe.channels)
-        inputs = keras.Input(shape, dtype="float64")
+        inputs = keras.Input(shape, dtype="float64" if dtype == "float64" else "float32")
         tensors, made = [inputs], []
         for step in recipe.steps:
             layer = (
