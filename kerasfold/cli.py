@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code. 0: done, or equivalent. 1: not equivalent, also a fold that its
         verification refused, or with --strict not linear. 2: unusable input or arguments,
-        with one line on stderr.
+        with one line on stderr. 3: inconclusive: nothing was shown of two models.
     """
     path = list(sys.path)
     try:
@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="kerasfold",
         description="Fold everything linear in a Keras model, exactly.",
         epilog="exit codes: 0 done or equivalent; 1 not equivalent, or with --strict not linear; "
-        "2 unusable input or arguments",
+        "2 unusable input or arguments; 3 inconclusive",
     )
     parser.add_argument("--version", action="version", version=f"kerasfold {_version()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)

@@ -29,7 +29,7 @@ FLOORS = (
     ("cli", "callbacks", "pytest_plugin"),
     ("commands",),
     ("pipeline",),
-    ("golden", "report", "testing"),
+    ("golden", "report", "testing", "html", "junit"),
     ("plots",),
     ("equivalence",),
     ("measure",),

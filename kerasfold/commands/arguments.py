@@ -67,3 +67,19 @@ def start(modules: Sequence[str]) -> dict[str, type]:
             if own and issubclass(value, keras.Operation):
                 custom[value.__name__] = value
     return custom
+
+
+def amount(text: str) -> float:
+    """A finite number, 0 or more."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number, 0 or more. Received: {text!r}")
+    return number
+
+
+def shape(text: str) -> tuple[int, ...]:
+    """Whole numbers from 1 up, with commas between them."""
+    return tuple(positive(part.strip()) for part in text.split(","))

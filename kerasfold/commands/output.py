@@ -7,7 +7,7 @@ import math
 import sys
 from typing import Any
 
-DONE, DIFFERENT, UNUSABLE = 0, 1, 2
+DONE, DIFFERENT, UNUSABLE, INCONCLUSIVE = 0, 1, 2, 3
 
 
 def show(report: Any, as_json: bool) -> None:

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 from typing import Any
 
-from kerasfold.commands.arguments import add_pair, start
-from kerasfold.commands.output import DIFFERENT, DONE, show
+from kerasfold.commands.arguments import add_pair, amount, shape, start
+from kerasfold.commands.output import DIFFERENT, DONE, INCONCLUSIVE, show
 from kerasfold.commands.progress import watched
 from kerasfold.equivalence.models import verify
-from kerasfold.equivalence.stored import check_data, read_data
+from kerasfold.equivalence.report import EquivalenceReport
+from kerasfold.equivalence.stored import NPZ, check_data, dump, read_data
 from kerasfold.errors import UnusableError
-from kerasfold.files import check_input, load
+from kerasfold.files import check_input, checked_output, load, replacing
+from kerasfold.html import page
+from kerasfold.junit import junit
+
+CODES = {"equivalent": DONE, "different": DIFFERENT, "inconclusive": INCONCLUSIVE}
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
     """Add the command to a parser's commands."""
     command: argparse.ArgumentParser = commands.add_parser(
-        "verify", help="compare two stored models"
+        "verify",
+        help="compare two stored models",
+        epilog="exit codes: 0 equivalent; 1 different; 2 unusable input or arguments; "
+        "3 inconclusive: nothing was shown, for the reason that is printed",
     )
     add_pair(command)
     command.add_argument(
@@ -32,6 +42,25 @@ def add(commands: Any) -> argparse.ArgumentParser:
         metavar="NAME",
         help="array of the .npz file that holds the labels ('y' or 'labels', if there is one)",
     )
+    command.add_argument(
+        "--input-shape",
+        type=shape,
+        action="append",
+        metavar="N,...",
+        help="of one input, without the batch, where sizes are free; once for each input",
+    )
+    command.add_argument(
+        "--atol", type=amount, metavar="X", help="error allowed, in place of measured bounds"
+    )
+    command.add_argument(
+        "--rtol", type=amount, metavar="X", help="error allowed as a share of the value"
+    )
+    for option, metavar, what in (
+        ("--junit", "FILE.xml", "write the report as JUnit XML"),
+        ("--html", "FILE.html", "write the report as a page"),
+        ("--dump", "X.npz", "write the inputs that show a difference, for --data"),
+    ):
+        command.add_argument(option, metavar=metavar, help=what)
     command.set_defaults(run=run)
     return command
 
@@ -44,9 +73,33 @@ def run(args: argparse.Namespace) -> int:
         check_data(args.data, args.labels)
     elif args.labels is not None:
         raise UnusableError("argument --labels: only with --data (see kerasfold verify --help)")
+    for name, extension in ((args.junit, ".xml"), (args.html, ".html"), (args.dump, *NPZ)):
+        if name is not None:
+            checked_output(name, (extension,))
     custom = start(args.modules)
     a, b = load(args.a, custom), load(args.b, custom)
-    data = None if args.data is None else watched(read_data(args.data, a, args.labels))
-    report = verify(a, b, data)
+    data = None
+    if args.data is not None:
+        data = watched(read_data(args.data, a, args.labels, args.input_shape))
+    report = verify(a, b, data, args.input_shape, atol=args.atol, rtol=args.rtol)
+    _write(args, report)
     show(report, args.json)
-    return DONE if report.equivalent else DIFFERENT
+    return CODES[report.verdict]
+
+
+def _write(args: argparse.Namespace, report: EquivalenceReport) -> None:
+    """The files that were asked for, each whole or not at all."""
+    title = f"{Path(args.a).name} against {Path(args.b).name}"
+    if args.junit is not None:
+        _put(args.junit, junit(report, title))
+    if args.html is not None:
+        _put(args.html, page(report, title).encode())
+    if args.dump is not None and report.shown:
+        dump(report.shown, checked_output(args.dump, NPZ))
+    elif args.dump is not None:
+        print(f"kerasfold: no inputs show a difference: {args.dump} not written", file=sys.stderr)
+
+
+def _put(name: str, content: bytes) -> None:
+    with replacing(checked_output(name, (Path(name).suffix,))) as written:
+        written.write_bytes(content)

@@ -50,7 +50,7 @@ def test_json_has_no_infinities(files, run, monkeypatch):
     failed = EquivalenceReport(
         "different", np.inf, np.nan, "float64", "cpu", 4, (), reason="not finite"
     )
-    monkeypatch.setattr("kerasfold.commands.verify.verify", lambda a, b, data: failed)
+    monkeypatch.setattr("kerasfold.commands.verify.verify", lambda *args, **options: failed)
     code, stdout, _ = run("verify", files["linear.keras"], files["linear.keras"], "--json")
     assert code == 1
     assert json.loads(stdout)["max_abs_error"] is None

@@ -1,0 +1,187 @@
+"""What `kerasfold verify` writes beside its verdict: JUnit XML, a page, inputs to replay."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import keras
+import numpy as np
+import pytest
+
+import kerasfold
+from kerasfold.equivalence.report import EquivalenceReport
+from kerasfold.html import page
+from kerasfold.junit import junit
+from zoo.commands import assert_fails
+
+HOSTILE = "<script>alert('x')</script>\x00&\"]]>"
+
+
+def report(name: str = "scores", shift: float = 1.0) -> EquivalenceReport:
+    """Of two models with an output that agrees and, with a shift, one that does not."""
+
+    def made(offset: float) -> keras.Model:
+        i = keras.Input((6,), name="x")
+        heads = [keras.layers.Dense(6, kernel_initializer="identity", name=n) for n in "ab"]
+        model = keras.Model(i, [head(i) for head in heads])
+        heads[1].bias.assign(offset * np.eye(6)[0])
+        return model
+
+    x = np.random.default_rng(0).normal(size=(30, 6))
+    found = kerasfold.verify(made(0.0), made(shift), x, labels=x.argmax(axis=1))
+    renamed = replace(found.outputs[1], name=name)
+    renamed = replace(renamed, agreement=replace(renamed.agreement, output=name))
+    return replace(found, outputs=(found.outputs[0], renamed))
+
+
+def inconclusive(found: EquivalenceReport) -> EquivalenceReport:
+    outputs = tuple(replace(out, doubt="noise hides it") for out in found.outputs)
+    return replace(found, verdict="inconclusive", outputs=outputs, reason="noise hides it")
+
+
+class Page(HTMLParser):
+    """Counts tags, and sees to it that each that is opened is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_a_page_holds_the_verdict_and_each_output() -> None:
+    text = page(report(), "a.keras against b.keras")
+    assert "<h1>a.keras against b.keras</h1>" in text
+    assert ">different</strong>" in text
+    assert text.count("<tr><td>") == 2 + 2 * (2 + 6)  # outputs; agreement, accuracy, classes
+    assert "prefers-color-scheme: dark" in text
+    assert "script" not in Page(text).seen
+
+
+def test_nothing_in_a_page_comes_from_elsewhere() -> None:
+    assert not re.search(r"https?:|src=|href=|@import|url\(", page(report(), "a against b"))
+
+
+def test_names_are_escaped() -> None:
+    text = page(report(HOSTILE), HOSTILE)
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+    assert Page(text).seen.count("script") == 0
+    suite = ElementTree.fromstring(junit(report(HOSTILE), HOSTILE))
+    shown = HOSTILE.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+    assert suite.get("name") == shown
+    assert suite.findall("testcase")[1].get("name") == f"output {shown}"
+
+
+def test_junit_has_a_test_for_each_output() -> None:
+    found = report()
+    suite = ElementTree.fromstring(junit(found, "a against b"))
+    assert {key: suite.get(key) for key in ("tests", "failures", "errors")} == {
+        "tests": "2",
+        "failures": "1",
+        "errors": "0",
+    }
+    good, bad = suite.findall("testcase")
+    assert (good.get("name"), len(good)) == ("output a", 0)
+    assert bad.find("failure").get("message") == found.outputs[1].reason
+    assert bad.find("failure").text == str(found)
+
+
+def test_junit_calls_what_was_not_shown_an_error() -> None:
+    suite = ElementTree.fromstring(junit(inconclusive(report(shift=0.0)), "a against b"))
+    assert (suite.get("failures"), suite.get("errors")) == ("0", "2")
+    assert suite.find("testcase/error").get("message") == "noise hides it"
+
+
+def test_junit_has_a_test_for_a_verdict_that_is_no_outputs() -> None:
+    found = replace(report(shift=0.0), verdict="different", reason="other shapes")
+    suite = ElementTree.fromstring(junit(found, "a against b"))
+    (failure,) = suite.findall("testcase/failure")
+    assert failure.get("message") == "other shapes"
+
+
+def test_verify_writes_what_it_is_asked_for(files, run, tmp_path) -> None:
+    xml, html = tmp_path / "r.xml", tmp_path / "r.html"
+    pair = (files["linear.keras"], files["other.keras"])
+    code, stdout, stderr = run("verify", *pair, "--junit", xml, "--html", html, "--json")
+    assert (code, stderr) == (1, "")
+    found = json.loads(stdout)
+    assert ElementTree.parse(xml).getroot().get("name") == "linear.keras against other.keras"
+    assert found["outputs"][0]["name"] in html.read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["r.html", "r.xml"]
+
+
+def test_what_is_dumped_shows_the_difference_again(files, run, tmp_path) -> None:
+    pair, dumped = (files["linear.keras"], files["other.keras"]), tmp_path / "x.npz"
+    first = json.loads(run("verify", *pair, "--dump", dumped, "--json")[1])
+    code, stdout, _ = run("verify", *pair, "--data", dumped, "--json")
+    assert code == 1
+    assert json.loads(stdout)["max_abs_error"] == pytest.approx(first["max_abs_error"], rel=1e-9)
+
+
+def test_nothing_is_dumped_where_nothing_differs(files, run, tmp_path) -> None:
+    pair, dumped = (files["linear.keras"], files["legacy.h5"]), tmp_path / "x.npz"
+    code, _, stderr = run("verify", *pair, "--dump", dumped)
+    assert (code, dumped.exists()) == (0, False)
+    assert stderr == f"kerasfold: no inputs show a difference: {dumped} not written\n"
+
+
+def test_inconclusive_is_exit_code_3(files, run, monkeypatch) -> None:
+    found = inconclusive(report(shift=0.0))
+    command = sys.modules["kerasfold.commands.verify"]
+    monkeypatch.setattr(command, "verify", lambda *args, **options: found)
+    code, stdout, stderr = run("verify", files["linear.keras"], files["linear.keras"])
+    assert (code, stderr) == (3, "")
+    assert stdout.startswith("inconclusive: noise hides it (")
+
+
+def test_a_tolerance_and_a_size(files, run, tmp_path) -> None:
+    assert run("verify", files["linear.keras"], files["other.keras"], "--atol", "1e3")[0] == 0
+    keras.Sequential([keras.Input((None, None, 2)), keras.layers.Conv2D(2, 3)]).save(
+        free := tmp_path / "free.keras"
+    )
+    assert run("verify", free, free, "--input-shape", "7,5,2")[0] == 0
+    result = run("verify", free, free, "--input-shape", "7,5,3")
+    assert_fails(result, 2, r"input_shape=\[\(7, 5, 3\)\] does not fit the inputs .*")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--junit", "r.txt"], r"r\.txt has an unknown extension: expected \.xml"),
+        (["--html", "none/r.html"], r"output folder \S+none does not exist"),
+        (["--dump", "x.npy"], r"x\.npy has an unknown extension: expected \.npz"),
+        (["--atol", "-1"], r"argument --atol: expected a number, 0 or more.*'-1'.*"),
+        (["--rtol", "inf"], r"argument --rtol: expected a number, 0 or more.*'inf'.*"),
+        (["--input-shape", "3,0"], r"argument --input-shape: expected a whole number .*'0'.*"),
+    ],
+)
+def test_where_nothing_can_be_written_nothing_is_compared(
+    files, run, tmp_path, monkeypatch, args, message
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = sys.modules["kerasfold.commands.verify"]
+    monkeypatch.setattr(command, "load", lambda *args: pytest.fail("a model was loaded"))
+    assert_fails(run("verify", files["linear.keras"], files["linear.keras"], *args), 2, message)
+    assert list(Path().iterdir()) == []
+
+
+def test_help_lists_the_exit_codes(run) -> None:
+    for args in (["--help"], ["verify", "--help"]):
+        text = " ".join(run(*args)[1].split())
+        assert all(f"{code} " in text.split("exit codes:")[1] for code in range(4))
