@@ -17,7 +17,7 @@ from keras import tree
 from kerasfold.algebra.axis import Axis
 from kerasfold.algebra.operator import Operator
 from kerasfold.equivalence.models import original_in_precision
-from kerasfold.equivalence.probes import FREE_SIZES
+from kerasfold.equivalence.sizes import FREE_SIZES
 from kerasfold.layers.spelling import padded_axis
 from kerasfold.lift.program import Node, Program
 from kerasfold.lift.regions import Regions, lift

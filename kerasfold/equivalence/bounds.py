@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from kerasfold.equivalence.probes import FREE_SIZES
+from kerasfold.equivalence.sizes import FREE_SIZES
 from kerasfold.equivalence.tally import Lines, Tally
 from kerasfold.read.model import computed_dtypes, interpolates, operations
 

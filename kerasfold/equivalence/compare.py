@@ -252,5 +252,6 @@ def outputs(model: Runner, batch: Any) -> Arrays:
 def _does_not_run(name: str, error: Exception) -> FoldError:
     return FoldError(
         f"model '{name}' does not run on {device()}, where it was to be compared "
-        f"({words_of(error)}): pass verify=False, and compare where it does run"
+        f"({words_of(error)}): give the size of one it runs on as input_shape=, or inputs as "
+        "data=, or pass verify=False and compare where it does run"
     )

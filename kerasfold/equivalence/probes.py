@@ -1,31 +1,44 @@
-"""Random inputs to compare models on."""
+"""Random inputs to compare models on.
+
+Of several sizes where they are free, of several scales, of all that reads them tells apart (every
+row of a table), alone and in batches.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import tree
 
-from kerasfold.equivalence.runs import AsIs
-from kerasfold.errors import FoldError, words_of
-from kerasfold.read.model import input_structure, sublayers
-from kerasfold.read.weights import as_array, as_dtype
+from kerasfold.equivalence.domain import Domain, Kind, domains
+from kerasfold.equivalence.ranges import asked, asked_unread, tells_values
+from kerasfold.equivalence.sizes import Shape, free_sizes
+from kerasfold.errors import FoldError
+from kerasfold.read.graph import Graph, read
+from kerasfold.read.model import computed_dtypes, input_structure, sublayers
 
-PROBES = (4, 16)  # random inputs, at least and at most
+PROBES = (4, 16)  # samples of one size, at least and at most
 PROBED = 200_000  # numbers in all of them, between the two
-FREE_SIZES = (33, 64, 97, 128, 224, 299)  # tried along unknown axes
-MOST = 2**25  # numbers in one input that is looked for beyond them
+FURTHER = 2  # samples of every further size
+BATCH = 2**19  # numbers in a batch of several, unless two samples have more
+WORDS = 2**13  # the same of samples that there are many of, to read every row of a table
+WORK = 2**33  # multiplications, about, that all rows of a table are worth
 
-Shape: TypeAlias = tuple[int, ...]
+# Scale and shift of what is usually 0 +- 1, sample by sample.
+KINDS: tuple[Kind, ...] = ((1, 0), (5, 0), (1, 2), (0.25, -1))
+HALF_KINDS: tuple[Kind, ...] = ((1, 0), (4, 0), (1, 2), (0.25, -1))  # float16 ends at 65,504
 
 
 def probes(model: keras.Model, input_shape: Any = None) -> list[Any]:
-    """Random inputs; where the image size is free, of a size that the model takes.
+    """Random inputs, as batches that fit the model: the first of one sample, if it may be.
+
+    Where sizes are free they are of several that the model takes, by its layers' own account, with
+    at least two samples of each.
 
     Args:
         model: the model.
@@ -33,57 +46,65 @@ def probes(model: keras.Model, input_shape: Any = None) -> list[Any]:
             model takes its inputs; or None.
 
     Raises:
-        FoldError: a shape that does not fit, or a model that runs on none.
+        FoldError: a shape that does not fit, or a model that takes none.
     """
-    if input_shape is not None:
-        return _drawn(model, _shapes(model, input_shape))
-    specs = tree.flatten(input_structure(model))
-    if all(n is not None for spec in specs for n in spec.shape[1:]):
-        return _drawn(model, [_sized(spec, 0) for spec in specs])
-    error: Exception | None = None
-    for size in _sizes(model, specs):
-        batches = _drawn(model, [_sized(spec, size) for spec in specs])
-        try:
-            AsIs(model)(batches[0])
-        except Exception as failure:
-            error = failure
-        else:
-            return batches
-    assert error is not None
-    raise FoldError(
-        f"model '{model.name}' does not run on random inputs ({words_of(error)}): give the size of "
-        "one it runs on as input_shape=, or inputs as data=, or pass verify=False"
-    ) from error
-
-
-def _sizes(model: keras.Model, specs: Sequence[Any]) -> Iterator[int]:
-    """Sizes to try along unknown axes: usual ones, then larger where those give empty images."""
-    yield from FREE_SIZES
-    size = FREE_SIZES[-1]
-    while not _gives_pixels(model, [_sized(spec, size) for spec in specs]):
-        size += size // 2
-        if sum(math.prod(_sized(spec, size)) for spec in specs) > MOST:
-            return
-        if _gives_pixels(model, [_sized(spec, size) for spec in specs]):
-            yield size
-
-
-def _gives_pixels(model: keras.Model, shapes: Sequence[Shape]) -> bool:
-    """Whether no output is empty, by the layers' own account of sizes."""
+    graph = _read(model)
+    sizes = free_sizes(model, graph) if input_shape is None else [_shapes(model, input_shape)]
     structure = input_structure(model)
-    tensors = [
-        keras.KerasTensor((spec.shape[0], *shape), spec.dtype)
-        for spec, shape in zip(tree.flatten(structure), shapes, strict=True)
-    ]
+    specs = tree.flatten(structure)
+    kinds = itertools.cycle(HALF_KINDS if "float16" in computed_dtypes(model) else KINDS)
+    rng = np.random.default_rng(0)
+    batches: list[Any] = []
+    for shapes in sizes:
+        asks = asked_unread(model, shapes) if graph is None else asked(graph, shapes)
+        inputs = domains(specs, shapes, asks)
+        lengths = _lengths(model, inputs, len(sizes), not batches)
+        scales = list(itertools.islice(kinds, sum(lengths)))
+        drawn = [x.draw(scales, rng) for x in inputs]
+        ends = list(itertools.accumulate(lengths))
+        batches += [
+            tree.pack_sequence_as(structure, [x[end - n : end] for x in drawn])
+            for n, end in zip(lengths, ends, strict=True)
+        ]
+    return batches
+
+
+def _read(model: keras.Model) -> Graph | None:
+    """The calls of a model; None of one that is no graph of layers."""
     try:
-        outputs = model.compute_output_spec(tree.pack_sequence_as(structure, tensors))
-    except Exception:
-        return False
-    return all(n is None or n > 0 for y in tree.flatten(outputs) for n in y.shape)
+        return read(model, tells_values)
+    except FoldError:
+        return None
 
 
-def _sized(spec: Any, size: int) -> Shape:
-    return tuple(size if n is None else n for n in spec.shape[1:])
+def _computing(model: keras.Model) -> int:
+    """How many weights a number is computed with, about: all but those of tables."""
+    tables = (x for x in sublayers(model) if isinstance(x, keras.layers.Embedding))
+    return max(model.count_params() - sum(x.count_params() for x in tables), 1)
+
+
+def _lengths(model: keras.Model, inputs: Sequence[Domain], sizes: int, first: bool) -> list[int]:
+    """How many samples each batch of one size has.
+
+    Args:
+        model: the model.
+        inputs: what they are drawn from.
+        sizes: how many there are.
+        first: whether this is the one with most samples.
+    """
+    numbers = sum(math.prod(x.shape) for x in inputs)
+    fewest, most = PROBES
+    usual = fewest if sizes > 1 else min(max(PROBED // numbers, fewest), most)
+    worth = min(PROBED // numbers, WORK // (numbers * _computing(model)))
+    samples = max(usual, min(worth, max(x.samples for x in inputs))) if first else FURTHER
+    fixed = {spec.shape[0] for spec in tree.flatten(input_structure(model))} - {None}
+    if fixed:
+        return [max(fixed)] * -(-samples // max(fixed))
+    if not first:
+        return [samples]
+    several = max(WORDS // numbers, min(BATCH // numbers, most - 1), 2)
+    rest = samples - 1
+    return [1, *(min(several, rest - done) for done in range(0, rest, several))]
 
 
 def _shapes(model: keras.Model, given: Any) -> list[Shape]:
@@ -109,30 +130,3 @@ def _shapes(model: keras.Model, given: Any) -> list[Shape]:
             f"the batch: {wanted}"
         )
     return shapes
-
-
-def _drawn(model: keras.Model, shapes: Sequence[Shape]) -> list[Any]:
-    """Random inputs of given shapes."""
-    structure = input_structure(model)
-    rng = np.random.default_rng(0)
-    specs = tree.flatten(structure)
-    fixed = {x.shape[0] for x in specs} - {None}
-    numbers = sum(map(math.prod, shapes))
-    wanted = min(max(PROBED // max(numbers, 1), PROBES[0]), PROBES[1])
-    count = 1 if not fixed else -(-wanted // max(fixed))
-    words = [
-        layer.input_dim for layer in sublayers(model) if isinstance(layer, keras.layers.Embedding)
-    ]
-
-    def draw(spec: Any, shape: Shape) -> np.ndarray:
-        size = (wanted if spec.shape[0] is None else spec.shape[0], *shape)
-        if "float" in spec.dtype:
-            # Rounded as the model will round it, so that both precisions see one input.
-            return as_array(as_dtype(rng.normal(size=size), spec.dtype))
-        few = 256 if spec.dtype == "uint8" else 2
-        return rng.integers(0, min(words, default=few), size=size)
-
-    return [
-        tree.pack_sequence_as(structure, list(map(draw, specs, shapes)))
-        for _ in range(max(count, 1))
-    ]

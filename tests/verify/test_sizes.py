@@ -32,7 +32,7 @@ def test_a_size_is_looked_for_beyond_the_usual() -> None:
     assert_same(model, folded, FLOAT32, size=1500)
 
 
-def test_a_model_that_fails_at_any_size_is_tried_at_the_usual_ones_alone() -> None:
+def test_a_model_that_fails_at_any_size_asks_for_one() -> None:
     x = keras.Input((None, 4))
     y = layers.Lambda(lambda t: 1 / 0 if t.shape[1] else t, output_shape=(None, 4))(x)
     with pytest.raises(kerasfold.FoldError, match="input_shape=, or inputs as data="):
@@ -42,7 +42,7 @@ def test_a_model_that_fails_at_any_size_is_tried_at_the_usual_ones_alone() -> No
 @pytest.mark.parametrize("told", [{"input_shape": (1500, 4)}, {"data": np.ones((2, 1600, 4))}])
 def test_a_size_that_is_given_is_taken(told: dict[str, Any], monkeypatch: Any) -> None:
     model = cropped()
-    monkeypatch.setattr("kerasfold.equivalence.probes.FREE_SIZES", ())  # nothing is looked for
+    monkeypatch.setattr("kerasfold.equivalence.sizes.FREE_SIZES", ())  # nothing is looked for
     folded = kerasfold.fold(model, **told)
     assert folded.fold_report.equivalence.equivalent
     kerasfold.assert_equivalent(model, folded, **told)
@@ -52,8 +52,8 @@ def test_shapes_of_several_inputs() -> None:
     x, y = keras.Input((None, None, 3), name="x"), keras.Input((None, 2), name="y")
     outputs = [layers.Conv2D(2, 3)(x), layers.Conv1D(2, 3)(y)]
     model = randomise(keras.Model([x, y], outputs))
-    (batch,) = probes(model, [(9, 7, 3), (40, 2)])
-    assert [array.shape[1:] for array in batch] == [(9, 7, 3), (40, 2)]
+    for batch in probes(model, [(9, 7, 3), (40, 2)]):
+        assert [array.shape[1:] for array in batch] == [(9, 7, 3), (40, 2)]
     assert kerasfold.fold(model, input_shape=[(9, 7, 3), (40, 2)]).fold_report.equivalence
 
 

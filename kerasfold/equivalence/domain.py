@@ -1,0 +1,147 @@
+"""What one input of a model is drawn from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import keras
+import numpy as np
+
+from kerasfold.equivalence.ranges import Ask, Numbers, Rows
+from kerasfold.read.weights import as_array, as_dtype
+
+Kind: TypeAlias = tuple[float, float]  # scale and shift of what is usually 0 +- 1
+
+
+class Domain:
+    """The values that one input is to be compared on.
+
+    Attributes:
+        shape: of one sample.
+        dtype: of the input.
+        samples: how many it takes until every row of every table that it is looked up in was read.
+    """
+
+    def __init__(self, shape: Sequence[int], dtype: str, asked: Sequence[Ask]) -> None:
+        """Of an input, given what its readers ask for, at places in it."""
+        self.shape, self.dtype = tuple(shape), dtype
+        numbers = [x for x in asked if isinstance(x, Numbers)]
+        self._usual = _usual(math.prod(shape), numbers, 0.0 if self._is_float else 1.0)
+        self._choices = [
+            (places, self._possible(values))
+            for places, values in _choices([x for x in asked if isinstance(x, Rows)])
+        ]
+        self.samples = max((-(-len(v) // len(p)) for p, v in self._choices), default=1)
+
+    def draw(self, kinds: Sequence[Kind], rng: np.random.Generator) -> np.ndarray:
+        """Samples, one of each kind, rounded as the model will round them.
+
+        The last and the first row of a table are read first, and each once before one is again.
+        """
+        drawn = self._numbers(kinds, rng)
+        for places, values in self._choices:
+            if values.dtype.kind not in "if":
+                drawn = drawn.astype(object)  # words
+            count = len(kinds) * len(places)
+            once = (values[-1:], values[:-1][:1], rng.permutation(values[1:-1]))
+            again = rng.choice(values, max(count - len(values), 0))
+            read = np.concatenate([*once, again])[:count]
+            drawn[:, places] = read.reshape(len(kinds), -1)
+        drawn = drawn.reshape(len(kinds), *self.shape)
+        if self._is_float:
+            # So that both precisions see one input.
+            return as_array(as_dtype(drawn, self.dtype))
+        return drawn.astype(str if self.dtype == "string" else self.dtype)
+
+    @property
+    def _is_float(self) -> bool:
+        return keras.backend.is_float_dtype(self.dtype)
+
+    def _possible(self, values: np.ndarray) -> np.ndarray:
+        """Those of some values that the input's dtype has."""
+        if self._is_float or values.dtype.kind not in "if":
+            return values
+        low, high = _limits(self.dtype)
+        return values[(values == np.rint(values)) & (values >= low) & (values <= high)]
+
+    def _numbers(self, kinds: Sequence[Kind], rng: np.random.Generator) -> np.ndarray:
+        """(samples, numbers) of them."""
+        drawn = np.empty((len(kinds), math.prod(self.shape)))
+        for k, (scale, shift) in enumerate(kinds):
+            centre, unit = self._usual[k % len(self._usual)]
+            drawn[k] = centre + unit * (scale * rng.normal(size=drawn[k].shape) + shift)
+        if self._is_float or self.dtype == "string":
+            return drawn
+        low, high = _limits(self.dtype)
+        drawn = np.rint(drawn)
+        return np.clip(drawn if low < 0 else np.abs(drawn), low, high)
+
+
+def domains(
+    specs: Sequence[Any], shapes: Sequence[Sequence[int]], asked: Sequence[Ask]
+) -> list[Domain]:
+    """The domain of each input.
+
+    Args:
+        specs: the inputs.
+        shapes: of one sample of each.
+        asked: of all of them, at places among all their numbers.
+    """
+    start, found = 0, []
+    for spec, shape in zip(specs, shapes, strict=True):
+        stop = start + math.prod(shape)
+        within = [x for ask in asked if (x := ask.within(start, stop)) is not None]
+        found.append(Domain(shape, spec.dtype, within))
+        start = stop
+    return found
+
+
+def _limits(dtype: str) -> tuple[int, int]:
+    """The least and the largest number of a dtype of integers."""
+    if dtype == "bool":
+        return 0, 1
+    limits = np.iinfo(dtype)
+    return int(limits.min), int(limits.max)
+
+
+def _usual(
+    size: int, asked: Sequence[Numbers], least: float
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Centre and unit of each number: once for all readers, each of which is once the last.
+
+    What nobody asks for, such as a border that is cut off, is as the rest.
+    """
+    if not asked:
+        return [(np.zeros(size), np.ones(size))]
+    variants: list[tuple[np.ndarray, np.ndarray]] = []
+    for k in range(len(asked)):
+        centre, unit = (
+            np.full(size, np.mean(np.concatenate(v)))
+            for v in ([x.centre for x in asked], [x.unit for x in asked])
+        )
+        for x in (*asked[k + 1 :], *asked[: k + 1]):
+            centre[x.places], unit[x.places] = x.centre, np.maximum(x.unit, least)
+        if not any(np.array_equal(c, centre) and np.array_equal(u, unit) for c, u in variants):
+            variants.append((centre, unit))
+    return variants
+
+
+def _choices(asked: Sequence[Rows]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Places that are looked up in the same tables, and the values that all of those have."""
+    found: list[tuple[np.ndarray, np.ndarray]] = []
+    for rows in asked:
+        rest, split = np.unique(rows.places), []
+        for places, values in found:
+            both = np.isin(places, rest)
+            split += [(places[both], _common(values, rows.values)), (places[~both], values)]
+            rest = np.setdiff1d(rest, places)
+        found = [(p, v) for p, v in (*split, (rest, rows.values)) if len(p)]
+    return found
+
+
+def _common(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The values in both; those of the first where there are none."""
+    common = np.intersect1d(a, b)
+    return common if len(common) else a

@@ -1,0 +1,380 @@
+"""Which values an input is to be compared on: those that what reads it tells apart.
+
+The graph is walked from its inputs, as far as tensors hold numbers of the inputs and nothing else:
+moved about, cast, scaled and shifted. What reads such a tensor then says what it asks of it. A
+table asks for each of its rows; all else for numbers about as large as those that it computes with:
+behind `Rescaling(1 / 255)` they are some hundred in the input.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import keras
+import numpy as np
+from keras import layers, ops, tree
+
+from kerasfold.algebra.axis import Refused
+from kerasfold.read.graph import Call, Graph, Tensor
+from kerasfold.read.model import input_structure, is_pure, sublayers
+from kerasfold.read.weights import as_array
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Rows:
+    """What looks its input up in a table asks for.
+
+    Attributes:
+        places: (n,) elements of the inputs, as places among all their numbers.
+        values: (rows,) what has a row of its own in the table, in the input's terms.
+    """
+
+    places: np.ndarray
+    values: np.ndarray
+
+    def within(self, start: int, stop: int) -> Rows | None:
+        """What it asks for between two places, counted from the first; None of nothing."""
+        inside = (self.places >= start) & (self.places < stop)
+        return replace(self, places=self.places[inside] - start) if inside.any() else None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Numbers:
+    """What computes with its input asks for: what it is usually given is 0 +- 1.
+
+    Attributes:
+        places: (n,) elements of the inputs, as places among all their numbers.
+        centre: (n,) what of an input becomes 0.
+        unit: (n,) what of a change of an input becomes one of 1; positive.
+    """
+
+    places: np.ndarray
+    centre: np.ndarray
+    unit: np.ndarray
+
+    def within(self, start: int, stop: int) -> Numbers | None:
+        """What it asks for between two places, counted from the first; None of nothing."""
+        inside = (self.places >= start) & (self.places < stop)
+        places = self.places[inside] - start
+        return Numbers(places, self.centre[inside], self.unit[inside]) if inside.any() else None
+
+
+Ask: TypeAlias = Rows | Numbers
+Asked: TypeAlias = list[Ask]
+
+LOST = 2.0**-20  # of a number that a change of it is lost beside
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Held:
+    """A tensor of numbers of the inputs, each times `scale` plus `offset`.
+
+    Attributes:
+        places: (1, ...) of one sample, where each number is among all those of the inputs; -1 of a
+            number that is none of them.
+        scale: of the same shape.
+        offset: of the same shape.
+    """
+
+    places: np.ndarray
+    scale: np.ndarray
+    offset: np.ndarray
+
+    @classmethod
+    def of(cls, places: np.ndarray) -> Held:
+        """Numbers as they are given."""
+        return cls(places, *(np.broadcast_to(x, places.shape) for x in (1.0, 0.0)))
+
+    def rows(self, values: Any) -> Asked:
+        """What looks it up in a table of these values asks for."""
+        places, scale, offset = self._of_inputs()
+        values = np.asarray(values)
+        return [
+            Rows(
+                places[(scale == s) & (offset == o)],
+                values if (s, o) == (1, 0) else (values - o) / s,
+            )
+            for s, o in dict.fromkeys(zip(scale.tolist(), offset.tolist(), strict=True))
+        ]
+
+    def numbers(self, centre: float = 0.0, unit: float = 1.0) -> Asked:
+        """What computes with it asks for.
+
+        Where the unit is lost beside the centre the number is a flag, as of a mask m that becomes
+        1e9 * (m - 1): that asks for both of its values.
+        """
+        places, scale, offset = self._of_inputs()
+        centres, units = (centre - offset) / scale, np.abs(unit / scale)
+        flag = units < LOST * np.abs(centres)
+        flags = [
+            Rows(places[flag & (centres == c)], np.array([0.0, c])) for c in set(centres[flag])
+        ]
+        return [*flags, Numbers(places[~flag], centres[~flag], units[~flag])]
+
+    def _of_inputs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Places, scales and offsets of its numbers that are some of the inputs."""
+        held = self.places >= 0
+        return self.places[held], self.scale[held], self.offset[held]
+
+
+def tells_values(operation: keras.Operation) -> bool:
+    """Whether a layer that is made of others holds some that ask for values of their own."""
+    return any(type(layer) in _ASKING or type(layer) in _TELLING for layer in sublayers(operation))
+
+
+# Every value of these is one that an input may have.
+_ALL_VALUES = {"bool": range(2), "uint8": range(256), "int8": range(-128, 128)}
+
+
+def asked(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> Asked:
+    """What the calls of a graph ask of its inputs.
+
+    Args:
+        graph: of a model.
+        shapes: of its inputs without the batch, in flat order.
+    """
+    inputs = tree.flatten(graph.inputs)
+    held = {x.index: y for x, y in zip(inputs, _given(shapes), strict=True)}
+    found: Asked = []
+    for x in inputs:
+        found += held[x.index].rows(_ALL_VALUES[x.dtype]) if x.dtype in _ALL_VALUES else []
+    for call in graph.calls:
+        read = [x for x in dict.fromkeys(call.inputs) if x.index in held]
+        if not read:
+            continue
+        try:
+            passed = _PASSING[call.kind](call, held)
+        except (KeyError, Refused):
+            for x in read:
+                found += _ASKING.get(call.kind, _computed)(call, x, held[x.index])
+        else:
+            held |= zip((x.index for x in call.outputs), passed, strict=True)
+    for x in tree.flatten(graph.outputs):
+        found += held[x.index].numbers() if x.index in held else []
+    return found
+
+
+def asked_unread(model: keras.Model, shapes: Sequence[tuple[int, ...]]) -> Asked:
+    """What a model that cannot be read may ask of its integers: rows that all its tables have."""
+    tables = _tables(model)
+    found: Asked = []
+    for spec, x in zip(tree.flatten(input_structure(model)), _given(shapes), strict=True):
+        if not keras.backend.is_float_dtype(spec.dtype):
+            found += x.rows(range(min(tables)) if tables else _ALL_VALUES.get(spec.dtype, range(2)))
+    return found
+
+
+def _given(shapes: Sequence[tuple[int, ...]]) -> list[Held]:
+    """The inputs themselves."""
+    starts = itertools.accumulate(map(math.prod, shapes), initial=0)
+    return [
+        Held.of(np.arange(start, start + math.prod(shape)).reshape(1, *shape))
+        for start, shape in zip(starts, shapes, strict=False)
+    ]
+
+
+def _tables(operation: keras.Operation) -> list[int]:
+    """How many rows each Embedding in a layer has."""
+    within = sublayers(operation) if isinstance(operation, keras.Layer) else ()
+    return [layer.input_dim for layer in within if isinstance(layer, layers.Embedding)]
+
+
+# Calls that pass numbers of the inputs on.
+
+
+def _same(call: Call, held: Mapping[int, Held]) -> list[Held]:
+    """`y = x`, at inference."""
+    return [held[call.inputs[0].index]]
+
+
+def _moved(call: Call, held: Mapping[int, Held]) -> list[Held]:
+    """`y[i] = x[place of i]`, as is seen by what the call does to places; or what is none of x."""
+    read = list(dict.fromkeys(call.inputs))
+    if any(x.index not in held for x in read):
+        raise Refused("reads something else too")
+    parts = [Held.of(np.full(1, -1)), *(held[x.index] for x in read)]  # what pads is none of x
+    ends = itertools.accumulate(x.places.size for x in parts)
+    numbers = {}
+    for x, part, start in zip(read, parts[1:], ends, strict=False):
+        number = np.arange(start, start + part.places.size, dtype="int32")
+        numbers[x.index] = np.repeat(number.reshape(part.places.shape), x.shape[0] or 1, axis=0)
+    args, kwargs = tree.map_structure(
+        lambda x: ops.convert_to_tensor(numbers[x.index]) if isinstance(x, Tensor) else x,
+        (call.args, call.kwargs),
+    )
+    try:
+        moved = tree.flatten(call.operation(*args, **kwargs))
+    except Exception:
+        raise Refused("does not run on integers") from None
+    columns = ((x.places, x.scale, x.offset) for x in parts)
+    whole = [np.concatenate([x.ravel() for x in column]) for column in zip(*columns, strict=True)]
+    return [Held(*(x[ops.convert_to_numpy(y)[:1]] for x in whole)) for y in moved]
+
+
+def _padded(call: Call, held: Mapping[int, Held]) -> list[Held]:
+    """`y = x` with a border, which is none of `x` if it is a constant."""
+    return _moved(replace(call, kwargs={}), held)
+
+
+def _resized(call: Call, held: Mapping[int, Held]) -> list[Held]:
+    """`y = x` in another size: each number is asked for as the nearest that it is made of."""
+    config = {**call.operation.get_config(), "interpolation": "nearest"}
+    return _moved(replace(call, operation=layers.Resizing.from_config(config)), held)
+
+
+def _scaled(x: Held, scale: Any, offset: Any) -> list[Held]:
+    """`y = scale * x + offset`."""
+    scale, offset = as_array(scale), as_array(offset)
+    if not (np.all(scale) and np.all(np.isfinite(scale)) and np.all(np.isfinite(offset))):
+        raise Refused("hides what its input is")
+    arrays = np.broadcast_arrays(x.places, x.scale * scale, x.offset * scale + offset)
+    return [Held(*(array[:1] for array in arrays))]
+
+
+def _rescaled(call: Call, held: Mapping[int, Held]) -> list[Held]:
+    """`y = scale * x + offset`."""
+    layer: Any = call.operation
+    return _scaled(held[call.inputs[0].index], layer.scale, layer.offset)
+
+
+def _normalised(call: Call, held: Mapping[int, Held]) -> list[Held]:
+    """`y = (x - mean) / deviation`, or back."""
+    layer: Any = call.operation
+    mean = as_array(layer.mean)
+    deviation = np.maximum(np.sqrt(as_array(layer.variance)), keras.backend.epsilon())
+    x = held[call.inputs[0].index]
+    if layer.invert:
+        return _scaled(x, deviation, mean)
+    return _scaled(x, 1 / deviation, -mean / deviation)
+
+
+def _batch_normalised(call: Call, held: Mapping[int, Held]) -> list[Held]:
+    """`y = (x - mean) / deviation`; what it then scales by is what it computes."""
+    layer: Any = call.operation
+    x = held[call.inputs[0].index]
+    axes = [a for a in range(x.places.ndim) if a != layer.axis % x.places.ndim]
+    deviation = np.sqrt(as_array(layer.moving_variance) + layer.epsilon)
+    mean = as_array(layer.moving_mean)
+    return _scaled(x, *(np.expand_dims(v, axes) for v in (1 / deviation, -mean / deviation)))
+
+
+# y as (scale, offset) of x, for x with a constant, and for a constant with x.
+_ARITHMETIC: dict[Any, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    ops.add: (lambda c: (1, c), lambda c: (1, c)),
+    ops.subtract: (lambda c: (1, -c), lambda c: (-1, c)),
+    ops.multiply: (lambda c: (c, 0), lambda c: (c, 0)),
+    ops.true_divide: (lambda c: (1 / c, 0), lambda c: (0, c)),  # c / x is refused
+    ops.divide: (lambda c: (1 / c, 0), lambda c: (0, c)),
+}
+
+
+def _calculated(call: Call, held: Mapping[int, Held]) -> list[Held]:
+    """`y` of `x` and a constant."""
+    if len(call.inputs) > 1:
+        raise Refused("reads two tensors")
+    first, second = call.args
+    swapped = isinstance(second, Tensor)
+    constant = as_array(first if swapped else second)
+    return _scaled(held[call.inputs[0].index], *_ARITHMETIC[call.kind][swapped](constant))
+
+
+def _negative(call: Call, held: Mapping[int, Held]) -> list[Held]:
+    """`y = -x`."""
+    return _scaled(held[call.inputs[0].index], -1, 0)
+
+
+_TELLING = (layers.Rescaling, layers.Normalization)
+
+_PASSING: dict[Any, Callable[[Call, Mapping[int, Held]], list[Held]]] = {
+    **dict.fromkeys(
+        (
+            *(ops.cast, ops.convert_to_tensor, ops.copy, ops.stop_gradient),
+            *(layers.Identity, layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D),
+            *(layers.SpatialDropout3D, layers.GaussianNoise, layers.GaussianDropout),
+            *(layers.ActivityRegularization, layers.Masking, layers.RandomBrightness),
+            *(layers.RandomContrast, layers.RandomFlip, layers.RandomRotation),
+            *(layers.RandomTranslation, layers.RandomZoom),
+        ),
+        _same,
+    ),
+    **dict.fromkeys(
+        (
+            *(ops.broadcast_to, ops.concatenate, ops.expand_dims, ops.flip, ops.get_item),
+            *(ops.moveaxis, ops.ravel, ops.repeat, ops.reshape, ops.roll, ops.split),
+            *(ops.squeeze, ops.stack, ops.swapaxes, ops.tile, ops.transpose, ops.unstack),
+            *(layers.Concatenate, layers.CenterCrop, layers.Cropping1D, layers.Cropping2D),
+            *(layers.Cropping3D, layers.Flatten, layers.Permute, layers.RepeatVector),
+            *(layers.Reshape, layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D),
+        ),
+        _moved,
+    ),
+    **dict.fromkeys(_ARITHMETIC, _calculated),
+    ops.negative: _negative,
+    ops.pad: _padded,
+    layers.Resizing: _resized,
+    layers.Rescaling: _rescaled,
+    layers.Normalization: _normalised,
+    layers.BatchNormalization: _batch_normalised,
+}
+
+
+# Calls that ask for values.
+
+
+def _taken(call: Call) -> int:
+    """The size of the axis that is taken from; 1 where it is unknown."""
+    operation: Any = call.operation
+    table = call.args[0]
+    shape = [n or 1 for n in (table.shape if isinstance(table, Tensor) else np.shape(table))]
+    return math.prod(shape) if operation.axis is None else shape[operation.axis]
+
+
+# Which argument is the number of a row, and how many rows there are.
+_COUNTED: dict[Any, tuple[int, Callable[[Any], int]]] = {
+    layers.Embedding: (0, lambda call: call.operation.input_dim),
+    layers.CategoryEncoding: (0, lambda call: call.operation.num_tokens),
+    ops.one_hot: (0, lambda call: call.operation.num_classes),
+    ops.multi_hot: (0, lambda call: call.operation.num_classes),
+    ops.take: (1, _taken),
+    ops.take_along_axis: (1, _taken),
+}
+
+
+def _counted(call: Call, x: Tensor, held: Held) -> Asked:
+    """Each row, by its number."""
+    place, count = _COUNTED[call.kind]
+    return held.rows(range(count(call))) if call.args[place] == x else held.numbers()
+
+
+def _looked_up(call: Call, _: Tensor, held: Held) -> Asked:
+    """Each word, and one that is unknown."""
+    layer: Any = call.operation
+    words = list(layer.get_vocabulary(include_special_tokens=False))
+    return held.rows([*words, "[UNK]" if isinstance(words[0], str) else max(words) + 1])
+
+
+def _binned(call: Call, _: Tensor, held: Held) -> Asked:
+    """Numbers on both sides of each boundary."""
+    layer: Any = call.operation
+    low, high = min(layer.bin_boundaries), max(layer.bin_boundaries)
+    return held.numbers((low + high) / 2, (high - low) / 2 or 1.0)
+
+
+def _computed(call: Call, x: Tensor, held: Held) -> Asked:
+    """Numbers; of what is not Keras's own, integers that any table has, 0 and 1 if need be."""
+    rows = _tables(call.operation)
+    unknown = "float" not in x.dtype and not is_pure(call.operation)
+    return held.rows(range(min(rows, default=2))) if rows or unknown else held.numbers()
+
+
+_VOCABULARIES = (layers.IntegerLookup, layers.StringLookup, layers.TextVectorization)
+
+_ASKING: dict[Any, Callable[[Call, Tensor, Held], Asked]] = {
+    **dict.fromkeys(_COUNTED, _counted),
+    **dict.fromkeys(_VOCABULARIES, _looked_up),
+    layers.Discretization: _binned,
+}

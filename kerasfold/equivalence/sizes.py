@@ -1,0 +1,167 @@
+"""Sizes to compare models at, where those of their inputs are free.
+
+Two nets may agree at an odd size and differ at an even one: PyTorch pads both sides alike whatever
+the size, Keras pads 'same' so that the last window fits. So there is an even size, an odd one, a
+small one and one with sides of their own, of different remainders by what the net strides in all.
+Which sizes a model takes is its layers' own account: nothing is run for it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+import keras
+from keras import tree
+
+from kerasfold.errors import FoldError, words_of
+from kerasfold.read.graph import Graph, Tensor
+from kerasfold.read.model import input_structure
+
+Shape: TypeAlias = tuple[int, ...]
+Sides: TypeAlias = tuple[int, ...]  # along the free axes of each input, in order
+
+FREE_SIZES = (33, 64, 97, 128, 224, 299)  # tried along free axes where smaller ones do not fit
+MOST = 2**25  # numbers in one input that is looked for beyond them
+LEAST = {1: 16, 2: 16, 3: 8}  # what sides are multiples of, at least, by the number of free axes
+LOOKS = (576, 1152)  # two sizes that show how far a net strides
+
+
+def free_sizes(model: keras.Model, graph: Graph | None) -> list[list[Shape]]:
+    """Shapes of the inputs, without the batch: of up to four sizes that the model takes.
+
+    Args:
+        model: the model.
+        graph: as it was read, or None where it cannot be.
+
+    Returns:
+        For each size the shape of each input, in flat order; of one size where none is free.
+
+    Raises:
+        FoldError: a model that takes none of them.
+    """
+    account = _Account(model, graph)
+    if not account.axes:
+        return [account.shapes(())]
+    unit = _unit(account)
+    first = next(filter(account.takes, _squares(account, unit)), None)
+    if first is None:
+        raise FoldError(
+            f"model '{model.name}' takes inputs of no size that was tried ({account.error}): give "
+            "the size of one it runs on as input_shape=, or inputs as data=, or pass verify=False"
+        )
+    sizes = [first]
+    for tried in _others(unit, first[0]):
+        sides = (tuple(itertools.islice(itertools.cycle(s), account.axes)) for s in tried)
+        sizes += itertools.islice((s for s in sides if s not in sizes and account.takes(s)), 1)
+    return [account.shapes(sides) for sides in sizes]
+
+
+def _squares(account: _Account, unit: int) -> Iterator[Sides]:
+    """Equal sides to try: twice the unit, usual ones, then larger where those give empty images."""
+    larger = (round(FREE_SIZES[-1] * 1.5**n) for n in itertools.count(1))
+    for size in itertools.chain((2 * unit, *FREE_SIZES), larger):
+        sides = (size,) * account.axes
+        if size > FREE_SIZES[-1] and account.numbers(sides) > MOST:
+            return
+        yield sides
+
+
+def _others(unit: int, first: int) -> Iterator[list[Sides]]:
+    """Of each other kind the sides to try, the best first; they repeat where axes are more.
+
+    Args:
+        unit: what the net strides in all, some times over; even.
+        first: the size that it is compared at anyway.
+    """
+    yield [(unit + 1,), (2 * unit + 1,), (first + 1,)]
+    yield [(unit // 4 + 1,), (unit // 2 + 1,), (unit,)]
+    yield [(unit + unit // 2, 2 * unit - 1), (2 * unit, unit), (first, first + unit)]
+
+
+def _unit(account: _Account) -> int:
+    """An even multiple of what the net strides in all, as large as a small image."""
+    stride = 2 * account.stride() // math.gcd(2, account.stride())
+    least = LEAST.get(account.axes, min(LEAST.values()))
+    return stride * math.ceil(least / stride)
+
+
+# Layers whose own account misses what they refuse when they run.
+_STRICTER: dict[Any, Callable[[Any], Callable[..., Any]]] = {
+    keras.layers.Concatenate: lambda layer: lambda xs: keras.ops.concatenate(xs, axis=layer.axis),
+}
+
+
+class _Account:
+    """The layers' own account of sizes."""
+
+    def __init__(self, model: keras.Model, graph: Graph | None) -> None:
+        self.model, self.graph = model, graph
+        self.structure = input_structure(model)
+        self.specs = tree.flatten(self.structure)
+        self.axes = max(sum(n is None for n in spec.shape[1:]) for spec in self.specs)
+        self.error = ""
+
+    def shapes(self, sides: Sides) -> list[Shape]:
+        """Shapes of the inputs, without the batch."""
+
+        def shape(spec: Any) -> Shape:
+            free = iter(sides)
+            return tuple(next(free) if n is None else n for n in spec.shape[1:])
+
+        return list(map(shape, self.specs))
+
+    def numbers(self, sides: Sides) -> int:
+        """How many numbers one sample has."""
+        return sum(map(math.prod, self.shapes(sides)))
+
+    def takes(self, sides: Sides) -> bool:
+        """Whether every tensor has a size, and none is empty; if not, `error` says why."""
+        try:
+            tensors = self.tensors(sides)
+        except Exception as error:
+            self.error = words_of(error)
+            return False
+        if all(n is None or n > 0 for x in tensors for n in x.shape[1:]):
+            return True
+        self.error = f"an input of shape {self.shapes(sides)[0]} leaves an empty tensor"
+        return False
+
+    def tensors(self, sides: Sides) -> list[Any]:
+        """Symbolic tensors at these sides: of all calls, or of the outputs alone.
+
+        Raises what the layers raise.
+        """
+        inputs = [
+            keras.KerasTensor((spec.shape[0], *shape), spec.dtype)
+            for spec, shape in zip(self.specs, self.shapes(sides), strict=True)
+        ]
+        if self.graph is None:
+            given = tree.pack_sequence_as(self.structure, inputs)
+            return tree.flatten(self.model.compute_output_spec(given))
+        known = {x.index: y for x, y in zip(tree.flatten(self.graph.inputs), inputs, strict=True)}
+        for call in self.graph.calls:
+            args, kwargs = tree.map_structure(
+                lambda x: known[x.index] if isinstance(x, Tensor) else x, (call.args, call.kwargs)
+            )
+            account = _STRICTER.get(call.kind, lambda x: x.compute_output_spec)(call.operation)
+            outputs = account(*args, **kwargs)
+            for x, y in zip(call.outputs, tree.flatten(outputs), strict=True):
+                known[x.index] = y
+        return list(known.values())
+
+    def stride(self) -> int:
+        """How far the net strides in all: what the smallest image shrinks by as inputs do."""
+        try:
+            few, many = (self.tensors((size,) * self.axes) for size in LOOKS)
+        except Exception:
+            return 1
+        grown = [
+            (m - n)
+            for x, y in zip(few, many, strict=True)
+            for n, m in zip(x.shape[1:], y.shape[1:], strict=True)
+            if n is not None and m is not None and m > n
+        ]
+        return round((LOOKS[1] - LOOKS[0]) / min(grown, default=LOOKS[1] - LOOKS[0])) or 1

@@ -1,0 +1,326 @@
+"""What models are compared on: sizes, values, words and batches that faults do not hide from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import kerasfold
+from kerasfold.equivalence.probes import probes
+from zoo.making import chain, policy, randomise
+
+pytestmark = pytest.mark.usefixtures("fresh")
+
+
+def drawn(model: keras.Model, number: int = 0) -> np.ndarray:
+    """All numbers of one input, whatever the size."""
+    return np.concatenate([keras.tree.flatten(batch)[number].ravel() for batch in probes(model)])
+
+
+def sizes(model: keras.Model) -> list[tuple[int, ...]]:
+    """Those of the first input, each once, in order."""
+    shapes = [keras.tree.flatten(batch)[0].shape for batch in probes(model)]
+    return list(dict.fromkeys(shape[1:-1] for shape in shapes))
+
+
+# Sizes.
+
+
+def strided(count: int, padding: str = "same") -> keras.Model:
+    """Convolutions of stride 2 padded as Keras does, or as PyTorch does."""
+    stack: list[keras.Layer] = []
+    for _ in range(count):
+        stack += [layers.ZeroPadding2D(1)] if padding == "torch" else []
+        kept = "valid" if padding == "torch" else padding
+        stack += [layers.Conv2D(3, 3, strides=2, padding=kept), layers.ReLU()]
+    return chain((None, None, 3), *stack)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_padding_of_another_framework(count: int) -> None:
+    assert kerasfold.verify(strided(count), strided(count)).equivalent
+    assert not kerasfold.verify(strided(count), strided(count, "torch")).equivalent
+
+
+def test_sizes_have_different_remainders_by_the_strides() -> None:
+    found = sizes(strided(5))
+    assert {True, False} == {height % 2 == 0 for height, _ in found}
+    assert any(height != width for height, width in found)
+    assert {0, 1, 16, 31} <= {n % 32 for size in found for n in size}
+    assert min(map(max, found)) < 32 <= max(map(max, found)) <= 64
+
+
+def unet() -> keras.Model:
+    image = keras.Input((None, None, 3))
+    x = layers.Conv2D(4, 3, padding="same")(image)
+    y = layers.UpSampling2D(4)(layers.MaxPooling2D(4)(x))
+    return keras.Model(image, layers.Conv2D(2, 1)(layers.Concatenate()([x, y])))
+
+
+def test_sizes_that_a_model_does_not_take_are_passed_over() -> None:
+    found = sizes(unet())
+    assert len(found) > 1
+    assert all(n % 4 == 0 for size in found for n in size)
+    assert kerasfold.verify(unet(), unet()).inputs >= 2 * len(found)
+
+
+def test_no_model_runs_to_find_a_size() -> None:
+    x = keras.Input((None, 4))
+    y = layers.Lambda(lambda t: 1 / 0, output_shape=(None, 4))(x)
+    assert len(sizes(keras.Model(x, layers.Conv1D(4, 3)(y)))) > 1
+
+
+def test_each_size_has_two_samples_and_one_size_a_sample_alone() -> None:
+    lengths: dict[Any, list[int]] = {}
+    for batch in probes(strided(2)):
+        lengths.setdefault(batch.shape[1:], []).append(len(batch))
+    assert all(sum(counts) > 1 for counts in lengths.values())
+    first = next(iter(lengths.values()))
+    assert first[0] == 1 < max(first)
+
+
+def test_large_images_come_in_small_batches() -> None:
+    lengths = [len(batch) for batch in probes(chain((512, 512, 3), layers.Conv2D(1, 1)))]
+    assert lengths == [1, 2, 1]
+
+
+def test_a_fixed_batch_is_kept() -> None:
+    x = keras.Input(batch_shape=(3, 8))
+    assert {len(batch) for batch in probes(keras.Model(x, layers.Dense(2)(x)))} == {3}
+
+
+# Values.
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])
+def test_relu6_is_not_relu(dtype: str) -> None:
+    def net(limit: float | None) -> keras.Model:
+        with policy(dtype):
+            return chain(
+                (8, 8, 3),
+                *(layers.Conv2D(8, 3), layers.ReLU(), layers.Conv2D(8, 3), layers.ReLU(limit)),
+                *(layers.GlobalAveragePooling2D(), layers.Dense(2)),
+            )
+
+    assert kerasfold.verify(net(None), net(None)).equivalent
+    assert not kerasfold.verify(net(None), net(6.0)).equivalent
+
+
+def bytes_to_unit(x: Any) -> Any:
+    return layers.Rescaling(1 / 255)(x)
+
+
+def bytes_by_operations(x: Any) -> Any:
+    return x / 127.5 - 1.0
+
+
+def bytes_resized(x: Any) -> Any:
+    return layers.Rescaling(1 / 255)(layers.Resizing(8, 8)(x))
+
+
+def trained_statistics(x: Any) -> Any:
+    return layers.Normalization(mean=[100.0, 200.0, 50.0], variance=[4.0, 900.0, 1.0])(x)
+
+
+def batch_statistics(x: Any) -> Any:
+    layer = layers.BatchNormalization()
+    y = layer(x)
+    layer.moving_mean.assign([1e3, 0.0, -1e3])
+    layer.moving_variance.assign([1e4, 1e-4, 1.0])
+    return y
+
+
+def swapped_channels(x: Any) -> Any:
+    return x[..., ::-1] - np.array([103.0, 1e3, 123.0], "float32")
+
+
+ASKING = [
+    *(bytes_to_unit, bytes_by_operations, bytes_resized, trained_statistics, batch_statistics),
+    swapped_channels,
+]
+
+
+@pytest.mark.parametrize("preprocess", ASKING, ids=lambda f: f.__name__)
+def test_units_live_behind_preprocessing(preprocess: Callable[[Any], Any]) -> None:
+    """What is preprocessed is as it is usually: 0 +- 1, in every channel."""
+    image = keras.Input((12, 12, 3))
+    y = preprocess(image)
+    got = np.concatenate([keras.Model(image, y)(batch) for batch in probes(keras.Model(image, y))])
+    assert np.all(np.median(np.abs(got), axis=(0, 1, 2)) < 3)
+    assert np.all(np.median(np.abs(got), axis=(0, 1, 2)) > 0.1)
+    assert np.all(got.max(axis=(0, 1, 2)) > 6)
+    assert np.all(got.min(axis=(0, 1, 2)) < -6)
+
+
+def test_a_kernel_behind_units_that_live_on_bytes_alone() -> None:
+    def net(factor: float) -> keras.Model:
+        image = keras.Input((8, 8, 3))
+        first = layers.Conv2D(4, 3)
+        x = layers.ReLU()(first(layers.Rescaling(1 / 255)(image)))
+        model = randomise(keras.Model(image, layers.Conv2D(2, 1, name="last")(x)))
+        first.bias.assign(np.full(4, -0.5))  # nothing is reached by inputs of 0 +- 1
+        model.get_layer("last").kernel.assign(factor * model.get_layer("last").kernel)
+        return model
+
+    assert kerasfold.verify(net(1.0), net(1.0)).equivalent
+    assert not kerasfold.verify(net(1.0), net(1.01)).equivalent
+
+
+def test_a_float16_model_keeps_within_its_range() -> None:
+    with policy("float16"):
+        model = chain((64,), *(layers.Dense(64, "relu") for _ in range(4)))
+    for batch in probes(model):
+        assert np.isfinite(model(batch)).all()
+
+
+# Integers.
+
+
+def rows_of(*reads: Callable[[Any], Any], dtype: str = "int32", width: int = 2) -> keras.Model:
+    """An input of each reader."""
+    inputs = [keras.Input((width,), dtype=dtype) for _ in reads]
+    outputs = [read(x) for read, x in zip(reads, inputs, strict=True)]
+    return keras.Model(inputs, outputs)
+
+
+READERS: dict[str, tuple[Callable[[Any], Any], set[int]]] = {
+    "embedding": (lambda x: layers.Embedding(300, 2)(x), set(range(300))),
+    "one_hot": (lambda x: ops.one_hot(x, 7), set(range(7))),
+    "encoding": (lambda x: layers.CategoryEncoding(9)(x), set(range(9))),
+    "take": (lambda x: ops.take(np.ones((5, 2)), ops.cast(x, "int32"), axis=0), set(range(5))),
+    "lookup": (lambda x: layers.IntegerLookup(vocabulary=[10, 400])(x), {10, 400, 401}),
+    "shifted": (lambda x: layers.Embedding(40, 2)(x + 3), set(range(-3, 37))),
+    "moved": (
+        lambda x: layers.Embedding(40, 2)(ops.concatenate([x[:, 1:], x[:, :1]], axis=1)),
+        set(range(40)),
+    ),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_every_row_is_read(reader: str) -> None:
+    read, rows = READERS[reader]
+    assert set(drawn(rows_of(read)).tolist()) == rows
+
+
+def test_words_in_an_input_of_floats() -> None:
+    assert set(drawn(rows_of(lambda x: layers.Embedding(50, 2)(x), dtype="float32"))) == set(
+        range(50)
+    )
+
+
+def test_the_last_and_the_first_word_are_read_first() -> None:
+    assert drawn(rows_of(READERS["embedding"][0]))[:2].tolist() == [299, 0]
+
+
+def test_a_small_vocabulary_does_not_limit_another() -> None:
+    model = rows_of(lambda x: layers.Embedding(10, 2)(x), lambda x: layers.Embedding(1000, 2)(x))
+    assert set(drawn(model, 0)) == set(range(10))
+    assert set(drawn(model, 1)) == set(range(1000))
+
+
+def test_columns_of_an_input_have_tables_of_their_own() -> None:
+    x = keras.Input((3,))
+    first, second = layers.Embedding(10, 2)(x[:, 0]), layers.Embedding(70, 2)(x[:, 1])
+    model = keras.Model(x, layers.Concatenate()([first, second, x[:, 2:]]))
+    rows = np.concatenate(probes(model))
+    assert set(rows[:, 0]) == set(range(10))
+    assert set(rows[:, 1]) == set(range(70))
+    assert np.any(rows[:, 2] % 1)
+
+
+def test_what_two_tables_share_is_read_of_both() -> None:
+    x = keras.Input((4,), dtype="int32")
+    pair = [layers.Embedding(n, 2)(x) for n in (30, 20)]
+    assert set(drawn(keras.Model(x, pair))) == set(range(20))
+
+
+@pytest.mark.parametrize("row", [0, 999])
+def test_a_wrong_row_of_the_larger_table(row: int) -> None:
+    def net(error: float) -> keras.Model:
+        x, y = (keras.Input((2,), dtype="int32") for _ in range(2))
+        pair = [
+            layers.Flatten()(layers.Embedding(n, 3, name=f"of{n}")(v))
+            for n, v in ((5, x), (1000, y))
+        ]
+        model = randomise(keras.Model([x, y], layers.Dense(2)(layers.Concatenate()(pair))))
+        table = model.get_layer("of1000").embeddings
+        table.assign(table + error * (np.arange(1000) == row)[:, None])
+        return model
+
+    assert kerasfold.verify(net(0.0), net(0.0)).equivalent
+    assert not kerasfold.verify(net(0.0), net(0.01)).equivalent
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values"),
+    [("uint8", set(range(256))), ("int8", set(range(-128, 128))), ("bool", {False, True})],
+)
+def test_all_that_a_small_dtype_holds(dtype: str, values: set[Any]) -> None:
+    model = rows_of(lambda x: ops.cast(x, "float32"), dtype=dtype)
+    assert set(drawn(model).tolist()) == values
+
+
+def test_integers_that_are_computed_with_are_more_than_0_and_1() -> None:
+    found = drawn(rows_of(lambda x: layers.Dense(2)(ops.cast(x, "float32")), width=8))
+    assert found.min() < -6 < 6 < found.max()
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float32"])
+def test_a_mask_that_is_added_is_a_flag(dtype: str) -> None:
+    model = rows_of(lambda x: (1.0 - ops.cast(x, "float32")) * -1e9, dtype=dtype)
+    assert set(drawn(model).tolist()) == {0, 1}
+
+
+def test_words_are_those_of_the_vocabulary() -> None:
+    x = keras.Input((1,), dtype="string")
+    look_up = layers.StringLookup(vocabulary=["red", "green"])
+    model = keras.Model(x, layers.Embedding(3, 2)(look_up(x)))
+    assert set(drawn(model)) == {"red", "green", "[UNK]"}
+    assert kerasfold.verify(model, model).equivalent
+
+
+class Positions(layers.Layer):
+    """A layer with two tables, of which the smaller is not for words."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.words, self.places = layers.Embedding(60, 3), layers.Embedding(8, 3)
+
+    def build(self, shape: Any) -> None:
+        self.words.build(shape)
+        self.places.build(shape)
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        return self.words(x) + self.places(ops.arange(x.shape[1]))
+
+
+class Opaque(Positions):
+    """The same, and its call is no graph."""
+
+    def call(self, x: Any) -> Any:
+        return super().call(x) if isinstance(x, keras.KerasTensor) else super().call(x) * 1
+
+
+@pytest.mark.parametrize("kind", [Positions, Opaque])
+def test_tables_inside_a_layer(kind: type[Positions]) -> None:
+    x = keras.Input((8,), dtype="int32")
+    found = set(drawn(keras.Model(x, kind()(x))))
+    assert found >= set(range(8))
+    assert found <= set(range(60))
+    if kind is Positions:
+        assert found == set(range(60))
+
+
+def test_rows_are_read_as_far_as_that_is_worth_it() -> None:
+    x = keras.Input((1,), dtype="int32")
+    y = layers.Dense(2**17)(layers.Flatten()(layers.Embedding(100_000, 16)(x)))
+    found = drawn(keras.Model(x, y))
+    assert found[0] == 99_999
+    assert 1000 < len(found) < 5000
