@@ -19,7 +19,7 @@ from kerasfold.equivalence.bounds import (
 from kerasfold.equivalence.compare import Comparison
 from kerasfold.equivalence.culprit import miscomputed
 from kerasfold.equivalence.report import EquivalenceReport, OutputReport, Verdict
-from kerasfold.equivalence.runs import AsIs
+from kerasfold.equivalence.runs import AsIs, Walk
 from kerasfold.equivalence.tally import Lines, Tally
 from kerasfold.equivalence.tolerance import Tolerance
 
@@ -30,6 +30,8 @@ def judged(found: Comparison) -> EquivalenceReport:
     """The verdict on a comparison that has run."""
     both = found.b64 is not None
     report = report_of(found.tallies, found.dtype, found.unit, found.tolerance, both)
+    if isinstance(found.a64, Walk):
+        report = replace(report, unreached=found.a64.units.share)
     if found.other_shape:
         return replace(report, verdict="different", reason=found.other_shape)
     return report if report.verdict == "inconclusive" else _unlike_its_copy(found, report)

@@ -134,6 +134,9 @@ class EquivalenceReport:
         device: where the models ran.
         inputs: number of inputs compared.
         outputs: one record per output.
+        unreached: the share of units of the reference that gave one value on all inputs, among
+            those of activations with a flat part, such as ReLUs: nothing is known of what only
+            they would show.
         reason: what failed, or why nothing can be told, or "".
         note: what is to be known of a comparison that did not fail, or "".
         where: where the models part, if they differ and that is known.
@@ -147,6 +150,7 @@ class EquivalenceReport:
     device: str
     inputs: int
     outputs: tuple[OutputReport, ...]
+    unreached: float = 0.0
     reason: str = ""
     note: str = ""
     where: Parting | None = None
@@ -187,6 +191,9 @@ class EquivalenceReport:
         lines += [f"  {_words(out)}" for out in self.outputs]
         if self.where is not None:
             lines.append(f"  {self.where}")
+        if self.unreached:
+            share = f"{100 * self.unreached:.2g} %"
+            lines.append(f"  no input reached {share} of the units of ReLUs and their like")
         if self.note:
             lines.append(f"  {self.note}")
         lines += [f"  {out.agreement}" for out in self.outputs if out.agreement is not None]

@@ -13,8 +13,9 @@ from keras import tree
 
 from kerasfold.backend import unsaid
 from kerasfold.equivalence.endings import Ending, ending_of
+from kerasfold.equivalence.units import Units, has_flat_part
 from kerasfold.read.inside import Made, inside_of
-from kerasfold.read.model import functional_graph, input_structure, takes_training
+from kerasfold.read.model import functional_graph, input_structure, layout_of, takes_training
 
 Arrays: TypeAlias = list[np.ndarray]
 Saw: TypeAlias = Callable[[Made, Sequence[Any]], None]
@@ -87,7 +88,8 @@ class AsIs:
 class Walk:
     """A functional model of its own, run call by call, as Keras runs it.
 
-    What no later call reads is freed at once: run by Keras, every tensor lives to the end.
+    What no later call reads is freed at once: run by Keras, every tensor lives to the end. `units`
+    holds which units of its activations no batch so far has reached.
 
     Args:
         model: a copy that nobody else uses, since activations of it are taken off meanwhile.
@@ -102,6 +104,9 @@ class Walk:
         self.makers = {id(t): i for i, made in enumerate(self.inside.calls) for t in made.outputs}
         self.endings = self._endings()
         self.freed = self._freed()
+        calls = enumerate(self.inside.calls)
+        self.flat = {index for index, made in calls if has_flat_part(made.operation)}
+        self.units = Units(layout_of(made.operation for made in self.inside.calls))
         self.last: tuple[Any, Ran] | None = None  # what was run last, of which one may ask again
 
     def __call__(self, batch: Any) -> Arrays:
@@ -150,6 +155,8 @@ class Walk:
                     scope.state_mapping.pop(id(variable), None)
                 rng = np.random.default_rng([1, index])
                 results = [_noisy(y, noise.values, rng) for y in results]
+            elif index in self.flat:
+                self.units.saw(made.name, results[0])
             if saw is not None:
                 saw(made, results)
             values.update(zip(map(id, made.outputs), results, strict=True))
