@@ -51,11 +51,11 @@ class Shown:
     """A batch that shows an error best.
 
     Attributes:
-        ratio: of the error and the scale of its line.
+        error: of each line.
         batch: as the reference takes it.
     """
 
-    ratio: float = 0.0
+    error: Lines = field(default_factory=lambda: np.zeros(1))
     batch: Any = None
 
 
@@ -225,10 +225,12 @@ def tallies_of(model: keras.Model) -> list[Tally]:
 
 
 def _better(shown: Shown, error: Lines, scale: Lines, batch: Any) -> Shown:
-    """The batch that shows an error best, of one that was kept and a new one."""
-    scale = np.where(scale > 0, scale, 1.0)
-    ratio = float(np.max(error / scale, initial=0.0))
-    return Shown(ratio, batch) if ratio > shown.ratio else shown
+    """The batch with the larger error in the line where either has the worst, for its scale."""
+    if not error.size:
+        return shown
+    before = np.broadcast_to(shown.error, error.shape)
+    worst = int(np.argmax(np.maximum(error, before) / np.where(scale > 0, scale, 1.0)))
+    return Shown(error, batch) if error[worst] > before[worst] else shown
 
 
 def ran(copy: Copy, batch: Any) -> Ran:
