@@ -22,7 +22,7 @@ from kerasfold.equivalence.judge import judged
 from kerasfold.equivalence.probes import probes
 from kerasfold.equivalence.report import EquivalenceReport
 from kerasfold.equivalence.runs import AsIs, Walk
-from kerasfold.equivalence.signature import refuse_other_shapes
+from kerasfold.equivalence.signature import differences, refuse_other_shapes, with_signature
 from kerasfold.equivalence.tolerance import Tolerance
 from kerasfold.errors import FoldError, only_fold_errors
 from kerasfold.forms.form import AnyForm
@@ -38,6 +38,7 @@ def verify(
     input_shape: Any = None,
     *,
     labels: Any = None,
+    strict_signature: bool = True,
     atol: float | None = None,
     rtol: float | None = None,
 ) -> EquivalenceReport:
@@ -56,6 +57,8 @@ def verify(
             a structure of shapes as the model takes its inputs.
         labels: the classes of `data`: whole numbers (n,) or one-hot rows, an array, or one for
             each output in order or by name.
+        strict_signature: whether it is a failure, and not only noted, that callers of `a` could not
+            call `b`: other dtypes, structure or keys, a fixed batch, a name that is missing.
         atol: with `rtol`, the error that is allowed in place of the measured bounds:
             |b - truth| <= atol + rtol * |truth|, the truth being `a` in float64.
         rtol: see `atol`; either is 0 where the other alone is given.
@@ -86,7 +89,8 @@ def verify(
             rounded=True,
             tolerance=tolerance,
         )
-        return _compared(found, batches, given)
+        report = _compared(found, batches, given)
+        return with_signature(report, differences(a, b), strict_signature)
 
 
 def assert_equivalent(
@@ -115,7 +119,8 @@ def verify_fold(
         exact, dtype = original_in_precision(regions, first)
         other = Walk(emit(regions, forms, compose, dtype=dtype).model)
         found = Comparison(a=original, b=AsIs(folded), a64=exact, b64=other, rounded=False)
-        return _compared(found, batches, given)
+        report = _compared(found, batches, given)
+        return with_signature(report, differences(original, folded))
 
 
 def original_in_precision(regions: Regions, batch: Any) -> tuple[Walk, str | None]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 from keras import tree
 
+from kerasfold.equivalence.report import EquivalenceReport
 from kerasfold.errors import FoldError, UnsupportedModelError
 from kerasfold.read.model import input_structure, made_by, output_names, output_structure
 
@@ -66,6 +67,24 @@ def differences(a: keras.Model, b: keras.Model) -> list[Difference]:
         *_of_places("input", inputs_of(a), inputs_of(b), True),
         *_of_places("output", outputs_of(a), outputs_of(b), len(tree.flatten(outputs)) > 1),
     ]
+
+
+def with_signature(
+    report: EquivalenceReport, found: Sequence[Difference], strict: bool = True
+) -> EquivalenceReport:
+    """The report on two models whose signatures differ: what breaks callers is a failure.
+
+    Args:
+        report: on their functions.
+        found: in what they differ.
+        strict: whether that is a failure, and not only a note.
+    """
+    failures = [str(x) for x in found if x.breaks and strict]
+    notes = [str(x) for x in found if not (x.breaks and strict)]
+    if failures:
+        before = [report.reason] if report.verdict == "different" else []
+        report = replace(report, verdict="different", reason="; ".join([*before, *failures]))
+    return replace(report, note="; ".join([*filter(None, [report.note]), *notes]))
 
 
 def refuse_other_shapes(a: keras.Model, b: keras.Model) -> None:

@@ -10,7 +10,8 @@ import pytest
 from keras import layers
 
 import kerasfold
-from kerasfold.equivalence.signature import differences, refuse_other_shapes
+from kerasfold.equivalence import models
+from kerasfold.equivalence.signature import Difference, differences, refuse_other_shapes
 
 
 def broken(a: keras.Model, b: keras.Model) -> list[str]:
@@ -195,3 +196,38 @@ def test_a_model_without_symbolic_inputs_cannot_be_compared() -> None:
     own(np.zeros((1, 4), "float32"))
     with pytest.raises(kerasfold.UnsupportedModelError, match="no symbolic inputs"):
         refuse_other_shapes(net(), own)
+
+
+def test_what_breaks_callers_is_a_failure_unless_told() -> None:
+    a, b = net("image"), net("picture")
+    b.set_weights(a.get_weights())
+    report = kerasfold.verify(a, b)
+    words = "input 'image' is named 'image' in the first and 'picture' in the second"
+    assert (report.verdict, report.reason) == ("different", words)
+    with pytest.raises(AssertionError, match=words):
+        kerasfold.assert_equivalent(a, b)
+    report = kerasfold.verify(a, b, strict_signature=False)
+    assert (report.verdict, report.reason, report.note) == ("equivalent", "", words)
+    kerasfold.assert_equivalent(a, b, strict_signature=False)
+
+
+def test_what_breaks_no_caller_is_noted() -> None:
+    a, b = net("x", "scores"), net("x", "fused")
+    b.set_weights(a.get_weights())
+    report = kerasfold.verify(a, b)
+    assert report.equivalent
+    assert "output 'scores' is named" in report.note
+    assert report.note in str(report)
+
+
+def test_a_wrong_function_is_said_first() -> None:
+    report = kerasfold.verify(net("image", "scores"), net("picture", "scores"))
+    assert report.reason.startswith("output 'scores' differs")
+    assert "'picture'" in report.reason
+
+
+def test_a_fold_of_another_signature_is_not_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = [Difference("input 'x' is float32 in the first and float16 in the second", True)]
+    monkeypatch.setattr(models, "differences", lambda a, b: other)
+    with pytest.raises(kerasfold.EquivalenceError, match="float16 in the second"):
+        kerasfold.fold(net("x"))
