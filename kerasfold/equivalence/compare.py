@@ -37,7 +37,7 @@ from kerasfold.equivalence.bounds import (
 )
 from kerasfold.equivalence.runs import Arrays, AsIs, Noise, Ran, Runner, Walk
 from kerasfold.equivalence.tally import Lines, Tally, distances
-from kerasfold.equivalence.tolerance import Tolerance
+from kerasfold.equivalence.tolerance import Errors, Tolerance
 from kerasfold.errors import FoldError, words_of
 from kerasfold.read.model import layout_of, output_names, sublayers
 
@@ -89,7 +89,7 @@ class Comparison:
     other_shape: str = ""
 
     def __post_init__(self) -> None:
-        self.tallies = tallies_of(self.a)
+        self.tallies = tallies_of(self.a, alone=self.b64 is None)
         self.shows = [Shown() for _ in self.tallies]
         self.shows_own = [Shown() for _ in self.tallies]
 
@@ -155,9 +155,10 @@ class Comparison:
         return self.shows_own[self.tallies.index(tally)].batch
 
     def _take_copies(self, batch: Any, exact: Ran, other: Ran | None) -> None:
-        values = [None] * len(exact.judged) if other is None else other.judged
+        truths = exact.outputs if other is None else exact.judged
+        values = [None] * len(truths) if other is None else other.judged
         doubt = False
-        for i, (tally, x, y) in enumerate(zip(self.tallies, exact.judged, values, strict=True)):
+        for i, (tally, x, y) in enumerate(zip(self.tallies, truths, values, strict=True)):
             error = tally.saw_copies(x, y)
             self.shows[i] = _better(self.shows[i], error, tally.scale, batch)
             shrunk = 1.0 if tally.varies else FEW
@@ -181,8 +182,8 @@ class Comparison:
             self.shows_own[i] = _better(self.shows_own[i], error, tally.output_scale, batch)
             late = tally.other_error > accuracy_bound(tally, self.unit)
             off = tally.own_error > rebuilt_bound(tally, self.own_eps)
-            doubt = doubt or bool(np.any(late | off))
-        if self.tolerance is not None or not doubt:
+            doubt = doubt or bool(np.any(off if self.tolerance is not None else late | off))
+        if not doubt:
             return
         noisy = self.a64.ran(batch, Noise(self.own_eps, self.own_eps))
         for tally, x, y in zip(self.tallies, exact.outputs, noisy.outputs, strict=True):
@@ -215,11 +216,21 @@ class Comparison:
         return ""
 
 
-def tallies_of(model: keras.Model) -> list[Tally]:
-    """Of each output of a model, before anything was run."""
+def tallies_of(model: keras.Model, alone: bool = False) -> list[Tally]:
+    """Of each output of a model, before anything was run.
+
+    Args:
+        model: the reference.
+        alone: whether the other model has no float64 copy, and its own errors are all there is.
+    """
     first = 2 if layout_of(sublayers(model)) == "channels_first" else 1
     return [
-        Tally(name=name, shape=tuple(y.shape), pixels=tuple(range(first, first + len(y.shape) - 2)))
+        Tally(
+            name=name,
+            shape=tuple(y.shape),
+            pixels=tuple(range(first, first + len(y.shape) - 2)),
+            errors=Errors() if alone else None,
+        )
         for name, y in zip(output_names(model), tree.flatten(model.outputs), strict=True)
     ]
 

@@ -78,10 +78,11 @@ def _output(tally: Tally, unit: float, tolerance: Tolerance | None, both: bool) 
     )
     if tolerance is not None:
         folded, allowed = tally.beyond, tolerance.atol
+    largest = tally.error if tally.errors is None else tally.other_error
     untold = _untold(tally.spread, bound) if both else 0.0
     return OutputReport(
         name=tally.name,
-        max_abs_error=float(np.max(tally.error)),
+        max_abs_error=float(np.max(largest)),
         max_border_error=tally.border_error,
         max_inside_error=tally.inside_error,
         spread=tally.whole_spread,
@@ -93,6 +94,9 @@ def _output(tally: Tally, unit: float, tolerance: Tolerance | None, both: bool) 
         folded_error=folded,
         accuracy_bound=allowed,
         accuracy_line=tally.place(late),
+        absolute=None if tally.errors is None else tally.errors.absolute,
+        relative=None if tally.errors is None else tally.errors.relative,
+        tolerance=tolerance,
         untold=untold,
         doubt=_doubt(tally, untold, _unsure(tally, unit)),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -18,11 +19,17 @@ from kerasfold.equivalence.agreement import Agreement
 from kerasfold.equivalence.compare import Comparison, Copy, outputs
 from kerasfold.equivalence.culprit import first_difference
 from kerasfold.equivalence.data import Given
+from kerasfold.equivalence.deployed import Deployed, deployed
 from kerasfold.equivalence.judge import judged
-from kerasfold.equivalence.probes import probes
+from kerasfold.equivalence.probes import USUAL, probes
 from kerasfold.equivalence.report import EquivalenceReport
 from kerasfold.equivalence.runs import AsIs, Walk
-from kerasfold.equivalence.signature import differences, refuse_other_shapes, with_signature
+from kerasfold.equivalence.signature import (
+    Difference,
+    differences,
+    refuse_other_shapes,
+    with_signature,
+)
 from kerasfold.equivalence.tolerance import Tolerance
 from kerasfold.errors import FoldError, only_fold_errors
 from kerasfold.forms.form import AnyForm
@@ -33,7 +40,7 @@ from kerasfold.read.weights import require_values
 
 def verify(
     a: keras.Model,
-    b: keras.Model,
+    b: keras.Model | str | os.PathLike[str],
     data: Any = None,
     input_shape: Any = None,
     *,
@@ -48,7 +55,9 @@ def verify(
 
     Args:
         a: the reference.
-        b: the model that should compute the same.
+        b: the model that should compute the same; or the path of what was deployed of it: a
+            `.tflite`, `.onnx` or OpenVINO `.xml` file, or the folder of a SavedModel. Of that the
+            second question alone is asked.
         data: optional inputs in place of random ones: an array (n, ...), a structure of
             arrays as the model takes it or by input names, or batches of them
             (`tf.data.Dataset`, `keras.utils.PyDataset`, an iterator). Of pairs `(x, y)`, `y` are
@@ -60,7 +69,8 @@ def verify(
         strict_signature: whether it is a failure, and not only noted, that callers of `a` could not
             call `b`: other dtypes, structure or keys, a fixed batch, a name that is missing.
         atol: with `rtol`, the error that is allowed in place of the measured bounds:
-            |b - truth| <= atol + rtol * |truth|, the truth being `a` in float64.
+            |b - truth| <= atol + rtol * |truth|, the truth being `a` in float64. Random inputs are
+            then of the usual size alone.
         rtol: see `atol`; either is 0 where the other alone is given.
 
     Returns:
@@ -71,30 +81,51 @@ def verify(
             do not fit them.
     """
     require_values("verify()")
-    for model in (a, b):
-        if not isinstance(model, keras.Model):
-            raise FoldError(f"verify() compares keras.Model values. Received: {type(model)}")
-    refuse_other_shapes(a, b)
+    if not isinstance(a, keras.Model):
+        raise FoldError(f"verify() compares with a keras.Model. Received: {type(a)}")
     if labels is not None and data is None:
         raise FoldError("labels= are those of data=: give both")
     tolerance = Tolerance.of(atol, rtol)
     with only_fold_errors("verify()"), own_seeds(), full_precision():
+        other, signature = _other(a, b)
+        if isinstance(other, Deployed) and input_shape is None:
+            input_shape = other.input_shape
         given = None if data is None else Given(a, data, labels)
-        first, batches = _peeked(probes(a, input_shape) if given is None else given)
+        # A tolerance goes with inputs of the usual size, which integers of 8 bits may end at.
+        kinds = None if tolerance is None else USUAL
+        first, batches = _peeked(probes(a, input_shape, kinds) if given is None else given)
         found = Comparison(
             a=a,
-            b=AsIs(b),
+            b=other,
             a64=exact_copy(a, first),
-            b64=None if tolerance is not None else exact_copy(b, first),
+            b64=(
+                exact_copy(other.model, first)
+                if isinstance(other, AsIs) and tolerance is None
+                else None
+            ),
             rounded=True,
             tolerance=tolerance,
         )
         report = _compared(found, batches, given)
-        return with_signature(report, differences(a, b), strict_signature)
+        return with_signature(report, signature, strict_signature)
+
+
+def _other(a: keras.Model, b: Any) -> tuple[AsIs | Deployed, list[Difference]]:
+    """What is to be compared with a model, and how its signature differs. Raises `FoldError`."""
+    if isinstance(b, keras.Model):
+        refuse_other_shapes(a, b)
+        return AsIs(b), differences(a, b)
+    if isinstance(b, (str, os.PathLike)):
+        other = deployed(b, a)
+        return other, [Difference(other.note, breaks=False)] if other.note else []
+    raise FoldError(
+        f"verify() compares with a keras.Model, or with the path of a deployed one. "
+        f"Received: {type(b)}"
+    )
 
 
 def assert_equivalent(
-    a: keras.Model, b: keras.Model, data: Any = None, input_shape: Any = None, **options: Any
+    a: keras.Model, b: Any, data: Any = None, input_shape: Any = None, **options: Any
 ) -> None:
     """Raise AssertionError, with the report, unless `verify` of the same arguments holds."""
     __tracebackhide__ = True

@@ -32,9 +32,12 @@ WORK = 2**33  # multiplications, about, that all rows of a table are worth
 # Scale and shift of what is usually 0 +- 1, sample by sample.
 KINDS: tuple[Kind, ...] = ((1, 0), (5, 0), (1, 2), (0.25, -1))
 HALF_KINDS: tuple[Kind, ...] = ((1, 0), (4, 0), (1, 2), (0.25, -1))  # float16 ends at 65,504
+USUAL: tuple[Kind, ...] = ((1, 0),)
 
 
-def probes(model: keras.Model, input_shape: Any = None) -> list[Any]:
+def probes(
+    model: keras.Model, input_shape: Any = None, kinds: Sequence[Kind] | None = None
+) -> list[Any]:
     """Random inputs, as batches that fit the model: the first of one sample, if it may be.
 
     Where sizes are free they are of several that the model takes, by its layers' own account, with
@@ -44,6 +47,7 @@ def probes(model: keras.Model, input_shape: Any = None) -> list[Any]:
         model: the model.
         input_shape: of one input without the batch, to draw them of; a structure of shapes as the
             model takes its inputs; or None.
+        kinds: scales and shifts, sample by sample; None for several.
 
     Raises:
         FoldError: a shape that does not fit, or a model that takes none.
@@ -52,14 +56,15 @@ def probes(model: keras.Model, input_shape: Any = None) -> list[Any]:
     sizes = free_sizes(model, graph) if input_shape is None else [_shapes(model, input_shape)]
     structure = input_structure(model)
     specs = tree.flatten(structure)
-    kinds = itertools.cycle(HALF_KINDS if "float16" in computed_dtypes(model) else KINDS)
+    several = HALF_KINDS if "float16" in computed_dtypes(model) else KINDS
+    repeated = itertools.cycle(kinds or several)
     rng = np.random.default_rng(0)
     batches: list[Any] = []
     for shapes in sizes:
         asks = asked_unread(model, shapes) if graph is None else asked(graph, shapes)
         inputs = domains(specs, shapes, asks)
         lengths = _lengths(model, inputs, len(sizes), not batches)
-        scales = list(itertools.islice(kinds, sum(lengths)))
+        scales = list(itertools.islice(repeated, sum(lengths)))
         drawn = [x.draw(scales, rng) for x in inputs]
         ends = list(itertools.accumulate(lengths))
         batches += [

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from kerasfold.equivalence.agreement import AgreementReport
+from kerasfold.equivalence.tolerance import Percentiles, Tolerance
 
 Verdict: TypeAlias = Literal["equivalent", "different", "inconclusive"]
 
@@ -23,7 +24,8 @@ class OutputReport:
     Attributes:
         name: of the output.
         max_abs_error: largest difference in float64; where the output ends in a softmax or a
-            sigmoid, of what goes into that.
+            sigmoid, of what goes into that. Of a second model that has no float64 copy, being
+            deployed or held against a tolerance: its own error, against float64.
         max_border_error: the same among the outermost pixels of an image.
         max_inside_error: the same among its other pixels.
         spread: standard deviation of the output over inputs.
@@ -33,9 +35,12 @@ class OutputReport:
         line: of which axis and index that line is, the batch being axis 0; None where the output
             has one line.
         original_error: the first model's own error in its own dtype, against float64.
-        folded_error: the second model's.
+        folded_error: the second model's; what it is beyond the relative part of a tolerance.
         accuracy_bound: what `folded_error` may be.
         accuracy_line: as `line`, of these.
+        absolute: of a second model that has no float64 copy, percentiles of its errors; else None.
+        relative: the same as shares of the truth.
+        tolerance: what the user allowed, in place of measured bounds, or None.
         untold: share of lines whose rounding noise reaches their spread, so that an error would
             not show.
         doubt: why nothing can be told of this output, or "".
@@ -56,6 +61,9 @@ class OutputReport:
     folded_error: float = 0.0
     accuracy_bound: float = math.inf
     accuracy_line: tuple[int, int] | None = None
+    absolute: Percentiles | None = None
+    relative: Percentiles | None = None
+    tolerance: Tolerance | None = None
     untold: float = 0.0
     doubt: str = ""
     agreement: AgreementReport | None = None
@@ -86,6 +94,11 @@ class OutputReport:
             return (
                 f"output '{self.name}' differs {line_words(self.line)}by {self.error:.3g}, more "
                 f"than {self.bound:.3g}"
+            )
+        if self.tolerance is not None:
+            return (
+                f"output '{self.name}' has errors beyond {self.tolerance}: the largest is "
+                f"{self.max_abs_error:.3g}"
             )
         return (
             f"output '{self.name}' is less accurate {line_words(self.accuracy_line)}: error "
@@ -179,8 +192,10 @@ class EquivalenceReport:
         return {"equivalent": self.equivalent, **values}
 
     def __str__(self) -> str:
+        tolerance = self.outputs[0].tolerance
+        within = "" if tolerance is None else f" within {tolerance}"
         verdict = {
-            "equivalent": "equivalent",
+            "equivalent": f"equivalent{within}",
             "different": f"NOT equivalent: {self.reason}",
             "inconclusive": f"inconclusive: {self.reason}",
         }[self.verdict]
@@ -201,11 +216,19 @@ class EquivalenceReport:
 
 
 def _words(out: OutputReport) -> str:
-    return (
-        f"{out.name}: difference {out.max_abs_error:.2g} (at the border "
-        f"{out.max_border_error:.2g}), {line_words(out.line)}{out.error:.2g} of "
-        f"{out.bound:.2g} allowed; own error {out.original_error:.2g} -> {out.folded_error:.2g}, "
+    largest = f"{out.max_abs_error:.2g} (at the border {out.max_border_error:.2g})"
+    own = (
+        f"own error {out.original_error:.2g} -> {out.folded_error:.2g}, "
         f"{line_words(out.accuracy_line)}bound {out.accuracy_bound:.2g}"
+    )
+    if out.absolute is not None:
+        return (
+            f"{out.name}: error {largest}; {own}\n    absolute {out.absolute}\n    "
+            f"relative {out.relative}"
+        )
+    return (
+        f"{out.name}: difference {largest}, {line_words(out.line)}{out.error:.2g} of "
+        f"{out.bound:.2g} allowed; {own}"
     )
 
 

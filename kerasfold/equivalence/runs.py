@@ -50,7 +50,10 @@ class Ran:
 class Runner(Protocol):
     """Whatever can be run on batches of inputs: a Keras model, or what was made of one."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        ...
 
     def __call__(self, batch: Any) -> Arrays:
         """The outputs, in the flat order of the reference, of one batch as that takes it."""

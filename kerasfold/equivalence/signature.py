@@ -136,14 +136,13 @@ def _of_places(
             first, second = (n or "free" for n in (x.shape[0], y.shape[0]))
             yield differ("has a batch that is", first, second, y.shape[0] is not None)
         if not _alike(x, y):
-            yield differ("is named", f"'{x.name}'", f"'{y.name}'", names_matter and not x.counted)
+            yield differ("is named", f"'{x.name}'", f"'{y.name}'", names_matter)
 
 
 def _alike(a: Place, b: Place) -> bool:
-    """Whether two names are one, as far as a person gave them."""
-    if a.counted or b.counted:
-        return (a.counted and b.counted) or _stem(a.name) == _stem(b.name)
-    return a.name == b.name
+    """Whether the second has the name of the first, if a person gave that."""
+    same = a.name == b.name or (b.counted and _stem(a.name) == _stem(b.name))
+    return a.counted or same
 
 
 def inputs_of(model: keras.Model) -> list[Place]:

@@ -14,6 +14,8 @@ from typing import TypeAlias
 
 import numpy as np
 
+from kerasfold.equivalence.tolerance import Errors
+
 Lines: TypeAlias = np.ndarray  # a number for each line, those of one axis after another
 
 
@@ -66,6 +68,8 @@ class Tally:
         lost: of these, how many are not in the reference's own dtype.
         number: of samples.
         own_dtype: of the reference's output.
+        errors: of the other model in its own dtype, where it has no float64 copy; else None. The
+            errors at the border and inside are then these.
     """
 
     name: str
@@ -87,6 +91,7 @@ class Tally:
     lost: int = 0
     number: int = 0
     own_dtype: str = "float32"
+    errors: Errors | None = None
 
     @property
     def axes(self) -> tuple[int, ...]:
@@ -125,10 +130,13 @@ class Tally:
         errors = distances(other, truth)
         error = self.lines(errors)
         self.error = np.maximum(self.error, error)
+        self._saw_border(errors)
+        return error
+
+    def _saw_border(self, errors: np.ndarray) -> None:
         outer, inner = at_border(errors, self.pixels)
         self.border_error = max(self.border_error, outer)
         self.inside_error = max(self.inside_error, inner)
-        return error
 
     def _saw_moments(self, values: np.ndarray) -> None:
         shape = values.shape[1:]
@@ -163,6 +171,9 @@ class Tally:
         self.own_error = np.maximum(self.own_error, self.lines(owns))
         error = self.lines(others)
         self.other_error = np.maximum(self.other_error, error)
+        if self.errors is not None:
+            self.errors.add(others, truth)
+            self._saw_border(others)
         rest = others - share * np.abs(np.where(finite, truth, 0.0))
         self.beyond = max(self.beyond, float(np.max(rest, initial=-math.inf)))
         return error

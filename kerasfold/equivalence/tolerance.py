@@ -40,12 +40,6 @@ class Tolerance:
             return None
         return cls(0.0 if atol is None else atol, 0.0 if rtol is None else rtol)
 
-    def beyond(self, value: np.ndarray, truth: np.ndarray) -> int:
-        """How many numbers are further off than that."""
-        error = absolute_error(value, truth)
-        allowed = self.atol + self.rtol * np.abs(np.where(np.isfinite(truth), truth, 0.0))
-        return int(np.count_nonzero((error > allowed) | np.isinf(error)))
-
     def __str__(self) -> str:
         return f"atol {self.atol:g}, rtol {self.rtol:g}"
 
@@ -81,38 +75,27 @@ class Errors:
     def __init__(self) -> None:
         self._absolute, self._relative = _Histogram(), _Histogram()
 
-    def add(self, value: np.ndarray, truth: np.ndarray) -> None:
-        """Count what a batch of an output is off the truth, of the same shape."""
-        error = absolute_error(value, truth)
-        self._absolute.add(error)
+    def add(self, errors: np.ndarray, truth: np.ndarray) -> None:
+        """Count a batch.
+
+        Args:
+            errors: of its numbers, none of them negative or NaN.
+            truth: of the same shape.
+        """
+        self._absolute.add(errors)
         with np.errstate(divide="ignore", invalid="ignore"):
-            relative = error / np.abs(np.asarray(truth, "float64"))
-        self._relative.add(np.where(error == 0, 0.0, np.where(np.isinf(error), error, relative)))
+            relative = errors / np.abs(truth.astype("float64"))
+        self._relative.add(np.where(np.isfinite(errors) & (errors > 0), relative, errors))
 
     @property
     def absolute(self) -> Percentiles:
-        """Of `abs(value - truth)`."""
+        """As they are."""
         return self._absolute.percentiles()
 
     @property
     def relative(self) -> Percentiles:
-        """Of `abs(value - truth) / abs(truth)`: infinite where only the truth is 0."""
+        """As shares of the truth: infinite where that is 0 and the error is not."""
         return self._relative.percentiles()
-
-
-def absolute_error(value: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """In float64, number by number: infinite where one is not finite and the other is another.
-
-    Raises:
-        FoldError: arrays of different shapes.
-    """
-    value, truth = np.asarray(value, "float64"), np.asarray(truth, "float64")
-    if value.shape != truth.shape:
-        raise FoldError(f"outputs of different shapes: {truth.shape} and {value.shape}")
-    same = (value == truth) | (np.isnan(value) & np.isnan(truth))
-    with np.errstate(invalid="ignore"):
-        error = np.abs(value - truth)
-    return np.where(same, 0.0, np.where(np.isfinite(error), error, math.inf))
 
 
 _SHIFT = 18  # bits of a float32 that a bucket does not tell apart

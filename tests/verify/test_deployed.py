@@ -203,3 +203,63 @@ def test_a_saved_model_with_state_is_loaded(tmp_path: Path) -> None:
     y = layers.LSTM(3)(layers.Dropout(0.5)(x))
     model = keras.Model(x, y)
     assert_runs_alike(exported(model, tmp_path, "folder"), model)
+
+
+# Compared with their originals.
+
+
+@KINDS
+def test_a_right_build_is_equivalent(folder: Path, name: str) -> None:
+    report = kerasfold.verify(small_net(), folder / name)
+    assert report.equivalent, str(report)
+    assert 0 < report.outputs[0].folded_error < 1e-5
+    kerasfold.assert_equivalent(small_net(), str(folder / name))
+
+
+@KINDS
+def test_a_wrong_weight_is_seen(folder: Path, name: str) -> None:
+    model = small_net()
+    kernel = model.get_layer("conv").kernel
+    kernel.assign(kernel.numpy() * (1 + 1e-3 * (np.arange(4) == 2)))
+    report = kerasfold.verify(model, folder / name)
+    assert report.verdict == "different"
+    assert "output 'scores' is less accurate" in report.reason
+
+
+def test_a_build_of_integers_within_a_tolerance(folder: Path) -> None:
+    model, path = small_net(), folder / "int8.tflite"
+    assert kerasfold.verify(model, path).verdict == "different"
+    report = kerasfold.verify(model, path, atol=0.1)
+    assert report.equivalent
+    assert str(report).startswith("equivalent within atol 0.1, rtol 0 (")
+    (out,) = report.outputs
+    assert out.absolute is not None
+    assert out.absolute.p50 <= out.absolute.p90 <= out.absolute.largest == report.max_abs_error
+    assert f"absolute {out.absolute}" in str(report)
+    beyond = kerasfold.verify(model, path, atol=out.absolute.largest * 0.99)
+    assert beyond.verdict == "different"
+    assert "'scores' has errors beyond atol 0.0" in beyond.reason
+    assert kerasfold.verify(model, path, atol=out.absolute.largest).equivalent
+
+
+def test_data_and_images_of_a_fixed_size(folder: Path) -> None:
+    free = small_net(shape=(None, None, 3))
+    assert kerasfold.verify(free, folder / "model.tflite").equivalent
+    data = np.random.default_rng(0).normal(size=(40, 8, 8, 3)).astype("float32")
+    report = kerasfold.verify(free, folder / "model.onnx", data)
+    assert (report.verdict, report.inputs) == ("equivalent", 40)
+    assert report.agreement is not None
+    assert report.agreement.top1 == 1.0
+
+
+def test_an_order_without_names_is_noted_in_the_report(tmp_path: Path) -> None:
+    x = keras.Input((4,), name="x")
+    model = keras.Model(x, [layers.Dense(2)(x), layers.Dense(2)(x)])
+    report = kerasfold.verify(model, exported(model, tmp_path, "model.onnx"))
+    assert report.equivalent
+    assert "taken in this order" in report.note
+
+
+def test_what_is_neither_a_model_nor_a_path() -> None:
+    with pytest.raises(kerasfold.FoldError, match=r"the path of a deployed one\. Received: .*int"):
+        kerasfold.verify(small_net(), 3)

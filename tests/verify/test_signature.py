@@ -72,9 +72,8 @@ def test_named_inputs_in_another_order() -> None:
     assert len(broken(two("left", "right"), two("right", "left"))) == 2
 
 
-def test_a_name_where_there_was_none_is_noted() -> None:
-    assert not broken(net(), net("image"))
-    assert noted(net(), net("image"))
+def test_a_name_where_there_was_none_changes_nothing() -> None:
+    assert differences(net(), net("image", "scores")) == []
 
 
 def test_a_named_output_of_several_is_missing() -> None:
