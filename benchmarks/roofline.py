@@ -37,30 +37,41 @@ CHAIN = 4  # layers in the longer chain, beside the one in both
 LARGEST = 2e8  # multiply-accumulates of the largest layer timed
 
 Row = dict[str, Any]
+Sizes = tuple[int, ...]
 Factory = Callable[[int], Callable[[Any], Any]]
 
 
-def cases() -> Iterator[tuple[str, Kind, int, int, Factory]]:
-    """(name, kind, size, channels, factory) of what is timed; each keeps the shape."""
+def cases() -> Iterator[tuple[str, Kind, Sizes, int, Factory]]:
+    """(name, kind, sizes, channels, factory) of what is timed; each keeps the shape."""
     for size, channels in itertools.product((8, 14, 28, 56, 112), (2, 8, 16, 32, 64, 128)):
+        image = (size, size)
         for k in (1, 3, 5, 9):
             if size * size * channels**2 * k * k <= LARGEST and k < size:
-                yield f"conv{k}x{k}", "convolution", size, channels, _conv(k)
+                yield f"conv{k}x{k}", "convolution", image, channels, _conv(k)
         if size * size * channels**2 <= LARGEST:
-            yield "dense", "matrix", size, channels, layers.Dense
-            yield "transposed3x3", "transposed", size, channels, _transposed
-            yield "grouped3x3", "grouped", size, channels, _conv(3, groups=2)
+            yield "dense", "matrix", image, channels, layers.Dense
+            yield "transposed3x3", "transposed", image, channels, _transposed
+            yield "grouped3x3", "grouped", image, channels, _conv(3, groups=2)
         if size * size * channels <= 2e6:
-            yield "depthwise3x3", "depthwise", size, channels, _depthwise(3)
-            yield "depthwise1x1", "scale", size, channels, _depthwise(1)
-            yield "batchnorm", "normalisation", size, channels, _normalise
-            yield "pool3x3", "pool", size, channels, _pool
-            yield "multiply", "elementwise", size, channels, _multiply
-            yield "concatenate", "copy", size, channels, _concatenate
+            yield "depthwise3x3", "depthwise", image, channels, _depthwise(3)
+            yield "depthwise1x1", "scale", image, channels, _depthwise(1)
+            yield "batchnorm", "normalisation", image, channels, _normalise
+            yield "pool3x3", "pool", image, channels, _pool
+            yield "multiply", "elementwise", image, channels, _multiply
+            yield "concatenate", "copy", image, channels, _concatenate
+    for size, channels in itertools.product((4, 6, 8, 12, 16), (2, 8, 16, 32)):
+        if size**3 * channels**2 * 27 <= LARGEST:
+            volume = (size,) * 3
+            yield "conv3x3x3", "volume", volume, channels, _volume(1)
+            yield "grouped3x3x3", "grouped volume", volume, channels, _volume(2)
 
 
 def _conv(k: int, **settings: Any) -> Factory:
     return lambda channels: layers.Conv2D(channels, k, padding="same", **settings)
+
+
+def _volume(groups: int) -> Factory:
+    return lambda channels: layers.Conv3D(channels, 3, padding="same", groups=groups)
 
 
 def _transposed(channels: int) -> keras.Layer:
@@ -88,9 +99,9 @@ def _concatenate(channels: int) -> Callable[[Any], Any]:
     return lambda x: layers.Concatenate()([x[..., half:], x[..., :half]])
 
 
-def chain(size: int, channels: int, factory: Factory, count: int) -> keras.Model:
+def chain(sizes: Sizes, channels: int, factory: Factory, count: int) -> keras.Model:
     """So many equal layers in a row, with a barrier between them."""
-    x = inputs = keras.Input((size, size, channels))
+    x = inputs = keras.Input((*sizes, channels))
     for _ in range(count):
         x = layers.ReLU()(factory(channels)(x))
     return keras.Model(inputs, x)
@@ -99,19 +110,19 @@ def chain(size: int, channels: int, factory: Factory, count: int) -> keras.Model
 def measure(runtime: str, kinds: Collection[Kind], rounds: int, seconds: float) -> list[Row]:
     """Median seconds of each case of some kinds, and what the roofline needs to know of it."""
     rows = []
-    for name, kind, size, channels, factory in cases():
+    for name, kind, sizes, channels, factory in cases():
         if kind not in kinds:
             continue
-        models = [chain(size, channels, factory, count) for count in (1, 1 + CHAIN)]
+        models = [chain(sizes, channels, factory, count) for count in (1, 1 + CHAIN)]
         inputs = random_inputs(models[0])
         times = paired_seconds([deploy(m, runtime, inputs) for m in models], rounds, seconds)
-        image = moved_bytes((size, size), channels)
+        image = moved_bytes(sizes, channels)
         nodes = lift(read(models[0])).program.nodes
         geometries = [n.geometry for n in nodes if n.geometry is not None]
         single = len(geometries) == 1
         rows.append(
             {
-                "name": f"{name} {size} {channels}",
+                "name": f"{name} {sizes[0]} {channels}",
                 "kind": kind,
                 "seconds": max(float(np.median(times[:, 1] - times[:, 0])) / CHAIN, 1e-7),
                 "load": load_of(geometries[0]) if single else Load(2 * image, image),

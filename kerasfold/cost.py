@@ -132,6 +132,8 @@ Kind: TypeAlias = Literal[
     "depthwise",
     "scale",
     "grouped",
+    "volume",
+    "grouped volume",
     "matrix",
     "pool",
     "reduction",
@@ -211,6 +213,8 @@ TENSORFLOW = Roofline(
         "depthwise": Rate(8.1e-5, 2.9e10),
         "scale": Rate(6.4e-5, bytes=6.25e9),
         "grouped": Rate(7.4e-5, 4.4e10, gathered=4.9e9, pieces=1.4e8),
+        "volume": Rate(1e-4, 2.2e11, gathered=3.2e9),
+        "grouped volume": Rate(7.4e-5, 2.1e10, gathered=1.7e9, pieces=4.3e7),
         "matrix": Rate(5.7e-6, 2.2e11, 4.6e9),
         "pool": Rate(4e-5, 1.7e11),
         "reduction": Rate(2e-6, 1.7e11),
@@ -224,9 +228,11 @@ XLA = Roofline(
     {
         "convolution": Rate(7.9e-6, 6.7e10, 9.3e9, gathered=4.2e10, pieces=2.4e8),
         "transposed": Rate(1.1e-5, 5.5e10, pieces=1.8e8, shared=4.4e-5),
-        "depthwise": Rate(5e-6, 8.5e10, pieces=1.8e8),
+        "depthwise": Rate(4.5e-5, 3.9e10, pieces=1.7e8),
         "scale": Rate(5e-6, bytes=2e11),
         "grouped": Rate(2.3e-5, 4.3e10, gathered=7.8e9, pieces=1.2e8),
+        "volume": Rate(4.2e-5, 1.7e10, pieces=4.7e7),
+        "grouped volume": Rate(4.2e-5, 4.3e10, gathered=9.6e8, pieces=4.6e7),
         "matrix": Rate(5.1e-6, 2.2e11, 6.1e9),
         "pool": Rate(1e-6, 2.5e9),
         "reduction": Rate(1e-6),
@@ -324,6 +330,8 @@ def kind_of(geometry: Geometry) -> Kind:
         return "transposed"
     if is_depthwise_layer(geometry):
         return "scale" if geometry.is_pointwise else "depthwise"
+    if len(geometry.axes) == 3 and not geometry.is_pointwise:
+        return "grouped volume" if geometry.groups > 1 else "volume"
     return "grouped" if geometry.groups > 1 else "convolution"
 
 
@@ -340,6 +348,8 @@ def operator_cost(geometry: Geometry, shared: int = 1, kind: Kind | None = None)
     cost = Cost(macs, geometry.params / shared, 1, 0, *seconds)
     if kind in ("depthwise", "scale") and len(geometry.axes) == 1:
         cost += step_cost("copy", 0.0, RESHAPED)
+    if geometry.vector and kind != "reduction":
+        cost += step_cost("copy", 0.0)  # what it gives or reads is flattened
     sizes = (None if a.size is None else a.size - sum(a.crop) for a in geometry.axes)
     read = moved_bytes(sizes, geometry.channels[0])
     if geometry.ones:  # one more channel for each group, beside each group

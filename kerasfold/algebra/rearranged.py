@@ -229,7 +229,7 @@ def settled(a: Link, r: Rearrangement) -> tuple[Link, Rearrangement]:
     order = r.channel_order
     if order is None:
         return a, r
-    if isinstance(a, Operator):
+    if isinstance(a, Operator) and list(order) != list(range(len(order))):
         ones = None if a.ones is None else a.ones[..., order]
         a = Operator(geometry, a.kernel[..., order], a.bias[order], ones)
     return a, Rearrangement.reshape(r.source, r.source)

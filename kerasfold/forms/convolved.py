@@ -93,7 +93,7 @@ def sum_cost(known: Known, part: Part, sizes: Sizes, how: tuple[int, bool]) -> C
         sizes: of the image.
         how: what `Known.layering` says of the nodes that are composed.
     """
-    costs = [term_cost(known, g, *how) for g in part.terms.values() if g is not None]
+    costs = [term_cost(known, i, g, *how) for i, g in part.terms.items() if g is not None]
     if len(part.terms) > 1:
         moved = (len(part.terms) + 1) * moved_bytes(sizes, part.channels)
         costs += [Cost(layers=1), step_cost("elementwise", moved)]
@@ -101,19 +101,20 @@ def sum_cost(known: Known, part: Part, sizes: Sizes, how: tuple[int, bool]) -> C
 
 
 def term_cost(
-    known: Known, geometry: Geometry | Rearranged[Geometry], shared: int, is_matrix: bool
+    known: Known, read: int, geometry: Geometry | Rearranged[Geometry], shared: int, is_matrix: bool
 ) -> Cost:
-    """What one convolution costs. Raises `Refused` where it is none."""
+    """What one convolution of what is read costs. Raises `Refused` where it is none."""
     if isinstance(geometry, Rearranged):
         raise Refused("a rearrangement of a part of what is put together")
 
     def cost() -> Cost:
         require_plain(geometry)
         check_emittable(geometry)
-        kind: Kind | None = "matrix" if is_matrix and is_pointwise_matrix(geometry) else None
         return operator_cost(geometry, shared, kind)
 
-    return known.once((Convolved, geometry, shared, is_matrix), cost)
+    is_dense = is_matrix and isinstance(geometry, Geometry) and is_pointwise_matrix(geometry)
+    kind: Kind = "matrix" if is_dense else known.kind_reading(read, geometry)
+    return known.once((Convolved, geometry, shared, kind), cost)
 
 
 def summed(

@@ -171,7 +171,22 @@ class Known:
                 return "normalisation" if trains else "elementwise"
             case _:
                 layer = self.owner[index].call.operation
-                return "grouped" if depthwise_kind(layer, geometry) else kind_of(geometry)
+                in_groups = bool(depthwise_kind(layer, geometry))
+                return "grouped" if in_groups else self.kind_reading(node.operands[0], geometry)
+
+    def kind_reading(self, read: int, geometry: Geometry) -> Kind:
+        """The kind of layer that an operator is written as that is applied to a node.
+
+        XLA makes a convolution of its input and of the zeros around that, and then no scale.
+        """
+        kind = kind_of(geometry)
+        return "depthwise" if kind == "scale" and self.pads(read) else kind
+
+    def pads(self, index: int) -> bool:
+        """Whether a node pads with zeros."""
+        if self.nodes[index].op != "operator" or not self.is_copy(index):
+            return False
+        return any(max(axis.pad) > 0 for axis in self.geometry(index).axes)
 
     def layering(self, visited: Sequence[int]) -> tuple[int, bool]:
         """See `shared` and `is_matrix_alone`."""

@@ -36,7 +36,7 @@ class Normalised(Form[Constants]):
         owners = (known.owner[i].call.operation for i in visited)
         if not any(normalises(operation, node.channels) for operation in owners):
             return None
-        term = term_of_pixels(known, visited)
+        term = term_of_pixels(known, visited)  # of weights too: those of the layer train
         if term is None or not term[1].keeps_channels:
             return None
         samples = pixels(node.sizes) * node.channels

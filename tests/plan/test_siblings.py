@@ -177,6 +177,10 @@ def test_a_saved_fold_is_loaded_with_its_names(name, tmp_path):
     assert_same(folded, loaded, 0.0)
 
 
+def each_of(x: Any, steps: list[keras.Layer]) -> list[Any]:
+    return [step(x) for step in steps]
+
+
 SHAPED: dict[str, tuple[tuple[int | None, ...], Callable[[Any], Any]]] = {
     "line": ((4000, 16), lambda x: [layers.Conv1D(n, 3, padding="causal")(x) for n in (2, 3)]),
     "volume": ((16, 16, 16, 4), lambda x: [layers.Conv3D(n, 3)(x) for n in (2, 3)]),
@@ -184,12 +188,13 @@ SHAPED: dict[str, tuple[tuple[int | None, ...], Callable[[Any], Any]]] = {
     "transposed": (SHAPE, lambda x: [layers.Conv2DTranspose(n, 3)(x) for n in (1, 2, 3)]),
     "heads": (
         (64, 64, 8),
-        lambda x: [
-            layers.Dense(n, name=f"d{n}", activation="softmax" if n == 5 else None)(
-                layers.Flatten()(x)
-            )
-            for n in (3, 5, 4)
-        ],
+        lambda x: each_of(
+            layers.Flatten()(x),
+            [
+                layers.Dense(n, name=f"d{n}", activation="softmax" if n == 5 else None)
+                for n in (3, 5, 4)
+            ],
+        ),
     ),
     "vectors": ((200000,), lambda x: [layers.Dense(n, name=f"d{n}")(x) for n in (2, 3, 5)]),
     "pixels": ((112, 112, 64), lambda x: [layers.Dense(n)(x) for n in (2, 3)]),

@@ -74,6 +74,10 @@ KEPT: dict[str, tuple[Callable[[], keras.Model], int]] = {
         ),
         56 * 56 * 8 + 8,
     ),
+    "a_flattened_image_and_a_matrix": (
+        lambda: between((7, 7, 8), layers.Flatten(), layers.Dense(16)),
+        7 * 7 * 8 * 16,
+    ),
     "a_classifier": (classifier, 28 * 28 * 216 + 26 * 26 * 1152 + 26 * 26 * 16 + 160),
 }
 
@@ -205,6 +209,28 @@ def test_a_depthwise_layer_that_pads_is_no_scale_under_xla() -> None:
     folded = kerasfold.fold(model)
     assert kinds(folded) == ["ReLU", "ZeroPadding2D", "DepthwiseConv2D", "ReLU"]
     assert not folded.fold_report.merged
+
+
+def test_a_depthwise_layer_of_what_is_padded_is_no_scale_either() -> None:
+    steps = [layers.ZeroPadding2D(1), lambda x: x * c(16), layers.DepthwiseConv2D(1)]
+    model = between((28, 14, 16), *steps, lambda x: x * c(16), end=layers.ELU())
+    folded = kerasfold.fold(model)
+    assert_same(model, folded, FLOAT32)
+    (merged,) = folded.fold_report.merged
+    assert [name.split("_")[0] for name in merged.layers] == ["depthwise", "multiply"]
+
+
+def test_a_depthwise_layer_of_pixels_and_a_normalisation_are_one() -> None:
+    steps = [layers.ZeroPadding2D(1), layers.DepthwiseConv2D(1), layers.BatchNormalization()]
+    model = between((28, 14, 16), *steps)
+    folded = kerasfold.fold(model)
+    assert_same(model, folded, FLOAT32)
+    assert kinds(folded) == ["ReLU", "ZeroPadding2D", "BatchNormalization", "ReLU"]
+
+
+def test_few_groups_of_a_small_volume_do_not_become_one() -> None:
+    model = between((3, 9, 3, 8), layers.Conv3D(16, 3, groups=2), lambda x: x[..., :1] * 2.0)
+    assert kerasfold.fold(model).layers[2].groups == 2
 
 
 def test_groups_of_few_pixels_stay_as_they_are() -> None:
