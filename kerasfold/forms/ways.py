@@ -19,6 +19,7 @@ from kerasfold.forms.rearranged import Reordered
 from kerasfold.forms.rewritten import Rewritten
 from kerasfold.forms.scaled import Scaled
 from kerasfold.forms.separable import Separable
+from kerasfold.forms.sliced import Sliced
 from kerasfold.forms.stacked import Stacked
 from kerasfold.forms.tiled import Tiled
 from kerasfold.forms.weightless import Weightless
@@ -26,6 +27,7 @@ from kerasfold.forms.weightless import Weightless
 FORMS: tuple[type[AnyForm], ...] = (
     Scaled,
     Normalised,
+    Sliced,
     Weightless,
     Convolved,
     Reordered,

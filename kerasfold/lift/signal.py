@@ -238,11 +238,11 @@ class Signal:
         return list(zip(self.sizes, pairs, strict=True))
 
     def _resize(self, axes: Sequence[Axis]) -> Signal:
-        geometry = Geometry(tuple(axes), (self.channels, self.channels), self.channels)
-        kernel = np.ones(geometry.kernel_shape)
-        return self.apply(
-            geometry, lambda: Operator(geometry, kernel, np.zeros(self.channels)), "copy"
-        )
+        geometry = Geometry(tuple(axes), (self.channels,) * 2, self.channels)
+        if geometry.is_pointwise:
+            return self
+        ones = Operator(geometry, np.ones(geometry.kernel_shape), np.zeros(self.channels))
+        return self.apply(geometry, lambda: ones, "copy")
 
     def global_average(self, keepdims: bool = False) -> Signal:
         """Mean over the whole image; a vector, or an image of one pixel."""

@@ -13,7 +13,7 @@ from keras import layers, ops
 import kerasfold
 from kerasfold.cost import UNTIMED
 from zoo.making import policy, randomise
-from zoo.same import FLOAT32, FLOAT64, assert_same
+from zoo.same import FLOAT32, FLOAT64, assert_same, run_under_xla
 
 Step = Callable[[Any], Any]
 
@@ -42,6 +42,10 @@ FEWER: dict[str, tuple[list[Step], list[str]]] = {
     "shifts": ([lambda x: x + c(12), lambda x: x - 2.0], ["Add"]),
     "both": ([lambda x: x * c(12) + 1.0, lambda x: 2.0 - x], ["Multiply", "Add"]),
     "slices": ([lambda x: x[..., 2:], lambda x: x[..., 1::3]], ["GetItem"]),
+    "slices_of_pixels": ([lambda x: x[:, ::2], lambda x: x[:, 1:, 2:]], ["GetItem"]),
+    "slices_of_both": ([lambda x: x[:, 1:4, ::3, 1:], lambda x: x[:, 1:, ..., 1::2]], ["GetItem"]),
+    "a_slice_of_a_crop": ([lambda x: layers.Cropping2D(1)(x)[:, 1:, ..., :3]], ["GetItem"]),
+    "a_crop_of_nothing": ([lambda x: layers.Cropping2D(0)(layers.ZeroPadding2D(0)(x))], []),
     "a_slice_of_a_sum": ([lambda x: x + c(12), lambda x: x[..., :6] - 1.0], ["GetItem", "Add"]),
     "all": (
         [lambda x: x[..., ::2] * c(6), lambda x: x - c(6), lambda x: x[..., 1:4] * 2.0],
@@ -71,6 +75,19 @@ def test_as_few_operations(steps: list[Step], left: list[str]) -> None:
     folded = kerasfold.fold(model, verify=False)
     assert_same(model, folded, FLOAT64)
     assert operations(folded) == left, str(folded.fold_report)
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["last", "first"])
+def test_slices_of_either_layout(first: bool) -> None:
+    with policy("float64"):
+        x = inputs = keras.Input((6, 10, 11) if first else (10, 11, 6), dtype="float64")
+        x = ops.tanh(x)[:, 1:, 2:-1][:, ::2, ::3, 1:]
+        conv = layers.Conv2D(2, 1, data_format="channels_first" if first else "channels_last")
+        model = randomise(keras.Model(inputs, conv(ops.tanh(x))))
+    folded = kerasfold.fold(model, verify=False)
+    assert operations(folded) == ["Tanh", "GetItem", "Tanh", "Conv2D"]
+    image = np.random.default_rng(0).normal(size=(2, 6, 10, 11) if first else (2, 10, 11, 6))
+    assert_same(model, folded, FLOAT64, image, run_under_xla)
 
 
 def test_what_is_done_is_counted() -> None:
