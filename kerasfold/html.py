@@ -57,6 +57,9 @@ def page(report: EquivalenceReport, title: str) -> str:
         title: what was compared.
     """
     parts = [_verdict(report), _outputs(report.outputs)]
+    deployed = [out for out in report.outputs if out.absolute is not None]
+    if deployed:
+        parts.append(_percentiles(deployed))
     parts += [_agreement(out.agreement) for out in report.outputs if out.agreement is not None]
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -69,6 +72,10 @@ def page(report: EquivalenceReport, title: str) -> str:
 
 def _verdict(report: EquivalenceReport) -> str:
     said = [report.reason, report.where and str(report.where), report.note]
+    if report.unreached:
+        said.append(
+            f"No input reached {report.unreached:.2%} of the units of ReLUs and their like."
+        )
     return (
         f'<div class="verdict {report.verdict}"><strong>{report.verdict}</strong>'
         + "".join(f"<p>{escape(text)}</p>" for text in said if text)
@@ -79,6 +86,7 @@ def _verdict(report: EquivalenceReport) -> str:
 
 
 def _outputs(outputs: Sequence[OutputReport]) -> str:
+    tolerance = outputs[0].tolerance
     head = (
         "output",
         "verdict",
@@ -90,7 +98,7 @@ def _outputs(outputs: Sequence[OutputReport]) -> str:
         "",
         "own error of A",
         "of B",
-        "bound",
+        "bound" if tolerance is None else f"allowed ({escape(str(tolerance))})",
     )
     rows = [
         (
@@ -112,11 +120,22 @@ def _outputs(outputs: Sequence[OutputReport]) -> str:
 
 
 def _gauge(out: OutputReport) -> str:
-    """The share of its bound that an error takes: full where it is beyond, a tenth a step below."""
-    share = out.error / out.bound if out.bound > 0 else math.inf * (out.error > 0)
-    full = 100.0 if share >= 1 else 100 * max(0.0, 1 + math.log10(share) / 8) if share else 0.0
-    colour = "different" if out.error > out.bound else "equivalent"
-    return f'<span class="gauge {colour}"><i style="width:{full:.0f}%"></i></span>'
+    """The share of its bound that an error takes: an eighth of the bar is a factor of ten."""
+    pairs = ((out.error, out.bound), (out.folded_error, out.accuracy_bound))
+    share = max(1.0 if error > bound else error / (bound or 1.0) for error, bound in pairs)
+    full = max(0.0, 100 + 12.5 * math.log10(share)) if share > 0 else 0.0
+    return f'<span class="gauge {out.verdict}"><i style="width:{full:.0f}%"></i></span>'
+
+
+def _percentiles(outputs: Iterable[OutputReport]) -> str:
+    head = ("output", "errors of B", "half of them", "90 %", "99 %", "all")
+    rows = [
+        (escape(out.name), kind, *map(_number, (p.p50, p.p90, p.p99, p.largest)))
+        for out in outputs
+        for kind, p in (("absolute", out.absolute), ("relative", out.relative))
+        if p is not None
+    ]
+    return _section("Errors are at most", _table(head, rows))
 
 
 def _agreement(found: AgreementReport) -> str:

@@ -14,7 +14,7 @@ _ELEMENTS = {"different": "failure", "inconclusive": "error"}
 
 
 def junit(report: EquivalenceReport, title: str) -> bytes:
-    """One suite: a test for each output, and one for a verdict that is none's.
+    """One suite: a test for each output, one for the signature, and one for what is none of these.
 
     Args:
         report: of the comparison.
@@ -29,6 +29,13 @@ def junit(report: EquivalenceReport, title: str) -> bytes:
         value = _text(str(getattr(report, name)))
         ElementTree.SubElement(properties, "property", name=name, value=value)
     tests = [(f"output {out.name}", out.verdict, out.reason) for out in report.outputs]
+    tests.append(
+        (
+            "signature",
+            "different" if report.signature else "equivalent",
+            "; ".join(report.signature),
+        )
+    )
     if all(verdict == "equivalent" for _, verdict, _ in tests) and not report.equivalent:
         tests.append(("comparison", report.verdict, report.reason))
     for name, verdict, reason in tests:

@@ -28,10 +28,10 @@ def add_runtime(command: argparse.ArgumentParser, what: str) -> None:
     command.add_argument("--runtime", choices=tuple(RUNTIMES), help=what)
 
 
-def add_pair(command: argparse.ArgumentParser) -> None:
-    """Two models."""
+def add_pair(command: argparse.ArgumentParser, second: str) -> None:
+    """Two models, and what the second may be."""
     command.add_argument("a", metavar="A", help="the reference (.keras, .h5, .hdf5)")
-    command.add_argument("b", metavar="B", help="the model to compare with it")
+    command.add_argument("b", metavar="B", help=second)
 
 
 def positive(text: str) -> int:

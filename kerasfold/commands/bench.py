@@ -23,7 +23,7 @@ def add(commands: Any) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(
         "bench", help="time two stored models, in turns"
     )
-    add_pair(command)
+    add_pair(command, "the model to compare with it")
     add_runtime(command, f"where to run them ({HERE}; else Keras's own backend)")
     command.add_argument(
         "--batch", type=positive, default=1, metavar="N", help="inputs per call (1)"

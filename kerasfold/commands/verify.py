@@ -10,11 +10,12 @@ from typing import Any
 from kerasfold.commands.arguments import add_pair, amount, shape, start
 from kerasfold.commands.output import DIFFERENT, DONE, INCONCLUSIVE, show
 from kerasfold.commands.progress import watched
+from kerasfold.equivalence.formats import FOLDER, KINDS, kind_of
 from kerasfold.equivalence.models import verify
 from kerasfold.equivalence.report import EquivalenceReport
 from kerasfold.equivalence.stored import NPZ, check_data, dump, read_data
 from kerasfold.errors import UnusableError
-from kerasfold.files import check_input, checked_output, load, replacing
+from kerasfold.files import HDF5, KERAS, check_file, check_input, checked_output, load, replacing
 from kerasfold.html import page
 from kerasfold.junit import junit
 
@@ -25,11 +26,11 @@ def add(commands: Any) -> argparse.ArgumentParser:
     """Add the command to a parser's commands."""
     command: argparse.ArgumentParser = commands.add_parser(
         "verify",
-        help="compare two stored models",
+        help="compare two stored models, or one with what was deployed of it",
         epilog="exit codes: 0 equivalent; 1 different; 2 unusable input or arguments; "
         "3 inconclusive: nothing was shown, for the reason that is printed",
     )
-    add_pair(command)
+    add_pair(command, "the same, or a .tflite, .onnx or OpenVINO .xml file, or a SavedModel")
     command.add_argument(
         "--data",
         metavar="PATH",
@@ -55,6 +56,11 @@ def add(commands: Any) -> argparse.ArgumentParser:
     command.add_argument(
         "--rtol", type=amount, metavar="X", help="error allowed as a share of the value"
     )
+    command.add_argument(
+        "--loose-signature",
+        action="store_true",
+        help="names, dtypes, keys or a fixed batch that would break callers of A are no failure",
+    )
     for option, metavar, what in (
         ("--junit", "FILE.xml", "write the report as JUnit XML"),
         ("--html", "FILE.html", "write the report as a page"),
@@ -68,7 +74,8 @@ def add(commands: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Run the command; its exit code."""
     check_input(args.a)
-    check_input(args.b)
+    if kind_of(args.b) is not FOLDER:
+        check_file(args.b, (*KERAS, *HDF5, *KINDS))
     if args.data is not None:
         check_data(args.data, args.labels)
     elif args.labels is not None:
@@ -77,11 +84,20 @@ def run(args: argparse.Namespace) -> int:
         if name is not None:
             checked_output(name, (extension,))
     custom = start(args.modules)
-    a, b = load(args.a, custom), load(args.b, custom)
+    a = load(args.a, custom)
+    b = load(args.b, custom) if kind_of(args.b) is None else args.b
     data = None
     if args.data is not None:
         data = watched(read_data(args.data, a, args.labels, args.input_shape))
-    report = verify(a, b, data, args.input_shape, atol=args.atol, rtol=args.rtol)
+    report = verify(
+        a,
+        b,
+        data,
+        args.input_shape,
+        strict_signature=not args.loose_signature,
+        atol=args.atol,
+        rtol=args.rtol,
+    )
     _write(args, report)
     show(report, args.json)
     return CODES[report.verdict]

@@ -63,6 +63,7 @@ class Given(Iterable[Any]):
                 them, one for each output or by the names of outputs.
         """
         self._model, self._data, self._labels = model, data, labels
+        self.is_labelled = labels is not None
         self._unread: deque[Arrays] = deque()
         self._left_out: Counter[str] = Counter()
         self._read = self._lacking = self.inputs = 0

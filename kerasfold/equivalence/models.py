@@ -199,9 +199,12 @@ def _compared(found: Comparison, batches: Iterable[Any], given: Given | None) ->
     agreement = Agreement(output_names(found.a))
     found.run(batches, lambda x, y: agreement.saw(x, y, given.labels()))
     report = _reported(found)
-    pairs = zip(report.outputs, agreement.result(), strict=True)
+    classes = agreement.result()
+    pairs = zip(report.outputs, classes, strict=True)
     outputs = tuple(replace(out, agreement=one) for out, one in pairs)
-    note = "; ".join(filter(None, (report.note, given.note)))
+    unused = given.is_labelled and not any(one and one.per_class for one in classes)
+    notes = (report.note, given.note, "no output scores the classes of labels=" if unused else "")
+    note = "; ".join(filter(None, notes))
     return replace(report, outputs=outputs, note=note)
 
 

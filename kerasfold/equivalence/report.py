@@ -152,6 +152,7 @@ class EquivalenceReport:
             they would show.
         reason: what failed, or why nothing can be told, or "".
         note: what is to be known of a comparison that did not fail, or "".
+        signature: in what the second model would break callers of the first, unless that may be.
         where: where the models part, if they differ and that is known.
         shown: the inputs that show it, by the names of the model's inputs; not in `to_dict()`.
     """
@@ -166,6 +167,7 @@ class EquivalenceReport:
     unreached: float = 0.0
     reason: str = ""
     note: str = ""
+    signature: tuple[str, ...] = ()
     where: Parting | None = None
     shown: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 

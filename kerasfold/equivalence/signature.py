@@ -83,7 +83,8 @@ def with_signature(
     notes = [str(x) for x in found if not (x.breaks and strict)]
     if failures:
         before = [report.reason] if report.verdict == "different" else []
-        report = replace(report, verdict="different", reason="; ".join([*before, *failures]))
+        reason = "; ".join([*before, *failures])
+        report = replace(report, verdict="different", reason=reason, signature=tuple(failures))
     return replace(report, note="; ".join([*filter(None, [report.note]), *notes]))
 
 

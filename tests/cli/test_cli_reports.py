@@ -92,11 +92,12 @@ def test_junit_has_a_test_for_each_output() -> None:
     found = report()
     suite = ElementTree.fromstring(junit(found, "a against b"))
     assert {key: suite.get(key) for key in ("tests", "failures", "errors")} == {
-        "tests": "2",
+        "tests": "3",
         "failures": "1",
         "errors": "0",
     }
-    good, bad = suite.findall("testcase")
+    good, bad, signature = suite.findall("testcase")
+    assert (signature.get("name"), len(signature)) == ("signature", 0)
     assert (good.get("name"), len(good)) == ("output a", 0)
     assert bad.find("failure").get("message") == found.outputs[1].reason
     assert bad.find("failure").text == str(found)
@@ -106,6 +107,15 @@ def test_junit_calls_what_was_not_shown_an_error() -> None:
     suite = ElementTree.fromstring(junit(inconclusive(report(shift=0.0)), "a against b"))
     assert (suite.get("failures"), suite.get("errors")) == ("0", "2")
     assert suite.find("testcase/error").get("message") == "noise hides it"
+
+
+def test_junit_has_a_test_for_the_signature() -> None:
+    x, y = keras.Input((3,), name="x"), keras.Input((3,), name="y")
+    found = kerasfold.verify(keras.Model(x, 2.0 * x), keras.Model(y, 2.0 * y))
+    suite = ElementTree.fromstring(junit(found, "a against b"))
+    (test,) = (test for test in suite.findall("testcase") if test.find("failure") is not None)
+    assert test.get("name") == "signature"
+    assert "'x'" in test.find("failure").get("message")
 
 
 def test_junit_has_a_test_for_a_verdict_that_is_no_outputs() -> None:
@@ -139,6 +149,30 @@ def test_nothing_is_dumped_where_nothing_differs(files, run, tmp_path) -> None:
     code, _, stderr = run("verify", *pair, "--dump", dumped)
     assert (code, dumped.exists()) == (0, False)
     assert stderr == f"kerasfold: no inputs show a difference: {dumped} not written\n"
+
+
+def test_a_loose_signature(run, tmp_path) -> None:
+    paths = []
+    for name in ("x", "y"):
+        i = keras.Input((3,), name=name)
+        paths.append(tmp_path / f"{name}.keras")
+        keras.Model(i, keras.layers.Dense(2, kernel_initializer="ones")(i)).save(paths[-1])
+    assert run("verify", *paths)[0] == 1
+    assert run("verify", *paths, "--loose-signature")[0] == 0
+
+
+def test_what_is_deployed_is_held_against_its_original(files, run, tmp_path) -> None:
+    """Percentiles of its errors stand in the page."""
+    model = keras.saving.load_model(files["linear.keras"])
+    model.export(tmp_path / "saved", verbose=False)
+    html = tmp_path / "r.html"
+    pair = (files["linear.keras"], tmp_path / "saved")
+    code, stdout, _ = run("verify", *pair, "--html", html, "--atol", "1e-3")
+    assert (code, "equivalent within atol 0.001" in stdout) == (0, True)
+    assert html.read_text().count("<td>absolute</td>") == 1
+    assert "allowed (atol 0.001, rtol 0)" in html.read_text()
+    assert "table" in Page(html.read_text()).seen
+    assert_fails(run("verify", pair[0], tmp_path), 2, r"\S+ is a directory, not a file")
 
 
 def test_inconclusive_is_exit_code_3(files, run, monkeypatch) -> None:

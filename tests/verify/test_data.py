@@ -240,6 +240,14 @@ def test_labels_give_the_accuracy_of_either_model(form: str) -> None:
     assert report.to_dict()["outputs"][0]["agreement"]["accuracy_b"] == right
 
 
+def test_labels_that_no_output_scores_are_noted() -> None:
+    """0 and 1, of logits: 0.5 does not divide them."""
+    i = keras.Input((3,))
+    model = keras.Model(i, keras.layers.Dense(1)(i))
+    report = kerasfold.verify(model, model, 9.0 * np.eye(3), labels=np.array([0, 1, 0]))
+    assert (report.agreement, report.note) == (None, "no output scores the classes of labels=")
+
+
 def test_labels_of_random_inputs_are_an_error() -> None:
     with pytest.raises(kerasfold.FoldError, match="labels= are those of data=: give both"):
         kerasfold.verify(digits(), digits(), labels=np.zeros(3))
