@@ -19,6 +19,7 @@ from kerasfold.read.model import computed_dtypes, interpolates, operations
 EXACT = 1e-10  # of the spread, in float64
 ARITHMETIC = 256.0  # units of float rounding, of the output scale, that any order of sums may make
 NOISE = 8.0  # times the measured effect of rounding noise
+CHANCE = 3.0  # times the median effect, that the largest of many lines may be by chance
 LOSS = 8.0  # times the original's own error in its own dtype
 REBUILT = 16.0  # times rounding effects that a model may be off its rebuilt float64 copy
 
@@ -40,7 +41,25 @@ def difference_bound(tally: Tally, unit: float) -> Lines:
         unit: of rounding, of what the copies compute in.
     """
     exact = EXACT * tally.spread if unit <= DOUBLE else 0.0
-    return np.maximum(exact, NOISE * tally.effect) + ARITHMETIC * unit * tally.scale
+    return np.maximum(exact, noise_bound(tally)) + ARITHMETIC * unit * tally.scale
+
+
+def noise_bound(tally: Tally) -> Lines:
+    """What rounding noise may change, by line."""
+    return NOISE * _at_least_usual(tally.effect, tally.spread)
+
+
+def own_noise_bound(tally: Tally) -> Lines:
+    """The same, of the noise of the models' own dtype."""
+    return NOISE * _at_least_usual(tally.own_effect, tally.output_scale)
+
+
+def _at_least_usual(effect: Lines, size: Lines) -> Lines:
+    """The effect of noise; where it is less by chance, what it may be for a line of its size."""
+    effect, size = np.broadcast_arrays(effect, size)
+    some = size > 0
+    usual = float(np.median(effect[some] / size[some])) if some.any() else 0.0
+    return np.maximum(effect, CHANCE * usual * size)
 
 
 def accuracy_bound(tally: Tally, unit: float) -> Lines:
@@ -50,7 +69,7 @@ def accuracy_bound(tally: Tally, unit: float) -> Lines:
         tally: of the output.
         unit: of rounding, of what the truth was computed in.
     """
-    return np.maximum(usual_accuracy_bound(tally, unit), NOISE * tally.own_effect)
+    return np.maximum(usual_accuracy_bound(tally, unit), own_noise_bound(tally))
 
 
 def usual_accuracy_bound(tally: Tally, unit: float) -> Lines:

@@ -9,10 +9,10 @@ import numpy as np
 
 from kerasfold.backend import device
 from kerasfold.equivalence.bounds import (
-    NOISE,
     accuracy_bound,
     difference_bound,
     eps_of,
+    own_noise_bound,
     rebuilt_bound,
     usual_accuracy_bound,
 )
@@ -133,7 +133,7 @@ def _untold(size: Lines, bound: Lines) -> float:
 def _unsure(tally: Tally, unit: float) -> bool:
     """Whether the second model is as accurate by nothing but noise as large as the output."""
     late = tally.other_error > usual_accuracy_bound(tally, unit)
-    size, noise, late = np.broadcast_arrays(tally.output_scale, NOISE * tally.own_effect, late)
+    size, noise, late = np.broadcast_arrays(tally.output_scale, own_noise_bound(tally), late)
     return bool(np.any(late & (noise >= UNTOLD * size)))
 
 

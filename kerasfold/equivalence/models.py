@@ -23,7 +23,7 @@ from kerasfold.equivalence.deployed import Deployed, deployed
 from kerasfold.equivalence.judge import judged
 from kerasfold.equivalence.probes import USUAL, probes
 from kerasfold.equivalence.report import EquivalenceReport
-from kerasfold.equivalence.runs import AsIs, Walk
+from kerasfold.equivalence.runs import AsIs, Walk, as_is
 from kerasfold.equivalence.signature import (
     Difference,
     differences,
@@ -100,7 +100,7 @@ def verify(
             a64=exact_copy(a, first),
             b64=(
                 exact_copy(other.model, first)
-                if isinstance(other, AsIs) and tolerance is None
+                if not isinstance(other, Deployed) and tolerance is None
                 else None
             ),
             rounded=True,
@@ -110,11 +110,11 @@ def verify(
         return with_signature(report, signature, strict_signature)
 
 
-def _other(a: keras.Model, b: Any) -> tuple[AsIs | Deployed, list[Difference]]:
+def _other(a: keras.Model, b: Any) -> tuple[Copy | Deployed, list[Difference]]:
     """What is to be compared with a model, and how its signature differs. Raises `FoldError`."""
     if isinstance(b, keras.Model):
         refuse_other_shapes(a, b)
-        return AsIs(b), differences(a, b)
+        return as_is(b), differences(a, b)
     if isinstance(b, (str, os.PathLike)):
         other = deployed(b, a)
         return other, [Difference(other.note, breaks=False)] if other.note else []
@@ -149,7 +149,7 @@ def verify_fold(
         first, batches = _peeked(probes(original, input_shape) if given is None else given)
         exact, dtype = original_in_precision(regions, first)
         other = Walk(emit(regions, forms, compose, dtype=dtype).model)
-        found = Comparison(a=original, b=AsIs(folded), a64=exact, b64=other, rounded=False)
+        found = Comparison(a=original, b=as_is(folded), a64=exact, b64=other, rounded=False)
         report = _compared(found, batches, given)
         return with_signature(report, differences(original, folded))
 

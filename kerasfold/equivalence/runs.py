@@ -15,7 +15,13 @@ from kerasfold.backend import unsaid
 from kerasfold.equivalence.endings import Ending, ending_of
 from kerasfold.equivalence.units import Units, has_flat_part
 from kerasfold.read.inside import Made, inside_of
-from kerasfold.read.model import functional_graph, input_structure, layout_of, takes_training
+from kerasfold.read.model import (
+    functional_graph,
+    input_structure,
+    layout_of,
+    own_predictions,
+    takes_training,
+)
 
 Arrays: TypeAlias = list[np.ndarray]
 Saw: TypeAlias = Callable[[Made, Sequence[Any]], None]
@@ -95,17 +101,19 @@ class Walk:
     holds which units of its activations no batch so far has reached.
 
     Args:
-        model: a copy that nobody else uses, since activations of it are taken off meanwhile.
+        model: the model.
+        before_endings: whether to look at what goes into the last activation of an output, for
+            which that is taken off meanwhile: of a copy that nobody else uses.
     """
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, before_endings: bool = True) -> None:
         self.model, self.name = model, model.name
         functional = functional_graph(model)
         assert functional is not None, model
         self.inside = inside_of(functional)
         self.specs = tree.flatten(input_structure(model))
         self.makers = {id(t): i for i, made in enumerate(self.inside.calls) for t in made.outputs}
-        self.endings = self._endings()
+        self.endings = self._endings() if before_endings else {}
         self.freed = self._freed()
         calls = enumerate(self.inside.calls)
         self.flat = {index for index, made in calls if has_flat_part(made.operation)}
@@ -192,6 +200,12 @@ class Walk:
             if tensor not in kept:
                 freed[index].append(tensor)
         return [freed[i] for i in range(len(self.inside.calls))]
+
+
+def as_is(model: keras.Model) -> AsIs | Walk:
+    """A model as its user runs it; call by call where that is the same, which holds less memory."""
+    usual = functional_graph(model) is not None and "__call__" not in own_predictions(model)
+    return Walk(model, before_endings=False) if usual else AsIs(model)
 
 
 def _symbolic(value: Any) -> list[keras.KerasTensor]:

@@ -47,13 +47,13 @@ def scores() -> keras.Model:
     return chain((7, 7, 2), layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(3))
 
 
-def test_data_is_run_six_times(runs: list) -> None:
-    """Both models, their float64 copies, and these with noise in their weights."""
+def test_data_is_run_five_times(runs: list) -> None:
+    """Both models, their float64 copies, and the first of these with noise in its weights."""
     model = scores()
     data = np.random.default_rng(0).normal(size=(20, 7, 7, 2)).astype("float32")
     report = kerasfold.verify(model, kerasfold.fold(model, verify=False), data)
     assert report.agreement.top1 == 1.0
-    assert sorted(Counter(id(m) for m, _, _ in runs).values()) == [1, 1, 2, 2]
+    assert sorted(Counter(id(m) for m, _, _ in runs).values()) == [1, 1, 1, 2]
     assert {count for _, count, _ in runs} == {20}
 
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import layers
 
 import kerasfold
-from kerasfold.equivalence.runs import AsIs
+from kerasfold.equivalence.runs import Walk
 from zoo.making import policy, randomise
 
 
@@ -394,14 +394,14 @@ def swapped() -> tuple[keras.Model, dict[str, np.ndarray]]:
 def test_named_data_goes_to_the_inputs_of_those_names(form: str, monkeypatch: Any) -> None:
     model, data = swapped()
     seen: list[Any] = []
-    run = AsIs.__call__
+    run = Walk.__call__
 
-    def spied(self: AsIs, batch: Any) -> Any:
+    def spied(self: Walk, batch: Any) -> Any:
         if self.model is model:
             seen.append(batch)
         return run(self, batch)
 
-    monkeypatch.setattr(AsIs, "__call__", spied)
+    monkeypatch.setattr(Walk, "__call__", spied)
     kerasfold.verify(model, copy_of(model), forms(data)[form])
     right, left = (np.concatenate([batch[k] for batch in seen]) for k in (0, 1))
     np.testing.assert_array_equal(right, data["right"])
