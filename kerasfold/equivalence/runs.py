@@ -102,21 +102,21 @@ class Walk:
 
     Args:
         model: the model.
-        before_endings: whether to look at what goes into the last activation of an output, for
-            which that is taken off meanwhile: of a copy that nobody else uses.
+        is_copy: of one that nobody else uses: then what goes into the last activation of an output
+            is looked at, for which that is taken off meanwhile, and units are watched.
     """
 
-    def __init__(self, model: keras.Model, before_endings: bool = True) -> None:
+    def __init__(self, model: keras.Model, is_copy: bool = True) -> None:
         self.model, self.name = model, model.name
         functional = functional_graph(model)
         assert functional is not None, model
         self.inside = inside_of(functional)
         self.specs = tree.flatten(input_structure(model))
         self.makers = {id(t): i for i, made in enumerate(self.inside.calls) for t in made.outputs}
-        self.endings = self._endings() if before_endings else {}
+        self.endings = self._endings() if is_copy else {}
         self.freed = self._freed()
         calls = enumerate(self.inside.calls)
-        self.flat = {index for index, made in calls if has_flat_part(made.operation)}
+        self.flat = {index for index, made in calls if is_copy and has_flat_part(made.operation)}
         self.units = Units(layout_of(made.operation for made in self.inside.calls))
         self.last: tuple[Any, Ran] | None = None  # what was run last, of which one may ask again
 
@@ -205,7 +205,7 @@ class Walk:
 def as_is(model: keras.Model) -> AsIs | Walk:
     """A model as its user runs it; call by call where that is the same, which holds less memory."""
     usual = functional_graph(model) is not None and "__call__" not in own_predictions(model)
-    return Walk(model, before_endings=False) if usual else AsIs(model)
+    return Walk(model, is_copy=False) if usual else AsIs(model)
 
 
 def _symbolic(value: Any) -> list[keras.KerasTensor]:
