@@ -61,7 +61,8 @@ def assert_models_equivalent() -> Callable[..., EquivalenceReport]:
     """A function that fails the test unless two models compute the same, as accurately.
 
     Called as `assert_models_equivalent(a, b, **options)`, of models or the paths of their files
-    and the options of `kerasfold.verify`, it returns the report, which a failure has in full.
+    and the options of `kerasfold.verify`, it returns the report, which a failure has in full. The
+    second may be what was deployed of the first.
 
         def test_the_rewritten_model_is_the_old_one(assert_models_equivalent):
             assert_models_equivalent("model.keras", "rewritten.keras")
@@ -73,9 +74,11 @@ def assert_models_equivalent() -> Callable[..., EquivalenceReport]:
         **options: Any,
     ) -> EquivalenceReport:
         __tracebackhide__ = True
+        from kerasfold.equivalence.formats import kind_of
         from kerasfold.equivalence.models import verify
 
-        report = verify(_model(a), _model(b), **options)
+        is_deployed = isinstance(b, (str, os.PathLike)) and kind_of(b) is not None
+        report = verify(_model(a), b if is_deployed else _model(b), **options)
         if not report.equivalent:
             raise AssertionError(str(report))
         return report

@@ -7,12 +7,15 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import pytest
 
 from zoo.commands import conv_bn
+from zoo.exports import exported
 
 pytest_plugins = ("kerasfold.pytest_plugin", "pytester")
 
@@ -125,6 +128,15 @@ def test_a_difference_fails_with_the_report_alone(
         ["E*AssertionError: NOT equivalent: output 'bn' differs*", "E*bn:*"]
     )
     result.stdout.no_fnmatch_line("*pytest_plugin.py*")
+
+
+def test_what_is_deployed_is_compared_with_its_original(
+    assert_models_equivalent: Callable[..., Any], tmp_path: Path
+) -> None:
+    built = exported(conv_bn(), tmp_path, "model.onnx")
+    assert assert_models_equivalent(conv_bn(), built).equivalent
+    with pytest.raises(AssertionError, match="less accurate"):
+        assert_models_equivalent(conv_bn(last_scale=1.2), built)
 
 
 def test_a_fold_that_differs_fails_with_the_report(
