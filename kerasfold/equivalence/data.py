@@ -63,7 +63,7 @@ class Given(Iterable[Any]):
                 them, one for each output or by the names of outputs.
         """
         self._model, self._data, self._labels = model, data, labels
-        self.is_labelled = labels is not None
+        self.is_labelled = False
         self._unread: deque[Arrays] = deque()
         self._left_out: Counter[str] = Counter()
         self._read = self._lacking = self.inputs = 0
@@ -84,6 +84,7 @@ class Given(Iterable[Any]):
         fixed = next((spec.shape[0] for spec in specs if spec.shape[0] is not None), None)
         for batch in rows if fixed is None else self._regrouped(rows, fixed):
             self.inputs += len(batch)
+            self.is_labelled = self.is_labelled or bool(batch.y)
             self._unread.append(batch.y)
             yield tree.pack_sequence_as(structure, batch.x)
         if not self.inputs:
@@ -253,6 +254,8 @@ def _labels(model: keras.Model, y: Any, count: int) -> Arrays:
 
 def _given_labels(model: keras.Model, labels: Any) -> Arrays:
     """The same of labels that were asked for. Raises `FoldError`."""
+    if isinstance(labels, list) and all(map(np.isscalar, labels)):
+        labels = np.asarray(labels)
     first = tree.flatten(labels)[:1]
     arrays = _labels(model, labels, len(first[0])) if first and np.ndim(first[0]) else []
     shapes = [tuple(y.shape) for y in model.outputs]

@@ -203,7 +203,11 @@ def _compared(found: Comparison, batches: Iterable[Any], given: Given | None) ->
     pairs = zip(report.outputs, classes, strict=True)
     outputs = tuple(replace(out, agreement=one) for out, one in pairs)
     unused = given.is_labelled and not any(one and one.per_class for one in classes)
-    notes = (report.note, given.note, "no output scores the classes of labels=" if unused else "")
+    notes = (
+        report.note,
+        given.note,
+        "no accuracy: the labels are classes of no output" if unused else "",
+    )
     note = "; ".join(filter(None, notes))
     return replace(report, outputs=outputs, note=note)
 

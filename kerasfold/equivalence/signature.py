@@ -88,6 +88,15 @@ def with_signature(
     return replace(report, note="; ".join([*filter(None, [report.note]), *notes]))
 
 
+def require_inputs(model: keras.Model) -> None:
+    """Refuse a model whose inputs are not known. Raises `UnsupportedModelError`."""
+    if not getattr(model, "inputs", None):
+        raise UnsupportedModelError(
+            f"model '{model.name}' of class {type(model).__name__} has no symbolic inputs: "
+            "verify() compares functional and Sequential models"
+        )
+
+
 def refuse_other_shapes(a: keras.Model, b: keras.Model) -> None:
     """Refuse models that cannot be compared.
 
@@ -96,11 +105,7 @@ def refuse_other_shapes(a: keras.Model, b: keras.Model) -> None:
         FoldError: inputs or outputs of other number or shape, batch apart.
     """
     for model in (a, b):
-        if not getattr(model, "inputs", None):
-            raise UnsupportedModelError(
-                f"model '{model.name}' of class {type(model).__name__} has no symbolic inputs: "
-                "verify() compares functional and Sequential models"
-            )
+        require_inputs(model)
     for what in ("inputs", "outputs"):
         shapes = [[tuple(x.shape[1:]) for x in getattr(model, what)] for model in (a, b)]
         if shapes[0] != shapes[1]:

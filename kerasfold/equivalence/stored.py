@@ -15,6 +15,7 @@ import numpy as np
 from keras import tree
 
 from kerasfold.equivalence.data import in_order, require_fit, rows_at_once
+from kerasfold.equivalence.signature import require_inputs
 from kerasfold.errors import FoldError, UnusableError, words_of
 from kerasfold.files import check_file, replacing
 from kerasfold.read.model import input_structure, layout_of, sublayers
@@ -74,6 +75,7 @@ def read_data(
         FoldError: data that cannot be read or does not fit.
     """
     check_data(name, labels)
+    require_inputs(model)
     if Path(name).is_dir():
         return _images(name, model, input_shape)
     with _readable(name):

@@ -183,3 +183,13 @@ def test_what_is_dumped_is_read_back(tmp_path: Path, dtype: str) -> None:
     for back, array in zip(read(model, tmp_path / "x.npz")[0], x, strict=True):
         assert back.dtype == array.dtype
         np.testing.assert_array_equal(back, array)
+
+
+def test_data_for_a_model_of_unknown_inputs(files, run, tmp_path) -> None:
+    class Own(keras.Model):
+        def call(self, x: Any) -> Any:
+            return x
+
+    np.save(tmp_path / "x.npy", np.ones((2, 3)))
+    with pytest.raises(kerasfold.FoldError, match="'mine' of class Own has no symbolic inputs"):
+        read_data(str(tmp_path / "x.npy"), Own(name="mine"))

@@ -244,8 +244,10 @@ def test_labels_that_no_output_scores_are_noted() -> None:
     """0 and 1, of logits: 0.5 does not divide them."""
     i = keras.Input((3,))
     model = keras.Model(i, keras.layers.Dense(1)(i))
-    report = kerasfold.verify(model, model, 9.0 * np.eye(3), labels=np.array([0, 1, 0]))
-    assert (report.agreement, report.note) == (None, "no output scores the classes of labels=")
+    for data, labels in ((9.0 * np.eye(3), [0, 1, 0]), ((9.0 * np.eye(3), np.zeros(3)), None)):
+        report = kerasfold.verify(model, model, data, labels=labels)
+        assert report.agreement is None
+        assert report.note == "no accuracy: the labels are classes of no output"
 
 
 def test_labels_of_random_inputs_are_an_error() -> None:
