@@ -8,7 +8,7 @@ import random
 import re
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -263,15 +263,35 @@ def devices() -> list[str]:
     return [*accelerators, _CPU]
 
 
-def on(device: str) -> contextlib.AbstractContextManager[Any]:
+_PLACE: ContextVar[str] = ContextVar("_PLACE", default="")
+
+
+@contextlib.contextmanager
+def on(device: str) -> Iterator[None]:
     """A scope of this thread, in which `device` is where the backend computes."""
+    token = _PLACE.set(device)
+    try:
+        with _scope(device):
+            yield
+    finally:
+        _PLACE.reset(token)
+
+
+def _scope(device: str) -> contextlib.AbstractContextManager[Any]:
     if name() == "jax":
         import jax
 
         return jax.default_device(_jax_device(device))
-    if name() == "tensorflow" or name() == "torch":
+    if name() == "torch":
+        return keras.device(_torch_device(device))
+    if name() == "tensorflow":
         return keras.device(device)
     return contextlib.nullcontext()
+
+
+def _torch_device(device: str) -> str:
+    """As torch's own tensors say it: moved to 'cpu:0' they are copied, and no weights any more."""
+    return "cpu" if device == _CPU else device
 
 
 def _jax_device(device: str) -> Any:
@@ -281,21 +301,27 @@ def _jax_device(device: str) -> Any:
     return next(d for d in jax.local_devices(backend=platform) if d.id == int(number))
 
 
-def placed(variables: Iterable[keras.Variable], device: str) -> list[tuple[keras.Variable, Any]]:
-    """Variables, each with its value on a device, as `keras.StatelessScope` takes them.
+def place() -> str:
+    """The device of the scope that this is in, or ""."""
+    return _PLACE.get()
 
-    TensorFlow brings values to where they are computed with by itself.
+
+def placed(variables: Iterable[keras.Variable]) -> list[tuple[keras.Variable, Any]]:
+    """Variables, each with its value on the device of `on`, as `keras.StatelessScope` takes them.
+
+    None where they are there: TensorFlow brings values to where they are computed with by itself.
     """
-    if name() == "jax":
+    device = _PLACE.get()
+    if device and name() == "jax":
         import jax
 
         where = _jax_device(device)
         return [(v, jax.device_put(v.value, where)) for v in variables]
-    if name() == "torch":
-        return [(v, v.value.to(device)) for v in variables]
+    if device and name() == "torch":
+        return [(v, v.value.to(_torch_device(device))) for v in variables]
     return []
 
 
-def device() -> str:
-    """The backend, and where it computes."""
-    return f"{name()} on {devices()[0]}"
+def device(places: Sequence[str] = ()) -> str:
+    """The backend, and where it computes: there, or at some `places`."""
+    return f"{name()} on {', '.join(places or devices()[:1])}"

@@ -37,7 +37,7 @@ from kerasfold.equivalence.tolerance import Tolerance
 from kerasfold.errors import FoldError, UnusableError, only_fold_errors, words_of
 from kerasfold.files import check_file, checked_output, replacing
 from kerasfold.read.model import input_structure
-from kerasfold.read.weights import as_dtype
+from kerasfold.read.weights import as_dtype, require_double
 
 FORMAT = 1
 EXTENSION = (".npz",)
@@ -161,6 +161,7 @@ def check_golden(
                 f"'{golden.about['model']}' of {name} has {wanted}"
             )
     tolerance = Tolerance.of(atol, rtol)
+    require_double("check_golden()")
     with only_fold_errors("check_golden()"), own_seeds(), full_precision():
         return _compared(model, golden, [_taken(model, batch) for batch in batches], tolerance)
 

@@ -17,6 +17,7 @@ from keras import tree
 from kerasfold.algebra.axis import Axis
 from kerasfold.algebra.operator import Operator
 from kerasfold.equivalence.models import original_in_precision
+from kerasfold.equivalence.runs import Walk
 from kerasfold.equivalence.sizes import FREE_SIZES
 from kerasfold.layers.spelling import padded_axis
 from kerasfold.lift.program import Node, Program
@@ -76,8 +77,7 @@ def check_lift(
     )
     exact, dtype = in_precision(regions)
     xs = [rng.normal(size=(2, *_sizes(shape))) for shape in shapes]
-    typed = [keras.ops.convert_to_tensor(x, dtype=dtype) for x in xs]
-    want = keras.ops.convert_to_numpy(exact(typed if several else typed[0], training=False))
+    (want,) = exact(xs)
     first = regions.graph.layout == "channels_first"
     given = {
         tensor.index: np.moveaxis(x, 1, -1) if first else x
@@ -193,13 +193,10 @@ def _spread(x: np.ndarray, axes: list[Axis]) -> np.ndarray:
     return x
 
 
-def in_precision(regions: Regions) -> tuple[keras.Model, str | None]:
+def in_precision(regions: Regions) -> tuple[Walk, str | None]:
     """The original model in the highest precision that it runs in, and that precision."""
     inputs = [
         np.zeros([FREE_SIZES[0] if n is None else n for n in layer.batch_shape[1:]])[None]
         for layer in regions.graph.input_layers
     ]
-    walk, dtype = original_in_precision(
-        regions, tree.pack_sequence_as(regions.graph.inputs, inputs)
-    )
-    return walk.model, dtype
+    return original_in_precision(regions, tree.pack_sequence_as(regions.graph.inputs, inputs))

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import tree
 
+from kerasfold.backend import computed
 from kerasfold.equivalence.sizes import FREE_SIZES
 from kerasfold.equivalence.tally import Lines, Tally
 from kerasfold.read.model import computed_dtypes, interpolates, operations
@@ -117,5 +118,5 @@ def stored_eps(model: keras.Model) -> float:
 
 def computed_eps(model: keras.Model) -> float:
     """Unit of rounding of the coarsest tensor or layer of a model."""
-    dtypes = computed_dtypes(model)
+    dtypes = map(computed, computed_dtypes(model))
     return max((eps_of(d) for d in dtypes if "float" in d), default=SINGLE)

@@ -22,7 +22,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from kerasfold.backend import device
+from kerasfold.backend import device, devices, on
 from kerasfold.equivalence.bounds import (
     DOUBLE,
     SINGLE,
@@ -75,6 +75,7 @@ class Comparison:
         shows: by output, the batch that shows a difference in float64 best.
         shows_own: the same of the other's error in its own dtype.
         other_shape: which output has another shape, or "".
+        places: the devices that both are compared on, as they are; first the usual one.
     """
 
     a: keras.Model
@@ -87,11 +88,13 @@ class Comparison:
     shows: list[Shown] = field(default_factory=list)
     shows_own: list[Shown] = field(default_factory=list)
     other_shape: str = ""
+    places: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.tallies = tallies_of(self.a, alone=self.b64 is None)
         self.shows = [Shown() for _ in self.tallies]
         self.shows_own = [Shown() for _ in self.tallies]
+        self.places = devices() if isinstance(self.b, (AsIs, Walk)) else devices()[:1]
 
     @cached_property
     def dtype(self) -> str:
@@ -149,6 +152,18 @@ class Comparison:
             self._take_own(batch, exact, mine, theirs)
             if saw is not None:
                 saw(mine, theirs)
+            self._take_elsewhere(own, batch, exact)
+
+    def _take_elsewhere(self, own: Runner, batch: Any, exact: Ran) -> None:
+        """The second question again, on every other device that the reference runs on."""
+        for place in self.places[1:]:
+            with on(place):
+                try:
+                    mine = outputs(own, batch)
+                except FoldError:
+                    self.places.remove(place)
+                    continue
+                self._take_own(batch, exact, mine, outputs(self.b, batch))
 
     def shown_own(self, tally: Tally) -> Any:
         """The batch that shows best that an output is computed wrongly in its own dtype."""

@@ -14,7 +14,7 @@ from kerasfold.emit import Emission, copy
 from kerasfold.equivalence.bounds import eps_of
 from kerasfold.equivalence.compare import outputs
 from kerasfold.equivalence.report import Parting
-from kerasfold.equivalence.runs import Arrays, AsIs, Walk
+from kerasfold.equivalence.runs import Arrays, Walk
 from kerasfold.equivalence.tally import at_border, distances
 from kerasfold.errors import FoldError
 from kerasfold.lift.regions import Regions, lift, lifted
@@ -138,7 +138,7 @@ def _both_ways(regions: Regions, call: Call, inputs: Sequence[np.ndarray]) -> fl
     one = lift(part_of(regions.graph, [call], call.outputs))
     distinct = dict(zip((t.index for t in call.inputs), inputs, strict=True))
     batch = [distinct[t.index] for t in one.graph.inputs]
-    own, exact = (outputs(AsIs(copy(one, dtype).model), batch) for dtype in (None, "float64"))
+    own, exact = (outputs(Walk(copy(one, dtype).model), batch) for dtype in (None, "float64"))
     return max((_off(x, y) for x, y in zip(own, exact, strict=True) if _parts(x, y)), default=0.0)
 
 
@@ -158,4 +158,4 @@ def _off(own: np.ndarray, exact: np.ndarray) -> float:
 def _tensors(emission: Emission, tensors: Sequence[int], batch: Any) -> Arrays:
     """The values of some tensors of an emitted model."""
     made = [emission.tensors[index] for index in tensors]
-    return outputs(AsIs(keras.Model(emission.model.input, made)), batch)
+    return outputs(Walk(keras.Model(emission.model.input, made)), batch)

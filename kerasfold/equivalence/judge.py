@@ -30,6 +30,7 @@ def judged(found: Comparison) -> EquivalenceReport:
     """The verdict on a comparison that has run."""
     both = found.b64 is not None
     report = report_of(found.tallies, found.dtype, found.unit, found.tolerance, both)
+    report = replace(report, device=device(found.places))
     if isinstance(found.a64, Walk):
         report = replace(report, unreached=found.a64.units.share)
     if found.other_shape:

@@ -35,7 +35,7 @@ from kerasfold.errors import FoldError, only_fold_errors
 from kerasfold.forms.form import AnyForm
 from kerasfold.lift.regions import Regions, lifted
 from kerasfold.read.model import input_structure, output_names
-from kerasfold.read.weights import require_values
+from kerasfold.read.weights import require_double, require_values
 
 
 def verify(
@@ -81,6 +81,7 @@ def verify(
             do not fit them.
     """
     require_values("verify()")
+    require_double("verify()")
     if not isinstance(a, keras.Model):
         raise FoldError(f"verify() compares with a keras.Model. Received: {type(a)}")
     if labels is not None and data is None:
@@ -144,6 +145,7 @@ def verify_fold(
     input_shape: Any = None,
 ) -> EquivalenceReport:
     """Compare a fold that still holds its unrounded weights with its original, as `verify` does."""
+    require_double("fold()")
     with full_precision():
         given = None if data is None else Given(original, data)
         first, batches = _peeked(probes(original, input_shape) if given is None else given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,11 +12,12 @@ import keras
 import numpy as np
 from keras import tree
 
-from kerasfold.backend import unsaid
+from kerasfold.backend import double_precision, place, placed, unsaid
 from kerasfold.equivalence.endings import Ending, ending_of
 from kerasfold.equivalence.units import Units, has_flat_part
 from kerasfold.read.inside import Made, inside_of
 from kerasfold.read.model import (
+    computed_dtypes,
     functional_graph,
     input_structure,
     layout_of,
@@ -74,8 +76,8 @@ class AsIs:
         self.specs = input_structure(model)
 
     def __call__(self, batch: Any) -> Arrays:
-        """See `Runner`."""
-        with keras.StatelessScope():
+        """See `Runner`; on the device whose scope this is in, if in one."""
+        with keras.StatelessScope(placed(self.model.variables)):
             return self._outputs(batch)
 
     def ran(self, batch: Any, noise: Noise | None = None) -> Ran:
@@ -104,6 +106,7 @@ class Walk:
         model: the model.
         is_copy: of one that nobody else uses: then what goes into the last activation of an output
             is looked at, for which that is taken off meanwhile, and units are watched.
+            A copy in float64 runs in that, whatever the backend makes of float64 elsewhere.
     """
 
     def __init__(self, model: keras.Model, is_copy: bool = True) -> None:
@@ -118,7 +121,8 @@ class Walk:
         calls = enumerate(self.inside.calls)
         self.flat = {index for index, made in calls if is_copy and has_flat_part(made.operation)}
         self.units = Units(layout_of(made.operation for made in self.inside.calls))
-        self.last: tuple[Any, Ran] | None = None  # what was run last, of which one may ask again
+        self.is_double = is_copy and "float64" in computed_dtypes(model)
+        self.last: tuple[Any, str, Ran] | None = None  # run last, of which one may ask again
 
     def __call__(self, batch: Any) -> Arrays:
         """See `Runner`."""
@@ -132,13 +136,16 @@ class Walk:
             noise: to be added to weights and to what calls give, the same on every batch.
             saw: told every call, and the tensors it gives.
         """
-        plain = noise is None and saw is None
-        if plain and self.last is not None and self.last[0] is batch:
-            return self.last[1]
-        with keras.StatelessScope() as scope, unsaid():  # the original gave its own warnings
+        plain, where = noise is None and saw is None, place()
+        if plain and self.last is not None and self.last[0] is batch and self.last[1] == where:
+            return self.last[2]
+        precision = double_precision() if self.is_double else contextlib.nullcontext()
+        moved = [] if self.is_double else placed(self.model.variables)
+        # The original gave its own warnings.
+        with precision, keras.StatelessScope(moved) as scope, unsaid():
             found = self._run(batch, noise, saw, scope)
         if plain:
-            self.last = batch, found
+            self.last = batch, where, found
         return found
 
     def _run(self, batch: Any, noise: Noise | None, saw: Saw | None, scope: Any) -> Ran:

@@ -22,6 +22,16 @@ def require_values(what: str) -> None:
         )
 
 
+def require_double(what: str) -> None:
+    """Refuse to compare where nothing can be proved. Raises `FoldError`."""
+    if not backend.has_double():
+        raise FoldError(
+            f"{what} compares in float64, which Keras's backend {backend.name()} computes in "
+            "float32: pass verify=False, and compare the saved models on another backend "
+            "(KERAS_BACKEND=numpy)"
+        )
+
+
 def refuse_nonfinite(model: keras.Model) -> None:
     """Refuse weights that are not finite in the dtype their layer computes in.
 
