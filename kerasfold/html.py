@@ -39,7 +39,7 @@ section, .verdict { background: var(--card); border: 1px solid var(--line); bord
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .6rem; text-align: right; border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 500; font-size: .85rem; vertical-align: bottom; }
-th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere; }
+th:first-child, td:first-child { text-align: left; min-width: 7rem; overflow-wrap: break-word; }
 tr:last-child td { border-bottom: 0; }
 .mark { color: var(--colour); font-weight: 600; }
 .gauge { display: inline-block; width: 6rem; height: .5rem; border-radius: .25rem;
@@ -90,12 +90,12 @@ def _outputs(outputs: Sequence[OutputReport]) -> str:
     head = (
         "output",
         "verdict",
-        "difference in float64",
+        "largest difference",
         "at the border",
         "inside",
-        "closest to its bound",
+        "judged difference",
         "bound",
-        "",
+        "how close",
         "own error of A",
         "of B",
         "bound" if tolerance is None else f"allowed ({escape(str(tolerance))})",
