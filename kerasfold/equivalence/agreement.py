@@ -102,7 +102,7 @@ class Agreement:
             names: of the outputs, in flat order.
         """
         self._names = names
-        self._counts: list[_Counts | None] = []
+        self.counts: list[_Counts | None] = []
 
     def saw(
         self,
@@ -118,21 +118,32 @@ class Agreement:
             labels: an array for each output, or none.
         """
         batch = [_scored(*columns) for columns in itertools.zip_longest(a, b, labels)]
-        self._counts = self._counts or [
+        self.counts = self.counts or [
             None if one is None else _Counts(one.a.shape[1]) for one in batch
         ]
         for index, one in enumerate(batch):
-            counts = self._counts[index]
+            counts = self.counts[index]
             if one is None or counts is None or counts.classes != one.a.shape[1]:
-                self._counts[index] = None
+                self.counts[index] = None
             else:
                 counts.add(one)
+
+    def merge(self, other: Agreement) -> None:
+        """Count what another counted of the same models."""
+        if not (self.counts and other.counts):
+            self.counts = self.counts or other.counts
+            return
+        for index, (mine, theirs) in enumerate(zip(self.counts, other.counts, strict=True)):
+            if mine is None or theirs is None or mine.classes != theirs.classes:
+                self.counts[index] = None
+            else:
+                mine.merge(theirs)
 
     def result(self) -> list[AgreementReport | None]:
         """What was found of each output; None of one that is no score of classes."""
         return [
             counts.report(name) if counts is not None and counts.inputs else None
-            for name, counts in itertools.zip_longest(self._names, self._counts)
+            for name, counts in itertools.zip_longest(self._names, self.counts)
         ]
 
 
@@ -163,10 +174,10 @@ class _Counts:
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
-        self.inputs = self._same = self._among = 0
-        self._labelled = True
+        self.inputs = self.same = self.among = 0
+        self.labelled = True
         # For each class: its inputs, those of one class by both, of the right one by a, by b.
-        self._by_class = np.zeros((4, classes), "int64")
+        self.by_class = np.zeros((4, classes), "int64")
 
     def add(self, scores: _Scores) -> None:
         known = ~np.isnan(scores.a).any(axis=1)
@@ -176,27 +187,34 @@ class _Counts:
         better = np.sum(b > np.take_along_axis(b, first[:, None], axis=1), axis=1)
         same = first == second
         self.inputs += len(a)
-        self._same += int(np.sum(same))
-        self._among += int(np.sum((better < TOP) & (second != NONE)))
-        self._labelled &= scores.right is not None
+        self.same += int(np.sum(same))
+        self.among += int(np.sum((better < TOP) & (second != NONE)))
+        self.labelled &= scores.right is not None
         if scores.right is not None:
             right = scores.right[known]
             for row, hit in enumerate((right == right, same, first == right, second == right)):
-                self._by_class[row] += np.bincount(right[hit], minlength=self.classes)
+                self.by_class[row] += np.bincount(right[hit], minlength=self.classes)
+
+    def merge(self, other: _Counts) -> None:
+        self.inputs += other.inputs
+        self.same += other.same
+        self.among += other.among
+        self.labelled &= other.labelled
+        self.by_class += other.by_class
 
     def report(self, name: str) -> AgreementReport:
         found = AgreementReport(
             name,
             self.inputs,
-            self._same / self.inputs,
-            self._among / self.inputs if self.classes > TOP else None,
+            self.same / self.inputs,
+            self.among / self.inputs if self.classes > TOP else None,
         )
-        if not self._labelled:
+        if not self.labelled:
             return found
-        _, _, right_a, right_b = (self._by_class.sum(axis=1) / self.inputs).tolist()
+        _, _, right_a, right_b = (self.by_class.sum(axis=1) / self.inputs).tolist()
         per_class = tuple(
             ClassAgreement(label, inputs, *(hits / inputs for hits in found))
-            for label, (inputs, *found) in enumerate(self._by_class.T.tolist())
+            for label, (inputs, *found) in enumerate(self.by_class.T.tolist())
             if inputs
         )
         return replace(found, accuracy_a=right_a, accuracy_b=right_b, per_class=per_class)

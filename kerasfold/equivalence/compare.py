@@ -38,6 +38,7 @@ from kerasfold.equivalence.bounds import (
 from kerasfold.equivalence.runs import Arrays, AsIs, Noise, Ran, Runner, Walk, as_is
 from kerasfold.equivalence.tally import Lines, Tally, distances
 from kerasfold.equivalence.tolerance import Errors, Tolerance
+from kerasfold.equivalence.units import Units
 from kerasfold.errors import FoldError, words_of
 from kerasfold.read.model import layout_of, output_names, sublayers
 
@@ -57,6 +58,39 @@ class Shown:
 
     error: Lines = field(default_factory=lambda: np.zeros(1))
     batch: Any = None
+
+
+@dataclass(eq=False, slots=True)
+class Seen:
+    """What a verdict needs of a comparison that has run, wherever it ran.
+
+    Attributes:
+        tallies: by output.
+        shows: by output, the batch that shows a difference in float64 best.
+        shows_own: the same of the other's error in its own dtype.
+        reached: what units of the reference gave, if that is known.
+        unit: of rounding, of the copies.
+        other_shape: which output has another shape, or "".
+    """
+
+    tallies: list[Tally]
+    shows: list[Shown]
+    shows_own: list[Shown]
+    reached: Units | None
+    unit: float
+    other_shape: str
+
+    def merge(self, other: Seen) -> None:
+        """Take in what another has seen of the same models."""
+        for mine, theirs in zip(self.tallies, other.tallies, strict=True):
+            mine.merge(theirs)
+        for i, tally in enumerate(self.tallies):
+            self.shows[i] = _larger(self.shows[i], other.shows[i], tally.scale)
+            self.shows_own[i] = _larger(self.shows_own[i], other.shows_own[i], tally.output_scale)
+        if self.reached is not None and other.reached is not None:
+            self.reached.merge(other.reached)
+        self.unit = max(self.unit, other.unit)
+        self.other_shape = self.other_shape or other.other_shape
 
 
 @dataclass(kw_only=True)
@@ -165,6 +199,20 @@ class Comparison:
                     continue
                 self._take_own(batch, exact, mine, outputs(self.b, batch))
 
+    @property
+    def seen(self) -> Seen:
+        """What the verdict needs."""
+        reached = self.a64.units if isinstance(self.a64, Walk) else None
+        shows = self.shows, self.shows_own
+        return Seen(self.tallies, *shows, reached, self.unit, self.other_shape)
+
+    def take(self, seen: Seen) -> None:
+        """Go by what was seen elsewhere too."""
+        self.tallies, self.shows, self.shows_own = seen.tallies, seen.shows, seen.shows_own
+        self.unit, self.other_shape = seen.unit, seen.other_shape
+        if isinstance(self.a64, Walk) and seen.reached is not None:
+            self.a64.units = seen.reached
+
     def shown_own(self, tally: Tally) -> Any:
         """The batch that shows best that an output is computed wrongly in its own dtype."""
         return self.shows_own[self.tallies.index(tally)].batch
@@ -259,6 +307,11 @@ def _better(shown: Shown, error: Lines, scale: Lines, batch: Any) -> Shown:
     before = np.broadcast_to(shown.error, error.shape)
     worst = int(np.argmax(np.maximum(error, before) / np.where(scale > 0, scale, 1.0)))
     return Shown(error, batch) if error[worst] > before[worst] else shown
+
+
+def _larger(shown: Shown, other: Shown, scale: Lines) -> Shown:
+    """The same of two that were kept."""
+    return shown if other.batch is None else _better(shown, other.error, scale, other.batch)
 
 
 def ran(copy: Copy, batch: Any) -> Ran:

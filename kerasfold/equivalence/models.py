@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from kerasfold.equivalence.data import Given
 from kerasfold.equivalence.deployed import Deployed, deployed
 from kerasfold.equivalence.judge import judged
 from kerasfold.equivalence.probes import USUAL, probes
+from kerasfold.equivalence.replicas import Replicas
 from kerasfold.equivalence.report import EquivalenceReport
 from kerasfold.equivalence.runs import AsIs, Walk, as_is
 from kerasfold.equivalence.signature import (
@@ -48,6 +49,7 @@ def verify(
     strict_signature: bool = True,
     atol: float | None = None,
     rtol: float | None = None,
+    strategy: Any = None,
 ) -> EquivalenceReport:
     """Compare two models: the same function, and is `b` as accurate as `a`?
 
@@ -72,6 +74,9 @@ def verify(
             |b - truth| <= atol + rtol * |truth|, the truth being `a` in float64. Random inputs are
             then of the usual size alone.
         rtol: see `atol`; either is 0 where the other alone is given.
+        strategy: a `tf.distribute` strategy of one or several devices to run `data` on, batch by
+            batch in turn. Of several workers (MultiWorkerMirroredStrategy), all call `verify`,
+            each with `data` of its own, and all get the verdict on all of it.
 
     Returns:
         An `EquivalenceReport`.
@@ -86,28 +91,37 @@ def verify(
         raise FoldError(f"verify() compares with a keras.Model. Received: {type(a)}")
     if labels is not None and data is None:
         raise FoldError("labels= are those of data=: give both")
+    if strategy is not None and data is None:
+        raise FoldError("strategy= spreads data=: pass inputs as data=")
+    if strategy is not None and not isinstance(b, keras.Model):
+        raise FoldError(
+            "strategy= is for two Keras models: a deployed one has a runtime of its own"
+        )
     tolerance = Tolerance.of(atol, rtol)
     with only_fold_errors("verify()"), own_seeds(), full_precision():
         other, signature = _other(a, b)
         if isinstance(other, Deployed) and input_shape is None:
             input_shape = other.input_shape
         given = None if data is None else Given(a, data, labels)
-        # A tolerance goes with inputs of the usual size, which integers of 8 bits may end at.
-        kinds = None if tolerance is None else USUAL
-        first, batches = _peeked(probes(a, input_shape, kinds) if given is None else given)
-        found = Comparison(
-            a=a,
-            b=other,
-            a64=exact_copy(a, first),
-            b64=(
-                exact_copy(other.model, first)
-                if not isinstance(other, Deployed) and tolerance is None
-                else None
-            ),
-            rounded=True,
-            tolerance=tolerance,
-        )
-        report = _compared(found, batches, given)
+
+        def unseen(first: Any) -> Comparison:
+            twin = None if isinstance(other, Deployed) or tolerance is not None else other.model
+            return Comparison(
+                a=a,
+                b=other if isinstance(other, Deployed) else as_is(other.model),
+                a64=exact_copy(a, first),
+                b64=None if twin is None else exact_copy(twin, first),
+                rounded=True,
+                tolerance=tolerance,
+            )
+
+        if strategy is not None and given is not None:
+            report = _spread(Replicas(strategy), unseen, given, output_names(a))
+        else:
+            # A tolerance goes with inputs of the usual size, which integers of 8 bits may end at.
+            kinds = None if tolerance is None else USUAL
+            first, batches = _peeked(probes(a, input_shape, kinds) if given is None else given)
+            report = _compared(unseen(first), batches, given)
         return with_signature(report, signature, strict_signature)
 
 
@@ -200,7 +214,24 @@ def _compared(found: Comparison, batches: Iterable[Any], given: Given | None) ->
         return _reported(found)
     agreement = Agreement(output_names(found.a))
     found.run(batches, lambda x, y: agreement.saw(x, y, given.labels()))
-    report = _reported(found)
+    return _with_agreement(_reported(found), agreement, given)
+
+
+def _spread(
+    replicas: Replicas, unseen: Callable[[Any], Comparison], given: Given, names: Sequence[str]
+) -> EquivalenceReport:
+    """What replicas find together on the user's data; what was left out is of this worker's."""
+    mine = Agreement(names)
+    found, agreement = replicas.compared(
+        unseen, given, lambda x, y: mine.saw(x, y, given.labels()), mine
+    )
+    report = _with_agreement(_reported(found), agreement, given)
+    return replace(report, device=f"{report.device}, {replicas}")
+
+
+def _with_agreement(
+    report: EquivalenceReport, agreement: Agreement, given: Given
+) -> EquivalenceReport:
     classes = agreement.result()
     pairs = zip(report.outputs, classes, strict=True)
     outputs = tuple(replace(out, agreement=one) for out, one in pairs)

@@ -8,6 +8,7 @@ over the whole. Every axis counts whose size the model fixes, the batch's except
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -42,6 +43,12 @@ class Moments:
         weight = self.count * other.count / total
         self.squares = self.squares + other.squares + np.square(shift) * weight
         self.count = total
+
+
+# Attributes of a tally, by how those of two are one.
+_LINES = ("error", "scale", "own_error", "other_error", "effect", "own_effect", "output_scale")
+_LARGEST = ("border_error", "inside_error", "beyond")
+_COUNTS = ("numbers", "finite", "lost", "number")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -185,6 +192,21 @@ class Tally:
     def saw_own_noise(self, truth: np.ndarray, noisy: np.ndarray) -> None:
         """The same, of the noise of the models' own dtype."""
         self.own_effect = np.maximum(self.own_effect, self.lines(_moved(noisy, truth)))
+
+    def merge(self, other: Tally) -> None:
+        """Take in what another has seen of the same output."""
+        if other.number:
+            self.own_dtype = other.own_dtype
+        for names, joined in ((_LINES, np.maximum), (_LARGEST, max), (_COUNTS, operator.add)):
+            for name in names:
+                setattr(self, name, joined(getattr(self, name), getattr(other, name)))
+        if self.errors is not None and other.errors is not None:
+            self.errors.merge(other.errors)
+        for shape, moments in other.moments.items():
+            if shape in self.moments:
+                self.moments[shape].merge(moments)
+            else:
+                self.moments[shape] = moments
 
     @property
     def spread(self) -> Lines:

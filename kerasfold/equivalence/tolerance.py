@@ -73,7 +73,7 @@ class Errors:
     """
 
     def __init__(self) -> None:
-        self._absolute, self._relative = _Histogram(), _Histogram()
+        self.histograms = (_Histogram(), _Histogram())  # of errors, and as shares of the truth
 
     def add(self, errors: np.ndarray, truth: np.ndarray) -> None:
         """Count a batch.
@@ -82,20 +82,27 @@ class Errors:
             errors: of its numbers, none of them negative or NaN.
             truth: of the same shape.
         """
-        self._absolute.add(errors)
+        absolute, shares = self.histograms
+        absolute.add(errors)
         with np.errstate(divide="ignore", invalid="ignore"):
             relative = errors / np.abs(truth.astype("float64"))
-        self._relative.add(np.where(np.isfinite(errors) & (errors > 0), relative, errors))
+        shares.add(np.where(np.isfinite(errors) & (errors > 0), relative, errors))
+
+    def merge(self, other: Errors) -> None:
+        """Count what another counted."""
+        for mine, theirs in zip(self.histograms, other.histograms, strict=True):
+            mine.counts += theirs.counts
+            mine.largest = max(mine.largest, theirs.largest)
 
     @property
     def absolute(self) -> Percentiles:
         """As they are."""
-        return self._absolute.percentiles()
+        return self.histograms[0].percentiles()
 
     @property
     def relative(self) -> Percentiles:
         """As shares of the truth: infinite where that is 0 and the error is not."""
-        return self._relative.percentiles()
+        return self.histograms[1].percentiles()
 
 
 _SHIFT = 18  # bits of a float32 that a bucket does not tell apart

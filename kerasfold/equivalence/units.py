@@ -61,8 +61,8 @@ class Units:
 
     def __init__(self, layout: str = "channels_last") -> None:
         self._layout = layout
-        self._first: dict[str, np.ndarray] = {}  # the value that each unit gave first
-        self._still: dict[str, np.ndarray] = {}  # whether it gave no other since
+        self.first: dict[str, np.ndarray] = {}  # the value that each unit gave first
+        self.still: dict[str, np.ndarray] = {}  # whether it gave no other since
 
     def saw(self, name: str, values: Any) -> None:
         """Take in what a call gave.
@@ -77,21 +77,28 @@ class Units:
         rows = rows.reshape(-1, rows.shape[-1] if rows.ndim > 1 else 1)
         if not rows.size:
             return
-        value = self._first.setdefault(name, rows[0].copy())
-        still = self._still.setdefault(name, np.ones(value.shape, bool))
+        value = self.first.setdefault(name, rows[0].copy())
+        still = self.still.setdefault(name, np.ones(value.shape, bool))
         if rows.shape[1:] != value.shape:  # units of no fixed number: nothing is said of them
             still[:] = False
             return
         for part in (rows[:: max(len(rows) // GLANCE, 1)], rows):
             still[still] = np.all(part[:, still] == value[still], axis=0)
 
+    def merge(self, other: Units) -> None:
+        """Take in what another saw of the same calls."""
+        for name, value in other.first.items():
+            mine = self.first.setdefault(name, value)
+            still = self.still.setdefault(name, other.still[name])
+            still &= other.still[name] & (mine == value if mine.shape == value.shape else False)
+
     @property
     def unreached(self) -> dict[str, float]:
         """By call, the share of its units that gave one value alone."""
-        return {name: float(np.mean(still)) for name, still in self._still.items()}
+        return {name: float(np.mean(still)) for name, still in self.still.items()}
 
     @property
     def share(self) -> float:
         """The share of all units that gave one value alone; 0.0 where there are none."""
-        still = list(self._still.values())
+        still = list(self.still.values())
         return float(np.mean(np.concatenate(still))) if still else 0.0
