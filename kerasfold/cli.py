@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from kerasfold import stopping
 from kerasfold.commands import bench, explain, fold, verify
 from kerasfold.commands.output import DIFFERENT, DONE, UNUSABLE
 from kerasfold.errors import (
@@ -45,9 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = _parser().parse_args(argv)
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())
-        return args.run(args)
+        with stopping.raised():
+            return args.run(args)
     except SystemExit as finished:  # --help and --version
         return int(finished.code or DONE)
+    except KeyboardInterrupt as stop:
+        return _fail(*stopping.said_of(stop))
     except BrokenPipeError:
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
+import importlib
+import io
 import json
 import logging
 import os
 import re
 import stat
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -20,6 +20,8 @@ import keras
 import numpy as np
 
 from kerasfold.errors import UnusableError, words_of
+from kerasfold.replacing import replacing
+from kerasfold.unpacking import check_archive, check_hdf5
 
 KERAS, HDF5 = (".keras",), (".h5", ".hdf5")
 
@@ -31,14 +33,31 @@ def check_input(name: str) -> None:
 
 def check_file(name: str, extensions: Sequence[str]) -> None:
     """Refuse what is no file with content and one of some extensions. Raises `UnusableError`."""
-    path = Path(name)
-    if path.is_dir():
-        raise UnusableError(f"{name} is a directory, not a file")
-    if not path.exists():
+    found = _found(name)
+    if found is None:
         raise UnusableError(f"{name} does not exist")
+    _check_kind(name, found)
     _check_extension(name, extensions)
-    if not path.stat().st_size:
+    if not found.st_size:
         raise UnusableError(f"{name} is empty")
+
+
+def _found(name: str) -> os.stat_result | None:
+    """What is said of a file, links followed; None if there is none. Raises `UnusableError`."""
+    try:
+        return os.stat(name)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:  # links in a circle, names too long, with a null byte
+        reason = getattr(error, "strerror", None) or error
+        raise UnusableError(f"{name!r} cannot be a file: {reason}") from error
+
+
+def _check_kind(name: str, found: os.stat_result) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        raise UnusableError(f"{name} is a directory, not a file")
+    if not stat.S_ISREG(found.st_mode):
+        raise UnusableError(f"{name} is a pipe, a socket or a device, not a file")
 
 
 def _check_extension(name: str, extensions: Sequence[str]) -> None:
@@ -48,12 +67,15 @@ def _check_extension(name: str, extensions: Sequence[str]) -> None:
 
 def checked_output(name: str, extensions: Sequence[str] = KERAS + HDF5) -> Path:
     """Where the output goes, links followed. Raises `UnusableError`."""
-    path = Path(name).resolve()
-    if path.is_dir():
-        raise UnusableError(f"output {name} is a directory, not a file")
+    found = _found(name)
+    if found is not None:
+        _check_kind(f"output {name}", found)
     _check_extension(name, extensions)
+    path = Path(os.path.realpath(name))
     if not path.parent.is_dir():
         raise UnusableError(f"output folder {path.parent} does not exist")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UnusableError(f"output folder {path.parent} cannot be written to")
     return path
 
 
@@ -124,6 +146,8 @@ def _keras_of(name: str) -> str:
 def _config(name: str) -> Any:
     """The configuration in a model file, as plain values."""
     try:
+        with open(name, "rb"):  # zipfile and h5py take what may not be read for no such file
+            pass
         text = _archived_config(name) if name.endswith(KERAS) else _hdf5_config(name)
     except OSError as error:
         raise UnusableError(f"{name} cannot be read ({words_of(error)})") from error
@@ -137,6 +161,7 @@ def _archived_config(name: str) -> bytes:
     if not zipfile.is_zipfile(name):
         raise UnusableError(f"{name} is damaged, or not a .keras file: it is no zip archive")
     try:
+        check_archive(name)
         with zipfile.ZipFile(name) as archive:
             return archive.read("config.json")
     except KeyError as error:
@@ -149,6 +174,7 @@ def _hdf5_config(name: str) -> str | bytes:
     h5py: Any = importlib.import_module("h5py")
     if not h5py.is_hdf5(name):
         raise UnusableError(f"{name} is damaged, or not an HDF5 file")
+    check_hdf5(name)
     with h5py.File(name, "r") as file:
         config = file.attrs.get("model_config")
     if not isinstance(config, (str, bytes)):
@@ -182,28 +208,46 @@ def _refuse_code(name: str, config: Any) -> None:
             )
 
 
-@contextlib.contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """Where to write what then takes the place of a file, at once. Raises `UnusableError`."""
-    try:
-        with tempfile.TemporaryDirectory(prefix=".kerasfold-", dir=target.parent) as folder:
-            written = Path(folder, target.name)
-            yield written
-            if target.exists():
-                written.chmod(stat.S_IMODE(target.stat().st_mode))
-            os.replace(written, target)
-    except UnusableError:
-        raise
-    except Exception as error:
-        raise UnusableError(f"cannot write {target} ({words_of(error)})") from error
-
-
 def save(model: keras.Model, target: Path, custom: dict[str, type]) -> None:
     """Write a model next to its target, read it back, then put it in place at once."""
     with replacing(target) as written:
         with _no_advice():
-            model.save(written)
+            _write(model, written)
         _check_written(model, written, custom)
+
+
+def _write(model: keras.Model, path: Path) -> None:
+    """Write a model by way of memory: HDF5 crashes the process where a disk is full."""
+    if path.suffix in KERAS:
+        with _Archive(io.FileIO(path, "w")) as archive:
+            archive.path = path
+            model.save(archive)
+        return
+    h5py: Any = importlib.import_module("h5py")
+
+    class InMemory(h5py.File):
+        """An HDF5 file that Keras takes for its path."""
+
+        def __str__(self) -> str:
+            return str(path)
+
+    with InMemory(path, "w", driver="core", backing_store=False) as file:
+        model.save(file)
+        file.flush()
+        path.write_bytes(file.id.get_file_image())
+
+
+class _Archive(io.BufferedWriter):
+    """An open file that Keras takes for its path, and beside which it writes no HDF5 file."""
+
+    path: Path
+    name = None
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
 
 def _check_written(model: keras.Model, written: Path, custom: dict[str, type]) -> None:

@@ -35,9 +35,11 @@ from kerasfold.equivalence.report import EquivalenceReport
 from kerasfold.equivalence.runs import AsIs, Noise
 from kerasfold.equivalence.tolerance import Tolerance
 from kerasfold.errors import FoldError, UnusableError, only_fold_errors, words_of
-from kerasfold.files import check_file, checked_output, replacing
+from kerasfold.files import check_file, checked_output
 from kerasfold.read.model import input_structure
 from kerasfold.read.weights import as_dtype, require_double
+from kerasfold.replacing import replacing
+from kerasfold.unpacking import check_archive
 
 FORMAT = 1
 EXTENSION = (".npz",)
@@ -298,6 +300,7 @@ def _storable(x: np.ndarray) -> np.ndarray:
 
 
 def _read(name: str) -> _Golden:
+    check_archive(name)
     with np.load(name, allow_pickle=False) as file:
         arrays = {key: file[key] for key in file.files}
     about = json.loads(str(arrays.pop("about")))

@@ -15,6 +15,8 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
+from kerasfold.stopping import quiet_while_loading
+
 
 @contextlib.contextmanager
 def muted_stderr() -> Iterator[None]:
@@ -34,14 +36,19 @@ def muted_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
-def for_this_process() -> contextlib.AbstractContextManager[None]:
-    """Mute while the packages behind kerasfold load, if this process is its command line."""
+@contextlib.contextmanager
+def for_this_process() -> Iterator[None]:
+    """Quiet while the packages behind kerasfold load, if this process is its command line."""
     command = Path(sys.argv[0]).stem == "kerasfold" if sys.argv else False
     as_module = any(
         flag == "-m" and name == "kerasfold"
         for flag, name in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)
     )
-    return muted_stderr() if command or as_module else contextlib.nullcontext()
+    if command or as_module:
+        with quiet_while_loading(), muted_stderr():
+            yield
+    else:
+        yield
 
 
 def waits_for_keras() -> bool:

@@ -15,9 +15,10 @@ from kerasfold.equivalence.models import verify
 from kerasfold.equivalence.report import EquivalenceReport
 from kerasfold.equivalence.stored import NPZ, check_data, dump, read_data
 from kerasfold.errors import UnusableError
-from kerasfold.files import HDF5, KERAS, check_file, check_input, checked_output, load, replacing
+from kerasfold.files import HDF5, KERAS, check_file, check_input, checked_output, load
 from kerasfold.html import page
 from kerasfold.junit import junit
+from kerasfold.replacing import replacing
 
 CODES = {"equivalent": DONE, "different": DIFFERENT, "inconclusive": INCONCLUSIVE}
 

@@ -17,8 +17,9 @@ from keras import tree
 from kerasfold.equivalence.data import in_order, require_fit, rows_at_once
 from kerasfold.equivalence.signature import require_inputs
 from kerasfold.errors import FoldError, UnusableError, words_of
-from kerasfold.files import check_file, replacing
+from kerasfold.files import check_file
 from kerasfold.read.model import input_structure, layout_of, sublayers
+from kerasfold.replacing import replacing
 
 NPY, NPZ = (".npy",), (".npz",)
 LABELS = ("y", "labels")  # arrays that are labels where no name is told

@@ -11,9 +11,10 @@ import numpy as np
 
 from kerasfold.algebra.axis import Axis
 from kerasfold.errors import FoldError
-from kerasfold.files import checked_output, replacing
+from kerasfold.files import checked_output
 from kerasfold.plots.effective import Effective
 from kerasfold.plots.flow import Flow, Step
+from kerasfold.replacing import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

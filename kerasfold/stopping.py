@@ -1,0 +1,107 @@
+"""A command that a signal stops says so in one line, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+_Handler = Callable[[int, FrameType | None], Any]
+_ENDING = ("SIGINT", "SIGTERM", "SIGHUP")  # of which Windows lacks the last
+
+
+class _Stopped(KeyboardInterrupt):
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def said_of(stop: KeyboardInterrupt) -> tuple[str, int]:
+    """What stopped a command, in words, and its exit code: 128 and the signal's number."""
+    number = stop.number if isinstance(stop, _Stopped) else signal.SIGINT
+    return f"stopped by {signal.Signals(number).name}", 128 + number
+
+
+@contextlib.contextmanager
+def raised() -> Iterator[None]:
+    """Let what would end the process raise `KeyboardInterrupt`, so that everything is left tidy."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)  # the next one ends it wherever it is
+        raise _Stopped(number)
+
+    usual = _handlers()
+    ending = [number for number, before in usual.items() if before is signal.SIG_DFL]
+    with _handled(dict.fromkeys(ending, interrupt)):
+        yield
+
+
+@contextlib.contextmanager
+def quiet_while_loading() -> Iterator[None]:
+    """Let an interrupt end the process in one line while modules load, where it raises nothing."""
+    try:
+        stderr = os.dup(2)
+    except OSError:  # closed
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        words, code = said_of(_Stopped(number))
+        os.write(stderr, f"kerasfold: error: {words}\n".encode())
+        os._exit(code)
+
+    interrupts = _handlers().get(signal.SIGINT) is signal.default_int_handler
+    try:
+        with _handled({signal.SIGINT: end} if interrupts else {}):
+            yield
+    finally:
+        os.close(stderr)
+
+
+@contextlib.contextmanager
+def before_ending(do: Callable[[], None]) -> Iterator[None]:
+    """Do something first where a signal ends the process, or raises, as it would without this."""
+    usual = _handlers()
+
+    def ended(number: int, frame: FrameType | None) -> None:
+        before = usual[number]
+        if callable(before):
+            try:
+                before(number, frame)
+            except BaseException:
+                do()
+                raise
+        else:
+            do()
+            signal.signal(number, before)
+            signal.raise_signal(number)
+
+    with _handled(dict.fromkeys(usual, ended)):
+        yield
+
+
+def _handlers() -> dict[int, Any]:
+    """What handles the signals that end a process, but for those that it ignores."""
+    numbers = [getattr(signal, name) for name in _ENDING if hasattr(signal, name)]
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    return {n: handler for n, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
+
+
+@contextlib.contextmanager
+def _handled(handlers: dict[int, _Handler]) -> Iterator[None]:
+    """Handle signals otherwise for a while, in the thread that may: the main one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    usual = {number: signal.getsignal(number) for number in handlers}
+    try:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        yield
+    finally:
+        for number, before in usual.items():
+            signal.signal(number, before)
