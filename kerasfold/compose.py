@@ -55,13 +55,21 @@ def _fits(operator: Operator, dtype: str) -> bool:
     return all(top <= largest(dtype) for top in tops) and not 0.0 < tops[0] < smallest(dtype)
 
 
-def once(compose: Compose) -> Compose:
-    """Composes each form once, and holds its weights."""
-    known: dict[AnyForm, Composed] = {}
+class Once:
+    """Composes each form once, and holds its weights until they are handed over."""
 
-    def composed(form: AnyForm) -> Composed:
-        if form not in known:
-            known[form] = compose(form)
-        return known[form]
+    def __init__(self, compose: Compose) -> None:
+        self.compose = compose
+        self.known: dict[AnyForm, Composed] = {}
 
-    return composed
+    def __call__(self, form: AnyForm) -> Composed:
+        """The weights of a form, held for whoever asks next."""
+        if form not in self.known:
+            self.known[form] = self.compose(form)
+        return self.known[form]
+
+    def handed_over(self, form: AnyForm) -> Composed:
+        """The same, held no longer."""
+        composed = self(form)
+        del self.known[form]
+        return composed

@@ -11,7 +11,7 @@ import keras
 
 from kerasfold.algebra.axis import Refused
 from kerasfold.backend import own_seeds, unsaid
-from kerasfold.compose import Compose, OutOfRange, fitting, once
+from kerasfold.compose import Compose, Once, OutOfRange, fitting
 from kerasfold.cost import objective_of
 from kerasfold.emit import emit
 from kerasfold.equivalence.models import verify as compare_models
@@ -136,7 +136,8 @@ def _fold(
     objective = options.objective
     pinned: dict[int, str] = {}
     while True:
-        compose = once(fitting(regions)) if options.verify else fitting(regions)
+        once = Once(fitting(regions))
+        compose = once if options.verify else once.handed_over
         try:
             plan, folded = _planned(regions, objective, pinned, compose, options.measure)
         except OutOfRange as overflow:
@@ -148,7 +149,8 @@ def _fold(
         pinned |= dict.fromkeys(shared, "its weights are shared with another call")
     result = report(model, regions, plan, objective, folded, pinned)
     if options.verify:
-        found = verify_fold(regions, plan.forms, compose, model, folded, data, input_shape)
+        weights = once.handed_over
+        found = verify_fold(regions, plan.forms, weights, model, folded, data, input_shape)
         result = _verified(result, found)
     folded.fold_report = result
     return folded
