@@ -26,7 +26,7 @@ def agreement(
 
 
 def test_the_top_class_and_the_best_five() -> None:
-    a, b = scores(0), scores(0) + 0.8 * scores(1)
+    a, b = scores(0), scores(0) + 2.0 * scores(1)
     report = agreement(a, b)
     assert report is not None
     pairs = [(x.tolist(), y.tolist()) for x, y in zip(a, b, strict=True)]
