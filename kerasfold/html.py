@@ -86,7 +86,7 @@ def _verdict(report: EquivalenceReport) -> str:
 
 
 def _outputs(outputs: Sequence[OutputReport]) -> str:
-    tolerance = outputs[0].tolerance
+    tolerance = next((out.tolerance for out in outputs), None)
     head = (
         "output",
         "verdict",

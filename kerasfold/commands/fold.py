@@ -7,7 +7,7 @@ import sys
 from typing import Any, Literal
 
 from kerasfold.commands.arguments import HERE, add_objective, add_runtime, seconds, start
-from kerasfold.commands.output import DONE, show
+from kerasfold.commands.output import CODES, DONE, show
 from kerasfold.cost import OBJECTIVES
 from kerasfold.errors import UnusableError
 from kerasfold.files import check_input, checked_output, load, save
@@ -54,8 +54,9 @@ def run(args: argparse.Namespace) -> int:
     nonlinear: Literal["keep", "error"] = "error" if args.strict else "keep"
     folded: Any = fold(model, args.objective, nonlinear, not args.no_verify, **measured)
     save(folded, target, custom)
+    found = folded.fold_report.equivalence
     show(folded.fold_report, args.json)
-    return DONE
+    return DONE if found is None else CODES[found.verdict]
 
 
 def _measured(args: argparse.Namespace) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 DONE, DIFFERENT, UNUSABLE, INCONCLUSIVE = 0, 1, 2, 3
+CODES = {"equivalent": DONE, "different": DIFFERENT, "inconclusive": INCONCLUSIVE}  # of verdicts
 
 
 def show(report: Any, as_json: bool) -> None:

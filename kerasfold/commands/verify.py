@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kerasfold.commands.arguments import add_pair, amount, shape, start
-from kerasfold.commands.output import DIFFERENT, DONE, INCONCLUSIVE, show
+from kerasfold.commands.output import CODES, show
 from kerasfold.commands.progress import watched
 from kerasfold.equivalence.formats import FOLDER, KINDS, kind_of
 from kerasfold.equivalence.models import verify
@@ -19,8 +19,6 @@ from kerasfold.files import HDF5, KERAS, check_file, check_input, checked_output
 from kerasfold.html import page
 from kerasfold.junit import junit
 from kerasfold.replacing import replacing
-
-CODES = {"equivalent": DONE, "different": DIFFERENT, "inconclusive": INCONCLUSIVE}
 
 
 def add(commands: Any) -> argparse.ArgumentParser:

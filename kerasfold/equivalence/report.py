@@ -194,7 +194,7 @@ class EquivalenceReport:
         return {"equivalent": self.equivalent, **values}
 
     def __str__(self) -> str:
-        tolerance = self.outputs[0].tolerance
+        tolerance = next((out.tolerance for out in self.outputs), None)
         within = "" if tolerance is None else f" within {tolerance}"
         verdict = {
             "equivalent": f"equivalent{within}",

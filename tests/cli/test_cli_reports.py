@@ -184,6 +184,22 @@ def test_inconclusive_is_exit_code_3(files, run, monkeypatch) -> None:
     assert stdout.startswith("inconclusive: noise hides it (")
 
 
+def test_a_fold_whose_accuracy_cannot_be_told_is_written_with_exit_code_3(
+    files, run, tmp_path, monkeypatch
+) -> None:
+    def unsure(*args: object, **options: object) -> keras.Model:
+        folded = kerasfold.fold(*args, **options)
+        found = inconclusive(folded.fold_report.equivalence)
+        folded.fold_report = replace(folded.fold_report, equivalence=found)
+        return folded
+
+    monkeypatch.setattr(sys.modules["kerasfold.commands.fold"], "fold", unsure)
+    code, stdout, stderr = run("fold", files["linear.keras"], "-o", tmp_path / "out.keras")
+    assert (code, stderr) == (3, "")
+    assert "inconclusive: noise hides it (" in stdout
+    assert (tmp_path / "out.keras").exists()
+
+
 def test_a_tolerance_and_a_size(files, run, tmp_path) -> None:
     assert run("verify", files["linear.keras"], files["other.keras"], "--atol", "1e3")[0] == 0
     keras.Sequential([keras.Input((None, None, 2)), keras.layers.Conv2D(2, 3)]).save(
