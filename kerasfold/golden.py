@@ -32,7 +32,7 @@ from kerasfold.equivalence.judge import report_of
 from kerasfold.equivalence.models import exact_copy, verify
 from kerasfold.equivalence.probes import probes
 from kerasfold.equivalence.report import EquivalenceReport
-from kerasfold.equivalence.runs import AsIs, Noise
+from kerasfold.equivalence.runs import AsIs, Noise, Ran
 from kerasfold.equivalence.tolerance import Tolerance
 from kerasfold.errors import FoldError, UnusableError, only_fold_errors, words_of
 from kerasfold.files import check_file, checked_output
@@ -175,6 +175,7 @@ def _recorded(
     exact, own, tallies = exact_copy(model, batches[0]), AsIs(model), tallies_of(model)
     dtype, unit = _dtype_and_unit([exact.model])
     own_eps = computed_eps(model)
+    before = tallies_of(model)  # of what goes into a last softmax or sigmoid
     arrays: dict[str, np.ndarray] = {}
     for i, batch in enumerate(batches):
         plain, mine = ran(exact, batch), outputs(own, batch)
@@ -182,20 +183,22 @@ def _recorded(
         own_noisy = exact.ran(batch, Noise(own_eps, own_eps))
         for j, tally in enumerate(tallies):
             tally.saw_own(plain.outputs[j], mine[j], mine[j])
-            tally.saw_noise(plain.judged[j], noisy.judged[j])
+            tally.saw_noise(plain.outputs[j], noisy.outputs[j])
+            before[j].saw_noise(plain.judged[j], noisy.judged[j])
             tally.saw_own_noise(plain.outputs[j], own_noisy.outputs[j])
             arrays[f"truth.{i}.{j}"] = plain.outputs[j].astype("float64")
             arrays[f"judged.{i}.{j}"] = plain.judged[j].astype("float64")
             arrays[f"own.{i}.{j}"] = _storable(mine[j])
     for j, tally in enumerate(tallies):
-        arrays |= {f"effect.{j}": tally.effect, f"own_effect.{j}": tally.own_effect}
+        arrays |= {f"effect.{j}": tally.effect, f"effect_before.{j}": before[j].effect}
+        arrays[f"own_effect.{j}"] = tally.own_effect
     about = {
         "model": model.name,
         "batches": len(batches),
         "inputs": [{"shape": list(x.shape)} for x in model.inputs],
         "outputs": [
-            {"name": t.name, "shape": list(t.shape), "pixels": t.pixels, "dtype": t.own_dtype}
-            for t in tallies
+            {"name": t.name, "shape": list(t.shape), "dtype": t.own_dtype, "end": end}
+            for t, end in zip(tallies, exact.ends, strict=True)
         ],
         "dtype": dtype,
         "unit": unit,
@@ -214,18 +217,23 @@ def _compared(
     noise = Noise(max(stored_eps(model), unit), unit)
     own_noise = Noise(golden.about["own_eps"], golden.about["own_eps"])
     share = 0.0 if tolerance is None else tolerance.rtol
+    ends = zip(exact.ends, golden.about["outputs"], strict=True)
+    alike = [mine == known["end"] != "" for mine, known in ends]
     for i, batch in enumerate(batches):
         plain, mine = ran(exact, batch), outputs(own, batch)
         noisy, own_noisy = exact.ran(batch, noise), exact.ran(batch, own_noise)
         kept = {kind: golden.of(kind, i) for kind in ("truth", "judged", "own")}
+        known = Ran(kept["truth"], kept["judged"]).judged_where(alike)
+        mine64, noisy64 = plain.judged_where(alike), noisy.judged_where(alike)
         for j, tally in enumerate(tallies):
-            tally.saw_copies(kept["judged"][j], plain.judged[j])
+            tally.saw_copies(known[j], mine64[j])
             tally.saw_own(kept["truth"][j], kept["own"][j], mine[j], share)
-            tally.saw_noise(plain.judged[j], noisy.judged[j])
+            tally.saw_noise(mine64[j], noisy64[j])
             tally.saw_own_noise(plain.outputs[j], own_noisy.outputs[j])
-    for j, (tally, known) in enumerate(zip(tallies, golden.about["outputs"], strict=True)):
-        tally.name, tally.own_dtype = known["name"], known["dtype"]
-        tally.effect = np.maximum(tally.effect, golden.arrays[f"effect.{j}"])
+    for j, (tally, about) in enumerate(zip(tallies, golden.about["outputs"], strict=True)):
+        tally.name, tally.own_dtype = about["name"], about["dtype"]
+        effect = golden.arrays[f"effect_before.{j}" if alike[j] else f"effect.{j}"]
+        tally.effect = np.maximum(tally.effect, effect)
         tally.own_effect = np.maximum(tally.own_effect, golden.arrays[f"own_effect.{j}"])
     coarser = max(dtype, golden.about["dtype"], key=eps_of)
     return report_of(tallies, coarser, unit, tolerance)

@@ -32,6 +32,9 @@ class Ending:
     inline: bool
     axis: int | tuple[int, ...] | None
 
+    def __str__(self) -> str:
+        return "sigmoid" if self.axis is None else f"softmax along axis {self.axis}"
+
     def run(self, operation: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """What goes into that step, and what the call gives."""
         if not self.inline:

@@ -54,6 +54,11 @@ class Ran:
     outputs: Arrays
     judged: Arrays
 
+    def judged_where(self, alike: Sequence[bool]) -> Arrays:
+        """What is judged of outputs that end alike in both models, and the others as they are."""
+        triples = zip(self.outputs, self.judged, alike, strict=True)
+        return [before if same else output for output, before, same in triples]
+
 
 class Runner(Protocol):
     """Whatever can be run on batches of inputs: a Keras model, or what was made of one."""
@@ -74,6 +79,7 @@ class AsIs:
     def __init__(self, model: keras.Model) -> None:
         self.model, self.name = model, model.name
         self.specs = input_structure(model)
+        self.ends = [""] * len(tree.flatten(getattr(model, "outputs", [])))
 
     def __call__(self, batch: Any) -> Arrays:
         """See `Runner`; on the device whose scope this is in, if in one."""
@@ -188,6 +194,12 @@ class Walk:
             for t, y in zip(self.inside.outputs, outputs, strict=True)
         ]
         return Ran(outputs, judged)
+
+    @property
+    def ends(self) -> list[str]:
+        """The softmax or sigmoid that each output ends in, or ""."""
+        endings = (self.endings.get(self.makers.get(id(t), -1)) for t in self.inside.outputs)
+        return ["" if ending is None else str(ending) for ending in endings]
 
     def _endings(self) -> dict[int, Ending]:
         """The calls, by number, that are the last activation of an output."""

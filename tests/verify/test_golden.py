@@ -85,6 +85,25 @@ def test_words_and_rare_classes_are_seen(tmp_path: Path) -> None:
     assert not check_golden(words(scale=1.0001), path).equivalent
 
 
+def test_a_softmax_may_be_written_otherwise(tmp_path: Path) -> None:
+    def net(written: bool, sharpness: float = 1.0) -> keras.Model:
+        keras.utils.set_random_seed(2)
+        x = keras.Input((6,), name="x")
+        logits = layers.Dense(3, name="logits")(x)
+        if not written:
+            return keras.Model(x, layers.Softmax(name="scores")(logits))
+        powers = keras.ops.exp(sharpness * logits)
+        return keras.Model(x, powers / keras.ops.sum(powers, axis=-1, keepdims=True))
+
+    write_golden(net(False), tmp_path / "softmax.npz")
+    for check in (
+        lambda model: check_golden(model, tmp_path / "softmax.npz"),
+        lambda model: kerasfold.verify(net(False), model, strict_signature=False),
+    ):
+        assert check(net(True)).equivalent
+        assert not check(net(True, sharpness=1.001)).equivalent
+
+
 def test_the_inputs_may_be_the_users(tmp_path: Path) -> None:
     images = np.random.default_rng(5).normal(size=(3, 8, 8, 3)).astype("float32")
     write_golden(conv_bn(), tmp_path / "own.npz", data=images)
