@@ -64,6 +64,7 @@ def cases() -> Iterator[tuple[str, Kind, Sizes, int, Factory]]:
             volume = (size,) * 3
             yield "conv3x3x3", "volume", volume, channels, _volume(1)
             yield "grouped3x3x3", "grouped volume", volume, channels, _volume(2)
+            yield "transposed3x3x3", "transposed volume", volume, channels, _upsampled
 
 
 def _conv(k: int, **settings: Any) -> Factory:
@@ -72,6 +73,12 @@ def _conv(k: int, **settings: Any) -> Factory:
 
 def _volume(groups: int) -> Factory:
     return lambda channels: layers.Conv3D(channels, 3, padding="same", groups=groups)
+
+
+def _upsampled(channels: int) -> Callable[[Any], Any]:
+    """To twice the size, and back again by a slice."""
+    up = layers.Conv3DTranspose(channels, 3, strides=2, padding="same")
+    return lambda x: up(x)[:, ::2, ::2, ::2]
 
 
 def _transposed(channels: int) -> keras.Layer:

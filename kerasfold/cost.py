@@ -134,6 +134,7 @@ Kind: TypeAlias = Literal[
     "grouped",
     "volume",
     "grouped volume",
+    "transposed volume",
     "matrix",
     "pool",
     "reduction",
@@ -215,6 +216,7 @@ TENSORFLOW = Roofline(
         "grouped": Rate(7.4e-5, 4.4e10, gathered=4.9e9, pieces=1.4e8),
         "volume": Rate(1e-4, 2.2e11, gathered=3.2e9),
         "grouped volume": Rate(7.4e-5, 2.1e10, gathered=1.7e9, pieces=4.3e7),
+        "transposed volume": Rate(2.3e-4, 1.6e10),
         "matrix": Rate(5.7e-6, 2.2e11, 4.6e9),
         "pool": Rate(4e-5, 1.7e11),
         "reduction": Rate(2e-6, 1.7e11),
@@ -233,6 +235,7 @@ XLA = Roofline(
         "grouped": Rate(2.3e-5, 4.3e10, gathered=7.8e9, pieces=1.2e8),
         "volume": Rate(4.2e-5, 1.7e10, pieces=4.7e7),
         "grouped volume": Rate(4.2e-5, 4.3e10, gathered=9.6e8, pieces=4.6e7),
+        "transposed volume": Rate(4.4e-5, 2.2e8),
         "matrix": Rate(5.1e-6, 2.2e11, 6.1e9),
         "pool": Rate(1e-6, 2.5e9),
         "reduction": Rate(1e-6),
@@ -326,11 +329,12 @@ def kind_of(geometry: Geometry) -> Kind:
     """The kind of layer that an operator is written as."""
     if not geometry.axes or (geometry.vector and all(a.taps == a.size for a in geometry.axes)):
         return "matrix"
+    is_volume = len(geometry.axes) == 3 and not geometry.is_pointwise
     if any(axis.upsampling > 1 for axis in geometry.axes):
-        return "transposed"
+        return "transposed volume" if is_volume else "transposed"
     if is_depthwise_layer(geometry):
         return "scale" if geometry.is_pointwise else "depthwise"
-    if len(geometry.axes) == 3 and not geometry.is_pointwise:
+    if is_volume:
         return "grouped volume" if geometry.groups > 1 else "volume"
     return "grouped" if geometry.groups > 1 else "convolution"
 

@@ -233,6 +233,11 @@ def test_few_groups_of_a_small_volume_do_not_become_one() -> None:
     assert kerasfold.fold(model).layers[2].groups == 2
 
 
+def test_a_volume_repeated_before_a_convolution_is_no_transposed_one() -> None:
+    model = between((4, 4, 4, 8), layers.UpSampling3D(2), layers.Conv3D(8, 3, padding="same"))
+    assert kinds(kerasfold.fold(model)) == ["ReLU", "UpSampling3D", "Conv3D", "ReLU"]
+
+
 def test_groups_of_few_pixels_stay_as_they_are() -> None:
     small = between((3, 3, 4), layers.Conv2D(4, 3, groups=4, padding="same"))
     assert kinds(kerasfold.fold(small)) == ["ReLU", "Conv2D", "ReLU"]
