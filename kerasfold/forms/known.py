@@ -41,7 +41,7 @@ class Known:
         self.readers = Counter(o for node in self.nodes for o in node.operands)
         self._cones: dict[tuple[int, ...], int] = {}
         self._branches: dict[int, Parts | Refused] = {}
-        self._branch: tuple[Sequence[int], Parts] = ((), ())
+        self._branch: tuple[Sequence[int], Parts | Refused] = ((), ())
         self._paths: dict[tuple[int, int], tuple[Geometry, ...]] = {}
         self._numbers: dict[Geometry, int] = {}
         self._kinds: dict[int, int] = {}
@@ -110,9 +110,20 @@ class Known:
         return (Part(geometry.channels[1], self.reads(visited, geometry)),)
 
     def _branched(self, visited: Sequence[int]) -> Parts:
-        """The same in branches, from what is known of the nodes before the last."""
-        if visited is self._branch[0]:  # which more than one form of a node asks
-            return self._branch[1]
+        """The same in branches, worked out once for all forms of a node that ask."""
+        if visited is not self._branch[0]:
+            try:
+                found: Parts | Refused = self._composed(visited)
+            except Refused as refusal:
+                found = refusal.anew()
+            self._branch = visited, found
+        found = self._branch[1]
+        if isinstance(found, Refused):
+            raise found.anew()
+        return found
+
+    def _composed(self, visited: Sequence[int]) -> Parts:
+        """The same, from what is known of the nodes before the last. Raises `Refused`."""
         cones: dict[int, int] = {}  # a number for all that a node composes, to compare by
         values: dict[int, Parts] = {}
 
@@ -133,8 +144,7 @@ class Known:
             if isinstance(value, Refused):
                 raise value.anew()
             values[index] = value
-        self._branch = visited, evaluated(last)
-        return self._branch[1]
+        return evaluated(last)
 
     def is_path(self, visited: Sequence[int]) -> bool:
         """Whether the nodes are operators, each reading the one before it."""

@@ -32,12 +32,12 @@ class Normalised(Form[Constants]):
     @classmethod
     def propose(cls, known: Known, index: int, visited: Sequence[int]) -> Normalised | None:
         """Steps that take each channel by itself, of one tensor, at least one by such a layer."""
+        term = term_of_pixels(known, visited)  # of weights too: those of the layer train
+        if term is None or not term[1].keeps_channels:
+            return None
         node = known.nodes[index]
         owners = (known.owner[i].call.operation for i in visited)
         if not any(normalises(operation, node.channels) for operation in owners):
-            return None
-        term = term_of_pixels(known, visited)  # of weights too: those of the layer train
-        if term is None or not term[1].keeps_channels:
             return None
         samples = pixels(node.sizes) * node.channels
         cost = step_cost("normalisation", 16 * samples)._replace(

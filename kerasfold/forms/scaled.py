@@ -57,13 +57,10 @@ class Scaled(Form[Constants]):
         """Steps by constants alone, of one tensor: a weight that trains is not made one."""
         if known.regions.graph.layout == "channels_first":
             return None
-        if any(
-            known.nodes[i].multiplies or count_params(known.owner[i].call.operation)
-            for i in visited
-        ):
+        if any(known.nodes[i].multiplies for i in visited):
             return None
         term = term_of_pixels(known, visited)
-        if term is None:
+        if term is None or any(count_params(known.owner[i].call.operation) for i in visited):
             return None
         whole, node = known.weights(visited), known.nodes[index]
         selected = known.once((cls, *visited), lambda: _selected(whole))
@@ -121,6 +118,9 @@ def is_of_pixels(geometry: Geometry) -> bool:
 
 def term_of_pixels(known: Known, visited: Sequence[int]) -> tuple[int, Geometry] | None:
     """The one tensor that steps read, pixel by pixel, and how; None where they do otherwise."""
+    steps = (known.nodes[i].geometry for i in visited)
+    if not all(step is None or is_of_pixels(step) for step in steps):
+        return None
     ((read, term), *others) = known.terms(visited).items()
     if others or not isinstance(term, Geometry) or not is_of_pixels(term):
         return None

@@ -50,10 +50,10 @@ class Stacked(Form[Stack]):
     @classmethod
     def propose(cls, known: Known, index: int, visited: Sequence[int]) -> Stacked | None:
         """What ends in a concatenation, or in what passes one."""
-        parts, how = known.parts(visited), known.layering(visited)
+        parts = known.parts(visited)
         if len(parts) == 1:
             return None
-        node = known.nodes[index]
+        node, how = known.nodes[index], known.layering(visited)
         moved = 2 * moved_bytes(node.sizes, node.channels)
         costs = [sum_cost(known, part, node.sizes, how) for part in parts if not part.is_identity]
         costs.append(step_cost("copy", moved))
