@@ -10,7 +10,6 @@ import logging
 import os
 import re
 import stat
-import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerasfold.backend import unsaid
 from kerasfold.errors import UnusableError, words_of
 from kerasfold.replacing import replacing
 from kerasfold.unpacking import check_archive, check_hdf5
@@ -86,8 +86,7 @@ def _no_advice() -> Iterator[None]:
     before = logger.disabled
     logger.disabled = True
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with unsaid():
             yield
     finally:
         logger.disabled = before

@@ -15,7 +15,6 @@ import io
 import logging
 import os
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +23,7 @@ import keras
 import numpy as np
 from keras import tree
 
+from kerasfold.backend import unsaid
 from kerasfold.cost import NOMINAL_SIZE
 from kerasfold.errors import FoldError, RuntimeUnavailableError, words_of
 from kerasfold.read.model import input_structure
@@ -303,12 +303,11 @@ def silent() -> Iterator[None]:
     logging.disable(logging.WARNING)
     try:
         with (
-            warnings.catch_warnings(),
+            unsaid(),
             contextlib.redirect_stdout(io.StringIO()),
             contextlib.redirect_stderr(io.StringIO()),
             muted_stderr(),
         ):
-            warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(level)
