@@ -8,8 +8,9 @@ import random
 import re
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -207,6 +208,29 @@ def is_traced() -> bool:
     return False
 
 
+_HELD: ContextVar[Mapping[int, tuple[keras.Variable, Any]]] = ContextVar(
+    "_HELD", default=MappingProxyType({})
+)
+
+
+@contextlib.contextmanager
+def held(variables: Iterable[keras.Variable]) -> Iterator[None]:
+    """A scope of this thread, in which variables have the values of its start.
+
+    Whatever another thread writes to them: for `tensor_of`, `in_memory` and `placed`.
+    """
+    token = _HELD.set({**_HELD.get(), **{id(v): (v, tensor_of(v)) for v in variables}})
+    try:
+        yield
+    finally:
+        _HELD.reset(token)
+
+
+def _value_of(variable: keras.Variable) -> Any:
+    _, value = _HELD.get().get(id(variable), (variable, None))
+    return variable.value if value is None else value
+
+
 def in_memory(value: Any) -> np.ndarray:
     """A variable or tensor as NumPy, to read only: where it lies, if NumPy can look there.
 
@@ -218,14 +242,17 @@ def in_memory(value: Any) -> np.ndarray:
             array = np.from_dlpack(tensor)
             array.flags.writeable = False
             return array
-    return keras.ops.convert_to_numpy(value)
+    return keras.ops.convert_to_numpy(
+        _value_of(value) if isinstance(value, keras.Variable) else value
+    )
 
 
 def tensor_of(variable: keras.Variable) -> Any:
     """The values that a variable has now, which no later change of it reaches."""
-    if name() == "tensorflow":
-        return variable.value.value()  # the same memory: TensorFlow copies what it writes to
-    return keras.ops.copy(variable.value)
+    value = _value_of(variable)
+    if name() == "tensorflow":  # the same memory: TensorFlow copies what it writes to
+        return value.value() if value is variable.value else value
+    return keras.ops.copy(value)
 
 
 def name() -> str:
@@ -309,17 +336,18 @@ def place() -> str:
 def placed(variables: Iterable[keras.Variable]) -> list[tuple[keras.Variable, Any]]:
     """Variables, each with its value on the device of `on`, as `keras.StatelessScope` takes them.
 
-    None where they are there: TensorFlow brings values to where they are computed with by itself.
+    None but those `held` where they are there: TensorFlow brings values to where they are computed
+    with by itself.
     """
     device = _PLACE.get()
     if device and name() == "jax":
         import jax
 
         where = _jax_device(device)
-        return [(v, jax.device_put(v.value, where)) for v in variables]
+        return [(v, jax.device_put(_value_of(v), where)) for v in variables]
     if device and name() == "torch":
-        return [(v, v.value.to(_torch_device(device))) for v in variables]
-    return []
+        return [(v, _value_of(v).to(_torch_device(device))) for v in variables]
+    return [(v, _HELD.get()[id(v)][1]) for v in variables if id(v) in _HELD.get()]
 
 
 def device(places: Sequence[str] = ()) -> str:

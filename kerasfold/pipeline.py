@@ -10,7 +10,7 @@ from typing import Any, Literal
 import keras
 
 from kerasfold.algebra.axis import Refused
-from kerasfold.backend import own_seeds, unsaid
+from kerasfold.backend import held, own_seeds, unsaid
 from kerasfold.compose import Compose, Once, OutOfRange, fitting
 from kerasfold.cost import objective_of
 from kerasfold.emit import emit
@@ -93,7 +93,8 @@ def fold(
     options = _Options(
         objective, nonlinear, verify, _Measure(runtime, Clock(budget), progress), open_layers
     )
-    with only_fold_errors("fold()"), own_seeds(), unsaid(MASKS_DROPPED):
+    weights = model.variables if isinstance(model, keras.Model) else ()
+    with only_fold_errors("fold()"), own_seeds(), unsaid(MASKS_DROPPED), held(weights):
         if not isinstance(model, keras.Model) or not own_predictions(model):
             return _fold(model, options, data, input_shape)
         try:

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from kerasfold.backend import full_precision, own_seeds
+from kerasfold.backend import full_precision, held, own_seeds
 from kerasfold.compose import Compose
 from kerasfold.emit import copy, emit
 from kerasfold.equivalence.agreement import Agreement
@@ -98,7 +98,8 @@ def verify(
             "strategy= is for two Keras models: a deployed one has a runtime of its own"
         )
     tolerance = Tolerance.of(atol, rtol)
-    with only_fold_errors("verify()"), own_seeds(), full_precision():
+    weights = [v for model in (a, b) if isinstance(model, keras.Model) for v in model.variables]
+    with only_fold_errors("verify()"), own_seeds(), full_precision(), held(weights):
         other, signature = _other(a, b)
         if isinstance(other, Deployed) and input_shape is None:
             input_shape = other.input_shape

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from kerasfold.backend import double_precision, place, placed, unsaid
+from kerasfold.backend import double_precision, place, placed, tensor_of, unsaid
 from kerasfold.equivalence.endings import Ending, ending_of
 from kerasfold.equivalence.units import Units, has_flat_part
 from kerasfold.read.inside import Made, inside_of
@@ -244,7 +244,7 @@ def _noisy_weights(
     rng = np.random.default_rng([0, seed])
     for variable in getattr(operation, "weights", ()):
         if "float" in variable.dtype:
-            yield variable, _noisy(variable.value, eps, rng)
+            yield variable, _noisy(tensor_of(variable), eps, rng)
 
 
 def _noisy(value: Any, eps: float, rng: np.random.Generator) -> Any:

@@ -234,7 +234,7 @@ def copy_state(
         )
     for old, new in zip(source.variables, target.variables, strict=False):
         if id(new) not in given and tuple(old.shape) == tuple(new.shape):
-            new.assign(old.value if old.dtype == new.dtype else as_array(old))
+            new.assign(tensor_of(old) if old.dtype == new.dtype else as_array(old))
     for old, new in pairs:  # what a layer is made of may be frozen by itself
         if new.trainable != old.trainable:
             new.trainable = old.trainable
