@@ -150,7 +150,7 @@ def test_two_devices_take_their_shares_and_find_what_one_finds(found: list) -> N
         assert several[name] == one[name], name
     assert several["spread"] == pytest.approx(one["spread"])  # a sum in another order
     assert alone["equivalent"]
-    assert found[0]["ran"] == [["CPU:0", 32], ["CPU:1", 4], ["CPU:1", 32]]
+    assert [device for device, rows in found[0]["ran"] if rows == 32] == ["CPU:0", "CPU:1"]
 
 
 def test_a_model_trained_on_two_devices_is_folded_as_it_is_saved(found: list) -> None:
