@@ -148,7 +148,8 @@ def deployed(path: str | os.PathLike[str], original: keras.Model) -> Deployed:
         if len(found) != len(ports):
             raise FoldError(
                 f"{name} has {what} of {_listed(p.shape for p in ports)}, which are not those of "
-                f"model '{original.name}', of {_listed(p.shape for p in places)}"
+                f"model '{original.name}', of {_listed(p.shape for p in places)}: compare it with "
+                "the model that it was exported from, in the same layout"
             )
         matches.append(tuple(found))
         if guessed:
