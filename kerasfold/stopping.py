@@ -66,13 +66,15 @@ def quiet_while_loading() -> Iterator[None]:
 def before_ending(do: Callable[[], None]) -> Iterator[None]:
     """Do something first where a signal ends the process, or raises, as it would without this."""
     usual = _handlers()
+    stops: list[BaseException] = []
 
     def ended(number: int, frame: FrameType | None) -> None:
         before = usual[number]
         if callable(before):
             try:
                 before(number, frame)
-            except BaseException:
+            except BaseException as stop:
+                stops.append(stop)
                 do()
                 raise
         else:
@@ -80,8 +82,13 @@ def before_ending(do: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, before)
             signal.raise_signal(number)
 
-    with _handled(dict.fromkeys(usual, ended)):
-        yield
+    try:
+        with _handled(dict.fromkeys(usual, ended)):
+            yield
+    except Exception:
+        if stops:  # and taken, on its way, for an error that one can go on after
+            raise stops[0] from None
+        raise
 
 
 def _handlers() -> dict[int, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -50,6 +51,18 @@ def test_a_signal_is_one_line(files, run, tmp_path, monkeypatch, name):
     assert [path.name for path in tmp_path.iterdir()] == ["out.keras"]
     assert (tmp_path / "out.keras").read_text() == "before"
     assert signal.getsignal(number) is before
+
+
+def test_an_interrupt_is_one_whoever_takes_it_for_an_error(tmp_path):
+    def write() -> None:
+        with replacing(tmp_path / "model") as written:
+            with contextlib.suppress(KeyboardInterrupt):  # as Keras does
+                signal.getsignal(signal.SIGINT)(signal.SIGINT, None)
+            written.write_text("x")
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_interrupt_while_modules_load_is_one_line():
