@@ -74,6 +74,10 @@ def test_a_less_accurate_build_needs_a_tolerance(path: Path) -> None:
     assert not check_golden(half, path).equivalent
     assert check_golden(half, path, atol=0.05, rtol=0.01).equivalent
     assert not check_golden(half, path, atol=1e-6).equivalent
+    rounded = conv_bn()
+    rounded.set_weights([w.astype("float16") for w in conv_bn().get_weights()])
+    assert not check_golden(rounded, path).equivalent
+    assert check_golden(rounded, path, atol=0.05, rtol=0.01).equivalent
 
 
 def test_words_and_rare_classes_are_seen(tmp_path: Path) -> None:
