@@ -54,7 +54,8 @@ def remade(model: keras.Model, changes: Mapping[int, Change]) -> keras.Model:
 
     copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
     for layer, new in pairs:
-        new.set_weights(layer.get_weights())
+        if new.weights:
+            new.set_weights(layer.get_weights())
     return copy
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -57,14 +57,25 @@ class Mutant(NamedTuple):
     is_signature: bool = False
 
 
-def mutants(model: keras.Model, entry: Verified, seed: int) -> Iterator[Mutant]:
+KINDS = (*OF_WEIGHTS, *OF_LAYERS, *OF_MODELS)
+
+
+def mutants(
+    model: keras.Model, entry: Verified, seed: int, kinds: Container[str] = KINDS
+) -> Iterator[Mutant]:
     """One mutant of each kind that a model can have, in a place drawn for the kind."""
-    for number, (kind, fault) in enumerate(OF_WEIGHTS.items()):
-        yield from itertools.islice(_weights_wrong(model, kind, fault, [seed, 0, number]), 1)
-    for number, (kind, change) in enumerate(OF_LAYERS.items()):
-        yield from itertools.islice(_layers_wrong(model, kind, change, [seed, 1, number]), 1)
-    for kind, of_model in OF_MODELS.items():
-        for place, wrong in of_model(model, entry):
+    for number, kind in enumerate(KINDS):
+        if kind in kinds:
+            yield from itertools.islice(_wrong(model, entry, kind, [seed, number]), 1)
+
+
+def _wrong(model: keras.Model, entry: Verified, kind: str, seed: list[int]) -> Iterator[Mutant]:
+    if kind in OF_WEIGHTS:
+        yield from _weights_wrong(model, kind, OF_WEIGHTS[kind], seed)
+    elif kind in OF_LAYERS:
+        yield from _layers_wrong(model, kind, OF_LAYERS[kind], seed)
+    else:
+        for place, wrong in OF_MODELS[kind](model, entry):
             yield Mutant(kind, place, wrong, is_signature=True)
 
 
@@ -77,22 +88,20 @@ def _weights_wrong(
     model: keras.Model, kind: str, fault: WeightFault, seed: list[int]
 ) -> Iterator[Mutant]:
     random = np.random.default_rng(seed)
+    each = list(leaves(model))
     for number in _in_any_order(model, random):
-        copy = remade(model, {})
-        layer = list(leaves(copy))[number]
-        weights = {w.path.split("/", 1)[-1]: w for w in layer.weights}
-        named = {name.rpartition("/")[2]: w for name, w in weights.items()}
-        values = {name: np.array(w) for name, w in named.items()}
-        before = {name: value.copy() for name, value in values.items()}
+        before = {w.name: ops.convert_to_numpy(w) for w in each[number].weights}
+        after = {name: value.copy() for name, value in before.items()}
         try:
-            fault(values, random, layer)
+            fault(after, random, each[number])
         except KeyError:
             continue
-        if all(np.array_equal(before[name], value) for name, value in values.items()):
+        if all(np.array_equal(before[name], value) for name, value in after.items()):
             continue
-        for name, variable in named.items():
-            variable.assign(values[name])
-        yield Mutant(kind, layer.name, copy)
+        copy = remade(model, {})
+        for name, weight in {w.name: w for w in list(leaves(copy))[number].weights}.items():
+            weight.assign(after[name])
+        yield Mutant(kind, each[number].name, copy)
 
 
 def _layers_wrong(
@@ -165,4 +174,4 @@ def shown_by_inputs(model: keras.Model, mutant: keras.Model, entry: Verified) ->
 
 def _flat(model: keras.Model, batch: Any) -> list[Array]:
     outputs = keras.tree.flatten(model(batch, training=False))
-    return [np.array(ops.cast(y, "float64")) for y in outputs]
+    return [ops.convert_to_numpy(ops.cast(y, "float64")) for y in outputs]

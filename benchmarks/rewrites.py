@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import keras
 import numpy as np
-from faults import Change, Layer, again, leaves, remade
+from faults import Change, Layer, again, in_a_row, leaves, remade
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from keras import ops
 from verified import MODELS
@@ -161,22 +161,23 @@ def by_hand(model: keras.Model) -> Changes:
             and norm.axis in (-1, len(layer.output.shape) - 1)
         ):
             changes[id(layer)] = functools.partial(_normalised, norm)
-            changes[id(norm)] = lambda old: L.Activation(
-                "linear", dtype=old.dtype_policy, name=old.name
+            changes[id(norm)] = lambda old: in_a_row(
+                old.name, L.Activation("linear", dtype=old.dtype_policy)
             )
     return changes
 
 
 def _normalised(norm: Layer, layer: Layer) -> Layer:
     kernel, *bias = layer.get_weights()
-    scale = np.array(norm.gamma) / np.sqrt(np.array(norm.moving_variance) + norm.epsilon)
-    shift = (bias[0] if bias else 0.0) - np.array(norm.moving_mean)
+    gamma, beta, mean, variance = norm.get_weights()
+    scale = gamma / np.sqrt(variance + norm.epsilon)
+    shift = (bias[0] if bias else 0.0) - mean
     shape = kernel.shape[-2:] if isinstance(layer, L.DepthwiseConv2D) else kernel.shape[-1:]
     return _with_weights(
         again(layer, use_bias=True),
         layer.input.shape,
         kernel * scale.reshape(shape),
-        shift * scale + np.array(norm.beta),
+        shift * scale + beta,
     )
 
 

@@ -25,14 +25,14 @@ import os
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
-from mutants import mutants, shown_by_inputs
+from mutants import KINDS, mutants, shown_by_inputs
 from rewrites import HARD, POLICIES, hard_model, random_model, rewritten
 from rich.console import Console
 from rich.table import Table
@@ -56,12 +56,12 @@ def verdict(a: keras.Model, b: keras.Model) -> tuple[str, str]:
     return report.verdict, str(report)
 
 
-def mutation_rows(number: int) -> Iterator[Row]:
-    """All faults of one model."""
+def mutation_rows(number: int, kinds: Container[str] = KINDS) -> Iterator[Row]:
+    """All faults of one model, of some kinds."""
     name = list(MODELS)[number]
     entry = MODELS[name]
     model = entry.model()
-    for mutant in mutants(model, entry, seed=number):
+    for mutant in mutants(model, entry, number, kinds):
         said, why = verdict(model, mutant.model)
         found = said == "different" or (mutant.is_signature and said == REFUSED)
         shown = found or mutant.is_signature or shown_by_inputs(model, mutant.model, entry)

@@ -1,0 +1,38 @@
+"""Faults are found and right models are not refused: a part of benchmarks/verification.py."""
+
+from __future__ import annotations
+
+import pytest
+from mutants import KINDS
+from verification import alarms_of, fold_rows, hard_rows, missed_of, mutation_rows, rewrite_rows
+from verified import MODELS
+
+NAMES = list(MODELS)
+# What only inputs beyond 100 show, where nothing in the model asks for such, is not looked for.
+LARGE = ("clipped at 100", "an input clipped at 100", "an input wrong below -100")
+ASKED = [kind for kind in KINDS if kind not in LARGE]
+FAULTY = ("labels", "improbable class", "quiet channel", "permuted", "categories", "generator")
+
+
+@pytest.mark.parametrize("name", FAULTY)
+def test_every_fault_that_an_input_shows_is_found(name: str) -> None:
+    number = NAMES.index(name)
+    rows = list(mutation_rows(number, ASKED[FAULTY.index(name) % 3 :: 3]))
+    assert len(rows) > 4
+    assert not missed_of(rows)
+
+
+@pytest.mark.parametrize("first", range(0, 50, 10))
+def test_no_right_fold_is_called_different(first: int) -> None:
+    rows = [row for number in range(first, first + 10) for row in fold_rows(number)]
+    assert not alarms_of(rows)
+
+
+@pytest.mark.parametrize("name", ["inverted residual", "nested"])
+def test_no_rewrite_is_called_different(name: str) -> None:
+    assert not alarms_of(rewrite_rows(NAMES.index(name)))
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])  # saturated, underflowing, stateful
+def test_no_model_that_is_hard_to_judge_is_called_different(number: int) -> None:
+    assert not alarms_of(hard_rows(number))
