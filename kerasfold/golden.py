@@ -260,7 +260,7 @@ def _ranges(model: keras.Model, input_shape: Any) -> list[list[dict[str, Any]]]:
             }
             for x, spec in zip(_plain(batch), specs, strict=True)
         ]
-        for batch in probes(model, input_shape)
+        for batch in probes(model, input_shape).usual
     ]
 
 

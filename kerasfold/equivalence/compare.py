@@ -105,10 +105,11 @@ class Comparison:
             tolerance alone.
         rounded: whether weights of `b64` may be roundings of what comes of those of `a64`.
         tolerance: what a user allows, in place of what is measured.
+        drawn: whether inputs are drawn: a size that the reference does not take is passed over.
         tallies: what is kept, by output.
         shows: by output, the batch that shows a difference in float64 best.
         shows_own: the same of the other's error in its own dtype.
-        other_shape: which output has another shape, or "".
+        other_shape: which output has another shape, or at what size there is none, or "".
         places: the devices that both are compared on, as they are; first the usual one.
     """
 
@@ -118,6 +119,7 @@ class Comparison:
     b64: Copy | None
     rounded: bool
     tolerance: Tolerance | None = None
+    drawn: bool = False
     tallies: list[Tally] = field(default_factory=list)
     shows: list[Shown] = field(default_factory=list)
     shows_own: list[Shown] = field(default_factory=list)
@@ -182,12 +184,25 @@ class Comparison:
         """
         own = as_is(self.a)
         for batch in batches:
-            exact = ran(self.a64, batch)
-            mine, theirs = outputs(own, batch), outputs(self.b, batch)
+            others = self.drawn and self.tallies[0].number > 0  # sizes at which both did run
+            try:
+                exact, mine = ran(self.a64, batch), outputs(own, batch)
+            except FoldError:
+                if others:
+                    continue
+                raise
+            try:
+                theirs = outputs(self.b, batch)
+                other = None if self.b64 is None else ran(self.b64, batch)
+            except FoldError as error:
+                if not others:
+                    raise
+                shapes = [x.shape for x in tree.flatten(batch)]
+                self.other_shape = f"the first model takes inputs of shape {shapes}, but {error}"
+                return
             self.other_shape = self._other_shape(exact.outputs, theirs)
             if self.other_shape:
                 return
-            other = None if self.b64 is None else ran(self.b64, batch)
             self._take_copies(batch, exact, other)
             self._take_own(batch, exact, mine, theirs)
             if saw is not None:
@@ -218,6 +233,16 @@ class Comparison:
         self.unit, self.other_shape = seen.unit, seen.other_shape
         if isinstance(self.a64, Walk) and seen.reached is not None:
             self.a64.units = seen.reached
+
+    def run_copies(self, batches: Iterable[Any]) -> None:
+        """Ask the first question alone, on some batches.
+
+        Raises:
+            FoldError: a copy that does not run here.
+        """
+        for batch in batches:
+            other = None if self.b64 is None else ran(self.b64, batch)
+            self._take_copies(batch, ran(self.a64, batch), other)
 
     def shown_own(self, tally: Tally) -> Any:
         """The batch that shows best that an output is computed wrongly in its own dtype."""

@@ -22,6 +22,7 @@ class Domain:
         shape: of one sample.
         dtype: of the input.
         samples: how many it takes until every row of every table that it is looked up in was read.
+        scales: whether some of it is numbers, and not rows of a table.
     """
 
     def __init__(self, shape: Sequence[int], dtype: str, asked: Sequence[Ask]) -> None:
@@ -34,6 +35,9 @@ class Domain:
             for places, values in _choices([x for x in asked if isinstance(x, Rows)])
         ]
         self.samples = max((-(-len(v) // len(p)) for p, v in self._choices), default=1)
+
+        looked_up = sum(len(places) for places, _ in self._choices)
+        self.scales = looked_up < math.prod(shape) and dtype != "string"
 
     def draw(self, kinds: Sequence[Kind], rng: np.random.Generator) -> np.ndarray:
         """Samples, one of each kind, rounded as the model will round them.

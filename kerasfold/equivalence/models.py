@@ -21,7 +21,7 @@ from kerasfold.equivalence.culprit import first_difference
 from kerasfold.equivalence.data import Given
 from kerasfold.equivalence.deployed import Deployed, deployed
 from kerasfold.equivalence.judge import judged
-from kerasfold.equivalence.probes import USUAL, probes
+from kerasfold.equivalence.probes import KINDS, USUAL, Probes, probes
 from kerasfold.equivalence.replicas import Replicas
 from kerasfold.equivalence.report import EquivalenceReport
 from kerasfold.equivalence.runs import AsIs, Walk, as_is
@@ -103,7 +103,9 @@ def verify(
         other, signature = _other(a, b)
         if isinstance(other, Deployed) and input_shape is None:
             input_shape = other.input_shape
-        given = None if data is None else Given(a, data, labels)
+        # A tolerance goes with inputs of the usual size, which integers of 8 bits may end at.
+        kinds = KINDS if tolerance is None else USUAL
+        source = probes(a, input_shape, kinds) if data is None else Given(a, data, labels)
 
         def unseen(first: Any) -> Comparison:
             twin = None if isinstance(other, Deployed) or tolerance is not None else other.model
@@ -114,15 +116,14 @@ def verify(
                 b64=None if twin is None else exact_copy(twin, first),
                 rounded=True,
                 tolerance=tolerance,
+                drawn=data is None,
             )
 
-        if strategy is not None and given is not None:
-            report = _spread(Replicas(strategy), unseen, given, output_names(a))
+        if strategy is not None and isinstance(source, Given):
+            report = _spread(Replicas(strategy), unseen, source, output_names(a))
         else:
-            # A tolerance goes with inputs of the usual size, which integers of 8 bits may end at.
-            kinds = None if tolerance is None else USUAL
-            first, batches = _peeked(probes(a, input_shape, kinds) if given is None else given)
-            report = _compared(unseen(first), batches, given)
+            first, batches = _peeked(source)
+            report = _compared(unseen(first), batches, source)
         return with_signature(report, signature, strict_signature)
 
 
@@ -162,12 +163,19 @@ def verify_fold(
     """Compare a fold that still holds its unrounded weights with its original, as `verify` does."""
     require_double("fold()")
     with full_precision():
-        given = None if data is None else Given(original, data)
-        first, batches = _peeked(probes(original, input_shape) if given is None else given)
+        source = probes(original, input_shape) if data is None else Given(original, data)
+        first, batches = _peeked(source)
         exact, dtype = original_in_precision(regions, first)
         other = Walk(emit(regions, forms, compose, dtype=dtype).model)
-        found = Comparison(a=original, b=as_is(folded), a64=exact, b64=other, rounded=False)
-        report = _compared(found, batches, given)
+        found = Comparison(
+            a=original,
+            b=as_is(folded),
+            a64=exact,
+            b64=other,
+            rounded=False,
+            drawn=data is None,
+        )
+        report = _compared(found, batches, source)
         return with_signature(report, differences(original, folded))
 
 
@@ -208,14 +216,16 @@ def exact_copy(model: keras.Model, batch: Any) -> Copy:
         return AsIs(model)
 
 
-def _compared(found: Comparison, batches: Iterable[Any], given: Given | None) -> EquivalenceReport:
+def _compared(
+    found: Comparison, batches: Iterable[Any], source: Probes | Given
+) -> EquivalenceReport:
     """What a comparison finds on some batches; of the user's data, how often classes agree."""
-    if given is None:
+    if isinstance(source, Probes):
         found.run(batches)
-        return _reported(found)
+        return _loudly(found, _reported(found), source.loud)
     agreement = Agreement(output_names(found.a))
-    found.run(batches, lambda x, y: agreement.saw(x, y, given.labels()))
-    return _with_agreement(_reported(found), agreement, given)
+    found.run(batches, lambda x, y: agreement.saw(x, y, source.labels()))
+    return _with_agreement(_reported(found), agreement, source)
 
 
 def _spread(
@@ -244,6 +254,20 @@ def _with_agreement(
     )
     note = "; ".join(filter(None, notes))
     return replace(report, outputs=outputs, note=note)
+
+
+def _loudly(found: Comparison, report: EquivalenceReport, loud: list[Any]) -> EquivalenceReport:
+    """The verdict with loud inputs beside the usual: they may show another function, and no more.
+
+    Of such the accuracy says nothing: what is exact may overflow in the models' own dtype.
+    """
+    if not loud or report.verdict == "different" or found.b64 is None:
+        return report
+    apart = replace(found)
+    apart.run_copies(loud)
+    other = _reported(apart)
+    shown = other if other.verdict == "different" else report
+    return replace(shown, inputs=report.inputs + other.inputs, unreached=other.unreached)
 
 
 def _peeked(batches: Iterable[Any]) -> tuple[Any, Iterable[Any]]:

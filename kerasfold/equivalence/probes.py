@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -22,32 +23,49 @@ from kerasfold.errors import FoldError
 from kerasfold.read.graph import Graph, read
 from kerasfold.read.model import computed_dtypes, input_structure, sublayers
 
-PROBES = (4, 16)  # samples of one size, at least and at most
+PROBES = (3, 16)  # samples of one size, at least and at most
 PROBED = 200_000  # numbers in all of them, between the two
 FURTHER = 2  # samples of every further size
 BATCH = 2**19  # numbers in a batch of several, unless two samples have more
 WORDS = 2**13  # the same of samples that there are many of, to read every row of a table
 WORK = 2**33  # multiplications, about, that all rows of a table are worth
 
-# Scale and shift of what is usually 0 +- 1, sample by sample.
-KINDS: tuple[Kind, ...] = ((1, 0), (5, 0), (1, 2), (0.25, -1))
-HALF_KINDS: tuple[Kind, ...] = ((1, 0), (4, 0), (1, 2), (0.25, -1))  # float16 ends at 65,504
+# Scale and shift of what is usually 0 +- 1, sample by sample; and of what is loud.
+KINDS: tuple[Kind, ...] = ((1, 0), (5, 0), (0.25, -1), (1, 2))
 USUAL: tuple[Kind, ...] = ((1, 0),)
+LOUD: Kind = (2.0**12, 0)
 
 
-def probes(
-    model: keras.Model, input_shape: Any = None, kinds: Sequence[Kind] | None = None
-) -> list[Any]:
-    """Random inputs, as batches that fit the model: the first of one sample, if it may be.
+@dataclass(frozen=True, eq=False, slots=True)
+class Probes:
+    """Random inputs, as batches that fit a model.
 
-    Where sizes are free they are of several that the model takes, by its layers' own account, with
-    at least two samples of each.
+    Attributes:
+        usual: about as large as the model asks for; the first is one sample, if it may be.
+        loud: so large that activations reach whatever ends them far from 0, as relu6 is ended.
+            What is small is lost beside them: they are to be judged apart. None of a model that
+            float16 would overflow in, or that computes with nothing but rows of tables.
+    """
+
+    usual: list[Any]
+    loud: list[Any]
+
+    def __iter__(self) -> Iterator[Any]:
+        """The usual ones."""
+        return iter(self.usual)
+
+
+def probes(model: keras.Model, input_shape: Any = None, kinds: Sequence[Kind] = KINDS) -> Probes:
+    """Random inputs.
+
+    Where sizes are free the usual ones are of several that the model takes, by its layers' own
+    account, with at least two samples of each.
 
     Args:
         model: the model.
         input_shape: of one input without the batch, to draw them of; a structure of shapes as the
             model takes its inputs; or None.
-        kinds: scales and shifts, sample by sample; None for several.
+        kinds: scales and shifts of the usual ones, sample by sample, again and again.
 
     Raises:
         FoldError: a shape that does not fit, or a model that takes none.
@@ -55,23 +73,28 @@ def probes(
     graph = _read(model)
     sizes = free_sizes(model, graph) if input_shape is None else [_shapes(model, input_shape)]
     structure = input_structure(model)
-    specs = tree.flatten(structure)
-    several = HALF_KINDS if "float16" in computed_dtypes(model) else KINDS
-    repeated = itertools.cycle(kinds or several)
+    repeated = itertools.cycle(kinds)
     rng = np.random.default_rng(0)
-    batches: list[Any] = []
-    for shapes in sizes:
-        asks = asked_unread(model, shapes) if graph is None else asked(graph, shapes)
-        inputs = domains(specs, shapes, asks)
-        lengths = _lengths(model, inputs, len(sizes), not batches)
-        scales = list(itertools.islice(repeated, sum(lengths)))
-        drawn = [x.draw(scales, rng) for x in inputs]
-        ends = list(itertools.accumulate(lengths))
-        batches += [
+    usual: list[Any] = []
+    loud: list[Any] = []
+
+    def draw(inputs: Sequence[Domain], lengths: Sequence[int], kinds: Iterable[Kind]) -> list[Any]:
+        chosen = list(itertools.islice(kinds, sum(lengths)))
+        drawn = [x.draw(chosen, rng) for x in inputs]
+        ends = itertools.accumulate(lengths)
+        return [
             tree.pack_sequence_as(structure, [x[end - n : end] for x in drawn])
             for n, end in zip(lengths, ends, strict=True)
         ]
-    return batches
+
+    for shapes in sizes:
+        asks = asked_unread(model, shapes) if graph is None else asked(graph, shapes)
+        inputs = domains(tree.flatten(structure), shapes, asks)
+        lengths = _lengths(model, inputs, len(sizes), not usual)
+        if not loud and "float16" not in computed_dtypes(model) and any(x.scales for x in inputs):
+            loud = draw(inputs, lengths[:1], itertools.repeat(LOUD))
+        usual += draw(inputs, lengths, repeated)
+    return Probes(usual, loud)
 
 
 def _read(model: keras.Model) -> Graph | None:
@@ -97,7 +120,7 @@ def _lengths(model: keras.Model, inputs: Sequence[Domain], sizes: int, first: bo
         sizes: how many there are.
         first: whether this is the one with most samples.
     """
-    numbers = sum(math.prod(x.shape) for x in inputs)
+    numbers = max(sum(math.prod(x.shape) for x in inputs), 1)
     fewest, most = PROBES
     usual = fewest if sizes > 1 else min(max(PROBED // numbers, fewest), most)
     worth = min(PROBED // numbers, WORK // (numbers * _computing(model)))

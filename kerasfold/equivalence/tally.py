@@ -149,7 +149,8 @@ class Tally:
         shape = values.shape[1:]
         if shape not in self.moments:
             self.moments[shape] = Moments(0, np.zeros(shape), np.zeros(shape))
-        self.moments[shape].saw(values)
+        with np.errstate(over="ignore", invalid="ignore"):  # squares beyond float64 tell no spread
+            self.moments[shape].saw(values)
 
     def saw_own(
         self, truth: np.ndarray, own: np.ndarray, other: np.ndarray, share: float = 0.0

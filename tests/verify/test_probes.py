@@ -75,6 +75,26 @@ def test_no_model_runs_to_find_a_size() -> None:
     assert len(sizes(keras.Model(x, layers.Conv1D(4, 3)(y)))) > 1
 
 
+def picky(refused: Callable[[int], bool], name: str) -> keras.Model:
+    """A model that says of sizes what is not so: it refuses some when it runs."""
+
+    def run(x: Any) -> Any:
+        return 1 / 0 if refused(x.shape[1]) else x
+
+    x = keras.Input((None, 4))
+    y = layers.Lambda(run, output_shape=(None, 4))(x)
+    return randomise(keras.Model(x, layers.Conv1D(4, 3, padding="same")(y), name=name))
+
+
+def test_a_size_that_is_refused_in_a_run_is_passed_over() -> None:
+    free, picked = picky(lambda n: False, "free"), picky(lambda n: n % 2 == 1, "picky")
+    assert kerasfold.verify(picked, free).verdict == "equivalent"
+    report = kerasfold.verify(free, picked)
+    assert report.verdict == "different"
+    assert "takes inputs of shape" in report.reason
+    assert "'picky'" in report.reason
+
+
 def test_each_size_has_two_samples_and_one_size_a_sample_alone() -> None:
     lengths: dict[Any, list[int]] = {}
     for batch in probes(strided(2)):
@@ -86,7 +106,7 @@ def test_each_size_has_two_samples_and_one_size_a_sample_alone() -> None:
 
 def test_large_images_come_in_small_batches() -> None:
     lengths = [len(batch) for batch in probes(chain((512, 512, 3), layers.Conv2D(1, 1)))]
-    assert lengths == [1, 2, 1]
+    assert lengths == [1, 2]
 
 
 def test_a_fixed_batch_is_kept() -> None:
@@ -109,6 +129,28 @@ def test_relu6_is_not_relu(dtype: str) -> None:
 
     assert kerasfold.verify(net(None), net(None)).equivalent
     assert not kerasfold.verify(net(None), net(6.0)).equivalent
+
+
+def test_relu6_deep_in_a_net_is_not_relu() -> None:
+    """What goes into it is 0 +- 0.1 where inputs are 0 +- 1."""
+
+    def net(limit: float | None) -> keras.Model:
+        stack = [layers.Dense(16, "relu", use_bias=False) for _ in range(10)]
+        return chain((16,), *stack, layers.ReLU(limit), layers.Dense(2))
+
+    assert kerasfold.verify(net(None), net(None)).equivalent
+    assert not kerasfold.verify(net(None), net(6.0)).equivalent
+
+
+def test_inputs_that_are_loud_show_differences_and_hide_none() -> None:
+    """An overflow there is no doubt of the usual ones."""
+
+    def net(factor: float) -> keras.Model:
+        x = keras.Input((4,))
+        return randomise(keras.Model(x, ops.exp(layers.Dense(2)(x)) * factor))
+
+    assert kerasfold.verify(net(1.0), net(1.0)).verdict == "equivalent"
+    assert kerasfold.verify(net(1.0), net(1.001)).verdict == "different"
 
 
 def bytes_to_unit(x: Any) -> Any:
@@ -228,7 +270,7 @@ def test_columns_of_an_input_have_tables_of_their_own() -> None:
     x = keras.Input((3,))
     first, second = layers.Embedding(10, 2)(x[:, 0]), layers.Embedding(70, 2)(x[:, 1])
     model = keras.Model(x, layers.Concatenate()([first, second, x[:, 2:]]))
-    rows = np.concatenate(probes(model))
+    rows = np.concatenate(list(probes(model)))
     assert set(rows[:, 0]) == set(range(10))
     assert set(rows[:, 1]) == set(range(70))
     assert np.any(rows[:, 2] % 1)
@@ -268,7 +310,7 @@ def test_all_that_a_small_dtype_holds(dtype: str, values: set[Any]) -> None:
 
 def test_integers_that_are_computed_with_are_more_than_0_and_1() -> None:
     found = drawn(rows_of(lambda x: layers.Dense(2)(ops.cast(x, "float32")), width=8))
-    assert found.min() < -6 < 6 < found.max()
+    assert found.min() < -4 < 4 < found.max()
 
 
 @pytest.mark.parametrize("dtype", ["int32", "float32"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras import layers
 
 import kerasfold
+from kerasfold.equivalence.probes import probes
 from kerasfold.equivalence.runs import AsIs, Walk
 from kerasfold.forms.form import Form
 from kerasfold.forms.joined import Joined
@@ -58,12 +59,18 @@ def test_data_is_run_five_times(runs: list) -> None:
 
 
 def test_a_fold_runs_each_model_once_on_each_batch(runs: list) -> None:
-    """The models, and their float64 copies: without rounding there is no noise to measure."""
+    """The models, and their float64 copies: without rounding there is no noise to measure.
+
+    The copies alone run on the loud inputs too.
+    """
     model = scores()
     model.fold()
-    counts = Counter((id(m), count) for m, count, _ in runs)
-    assert len({m for m, _ in counts}) == 4
-    assert set(counts.values()) == {1}
+    drawn = probes(model)
+    usual, loud = ([len(batch) for batch in batches] for batches in (drawn.usual, drawn.loud))
+    lengths = defaultdict(list)
+    for one, count, _ in runs:
+        lengths[id(one)].append(count)
+    assert sorted(lengths.values()) == sorted([usual, usual, usual + loud, usual + loud])
 
 
 @pytest.mark.parametrize("how", ["fold", "verify", "data", "different"])
