@@ -26,7 +26,7 @@ def test_the_two_setup_commands_stand_on_lines_of_their_own():
     commands = [line for line in README.splitlines() if line.startswith("pip install")]
     assert commands == [
         "pip install . && kerasfold fold examples/digits.keras -o folded.keras",
-        'pip install ".[test]" && pytest',
+        'pip install ".[test]" && pytest -n 2 --dist worksteal',
     ]
 
 

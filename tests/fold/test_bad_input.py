@@ -204,7 +204,7 @@ def test_unknown_option(nonlinear: Any) -> None:
 @pytest.mark.parametrize(
     "thing",
     [None, 3, "model.keras", np.zeros(3), [], {}, layers.Conv2D(3, 3), keras.Model, lambda x: x],
-    ids=str,
+    ids=("none", "number", "path", "array", "list", "dict", "layer", "class", "function"),
 )
 def test_not_a_model(entry: str, thing: Any) -> None:
     with pytest.raises(UnsupportedModelError) as error:
