@@ -31,7 +31,7 @@ WORDS = 2**13  # the same of samples that there are many of, to read every row o
 WORK = 2**33  # multiplications, about, that all rows of a table are worth
 
 # Scale and shift of what is usually 0 +- 1, sample by sample; and of what is loud.
-KINDS: tuple[Kind, ...] = ((1, 0), (5, 0), (0.25, -1), (1, 2))
+KINDS: tuple[Kind, ...] = ((1, 0), (5, 0), (1, 2), (0.25, -1))
 USUAL: tuple[Kind, ...] = ((1, 0),)
 LOUD: Kind = (2.0**12, 0)
 
@@ -91,9 +91,9 @@ def probes(model: keras.Model, input_shape: Any = None, kinds: Sequence[Kind] = 
         asks = asked_unread(model, shapes) if graph is None else asked(graph, shapes)
         inputs = domains(tree.flatten(structure), shapes, asks)
         lengths = _lengths(model, inputs, len(sizes), not usual)
+        usual += draw(inputs, lengths, repeated)
         if not loud and "float16" not in computed_dtypes(model) and any(x.scales for x in inputs):
             loud = draw(inputs, lengths[:1], itertools.repeat(LOUD))
-        usual += draw(inputs, lengths, repeated)
     return Probes(usual, loud)
 
 
