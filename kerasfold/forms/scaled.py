@@ -98,6 +98,7 @@ class Scaled(Form[Constants]):
         x, (*before, last) = xs[self.source], [*calls, ""]
         if activation is None and not before:
             return build.same(x, name)
+        x = build.as_computed(x, name)  # a layer casts what it is given, an operator does not
         if activation is None:
             *before, last = before
         for label in before:

@@ -119,6 +119,7 @@ class Builder:
         self, x: Value, gain: np.ndarray | None, shift: np.ndarray | None, name: str
     ) -> Value:
         """An image times constants, channels last, plus such; the last call takes the name."""
+        x = self.as_computed(x, name)
         if gain is not None:
             label = name if shift is None else self.names.reserve(f"{name}_gain")
             x = self.names.give_exactly(

@@ -121,6 +121,24 @@ def test_they_are_in_the_dtype_of_the_model() -> None:
     assert {tensor.dtype for o in folded.operations for tensor in [o.output]} == {"float32"}
 
 
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [lambda x: layers.Add()([layers.Add()([x, x]), x])],
+        [lambda x: -layers.Rescaling(1.25)(x)],
+        [lambda x: layers.Subtract()([layers.Subtract()([x, x]), x])],
+    ],
+)
+def test_a_float32_input_is_cast_as_the_layers_cast_it(steps: list[Step]) -> None:
+    with policy("mixed_bfloat16"):
+        x = inputs = keras.Input((5, 4, 12), dtype="float32")
+        for step in steps:
+            x = step(x)
+        model = keras.Model(inputs, x)
+    folded = kerasfold.fold(model, "params", verify=False)
+    assert [x.dtype for x in folded.outputs] == ["bfloat16"]
+
+
 def test_they_are_saved_and_loaded(tmp_path: Any) -> None:
     model = model_of(lambda x: x[..., ::2] * c(6), lambda x: x * c(6) + c(6))
     kerasfold.fold(model, verify=False).save(tmp_path / "folded.keras")
