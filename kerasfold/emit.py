@@ -182,9 +182,18 @@ class _Emitter:
             wanted, own=call.name == call.operation.name or wanted != call.name
         )
 
+    def _in_dtype(self, value: Value, tensor: Tensor, name: str) -> Value:
+        """A value in the dtype of the tensor that it stands for.
+
+        Without the layers between, a sum of float32 inputs is float32 in a model of float16 too.
+        """
+        if self.dtype is not None or value.dtype == tensor.dtype:
+            return value
+        return self.names.give(keras.ops.cast(value, tensor.dtype), f"{name}_cast")
+
     def _named_output(self, tensor: Tensor, name: str) -> Value:
         """An output; behind an Identity layer where the layer that gave its name is gone."""
-        value = self._tensor(tensor)
+        value = self._in_dtype(self._tensor(tensor), tensor, name)
         if made_by(value).name != name and name not in self.names.taken:
             return keras.layers.Identity(
                 name=self.names.reserve(name, own=True), dtype=value.dtype
@@ -221,6 +230,7 @@ class _Emitter:
     def _form(self, lifted: Lifted, form: AnyForm) -> None:
         xs = {read: self._node(read) for read in form.reads}
         value = form.emit(self._builder(lifted, form), self.compose(form), xs)
+        value = self._in_dtype(value, lifted.tensor, lifted.call.name)
         if is_masked(value) and not lifted.tensor.masked:
             value = self.names.give(keras.ops.copy(value), f"{lifted.call.name}_unmasked")
         self.nodes[form.node] = value

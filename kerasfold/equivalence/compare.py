@@ -67,7 +67,7 @@ class Seen:
     Attributes:
         tallies: by output.
         shows: by output, the batch that shows a difference in float64 best.
-        shows_own: the same of the other's error in its own dtype.
+        shows_own: the same of either's error in its own dtype.
         reached: what units of the reference gave, if that is known.
         unit: of rounding, of the copies.
         other_shape: which output has another shape, or "".
@@ -108,7 +108,7 @@ class Comparison:
         drawn: whether inputs are drawn: a size that the reference does not take is passed over.
         tallies: what is kept, by output.
         shows: by output, the batch that shows a difference in float64 best.
-        shows_own: the same of the other's error in its own dtype.
+        shows_own: the same of either's error in its own dtype.
         other_shape: which output has another shape, or at what size there is none, or "".
         places: the devices that both are compared on, as they are; first the usual one.
     """

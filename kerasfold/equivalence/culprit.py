@@ -14,7 +14,7 @@ from kerasfold.emit import Emission, copy
 from kerasfold.equivalence.bounds import eps_of
 from kerasfold.equivalence.compare import outputs
 from kerasfold.equivalence.report import Parting
-from kerasfold.equivalence.runs import Arrays, Walk
+from kerasfold.equivalence.runs import Arrays, Walk, as_is
 from kerasfold.equivalence.tally import at_border, distances
 from kerasfold.errors import FoldError
 from kerasfold.lift.regions import Regions, lift, lifted
@@ -133,6 +133,18 @@ def miscomputed(model: keras.Model, batch: Any) -> tuple[str, float] | None:
     return None
 
 
+def is_its_copy(model: keras.Model, batch: Any) -> bool:
+    """Whether a model gives what a copy of it in its own dtype gives, but for rounding.
+
+    Args:
+        model: one that can be copied.
+        batch: inputs, as it takes them.
+    """
+    copied = outputs(as_is(copy(lifted(model)).model), batch)
+    pairs = zip(outputs(as_is(model), batch), copied, strict=True)
+    return not any(_parts(x, np.asarray(y, "float64")) for x, y in pairs)
+
+
 def _both_ways(regions: Regions, call: Call, inputs: Sequence[np.ndarray]) -> float:
     """How far a layer is off itself in float64, on the same inputs; 0.0 if by rounding."""
     one = lift(part_of(regions.graph, [call], call.outputs))
@@ -145,9 +157,8 @@ def _both_ways(regions: Regions, call: Call, inputs: Sequence[np.ndarray]) -> fl
 def _parts(own: np.ndarray, exact: np.ndarray) -> bool:
     """Whether two results part by more than rounding does."""
     scale = float(np.max(np.abs(exact), initial=0.0, where=np.isfinite(exact)))
-    return own.dtype.kind == "f" and not (
-        _off(own, exact) <= math.sqrt(eps_of(str(own.dtype))) * scale
-    )
+    is_float = keras.backend.is_float_dtype(str(own.dtype))
+    return is_float and not (_off(own, exact) <= math.sqrt(eps_of(str(own.dtype))) * scale)
 
 
 def _off(own: np.ndarray, exact: np.ndarray) -> float:

@@ -17,7 +17,7 @@ from kerasfold.equivalence.bounds import (
     usual_accuracy_bound,
 )
 from kerasfold.equivalence.compare import Comparison
-from kerasfold.equivalence.culprit import miscomputed
+from kerasfold.equivalence.culprit import is_its_copy, miscomputed
 from kerasfold.equivalence.report import EquivalenceReport, OutputReport, Verdict
 from kerasfold.equivalence.runs import AsIs, Walk
 from kerasfold.equivalence.tally import Lines, Tally
@@ -172,7 +172,14 @@ def _unlike_its_copy(found: Comparison, report: EquivalenceReport) -> Equivalenc
     off = [t for t in found.tallies if np.any(t.own_error > rebuilt_bound(t, found.own_eps))]
     if not off:
         return report
-    culprit = miscomputed(model, found.shown_own(off[0]))
+    batch = found.shown_own(off[0])
+    culprit = miscomputed(model, batch)
+    if culprit is None and is_its_copy(model, batch):
+        reason = (
+            f"rounding in its own dtype moves output '{off[0].name}' of model '{model.name}' by "
+            f"{np.max(off[0].own_error):.3g}: its accuracy cannot be told"
+        )
+        return replace(report, verdict="inconclusive", reason=reason)
     if culprit is None:
         reason = (
             f"model '{model.name}' differs from its own copy by {np.max(off[0].own_error):.3g} at "

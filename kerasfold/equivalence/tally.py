@@ -166,7 +166,7 @@ class Tally:
             share: of the value, that `beyond` leaves out.
 
         Returns:
-            The largest error of the other, of each line of this batch.
+            The largest error of either, of each line of this batch.
         """
         self.own_dtype = str(own.dtype)
         finite = np.isfinite(truth)
@@ -176,15 +176,15 @@ class Tally:
         others = np.where(lost, 0.0, distances(other, truth))
         scale = self.lines(np.abs(np.where(finite, truth, 0.0)))
         self.output_scale = np.maximum(self.output_scale, scale)
-        self.own_error = np.maximum(self.own_error, self.lines(owns))
-        error = self.lines(others)
-        self.other_error = np.maximum(self.other_error, error)
+        own_error, other_error = self.lines(owns), self.lines(others)
+        self.own_error = np.maximum(self.own_error, own_error)
+        self.other_error = np.maximum(self.other_error, other_error)
         if self.errors is not None:
             self.errors.add(others, truth)
             self._saw_border(others)
         rest = others - share * np.abs(np.where(finite, truth, 0.0))
         self.beyond = max(self.beyond, float(np.max(rest, initial=-math.inf)))
-        return error
+        return np.maximum(own_error, other_error)
 
     def saw_noise(self, truth: np.ndarray, noisy: np.ndarray) -> None:
         """Take in what a float64 copy gives with noise."""

@@ -80,11 +80,12 @@ def operations(model: keras.Model) -> list[keras.Operation]:
 
 
 def computed_dtypes(model: keras.Model) -> set[str]:
-    """Dtypes of every tensor of a model and of every layer in it."""
+    """Dtypes of every tensor of a model, of every layer, and of the inputs of models in it."""
     tensors = {x.dtype for op in operations(model) for x in tree.flatten(op.output)}
-    idle = (keras.Model, keras.layers.InputLayer)  # they compute nothing themselves
-    layers = [layer for layer in model._flatten_layers() if not isinstance(layer, idle)]
-    return tensors | {layer.compute_dtype for layer in layers} - {None}
+    layers = [layer for layer in model._flatten_layers() if not isinstance(layer, keras.Model)]
+    inputs = {layer.dtype for layer in layers if isinstance(layer, keras.layers.InputLayer)}
+    computing = [layer for layer in layers if not isinstance(layer, keras.layers.InputLayer)]
+    return tensors | inputs | {layer.compute_dtype for layer in computing} - {None}
 
 
 def interpolates(operation: keras.Operation) -> bool:

@@ -18,7 +18,7 @@ from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
 from kerasfold.lift.rules import RULES
 from kerasfold.testing import apply, check_lift
-from zoo.making import randomise
+from zoo.making import policy, randomise
 
 OBJECTIVES = ("latency", "macs", "params", "layers")
 each_objective = pytest.mark.parametrize("objective", OBJECTIVES)
@@ -494,3 +494,15 @@ def test_a_float64_constant_in_a_float32_model_of_volumes():
     x = keras.Input((4, 4, 4, 2))
     y = L.BatchNormalization()(L.AveragePooling3D(2)(x)) * np.array([0.3, 0.7])
     assert randomise(keras.Model(x, y)).fold().fold_report.equivalence.equivalent
+
+
+@pytest.mark.parametrize("policy_name", ["mixed_float16", "mixed_bfloat16"])
+def test_outputs_keep_their_dtype_where_no_layer_of_it_is_left(policy_name: str) -> None:
+    """A sum of float32 inputs is of the low precision only behind a layer that computes in it."""
+    with policy(policy_name):
+        x, y = keras.Input((4,), dtype="float32"), keras.Input((4,), dtype="float32")
+        outputs = [-L.Subtract()([x, y]), ops.negative(-L.Add()([x, x]))]
+        model = keras.Model([x, y], outputs)
+    for objective in OBJECTIVES:
+        folded = kerasfold.fold(model, objective)
+        assert [t.dtype for t in folded.outputs] == [t.dtype for t in model.outputs]

@@ -90,3 +90,22 @@ def test_a_fold_is_of_the_weights_at_its_start(fresh, monkeypatch, moment):
     assert np.max(np.abs(model(image) - expected)) > 1
     np.testing.assert_allclose(folded(image), expected, rtol=1e-4)
     assert folded.fold_report.equivalence.verdict == "equivalent"
+
+
+def test_a_float32_input_inside_a_float64_model_is_no_fault_of_the_backend(fresh):
+    """It rounds what it is given, which copies in float64 do not."""
+    keras.config.set_dtype_policy("float64")
+    try:
+        inner = keras.Input((7, 7, 2), dtype="float32")
+        nested = keras.Model(inner, layers.Conv2D(3, 3, name="inner")(inner))
+        outer = keras.Input((7, 7, 2), dtype="float64")
+        model = keras.Model(outer, layers.Conv2D(2, 1)(layers.Conv2D(4, 1)(nested(outer))))
+        twin = keras.models.clone_model(model)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    twin.set_weights(model.get_weights())
+    assert kerasfold.verify(model, twin).verdict == "equivalent"
+    assert kerasfold.fold(model).fold_report.equivalence.verdict == "equivalent"
+    kernel = twin.get_layer(index=-1).kernel
+    kernel.assign(kernel * 1.0001)
+    assert kerasfold.verify(model, twin).verdict == "different"
