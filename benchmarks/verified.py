@@ -313,7 +313,8 @@ def excited() -> keras.Model:
 def siamese() -> keras.Model:
     branch = chained((10, 10, 1), same(4, activation="relu"), L.Flatten(), L.Dense(6))
     one, two = keras.Input((10, 10, 1), name="one"), keras.Input((10, 10, 1), name="two")
-    return keras.Model([one, two], L.Dot(-1)([branch(one), branch(two)]))
+    pair = [branch(one), branch(two)]
+    return keras.Model([one, two], [L.Dot(-1)(pair), L.Subtract(name="change")(pair)])
 
 
 MODELS: dict[str, Verified] = {
