@@ -229,8 +229,8 @@ def _words(out: OutputReport) -> str:
             f"relative {out.relative}"
         )
     return (
-        f"{out.name}: difference {largest}, {line_words(out.line)}{out.error:.2g} of "
-        f"{out.bound:.2g} allowed; {own}"
+        f"{out.name}: difference {largest}, closest to its bound {line_words(out.line)}with "
+        f"{out.error:.2g} of {out.bound:.2g}; {own}"
     )
 
 
