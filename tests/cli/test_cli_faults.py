@@ -39,7 +39,9 @@ def test_kills_leave_whole_files_and_no_litter(tmp_path):
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_signal_is_one_line(files, run, tmp_path, monkeypatch, name):
-    number, before = signal.Signals[name], signal.getsignal(signal.Signals[name])
+    number, usual = signal.Signals[name], signal.getsignal(signal.Signals[name])
+    before = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
+    signal.signal(number, before)  # which what started this process may have ignored
 
     def stop(*_: object) -> None:  # as Python does; the kernel may find pytest's signal stack small
         signal.getsignal(number)(number, None)
@@ -51,6 +53,7 @@ def test_a_signal_is_one_line(files, run, tmp_path, monkeypatch, name):
     assert [path.name for path in tmp_path.iterdir()] == ["out.keras"]
     assert (tmp_path / "out.keras").read_text() == "before"
     assert signal.getsignal(number) is before
+    signal.signal(number, usual)
 
 
 def test_an_interrupt_is_one_whoever_takes_it_for_an_error(tmp_path):

@@ -114,6 +114,9 @@ def paused(target: Path) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started this
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     where = Path(sys.argv[1])
     write(where, b"o", 1)
     killed(where, 50)
