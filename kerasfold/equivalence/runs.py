@@ -102,6 +102,28 @@ class AsIs:
         return [keras.ops.convert_to_numpy(y) for y in outputs]
 
 
+class _Inference(keras.Layer):
+    """The call around others, from which layers inside them learn that it is none of training."""
+
+    def __init__(self) -> None:
+        super().__init__(name="inference", dtype="float32", autocast=False)
+
+    def build(self, shape: Any) -> None:
+        """Nothing."""
+        self.built = True
+
+    def call(self, x: Any, run: Callable[[], None], training: bool = False) -> Any:
+        """Run something, and hand back what was given."""
+        run()
+        return x
+
+    def of(self, run: Callable[[], Ran]) -> Ran:
+        """What something gives that is run so."""
+        found: list[Ran] = []
+        self(keras.ops.zeros(()), run=lambda: found.append(run()), training=False)
+        return found[0]
+
+
 class Walk:
     """A functional model of its own, run call by call, as Keras runs it.
 
@@ -128,6 +150,7 @@ class Walk:
         self.flat = {index for index, made in calls if is_copy and has_flat_part(made.operation)}
         self.units = Units(layout_of(made.operation for made in self.inside.calls))
         self.is_double = is_copy and "float64" in computed_dtypes(model)
+        self.inference = _Inference()
         self.last: tuple[Any, str, Ran] | None = None  # run last, of which one may ask again
 
     def __call__(self, batch: Any) -> Arrays:
@@ -149,7 +172,7 @@ class Walk:
         moved = [] if self.is_double else placed(self.model.variables)
         # The original gave its own warnings.
         with precision, keras.StatelessScope(moved) as scope, unsaid():
-            found = self._run(batch, noise, saw, scope)
+            found = self.inference.of(lambda: self._run(batch, noise, saw, scope))
         if plain:
             self.last = batch, where, found
         return found
@@ -186,7 +209,9 @@ class Walk:
             values.update(zip(map(id, made.outputs), results, strict=True))
             for name in self.freed[index]:
                 values.pop(name, None)
-        outputs = [keras.ops.convert_to_numpy(values[id(y)]) for y in self.inside.outputs]
+        outputs = [
+            np.atleast_1d(keras.ops.convert_to_numpy(values[id(y)])) for y in self.inside.outputs
+        ]
         judged = [
             self.endings[self.makers[id(t)]].centred(keras.ops.convert_to_numpy(before[id(t)]))
             if id(t) in before

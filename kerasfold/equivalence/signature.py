@@ -138,7 +138,7 @@ def _of_places(
     for x, y in zip(a, b, strict=True):
         if x.dtype != y.dtype:
             yield differ("is", x.dtype, y.dtype, True)
-        if x.shape[0] != y.shape[0]:
+        if x.shape[:1] != y.shape[:1]:
             first, second = (n or "free" for n in (x.shape[0], y.shape[0]))
             yield differ("has a batch that is", first, second, y.shape[0] is not None)
         if not _alike(x, y):

@@ -96,7 +96,8 @@ def called_copy(
 def _first(operation: keras.Operation, use: Callable[[_Make], T]) -> T:
     """What `use` gives of the first way to make a copy that serves."""
     try:
-        return use(_of_config)
+        with unsaid():  # the original gave its own warnings
+            return use(_of_config)
     except Exception as error:
         failure = error
     if getattr(operation, "_auto_config", None) is not None:
@@ -128,12 +129,19 @@ def _of_config(operation: keras.Operation, name: str, dtype: str | None) -> kera
             trainable=operation.trainable,
         )
     else:
-        config = _at_dtype(operation.get_config(), dtype)
+        config = _at_dtype(operation.get_config() | _functions(operation), dtype)
         if "name" in config:
             config = {**config, "name": name}
         fresh = type(operation).from_config(config)
     fresh.name = name
     return fresh
+
+
+def _functions(operation: keras.Operation) -> dict[str, Any]:
+    """The activations of a layer that are functions: no config holds a lambda."""
+    names = [name for name in ("activation", "recurrent_activation") if hasattr(operation, name)]
+    values = {name: getattr(operation, name) for name in names}
+    return {name: value for name, value in values.items() if inspect.isfunction(value)}
 
 
 def _of_arguments(operation: keras.Operation, name: str, dtype: str | None) -> keras.Operation:

@@ -31,6 +31,17 @@ ZOO = Path(__file__).parents[1] / "zoo"
 # What ends a process
 
 
+@pytest.fixture(autouse=True)
+def _usual_handlers():
+    """What started this process may have ignored signals, as `nohup` does."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    usual |= {signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def test_kills_leave_whole_files_and_no_litter(tmp_path):
     command = [sys.executable, ZOO / "writers.py", tmp_path / "out"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -39,9 +50,7 @@ def test_kills_leave_whole_files_and_no_litter(tmp_path):
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_signal_is_one_line(files, run, tmp_path, monkeypatch, name):
-    number, usual = signal.Signals[name], signal.getsignal(signal.Signals[name])
-    before = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
-    signal.signal(number, before)  # which what started this process may have ignored
+    number, before = signal.Signals[name], signal.getsignal(signal.Signals[name])
 
     def stop(*_: object) -> None:  # as Python does; the kernel may find pytest's signal stack small
         signal.getsignal(number)(number, None)
@@ -53,7 +62,6 @@ def test_a_signal_is_one_line(files, run, tmp_path, monkeypatch, name):
     assert [path.name for path in tmp_path.iterdir()] == ["out.keras"]
     assert (tmp_path / "out.keras").read_text() == "before"
     assert signal.getsignal(number) is before
-    signal.signal(number, usual)
 
 
 def test_an_interrupt_is_one_whoever_takes_it_for_an_error(tmp_path):

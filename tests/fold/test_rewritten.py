@@ -20,15 +20,15 @@ def grouped(**settings: Any) -> keras.Layer:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"filters": 12, "padding": "same"},
+        {"filters": 96, "padding": "same"},
         {"strides": 2, "padding": "same", "activation": "relu"},
         {"dilation_rate": 2, "use_bias": False},
-        {"kernel_size": 1},
     ],
     ids=str,
 )
 def test_in_two_dimensions(settings: dict[str, Any]) -> None:
-    model = chain((30, 24, 4), layers.ReLU(), grouped(**settings), dtype="float64")
+    layer = grouped(**{"filters": 32, "groups": 32} | settings)
+    model = chain((112, 96, 32), layers.ReLU(), layer, dtype="float64")
     folded = kerasfold.fold(model)
     assert kinds(folded) == ["ReLU", "DepthwiseConv2D"]
     assert folded.layers[-1].activation is model.layers[-1].activation
@@ -37,8 +37,8 @@ def test_in_two_dimensions(settings: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("padding", ["same", "causal"])
 def test_in_one_dimension(padding: str) -> None:
-    layer = layers.Conv1D(6, 3, groups=3, padding=padding, dtype="float64")
-    model = chain((900, 3), layers.ReLU(dtype="float64"), layer, dtype="float64")
+    layer = layers.Conv1D(64, 3, groups=32, padding=padding, dtype="float64")
+    model = chain((900, 32), layers.ReLU(dtype="float64"), layer, dtype="float64")
     folded = kerasfold.fold(model)
     assert kinds(folded)[-1] == "DepthwiseConv1D"
     assert_same(model, folded, FLOAT64)

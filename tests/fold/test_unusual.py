@@ -199,12 +199,13 @@ def test_verify_of_what_is_nowhere_finite():
         return keras.Sequential([image(8, 8, 3), L.Conv2D(4, 3)])
 
     a, b = model(), model()
-    report = kerasfold.verify(a, b, data=np.full((5, 8, 8, 3), np.nan))
-    assert not report.equivalent
-    assert "nowhere finite" in report.reason
+    with pytest.raises(kerasfold.FoldError, match=r"can be compared .*5 of 5 inputs"):
+        kerasfold.verify(a, b, data=np.full((5, 8, 8, 3), np.nan))
     for m in (a, b):
         m.layers[0].kernel.assign(m.layers[0].kernel * np.nan)
-    assert not kerasfold.verify(a, b).equivalent
+    report = kerasfold.verify(a, b)
+    assert report.verdict == "inconclusive"
+    assert "nowhere finite" in report.reason
 
 
 def test_verify_of_a_subclassed_model():
@@ -257,9 +258,12 @@ def test_an_overflow_on_random_inputs_is_called_so():
     model = keras.Model(x, L.Conv2D(2, 1)(L.Conv2D(4, 1)(x)))
     for layer in model.layers[1:]:
         layer.kernel.assign(np.full(layer.kernel.shape, 1e25))
-    with pytest.raises(kerasfold.EquivalenceError, match=r"overflows its dtype .*verify=False"):
-        model.fold()
-    assert len(model.fold(verify=False).layers) == 3
+    folded = model.fold()
+    found = folded.fold_report.equivalence
+    assert found.verdict == "inconclusive"
+    assert "overflows its dtype on all inputs" in found.reason
+    assert found.same_function
+    assert len(folded.layers) == 3
 
 
 def test_a_single_call_whose_composition_overflows_stays():

@@ -25,6 +25,8 @@ def calls(model: keras.Model) -> Iterator[tuple[Any, ...]]:
     """What tells the calls of a model apart."""
     for call in read(model).calls:
         own = call.operation
+        if isinstance(own, keras.layers.Identity):  # which no runtime spends time on
+            continue
         sizes = [getattr(own, x, None) for x in ("kernel_size", "pool_size", "strides", "filters")]
         yield (type(own).__name__, *map(str, sizes))
 
