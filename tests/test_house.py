@@ -53,7 +53,7 @@ FLOORS = (
 INTERNALS = {
     "backend": {"keras.src"},
     "read.copies": {"_auto_config", "_output_shape"},
-    "read.graph": {"_inputs", "_inputs_struct", "_outputs", "_outputs_struct"},
+    "read.graph": {"_inputs", "_inputs_struct", "_outputs_struct"},
     "read.inside": {
         "_inbound_nodes",
         "_inputs",

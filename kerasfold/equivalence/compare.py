@@ -235,14 +235,18 @@ class Comparison:
             self.a64.units = seen.reached
 
     def run_copies(self, batches: Iterable[Any]) -> None:
-        """Ask the first question alone, on some batches.
+        """Ask the first question alone, on batches so large that a step within may overflow.
+
+        What does not stay finite on the way says nothing there: a softmax that is written out
+        takes exponentials of what Keras's own first makes small.
 
         Raises:
             FoldError: a copy that does not run here.
         """
         for batch in batches:
-            other = None if self.b64 is None else ran(self.b64, batch)
-            self._take_copies(batch, ran(self.a64, batch), other)
+            exact = ran(self.a64, batch)
+            other = None if self.b64 is None else ran(self.b64, batch).where_finite(exact)
+            self._take_copies(batch, exact, other)
 
     def shown_own(self, tally: Tally) -> Any:
         """The batch that shows best that an output is computed wrongly in its own dtype."""

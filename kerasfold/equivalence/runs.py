@@ -54,6 +54,13 @@ class Ran:
     outputs: Arrays
     judged: Arrays
 
+    def where_finite(self, truth: Ran) -> Ran:
+        """The same, with the values of another wherever either's are not finite."""
+        pairs = zip(self.outputs, truth.outputs, strict=True)
+        outputs = [_where_finite(y, x) for y, x in pairs]
+        pairs = zip(self.judged, truth.judged, strict=True)
+        return Ran(outputs, [_where_finite(y, x) for y, x in pairs])
+
     def judged_where(self, alike: Sequence[bool]) -> Arrays:
         """What is judged of outputs that end alike in both models, and the others as they are."""
         triples = zip(self.outputs, self.judged, alike, strict=True)
@@ -250,6 +257,12 @@ def as_is(model: keras.Model) -> AsIs | Walk:
     """A model as its user runs it; call by call where that is the same, which holds less memory."""
     usual = functional_graph(model) is not None and "__call__" not in own_predictions(model)
     return Walk(model, is_copy=False) if usual else AsIs(model)
+
+
+def _where_finite(value: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    if value.shape != truth.shape:
+        return value
+    return np.where(np.isfinite(value) & np.isfinite(truth), value, truth)
 
 
 def _symbolic(value: Any) -> list[keras.KerasTensor]:

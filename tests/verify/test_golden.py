@@ -106,6 +106,7 @@ def test_a_softmax_may_be_written_otherwise(tmp_path: Path) -> None:
     ):
         assert check(net(True)).equivalent
         assert not check(net(True, sharpness=1.001)).equivalent
+    assert kerasfold.verify(net(True), net(False), strict_signature=False).equivalent
 
 
 def test_the_inputs_may_be_the_users(tmp_path: Path) -> None:
