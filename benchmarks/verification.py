@@ -25,7 +25,7 @@ import os
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -158,14 +158,11 @@ def alarms_of(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if row["verdict"] in ("different", REFUSED)]
 
 
-def scores(console: Console, rows: Sequence[Row]) -> int:
-    """Print the mutation score by kind; how many were missed."""
-    kinds: dict[str, Counter[str]] = defaultdict(Counter)
-    for row in rows:
-        result = "found" if row["found"] else row["verdict"] if row["shown"] else "not shown"
-        kinds[row["kind"]][result] += 1
-    table = Table(title="faults")
-    columns = ("found", "equivalent", "inconclusive", REFUSED, "not shown")
+def counted(
+    console: Console, title: str, columns: Sequence[str], kinds: Mapping[str, Counter[str]]
+) -> Counter[str]:
+    """Print how often each result came, by kind and in all; the latter."""
+    table = Table(title=title)
     table.add_column("kind")
     for column in columns:
         table.add_column(column, justify="right")
@@ -175,6 +172,17 @@ def scores(console: Console, rows: Sequence[Row]) -> int:
     table.add_section()
     table.add_row("all", *(f"{total[column]}" for column in columns))
     console.print(table)
+    return total
+
+
+def scores(console: Console, rows: Sequence[Row]) -> int:
+    """Print the mutation score by kind; how many were missed."""
+    kinds: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in rows:
+        result = "found" if row["found"] else row["verdict"] if row["shown"] else "not shown"
+        kinds[row["kind"]][result] += 1
+    columns = ("found", "equivalent", "inconclusive", REFUSED, "not shown")
+    total = counted(console, "faults", columns, kinds)
     missed = missed_of(rows)
     for row in missed:
         console.print(f"[red]{row['verdict']}: {row['model']}, {row['kind']}, {row['place']}[/red]")
@@ -188,17 +196,8 @@ def alarms(console: Console, part: str, rows: Sequence[Row]) -> int:
     kinds: dict[str, Counter[str]] = defaultdict(Counter)
     for row in rows:
         kinds[f"{row['kind']}, {row['way']}"][row["verdict"]] += 1
-    table = Table(title=part)
     columns = ("equivalent", "inconclusive", "different", REFUSED)
-    table.add_column("kind")
-    for column in columns:
-        table.add_column(column, justify="right")
-    for kind, counts in sorted(kinds.items()):
-        table.add_row(kind, *(f"{counts[column] or ''}" for column in columns))
-    total = sum(kinds.values(), Counter[str]())
-    table.add_section()
-    table.add_row("all", *(f"{total[column]}" for column in columns))
-    console.print(table)
+    counted(console, part, columns, dict(sorted(kinds.items())))
     false = alarms_of(rows)
     for row in false:
         console.print(f"[red]{part} {row['number']}, {row['kind']}, {row['model']}[/red]")

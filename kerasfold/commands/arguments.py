@@ -44,13 +44,31 @@ def positive(text: str) -> int:
 
 def seconds(text: str) -> float:
     """A number above 0."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
+    number = _number(text)
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"expected a number above 0. Received: {text!r}")
     return number
+
+
+def amount(text: str) -> float:
+    """A finite number, 0 or more."""
+    number = _number(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number, 0 or more. Received: {text!r}")
+    return number
+
+
+def shape(text: str) -> tuple[int, ...]:
+    """Whole numbers from 1 up, with commas between them."""
+    return tuple(positive(part.strip()) for part in text.split(","))
+
+
+def _number(text: str) -> float:
+    """What a text says, NaN where that is no number."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def start(modules: Sequence[str]) -> dict[str, type]:
@@ -67,19 +85,3 @@ def start(modules: Sequence[str]) -> dict[str, type]:
             if own and issubclass(value, keras.Operation):
                 custom[value.__name__] = value
     return custom
-
-
-def amount(text: str) -> float:
-    """A finite number, 0 or more."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number, 0 or more. Received: {text!r}")
-    return number
-
-
-def shape(text: str) -> tuple[int, ...]:
-    """Whole numbers from 1 up, with commas between them."""
-    return tuple(positive(part.strip()) for part in text.split(","))

@@ -108,10 +108,10 @@ def verify(
         source = probes(a, input_shape, kinds) if data is None else Given(a, data, labels)
 
         def unseen(first: Any) -> Comparison:
-            twin = None if isinstance(other, Deployed) or tolerance is not None else other.model
+            twin = None if isinstance(other, Deployed) or tolerance is not None else other
             return Comparison(
                 a=a,
-                b=other if isinstance(other, Deployed) else as_is(other.model),
+                b=other if isinstance(other, Deployed) else as_is(other),
                 a64=exact_copy(a, first),
                 b64=None if twin is None else exact_copy(twin, first),
                 rounded=True,
@@ -127,11 +127,11 @@ def verify(
         return with_signature(report, signature, strict_signature)
 
 
-def _other(a: keras.Model, b: Any) -> tuple[Copy | Deployed, list[Difference]]:
+def _other(a: keras.Model, b: Any) -> tuple[keras.Model | Deployed, list[Difference]]:
     """What is to be compared with a model, and how its signature differs. Raises `FoldError`."""
     if isinstance(b, keras.Model):
         refuse_other_shapes(a, b)
-        return as_is(b), differences(a, b)
+        return b, differences(a, b)
     if isinstance(b, (str, os.PathLike)):
         other = deployed(b, a)
         return other, [Difference(other.note, breaks=False)] if other.note else []

@@ -7,11 +7,12 @@ over the whole. Every axis counts whose size the model fixes, the batch's except
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -107,10 +108,14 @@ class Tally:
 
     def lines(self, values: np.ndarray) -> Lines:
         """The largest of each line of values (n, ...)."""
+        return self._by_line(functools.partial(np.max, initial=0.0), values)
+
+    def _by_line(self, reduced: Callable[..., Any], values: np.ndarray) -> Lines:
+        """What a reduction makes of each line of values (n, ...)."""
         if not self.axes:
-            return np.array([np.max(values, initial=0.0)])
+            return np.array([reduced(values)])
         others = [tuple(i for i in range(values.ndim) if i != axis) for axis in self.axes]
-        return np.concatenate([np.max(values, axis=o, initial=0.0) for o in others])
+        return np.concatenate([reduced(values, axis=o) for o in others])
 
     def place(self, line: int) -> tuple[int, int] | None:
         """The axis and the index of a line; None where an output is one line."""
@@ -212,13 +217,13 @@ class Tally:
     @property
     def spread(self) -> Lines:
         """Standard deviation over inputs, by line; the scale where a line ignores its input."""
-        return self._or_scale(self._deviation(self._sums), self.scale)
+        return _or_scale(self._deviation(self._sums), self.scale)
 
     @property
     def whole_spread(self) -> float:
         """The same of the output as one."""
         spread = self._deviation(lambda values: np.array([np.sum(values)]))
-        return float(self._or_scale(spread, np.array([self.whole_scale]))[0])
+        return float(_or_scale(spread, np.array([self.whole_scale]))[0])
 
     @property
     def whole_scale(self) -> float:
@@ -227,10 +232,7 @@ class Tally:
 
     def _sums(self, values: np.ndarray) -> Lines:
         """The sum of each line of the elements (...) of one sample."""
-        if not self.axes:
-            return np.array([np.sum(values)])
-        others = [tuple(i for i in range(values.ndim) if i != axis - 1) for axis in self.axes]
-        return np.concatenate([np.sum(values, axis=o) for o in others])
+        return self._by_line(np.sum, values[None])
 
     @property
     def varies(self) -> bool:
@@ -245,8 +247,9 @@ class Tally:
         numbers = np.sum([sums(np.full(m.mean.shape, m.count)) for m in several], axis=0)
         return np.sqrt(squares / np.maximum(numbers, 1))
 
-    def _or_scale(self, spread: Lines, scale: Lines) -> Lines:
-        return np.where(spread > 1e-12 * scale, spread, scale)
+
+def _or_scale(spread: Lines, scale: Lines) -> Lines:
+    return np.where(spread > 1e-12 * scale, spread, scale)
 
 
 def at_border(errors: np.ndarray, pixels: Sequence[int]) -> tuple[float, float]:
