@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from kerasfold import startup
+from kerasfold import startup, stopping
 
 if TYPE_CHECKING:
     from kerasfold import callbacks as callbacks
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from kerasfold.lift.signal import Signal, concatenate, weighted_sum
     from kerasfold.pipeline import explain, fold, require_linear
     from kerasfold.report import FoldReport
+
+__version__ = "0.1.0"
 
 __all__ = [
     "Deconvolution",
@@ -103,9 +105,10 @@ def _attach_fold() -> None:
     keras.Model.fold = lambda model, *args, **options: _loaded("fold")(model, *args, **options)
 
 
-if startup.waits_for_keras():
+if startup.is_command_line():
+    stopping.end_in_one_line()
+if startup.loads_late():
     startup.once_imported("keras", _attach_fold)
 else:
-    with startup.for_this_process():
-        for _name in __all__:
-            _loaded(_name)
+    for _name in __all__:
+        _loaded(_name)

@@ -12,7 +12,8 @@ from typing import Any, Literal
 import keras
 
 from kerasfold.errors import FoldError
-from kerasfold.files import checked_output, save
+from kerasfold.files import save
+from kerasfold.paths import checked_output
 from kerasfold.pipeline import explain, fold
 from kerasfold.read.model import sublayers
 from kerasfold.report import FoldReport

@@ -5,29 +5,21 @@ Files are loaded with Keras's safe mode on, and no code in them is ever run.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import importlib.metadata
+import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
-from kerasfold import stopping
-from kerasfold.commands import bench, explain, fold, verify
+from kerasfold import startup, stopping
 from kerasfold.commands.output import DIFFERENT, DONE, UNUSABLE
+from kerasfold.commands.parser import parsed
 from kerasfold.errors import (
     EquivalenceError,
     FoldError,
     NonlinearLayerError,
-    UnusableError,
     words_of,
 )
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UnusableError(f"{message} (see {self.prog} --help)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,11 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     path = list(sys.path)
     try:
-        args = _parser().parse_args(argv)
+        args = parsed(argv)
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())
+        with startup.loading():
+            command = importlib.import_module(f"kerasfold.commands.{args.command}")
         with stopping.raised():
-            return args.run(args)
+            return int(command.run(args))
     except SystemExit as finished:  # --help and --version
         return int(finished.code or DONE)
     except KeyboardInterrupt as stop:
@@ -75,34 +69,3 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _fail(message: str, code: int) -> int:
     print(f"kerasfold: error: {' '.join(message.split())}", file=sys.stderr)
     return code
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="kerasfold",
-        description="Fold everything linear in a Keras model, exactly.",
-        epilog="exit codes: 0 done or equivalent; 1 not equivalent, or with --strict not linear; "
-        "2 unusable input or arguments; 3 inconclusive",
-    )
-    parser.add_argument("--version", action="version", version=f"kerasfold {_version()}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-
-    for one in (fold, explain, verify, bench):
-        command = one.add(commands)
-        command.add_argument("--json", action="store_true", help="print JSON")
-        command.add_argument(
-            "--import",
-            dest="modules",
-            action="append",
-            default=[],
-            metavar="MODULE",
-            help="module that defines layers of the model, or lift rules; may be repeated",
-        )
-    return parser
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("kerasfold")
-    except importlib.metadata.PackageNotFoundError:
-        return "(not installed)"

@@ -35,7 +35,7 @@ from kerasfold.equivalence.report import EquivalenceReport
 from kerasfold.equivalence.runs import AsIs, Noise, Ran
 from kerasfold.equivalence.tolerance import Tolerance
 from kerasfold.errors import FoldError, UnusableError, only_fold_errors, words_of
-from kerasfold.files import check_file, checked_output
+from kerasfold.paths import check_file, checked_output
 from kerasfold.read.model import input_structure
 from kerasfold.read.weights import as_dtype, require_double
 from kerasfold.replacing import replacing

@@ -129,7 +129,8 @@ def _model(model: keras.Model | str | os.PathLike[str]) -> keras.Model:
     """A model as it is; one in a file is loaded, with nothing in it run."""
     if not isinstance(model, (str, os.PathLike)):
         return model
-    from kerasfold.files import check_input, load
+    from kerasfold.files import load
+    from kerasfold.paths import check_input
 
     check_input(os.fspath(model))
     return load(os.fspath(model), {})

@@ -1,59 +1,89 @@
 """When the packages behind kerasfold load, and what they may say.
 
-A command that fails writes one line to stderr: backends start up silently under it. A plugin
-of pytest is imported by whole suites: nothing is loaded for it before a test needs it.
+The command line answers before it loads them, and a plugin of pytest is imported by whole suites:
+nothing is loaded for either before it is needed. A command that fails writes one line to stderr:
+backends start up silently under it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.abc
+import logging
 import os
 import sys
+import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
+from typing import IO
 
-from kerasfold.stopping import quiet_while_loading
+CHATTY = ("absl", "jax", "tensorflow")  # loggers
+
+
+@functools.cache
+def is_command_line() -> bool:
+    """Whether this process is `kerasfold`, or `python -m kerasfold`."""
+    as_module = any(
+        flag == "-m" and name == "kerasfold"
+        for flag, name in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)
+    )
+    return as_module or Path(next(iter(sys.argv), "")).stem == "kerasfold"
+
+
+def loads_late() -> bool:
+    """Whether names load on first use: under the command line and pytest, before Keras has."""
+    return "keras" not in sys.modules and ("_pytest" in sys.modules or is_command_line())
+
+
+@contextlib.contextmanager
+def loading() -> Iterator[None]:
+    """Quiet while what a command needs is imported, and the backend after that.
+
+    In the process of the command line alone: others are not ours to silence.
+    """
+    if not is_command_line():
+        yield
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    with tempfile.TemporaryFile() as said:
+        try:
+            with _stderr_to(said):  # C++ logs before it reads which level to log
+                yield
+        except Exception:
+            said.seek(0)
+            sys.stderr.write(said.read().decode(errors="replace"))
+            raise
 
 
 @contextlib.contextmanager
 def muted_stderr() -> Iterator[None]:
     """Send what C++ code writes to stderr nowhere, if there is a stderr."""
+    with open(os.devnull, "wb") as nowhere, _stderr_to(nowhere):
+        yield
+
+
+@contextlib.contextmanager
+def _stderr_to(file: IO[bytes]) -> Iterator[None]:
+    """Send what is written to stderr, by whatever code, to a file, if there is a stderr."""
     try:
         saved = os.dup(2)
     except OSError:  # closed
         yield
         return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 2)
+        os.dup2(file.fileno(), 2)
         yield
     finally:
         os.dup2(saved, 2)
         os.close(saved)
-        os.close(nowhere)
-
-
-@contextlib.contextmanager
-def for_this_process() -> Iterator[None]:
-    """Quiet while the packages behind kerasfold load, if this process is its command line."""
-    command = Path(sys.argv[0]).stem == "kerasfold" if sys.argv else False
-    as_module = any(
-        flag == "-m" and name == "kerasfold"
-        for flag, name in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)
-    )
-    if command or as_module:
-        with quiet_while_loading(), muted_stderr():
-            yield
-    else:
-        yield
-
-
-def waits_for_keras() -> bool:
-    """Whether names load on first use: in a pytest process that has not imported Keras so far."""
-    return "_pytest" in sys.modules and "keras" not in sys.modules
 
 
 def once_imported(module: str, then: Callable[[], None]) -> None:

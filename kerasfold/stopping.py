@@ -26,6 +26,33 @@ def said_of(stop: KeyboardInterrupt) -> tuple[str, int]:
     return f"stopped by {signal.Signals(number).name}", 128 + number
 
 
+class _Ending:
+    """Ends the process in one line, whatever it is at; for modules that take interrupts for errors.
+
+    The line goes to what is stderr now, wherever that is sent later.
+    """
+
+    def __init__(self) -> None:
+        self.stderr = os.dup(2)
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        words, code = said_of(_Stopped(number))
+        begin = "\r\x1b[K" if os.isatty(self.stderr) else ""
+        os.write(self.stderr, f"{begin}kerasfold: error: {words}\n".encode())
+        os._exit(code)
+
+
+def end_in_one_line() -> None:
+    """Let what would end this process do so in one line, for good, but for what `raised` does."""
+    try:
+        end = _Ending()
+    except OSError:  # stderr is closed
+        return
+    for number, usual in _handlers().items():
+        if usual in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, end)
+
+
 @contextlib.contextmanager
 def raised() -> Iterator[None]:
     """Let what would end the process raise `KeyboardInterrupt`, so that everything is left tidy."""
@@ -34,32 +61,13 @@ def raised() -> Iterator[None]:
         signal.signal(number, signal.SIG_DFL)  # the next one ends it wherever it is
         raise _Stopped(number)
 
-    usual = _handlers()
-    ending = [number for number, before in usual.items() if before is signal.SIG_DFL]
+    ending = [
+        number
+        for number, before in _handlers().items()
+        if before is signal.SIG_DFL or isinstance(before, _Ending)
+    ]
     with _handled(dict.fromkeys(ending, interrupt)):
         yield
-
-
-@contextlib.contextmanager
-def quiet_while_loading() -> Iterator[None]:
-    """Let an interrupt end the process in one line while modules load, where it raises nothing."""
-    try:
-        stderr = os.dup(2)
-    except OSError:  # closed
-        yield
-        return
-
-    def end(number: int, frame: FrameType | None) -> None:
-        words, code = said_of(_Stopped(number))
-        os.write(stderr, f"kerasfold: error: {words}\n".encode())
-        os._exit(code)
-
-    interrupts = _handlers().get(signal.SIGINT) is signal.default_int_handler
-    try:
-        with _handled({signal.SIGINT: end} if interrupts else {}):
-            yield
-    finally:
-        os.close(stderr)
 
 
 @contextlib.contextmanager

@@ -42,11 +42,12 @@ FLOORS = (
     ("lift",),
     ("files",),
     ("replacing", "unpacking"),
+    ("paths",),
     ("layers",),
     ("read",),
     ("algebra",),
     ("backend", "errors", "startup"),
-    ("stopping",),
+    ("stopping", "choices"),
 )
 
 # Private attributes of Keras, by the file that reads or sets them.

@@ -1,19 +1,17 @@
-"""Arguments that several commands take."""
+"""Kinds of arguments, and those that several commands take."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import math
-import os
 from collections.abc import Sequence
+from typing import get_args
 
-import keras
+from kerasfold.choices import RuntimeName
 
-from kerasfold.errors import UnusableError, words_of
-from kerasfold.measure.runtimes import RUNTIMES
-
-HERE = "tensorflow"  # the runtime where none is named
+RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
+HERE = RUNTIMES[0]  # the runtime where none is named
+MODEL = "(.keras, .h5, .hdf5)"
 
 
 def add_objective(command: argparse.ArgumentParser, choices: Sequence[str]) -> None:
@@ -25,13 +23,32 @@ def add_objective(command: argparse.ArgumentParser, choices: Sequence[str]) -> N
 
 def add_runtime(command: argparse.ArgumentParser, what: str) -> None:
     """A runtime, and what it is for."""
-    command.add_argument("--runtime", choices=tuple(RUNTIMES), help=what)
+    command.add_argument("--runtime", choices=RUNTIMES, help=what)
 
 
 def add_pair(command: argparse.ArgumentParser, second: str) -> None:
     """Two models, and what the second may be."""
-    command.add_argument("a", metavar="A", help="the reference (.keras, .h5, .hdf5)")
+    command.add_argument("a", metavar="A", help=f"the reference {MODEL}")
     command.add_argument("b", metavar="B", help=second)
+
+
+def add_modules(command: argparse.ArgumentParser) -> None:
+    """Modules of the user's."""
+    command.add_argument(
+        "--import",
+        dest="modules",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="module that defines layers of the model, or lift rules; may be repeated",
+    )
+
+
+def add_loudness(command: argparse.ArgumentParser) -> None:
+    """How much is said."""
+    how = command.add_mutually_exclusive_group()
+    how.add_argument("-q", "--quiet", action="store_true", help="say nothing of what is going on")
+    how.add_argument("-v", "--verbose", action="store_true", help="say all")
 
 
 def positive(text: str) -> int:
@@ -69,19 +86,3 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         return math.nan
-
-
-def start(modules: Sequence[str]) -> dict[str, type]:
-    """Import the user's modules; their classes of layers, models and operations."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    custom: dict[str, type] = {}
-    for name in modules:
-        try:
-            module = importlib.import_module(name)
-        except (Exception, SystemExit) as error:
-            raise UnusableError(f"cannot import {name} ({words_of(error)})") from error
-        for value in vars(module).values():
-            own = isinstance(value, type) and value.__module__.split(".")[0] != "keras"
-            if own and issubclass(value, keras.Operation):
-                custom[value.__name__] = value
-    return custom

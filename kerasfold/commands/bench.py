@@ -9,35 +9,19 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasfold.commands.arguments import HERE, add_pair, add_runtime, positive, start
+from kerasfold.commands.arguments import HERE
+from kerasfold.commands.modules import imported
 from kerasfold.commands.output import DONE, say, say_json
 from kerasfold.errors import UnusableError
-from kerasfold.files import check_input, load
+from kerasfold.files import load
 from kerasfold.measure.runtimes import check_runtime, deploy, random_inputs
 from kerasfold.measure.timing import SAMPLES_OF_95, paired_seconds, ratio
 from kerasfold.read.model import input_structure
 
 
-def add(commands: Any) -> argparse.ArgumentParser:
-    """Add the command to a parser's commands."""
-    command: argparse.ArgumentParser = commands.add_parser(
-        "bench", help="time two stored models, in turns"
-    )
-    add_pair(command, "the model to compare with it")
-    add_runtime(command, f"where to run them ({HERE}; else Keras's own backend)")
-    command.add_argument(
-        "--batch", type=positive, default=1, metavar="N", help="inputs per call (1)"
-    )
-    command.add_argument("--runs", type=positive, default=30, metavar="N", help="timed pairs (30)")
-    command.set_defaults(run=run)
-    return command
-
-
 def run(args: argparse.Namespace) -> int:
     """Run the command; its exit code."""
-    check_input(args.a)
-    check_input(args.b)
-    custom = start(args.modules)
+    custom = imported(args.modules)
     backend = keras.backend.backend()
     runtime = args.runtime or (HERE if backend == "tensorflow" else None)
     if runtime is not None:

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from kerasfold.equivalence.runs import Arrays
-from kerasfold.equivalence.savedmodel import NAME, served
+from kerasfold.equivalence.savedmodel import served
 from kerasfold.errors import FoldError, words_of
 from kerasfold.measure.runtimes import cores, require, silent
+from kerasfold.paths import SAVED_MODEL
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -200,7 +201,7 @@ KINDS: dict[str, Kind] = {
 def kind_of(path: str | os.PathLike[str]) -> Kind | None:
     """What kind of deployed model a path names; None for what names none."""
     name = Path(path)
-    return FOLDER if Path(name, NAME).exists() else KINDS.get(name.suffix.lower())
+    return FOLDER if Path(name, SAVED_MODEL).exists() else KINDS.get(name.suffix.lower())
 
 
 def opened(path: str | os.PathLike[str]) -> Opened:
@@ -219,7 +220,7 @@ def opened(path: str | os.PathLike[str]) -> Opened:
     if kind is None:
         raise FoldError(
             f"{path} is no deployed model: expected a file ending in {', '.join(KINDS)}, or the "
-            f"folder of a SavedModel, with {NAME} in it"
+            f"folder of a SavedModel, with {SAVED_MODEL} in it"
         )
     for package in kind.packages:
         require(package, f"the {kind.words} {path}", kind.extra)

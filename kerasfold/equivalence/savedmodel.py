@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kerasfold.errors import FoldError
-
-NAME = "saved_model.pb"  # in a SavedModel's folder
+from kerasfold.paths import SAVED_MODEL
 
 # Operations with an effect or a state of their own that a model needs, and that reach nothing
 # outside of it: variables, tables, random numbers, control flow, recurrence on a GPU.
@@ -69,7 +68,7 @@ def _graph(path: Path) -> Any:
     if path.joinpath("saved_model.cpb").exists():
         raise FoldError("it is split into several files, which are not searched for code")
     saved = saved_model_pb2.SavedModel()
-    saved.ParseFromString(path.joinpath(NAME).read_bytes())
+    saved.ParseFromString(path.joinpath(SAVED_MODEL).read_bytes())
     if len(saved.meta_graphs) != 1 or not saved.meta_graphs[0].HasField("object_graph_def"):
         raise FoldError("it is none that TensorFlow 2 wrote: export the model again")
     return saved.meta_graphs[0]

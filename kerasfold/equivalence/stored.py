@@ -17,11 +17,10 @@ from keras import tree
 from kerasfold.equivalence.data import in_order, require_fit, rows_at_once
 from kerasfold.equivalence.signature import require_inputs
 from kerasfold.errors import FoldError, UnusableError, words_of
-from kerasfold.files import check_file
+from kerasfold.paths import NPY, check_data
 from kerasfold.read.model import input_structure, layout_of, sublayers
 from kerasfold.replacing import replacing
 
-NPY, NPZ = (".npy",), (".npz",)
 LABELS = ("y", "labels")  # arrays that are labels where no name is told
 COLOURS = {1: "grayscale", 3: "rgb", 4: "rgba"}  # by channels
 
@@ -45,17 +44,6 @@ class Stored(Iterable[Any]):
         """The batches. Raises `UnusableError` where the data is damaged."""
         with _readable(self.name):
             yield from self.read()
-
-
-def check_data(name: str, labels: str | None) -> None:
-    """Refuse what is no data, before anything is loaded. Raises `UnusableError`."""
-    if not Path(name).is_dir():
-        check_file(name, NPY + NPZ)
-    if labels is not None and not name.endswith(NPZ):
-        raise UnusableError(
-            f"argument --labels: names an array of an .npz file, and {name} is none (of a folder "
-            "of images, its folders are the labels)"
-        )
 
 
 def read_data(

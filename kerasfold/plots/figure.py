@@ -11,7 +11,7 @@ import numpy as np
 
 from kerasfold.algebra.axis import Axis
 from kerasfold.errors import FoldError
-from kerasfold.files import checked_output
+from kerasfold.paths import PICTURES, checked_output
 from kerasfold.plots.effective import Effective
 from kerasfold.plots.flow import Flow, Step
 from kerasfold.replacing import replacing
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-FORMATS = (".png", ".svg")
 TILES = 4  # channels read, and written, whose kernels are drawn
 LINE = 4  # pixels of the height of a kernel of one axis
 FREQUENCIES = (1, 256, 128, 32)  # along each axis, by the number of axes
@@ -79,10 +78,10 @@ def figure_of(title: str, flows: Sequence[Flow], part: Effective | str) -> Figur
 
 
 def write(figure: Figure, path: Path) -> None:
-    """Write a picture, whole or not at all. Raises `FoldError`, if not in one of `FORMATS`."""
+    """Write a picture, whole or not at all. Raises `FoldError`, if not in one of `PICTURES`."""
     from matplotlib import rc_context
 
-    target = checked_output(str(path), FORMATS)
+    target = checked_output(str(path), PICTURES)
     _, height = figure.get_size_inches()
     with replacing(target) as written, rc_context({"svg.hashsalt": "kerasfold"}):  # alike each time
         metadata = {"Date": None} if target.suffix == ".svg" else {}

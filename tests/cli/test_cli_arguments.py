@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import sys
+from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from kerasfold.choices import ObjectiveName, RuntimeName, UntimedName
+from kerasfold.cost import OBJECTIVES, UNTIMED
+from kerasfold.equivalence.formats import KINDS
+from kerasfold.measure.runtimes import RUNTIMES
+from kerasfold.paths import DEPLOYED
 from zoo.commands import assert_fails
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -15,7 +26,8 @@ from zoo.commands import assert_fails
     [
         ([], "the following arguments are required: COMMAND"),
         (["melt"], "argument COMMAND: invalid choice: 'melt' .*"),
-        (["fold", "in.keras"], "the following arguments are required: -o/--output"),
+        (["fold"], "the following arguments are required: IN"),
+        (["fold", "in.keras", "-q", "-v"], "argument -v/--verbose: not allowed with .* -q/--quiet"),
         (
             ["explain", "in.keras", "--objective", "beauty"],
             "argument --objective: invalid choice: .*",
@@ -75,9 +87,42 @@ def test_help_and_version_print_and_succeed(run):
     assert re.fullmatch(r"kerasfold \S.*\n", stdout)
 
 
-def test_arguments_are_judged_before_keras_is_imported(run, monkeypatch, tmp_path):
-    for name in ("keras", "tensorflow", "kerasfold.pipeline", "kerasfold.equivalence.models"):
-        monkeypatch.setitem(sys.modules, name, None)  # an import of it raises
-    assert run("--version")[0] == 0
-    assert_fails(run("explain"), 2, "the following arguments are required: IN .*")
-    assert_fails(run("explain", tmp_path / "no.keras"), 2, r"\S+no\.keras does not exist")
+PROGRAM = """
+import sys
+sys.argv = ["kerasfold"]  # as the command is named
+from kerasfold.cli import main
+
+codes = [main(arguments.split()) for arguments in {lines!r}]
+loaded = {{"keras", "tensorflow", "scipy", "numpy", "rich", "h5py"}} & sys.modules.keys()
+print(codes, loaded)
+"""
+
+
+def test_nothing_is_loaded_to_answer_at_once(files, tmp_path):
+    lines = (
+        "--help",
+        "--version",
+        "fold --help",
+        "melt",
+        "explain",
+        "explain no.keras",
+        "verify a.txt b.keras",
+        f"verify {files['linear.keras']} {files['linear.keras']} --html x.txt",
+        f"fold {files['linear.keras']} -o none/x.keras",
+        f"fold {files['linear.keras']} --budget 3",
+    )
+    program = PROGRAM.format(lines=lines)
+    command = [sys.executable, "-c", program]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == f"{[0] * 3 + [2] * 7} set()"
+    assert len(done.stderr.splitlines()) == 7
+
+
+def test_choices_are_the_rows_of_their_tables():
+    assert get_args(ObjectiveName) == tuple(OBJECTIVES)
+    assert get_args(UntimedName) == UNTIMED
+    assert get_args(RuntimeName) == tuple(RUNTIMES)
+    assert tuple(KINDS) == DEPLOYED

@@ -80,8 +80,9 @@ def test_an_interrupt_while_modules_load_is_one_line():
     code = (
         "import os, signal\n"
         "from kerasfold.startup import muted_stderr\n"
-        "from kerasfold.stopping import quiet_while_loading\n"
-        "with quiet_while_loading(), muted_stderr():\n"
+        "from kerasfold.stopping import end_in_one_line\n"
+        "end_in_one_line()\n"
+        "with muted_stderr():\n"
         "    try:\n"
         "        os.kill(os.getpid(), signal.SIGINT)\n"
         "    except:\n"  # as modules do
@@ -220,15 +221,18 @@ def test_a_file_that_may_not_be_read_is_said_to_be_one(run, tmp_path, monkeypatc
         assert_fails(result, 2, r"\S+ cannot be read \(PermissionError: .*Permission denied.*\)")
 
 
-def test_the_output_may_be_the_input_by_any_name(run, tmp_path):
+def test_the_output_may_be_the_input_by_any_name_where_that_is_asked_for(run, tmp_path):
     path = tmp_path / "model.keras"
     conv_bn().save(path)
     before, expected = path.read_bytes(), predictions(path)
     os.link(path, tmp_path / "same.keras")
-    assert run("fold", path, "-o", tmp_path / "same.keras")[0] == 0
-    assert path.read_bytes() == before
     (tmp_path / "link.keras").symlink_to(path)
-    assert run("fold", path, "-o", tmp_path / "link.keras")[0] == 0
+    for name in ("model.keras", "same.keras", "link.keras"):
+        result = run("fold", path, "-o", tmp_path / name)
+        assert_fails(result, 2, rf"\S+{name} is the model to fold: --force writes over it")
+    assert run("fold", path, "-o", tmp_path / "same.keras", "--force")[0] == 0
+    assert path.read_bytes() == before
+    assert run("fold", path, "-o", tmp_path / "link.keras", "--force")[0] == 0
     assert (tmp_path / "link.keras").is_symlink()
     assert path.read_bytes() != before
     np.testing.assert_allclose(predictions(path), expected, atol=1e-5)

@@ -1,0 +1,225 @@
+"""What each command takes, judged as far as that goes before Keras is loaded.
+
+Nothing here imports what takes time: help, a version and a slip of the pen are answered at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, get_args
+
+import kerasfold
+from kerasfold.choices import ObjectiveName, UntimedName
+from kerasfold.commands.arguments import (
+    HERE,
+    MODEL,
+    add_loudness,
+    add_modules,
+    add_objective,
+    add_pair,
+    add_runtime,
+    amount,
+    positive,
+    seconds,
+    shape,
+)
+from kerasfold.errors import UnusableError
+from kerasfold.paths import (
+    DEPLOYED,
+    HDF5,
+    KERAS,
+    NPZ,
+    PICTURES,
+    SAVED_MODEL,
+    check_data,
+    check_file,
+    check_input,
+    checked_output,
+)
+
+MEASURED = "measured"  # an objective of fold alone: to measure is to build
+BUDGET = 60.0  # seconds
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UnusableError(f"{message} (see {self.prog} --help)")
+
+
+def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments of a command, its name among them as `command`.
+
+    Raises:
+        SystemExit: help or the version were asked for, and printed.
+        UnusableError: arguments, or files that they name, that nothing can be done with.
+    """
+    args = parser().parse_args(argv)
+    args.judge(args)
+    return args
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
+    whole = _Parser(
+        prog="kerasfold",
+        description="Fold everything linear in a Keras model, exactly.",
+        epilog="exit codes: 0 done or equivalent; 1 not equivalent, or with --strict not linear; "
+        "2 unusable input or arguments; 3 inconclusive",
+    )
+    whole.add_argument("--version", action="version", version=f"kerasfold {kerasfold.__version__}")
+    commands = whole.add_subparsers(metavar="COMMAND", dest="command", required=True)
+    for add in (_fold, _explain, _verify, _bench):
+        command = add(commands)
+        command.add_argument("--json", action="store_true", help="print JSON")
+        add_modules(command)
+        add_loudness(command)
+    return whole
+
+
+def _command(
+    commands: Any, judge: Callable[[argparse.Namespace], None], name: str, **options: str
+) -> argparse.ArgumentParser:
+    """A command, described as its line of help says, and how its arguments are judged."""
+    words = options["help"]
+    said = f"{words[0].upper()}{words[1:]}."
+    command: argparse.ArgumentParser = commands.add_parser(name, description=said, **options)
+    command.set_defaults(judge=judge)
+    return command
+
+
+def _fold(commands: Any) -> argparse.ArgumentParser:
+    command = _command(
+        commands, _judge_fold, "fold", help="write the folded model and print what was merged"
+    )
+    command.add_argument("input", metavar="IN", help=f"model to fold {MODEL}")
+    command.add_argument(
+        "-o", "--output", metavar="OUT", help=f"where to write it {MODEL}: IN-folded.keras"
+    )
+    command.add_argument("--force", action="store_true", help="let OUT be the file that is IN")
+    add_objective(command, get_args(ObjectiveName))
+    add_runtime(command, f"with --objective {MEASURED}: where to measure ({HERE})")
+    command.add_argument(
+        "--budget",
+        type=seconds,
+        metavar="SECONDS",
+        help=f"with --objective {MEASURED}: how long to measure ({BUDGET:g})",
+    )
+    command.add_argument("--strict", action="store_true", help="refuse a model that is not linear")
+    command.add_argument("--no-verify", action="store_true", help="write without comparing first")
+    return command
+
+
+def _judge_fold(args: argparse.Namespace) -> None:
+    for option in ("runtime", "budget"):
+        if getattr(args, option) is not None and args.objective != MEASURED:
+            raise UnusableError(
+                f"argument --{option}: only with --objective {MEASURED} (see kerasfold fold --help)"
+            )
+    check_input(args.input)
+    if args.output is None:
+        args.output = f"{Path(args.input).with_suffix('')}-folded{KERAS[0]}"
+    args.target = checked_output(args.output)
+    if args.target.exists() and os.path.samefile(args.input, args.target) and not args.force:
+        raise UnusableError(f"{args.output} is the model to fold: --force writes over it")
+
+
+def _explain(commands: Any) -> argparse.ArgumentParser:
+    command = _command(
+        commands, _judge_explain, "explain", help="print what fold would merge; build nothing"
+    )
+    command.add_argument("input", metavar="IN", help=f"model to read {MODEL}")
+    add_objective(command, get_args(UntimedName))
+    command.add_argument(
+        "--plot",
+        metavar="FILE",
+        help="draw what becomes of the graph, and the kernel of its widest linear part "
+        f"({', '.join(PICTURES)}; with the extra 'plot')",
+    )
+    return command
+
+
+def _judge_explain(args: argparse.Namespace) -> None:
+    check_input(args.input)
+    if args.plot is not None:
+        checked_output(args.plot, PICTURES)
+
+
+def _verify(commands: Any) -> argparse.ArgumentParser:
+    command = _command(
+        commands,
+        _judge_verify,
+        "verify",
+        help="compare two stored models, or one with what was deployed of it",
+        epilog="exit codes: 0 equivalent; 1 different; 2 unusable input or arguments; "
+        "3 inconclusive: nothing was shown, for the reason that is printed",
+    )
+    add_pair(command, "the same, or a .tflite, .onnx or OpenVINO .xml file, or a SavedModel")
+    command.add_argument(
+        "--data",
+        metavar="PATH",
+        help="inputs in place of random ones: an .npy file; an .npz file of one array or of arrays "
+        "named as the inputs; a folder of images (values from 0 to 255), with a folder for each "
+        "class",
+    )
+    command.add_argument(
+        "--labels",
+        metavar="NAME",
+        help="array of the .npz file that holds the labels ('y' or 'labels', if there is one)",
+    )
+    command.add_argument(
+        "--input-shape",
+        type=shape,
+        action="append",
+        metavar="N,...",
+        help="of one input, without the batch, where sizes are free; once for each input",
+    )
+    command.add_argument(
+        "--atol", type=amount, metavar="X", help="error allowed, in place of measured bounds"
+    )
+    command.add_argument(
+        "--rtol", type=amount, metavar="X", help="error allowed as a share of the value"
+    )
+    command.add_argument(
+        "--loose-signature",
+        action="store_true",
+        help="names, dtypes, keys or a fixed batch that would break callers of A are no failure",
+    )
+    for option, metavar, what in (
+        ("--junit", "FILE.xml", "write the report as JUnit XML"),
+        ("--html", "FILE.html", "write the report as a page"),
+        ("--dump", "X.npz", "write the inputs that show a difference, for --data"),
+    ):
+        command.add_argument(option, metavar=metavar, help=what)
+    return command
+
+
+def _judge_verify(args: argparse.Namespace) -> None:
+    check_input(args.a)
+    if not Path(args.b, SAVED_MODEL).exists():
+        check_file(args.b, (*KERAS, *HDF5, *DEPLOYED))
+    if args.data is not None:
+        check_data(args.data, args.labels)
+    elif args.labels is not None:
+        raise UnusableError("argument --labels: only with --data (see kerasfold verify --help)")
+    for name, extension in ((args.junit, ".xml"), (args.html, ".html"), (args.dump, *NPZ)):
+        if name is not None:
+            checked_output(name, (extension,))
+
+
+def _bench(commands: Any) -> argparse.ArgumentParser:
+    command = _command(commands, _judge_bench, "bench", help="time two stored models, in turns")
+    add_pair(command, "the model to compare with it")
+    add_runtime(command, f"where to run them ({HERE}; else Keras's own backend)")
+    command.add_argument(
+        "--batch", type=positive, default=1, metavar="N", help="inputs per call (1)"
+    )
+    command.add_argument("--runs", type=positive, default=30, metavar="N", help="timed pairs (30)")
+    return command
+
+
+def _judge_bench(args: argparse.Namespace) -> None:
+    check_input(args.a)
+    check_input(args.b)
