@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from kerasfold.equivalence.ranges import Ask, Numbers, Rows
-from kerasfold.read.weights import as_array, as_dtype
+from kerasfold.read.weights import as_array, as_dtype, largest
 
 Kind: TypeAlias = tuple[float, float]  # scale and shift of what is usually 0 +- 1
 
@@ -22,6 +22,7 @@ class Domain:
         shape: of one sample.
         dtype: of the input.
         samples: how many it takes until every row of every table that it is looked up in was read.
+        ranges: how many rows there are for each number of one sample that is looked up.
         scales: whether some of it is numbers, and not rows of a table.
     """
 
@@ -35,24 +36,33 @@ class Domain:
             for places, values in _choices([x for x in asked if isinstance(x, Rows)])
         ]
         self.samples = max((-(-len(v) // len(p)) for p, v in self._choices), default=1)
-
+        self.ranges = [len(v) for p, v in self._choices for _ in p]
         looked_up = sum(len(places) for places, _ in self._choices)
         self.scales = looked_up < math.prod(shape) and dtype != "string"
 
-    def draw(self, kinds: Sequence[Kind], rng: np.random.Generator) -> np.ndarray:
+    def draw(
+        self, kinds: Sequence[Kind], rng: np.random.Generator, rows: np.ndarray | None = None
+    ) -> np.ndarray:
         """Samples, one of each kind, rounded as the model will round them.
 
-        The last and the first row of a table are read first, and each once before one is again.
+        Args:
+            kinds: of the samples.
+            rng: what they are drawn by.
+            rows: (samples, numbers that are looked up), the rows to read, in the order of `ranges`;
+                None to read the last and the first of a table first, and each once before one is
+                again.
         """
         drawn = self._numbers(kinds, rng)
+        done = 0
         for places, values in self._choices:
             if values.dtype.kind not in "if":
                 drawn = drawn.astype(object)  # words
-            count = len(kinds) * len(places)
-            once = (values[-1:], values[:-1][:1], rng.permutation(values[1:-1]))
-            again = rng.choice(values, max(count - len(values), 0))
-            read = np.concatenate([*once, again])[:count]
+            if rows is None:
+                read = _each_once(values, len(kinds) * len(places), rng)
+            else:
+                read = values[rows[:, done : done + len(places)]]
             drawn[:, places] = read.reshape(len(kinds), -1)
+            done += len(places)
         drawn = drawn.reshape(len(kinds), *self.shape)
         if self._is_float:
             # So that both precisions see one input.
@@ -76,7 +86,9 @@ class Domain:
         for k, (scale, shift) in enumerate(kinds):
             centre, unit = self._usual[k % len(self._usual)]
             drawn[k] = centre + unit * (scale * rng.normal(size=drawn[k].shape) + shift)
-        if self._is_float or self.dtype == "string":
+        if self._is_float:
+            return np.clip(drawn, -largest(self.dtype), largest(self.dtype))
+        if self.dtype == "string":
             return drawn
         low, high = _limits(self.dtype)
         drawn = np.rint(drawn)
@@ -100,6 +112,13 @@ def domains(
         found.append(Domain(shape, spec.dtype, within))
         start = stop
     return found
+
+
+def _each_once(values: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """So many of some values: the last, the first, the others, and then any."""
+    once = (values[-1:], values[:-1][:1], rng.permutation(values[1:-1]))
+    again = rng.choice(values, max(count - len(values), 0))
+    return np.concatenate([*once, again])[:count]
 
 
 def _limits(dtype: str) -> tuple[int, int]:

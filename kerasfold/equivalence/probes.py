@@ -21,7 +21,7 @@ from kerasfold.equivalence.ranges import asked, asked_unread, tells_values
 from kerasfold.equivalence.sizes import Shape, free_sizes
 from kerasfold.errors import FoldError
 from kerasfold.read.graph import Graph, read
-from kerasfold.read.model import computed_dtypes, input_structure, sublayers
+from kerasfold.read.model import input_structure, sublayers
 
 PROBES = (3, 16)  # samples of one size, at least and at most
 PROBED = 200_000  # numbers in all of them, between the two
@@ -29,11 +29,13 @@ FURTHER = 2  # samples of every further size
 BATCH = 2**19  # numbers in a batch of several, unless two samples have more
 WORDS = 2**13  # the same of samples that there are many of, to read every row of a table
 WORK = 2**33  # multiplications, about, that all rows of a table are worth
+COMBINED = 2**28  # the same of their combinations, of which some alone may reach a unit
 
 # Scale and shift of what is usually 0 +- 1, sample by sample; and of what is loud.
 KINDS: tuple[Kind, ...] = ((1, 0), (5, 0), (1, 2), (0.25, -1))
 USUAL: tuple[Kind, ...] = ((1, 0),)
 LOUD: Kind = (2.0**12, 0)
+LOUDLY = 2**13  # numbers in a batch of several loud samples
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -43,8 +45,8 @@ class Probes:
     Attributes:
         usual: about as large as the model asks for; the first is one sample, if it may be.
         loud: so large that activations reach whatever ends them far from 0, as relu6 is ended.
-            What is small is lost beside them: they are to be judged apart. None of a model that
-            float16 would overflow in, or that computes with nothing but rows of tables.
+            What is small is lost beside them, and half precision overflows: they are to be judged
+            apart, in float64. None of a model that computes with nothing but rows of tables.
     """
 
     usual: list[Any]
@@ -80,7 +82,8 @@ def probes(model: keras.Model, input_shape: Any = None, kinds: Sequence[Kind] = 
 
     def draw(inputs: Sequence[Domain], lengths: Sequence[int], kinds: Iterable[Kind]) -> list[Any]:
         chosen = list(itertools.islice(kinds, sum(lengths)))
-        drawn = [x.draw(chosen, rng) for x in inputs]
+        rows = _combined(inputs, len(chosen), rng)
+        drawn = [x.draw(chosen, rng, read) for x, read in zip(inputs, rows, strict=True)]
         ends = itertools.accumulate(lengths)
         return [
             tree.pack_sequence_as(structure, [x[end - n : end] for x in drawn])
@@ -92,8 +95,9 @@ def probes(model: keras.Model, input_shape: Any = None, kinds: Sequence[Kind] = 
         inputs = domains(tree.flatten(structure), shapes, asks)
         lengths = _lengths(model, inputs, len(sizes), not usual)
         usual += draw(inputs, lengths, repeated)
-        if not loud and "float16" not in computed_dtypes(model) and any(x.scales for x in inputs):
-            loud = draw(inputs, lengths[:1], itertools.repeat(LOUD))
+        if not loud and any(x.scales for x in inputs):
+            several = min(max(LOUDLY // _numbers(inputs), 1), PROBES[1])
+            loud = draw(inputs, _batches(model, several), itertools.repeat(LOUD))
     return Probes(usual, loud)
 
 
@@ -120,19 +124,54 @@ def _lengths(model: keras.Model, inputs: Sequence[Domain], sizes: int, first: bo
         sizes: how many there are.
         first: whether this is the one with most samples.
     """
-    numbers = max(sum(math.prod(x.shape) for x in inputs), 1)
+    numbers = _numbers(inputs)
     fewest, most = PROBES
     usual = fewest if sizes > 1 else min(max(PROBED // numbers, fewest), most)
-    worth = min(PROBED // numbers, WORK // (numbers * _computing(model)))
-    samples = max(usual, min(worth, max(x.samples for x in inputs))) if first else FURTHER
-    fixed = {spec.shape[0] for spec in tree.flatten(input_structure(model))} - {None}
-    if fixed:
-        return [max(fixed)] * -(-samples // max(fixed))
-    if not first:
-        return [samples]
+    work = numbers * _computing(model)
+    rows = min(PROBED // numbers, WORK // work, max(x.samples for x in inputs))
+    ways = _combinations(inputs)
+    combined = min(ways if ways <= WORDS else WORDS // numbers, COMBINED // work)
+    samples = max(usual, rows, combined) if first else FURTHER
+    if not first or _fixed(model):
+        return _batches(model, samples)
     several = max(WORDS // numbers, min(BATCH // numbers, most - 1), 2)
     rest = samples - 1
     return [1, *(min(several, rest - done) for done in range(0, rest, several))]
+
+
+def _numbers(inputs: Sequence[Domain]) -> int:
+    """How many numbers one sample has."""
+    return max(sum(math.prod(x.shape) for x in inputs), 1)
+
+
+def _fixed(model: keras.Model) -> int:
+    """The size that every batch has, or 0."""
+    return max(spec.shape[0] or 0 for spec in tree.flatten(input_structure(model)))
+
+
+def _batches(model: keras.Model, samples: int) -> list[int]:
+    """The lengths of as few batches as have so many samples, or more where their size is fixed."""
+    size = _fixed(model) or samples
+    return [size] * -(-samples // size)
+
+
+def _combinations(inputs: Sequence[Domain]) -> int:
+    """In how many ways rows can be looked up for one sample; 0 where none is."""
+    ranges = [n for x in inputs for n in x.ranges]
+    return math.prod(ranges) if ranges else 0
+
+
+def _combined(
+    inputs: Sequence[Domain], samples: int, rng: np.random.Generator
+) -> Sequence[np.ndarray | None]:
+    """The rows that each input looks up: every combination, where there are samples enough."""
+    count = _combinations(inputs)
+    if not 0 < count <= samples:
+        return [None] * len(inputs)
+    order = np.resize(rng.permutation(count), samples)
+    ranges = [n for x in inputs for n in x.ranges]
+    rows = np.stack(np.unravel_index(order, ranges), axis=-1)
+    return np.split(rows, np.cumsum([len(x.ranges) for x in inputs])[:-1], axis=-1)
 
 
 def _shapes(model: keras.Model, given: Any) -> list[Shape]:

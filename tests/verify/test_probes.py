@@ -153,6 +153,24 @@ def test_inputs_that_are_loud_show_differences_and_hide_none() -> None:
     assert kerasfold.verify(net(1.0), net(1.001)).verdict == "different"
 
 
+@pytest.mark.parametrize("dtype", ["float32", "mixed_float16", "float16"])
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_what_is_clipped_on_one_of_two_inputs(dtype: str, sign: float) -> None:
+    """It is read where it is positive, or negative: one loud sample need not be."""
+
+    def net(limit: float) -> keras.Model:
+        with policy(dtype):
+            inputs = [keras.Input((8, 8, 3)), keras.Input((1,))]
+            first = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(inputs[0]))
+            other = layers.ReLU(limit)(layers.ReLU()(sign * inputs[1]))
+            return randomise(
+                keras.Model(inputs, layers.Dense(2)(layers.Concatenate()([first, other])))
+            )
+
+    assert kerasfold.verify(net(100.0), net(100.0)).verdict == "equivalent"
+    assert kerasfold.verify(net(1e9), net(100.0)).verdict == "different"
+
+
 def bytes_to_unit(x: Any) -> Any:
     return layers.Rescaling(1 / 255)(x)
 
@@ -220,6 +238,13 @@ def test_a_float16_model_keeps_within_its_range() -> None:
         assert np.isfinite(model(batch)).all()
 
 
+def test_loud_inputs_keep_within_the_range_of_their_dtype() -> None:
+    x = keras.Input((4,), dtype="float16")
+    (loud,) = probes(keras.Model(x, layers.Rescaling(1 / 255)(x))).loud
+    assert np.all(np.isfinite(loud))
+    assert np.abs(loud).max() == 65504
+
+
 # Integers.
 
 
@@ -280,6 +305,33 @@ def test_what_two_tables_share_is_read_of_both() -> None:
     x = keras.Input((4,), dtype="int32")
     pair = [layers.Embedding(n, 2)(x) for n in (30, 20)]
     assert set(drawn(keras.Model(x, pair))) == set(range(20))
+
+
+def test_every_combination_of_few_is_read() -> None:
+    x, y = keras.Input((2,), dtype="int32"), keras.Input((1,))
+    found = [layers.Embedding(7, 2)(x), layers.Embedding(40, 2)(y)]
+    batches = list(probes(keras.Model([x, y], found)))
+    rows = np.concatenate([np.concatenate(batch, axis=-1) for batch in batches])
+    assert len(rows) == len(np.unique(rows, axis=0)) == 7 * 7 * 40
+
+
+def test_a_unit_that_one_combination_of_words_reaches() -> None:
+    """Of 15 x 30 pairs one gives it more than 0."""
+
+    def net(error: float) -> keras.Model:
+        x, y = keras.Input((1,), dtype="int32"), keras.Input((1,), dtype="int32")
+        pair = [ops.one_hot(v, n) for v, n in ((x, 15), (y, 30))]
+        first = layers.Dense(4, activation="relu")
+        hidden = first(layers.Flatten()(layers.Concatenate()(pair)))
+        model = randomise(keras.Model([x, y], layers.Dense(2)(hidden)))
+        kernel, bias = first.get_weights()
+        kernel[:, 2] = [*np.eye(15)[11], *np.eye(30)[4]]
+        bias[2] = -1.5 + error
+        first.set_weights([kernel, bias])
+        return model
+
+    assert kerasfold.verify(net(0.0), net(0.0)).equivalent
+    assert kerasfold.verify(net(0.0), net(0.01)).verdict == "different"
 
 
 @pytest.mark.parametrize("row", [0, 999])
