@@ -5,10 +5,15 @@
 
 from __future__ import annotations
 
+from kerasfold import stopping
+
+if stopping.is_command_line():  # and may be stopped while what follows is imported
+    stopping.end_in_one_line()
+
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from kerasfold import startup, stopping
+from kerasfold import startup
 
 if TYPE_CHECKING:
     from kerasfold import callbacks as callbacks
@@ -105,8 +110,6 @@ def _attach_fold() -> None:
     keras.Model.fold = lambda model, *args, **options: _loaded("fold")(model, *args, **options)
 
 
-if startup.is_command_line():
-    stopping.end_in_one_line()
 if startup.loads_late():
     startup.once_imported("keras", _attach_fold)
 else:

@@ -12,14 +12,16 @@ import sys
 from collections.abc import Sequence
 
 from kerasfold import startup, stopping
-from kerasfold.commands.output import DIFFERENT, DONE, UNUSABLE
+from kerasfold.commands.output import DIFFERENT, DONE, RED, UNUSABLE, has_colour, in_colour
 from kerasfold.commands.parser import parsed
+from kerasfold.commands.progress import shown
 from kerasfold.errors import (
     EquivalenceError,
     FoldError,
     NonlinearLayerError,
     words_of,
 )
+from kerasfold.stages import at
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,10 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parsed(argv)
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())
-        with startup.loading():
-            command = importlib.import_module(f"kerasfold.commands.{args.command}")
-        with stopping.raised():
-            return int(command.run(args))
+        with shown(args.quiet, args.verbose):
+            at("loading Keras")
+            with startup.loading():
+                command = importlib.import_module(f"kerasfold.commands.{args.command}")
+            with stopping.raised():
+                return int(command.run(args))
     except SystemExit as finished:  # --help and --version
         return int(finished.code or DONE)
     except KeyboardInterrupt as stop:
@@ -67,5 +71,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"kerasfold: error: {' '.join(message.split())}", file=sys.stderr)
+    word = in_colour("error:", RED) if has_colour(sys.stderr) else "error:"
+    print(f"kerasfold: {word} {' '.join(message.split())}", file=sys.stderr)
     return code

@@ -28,6 +28,7 @@ from kerasfold.read.model import own_predictions
 from kerasfold.read.parts import made_of, parts_of
 from kerasfold.read.weights import refuse_nonfinite, require_values
 from kerasfold.report import FoldReport, plain_model, report
+from kerasfold.stages import at
 
 LAST = 10.0  # seconds that the whole model may be timed for, whatever its parts took
 # Keras warns of layers that hand on no mask: those that are read do arrive.
@@ -131,6 +132,7 @@ def _fold(
     model: keras.Model, options: _Options, data: Any = None, input_shape: Any = None
 ) -> keras.Model:
     """A plain functional model that computes the same."""
+    at("reading the layers")
     regions = _lifted(model, options.open_layers)
     if options.nonlinear == "error":
         _refuse_nonlinear(model, regions)
@@ -150,6 +152,7 @@ def _fold(
         pinned |= dict.fromkeys(shared, "its weights are shared with another call")
     result = report(model, regions, plan, objective, folded, pinned)
     if options.verify:
+        at("comparing with the original")
         weights = once.handed_over
         found = verify_fold(regions, plan.forms, weights, model, folded, data, input_shape)
         result = _verified(result, found)
@@ -168,6 +171,7 @@ def _of_its_class(
     reports = {argument: part.fold_report for argument, part in folds.items()}
     result = whole.with_parts(type(model).__name__, reports)
     if options.verify:
+        at("comparing with the original")
         result = _verified(result, compare_models(model, folded, data, input_shape))
     folded.fold_report = result
     return folded
@@ -188,13 +192,17 @@ def _planned(
 ) -> tuple[Plan, keras.Model]:
     """A plan, and the model that it is."""
     if not objective_of(objective).is_timed:
+        at("planning")
         plan = make_plan(regions, objective, pinned=pinned)
+        at("building")
         return plan, emit(regions, plan.forms, compose).model
     clock, runtime = measure.clock, measure.runtime
     plan = measured_plan(regions, fitting(regions), runtime, clock, measure.progress, pinned)
+    at("building")
     folded = emit(regions, plan.forms, compose).model
     if not clock.seconds:
         return plan, folded
+    at("timing the whole model")
     unfolded = original_plan(regions)
     same = emit(regions, unfolded.forms, compose).model
     if all(isinstance(form, Kept) for form in plan.forms.values()):
@@ -222,7 +230,9 @@ def explain(model: keras.Model, objective: str = "latency", open_layers: bool = 
     """
     require_values("explain()")
     with only_fold_errors("explain()"), own_seeds():
+        at("reading the layers")
         regions = _lifted(model, open_layers)
+        at("planning")
         return report(model, regions, make_plan(regions, objective), objective, None, {})
 
 

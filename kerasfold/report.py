@@ -29,6 +29,8 @@ from kerasfold.read.weights import count_params
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+WIDTH = 110  # columns of a report
+
 
 @dataclass(frozen=True, slots=True)
 class Merged:
@@ -174,6 +176,10 @@ class FoldReport:
         return figure
 
     def __str__(self) -> str:
+        return self.text()
+
+    def text(self, width: int = WIDTH) -> str:
+        """The report in words, in lines of so many columns at most."""
         counts = Table(title=f"{self.model}, objective {self.objective}")
         counts.add_column("")
         for side in ("before", "after"):
@@ -193,7 +199,7 @@ class FoldReport:
             for row in rows:
                 table.add_row(row.layer, row.reason)
         out = StringIO()
-        console = Console(file=out, width=110, color_system=None, markup=False, highlight=False)
+        console = Console(file=out, width=width, color_system=None, markup=False, highlight=False)
         console.print(counts)
         for table in (merged, kept, apart):
             if table.row_count:

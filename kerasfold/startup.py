@@ -8,7 +8,6 @@ backends start up silently under it.
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib.abc
 import logging
 import os
@@ -17,21 +16,12 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from importlib.machinery import ModuleSpec
-from pathlib import Path
 from types import ModuleType
 from typing import IO
 
+from kerasfold.stopping import is_command_line
+
 CHATTY = ("absl", "jax", "tensorflow")  # loggers
-
-
-@functools.cache
-def is_command_line() -> bool:
-    """Whether this process is `kerasfold`, or `python -m kerasfold`."""
-    as_module = any(
-        flag == "-m" and name == "kerasfold"
-        for flag, name in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)
-    )
-    return as_module or Path(next(iter(sys.argv), "")).stem == "kerasfold"
 
 
 def loads_late() -> bool:

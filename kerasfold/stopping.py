@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -40,6 +42,16 @@ class _Ending:
         begin = "\r\x1b[K" if os.isatty(self.stderr) else ""
         os.write(self.stderr, f"{begin}kerasfold: error: {words}\n".encode())
         os._exit(code)
+
+
+@functools.cache
+def is_command_line() -> bool:
+    """Whether this process is `kerasfold`, or `python -m kerasfold`."""
+    as_module = any(
+        flag == "-m" and name == "kerasfold"
+        for flag, name in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)
+    )
+    return as_module or os.path.basename(next(iter(sys.argv), "")).split(".")[0] == "kerasfold"
 
 
 def end_in_one_line() -> None:

@@ -83,9 +83,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str, str]]:
     """Runs the command line; its exit code, standard output and standard error."""
     from kerasfold.cli import main
+
+    monkeypatch.setattr("kerasfold.commands.progress.PAUSE", 1e6)  # however slow the machine is
 
     def call(*args: object) -> tuple[int, str, str]:
         capsys.readouterr()

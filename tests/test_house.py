@@ -47,7 +47,7 @@ FLOORS = (
     ("read",),
     ("algebra",),
     ("backend", "errors", "startup"),
-    ("stopping", "choices"),
+    ("stopping", "choices", "stages"),
 )
 
 # Private attributes of Keras, by the file that reads or sets them.

@@ -17,6 +17,7 @@ from kerasfold.files import load
 from kerasfold.measure.runtimes import check_runtime, deploy, random_inputs
 from kerasfold.measure.timing import SAMPLES_OF_95, paired_seconds, ratio
 from kerasfold.read.model import input_structure
+from kerasfold.stages import at
 
 
 def run(args: argparse.Namespace) -> int:
@@ -26,8 +27,10 @@ def run(args: argparse.Namespace) -> int:
     runtime = args.runtime or (HERE if backend == "tensorflow" else None)
     if runtime is not None:
         check_runtime(runtime)
+    at("loading the models")
     a, b = load(args.a, custom), load(args.b, custom)
     _refuse_other_inputs(args, a, b)
+    at("timing in turns")
     seconds = paired_seconds([_run(model, runtime, args.batch) for model in (a, b)], args.runs)
     medians = np.median(seconds, axis=0).tolist()
     found = ratio(*seconds.T)

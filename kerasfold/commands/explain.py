@@ -9,15 +9,18 @@ from kerasfold.commands.output import DONE, show
 from kerasfold.files import load
 from kerasfold.pipeline import explain
 from kerasfold.plots.figure import require_matplotlib
+from kerasfold.stages import at
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; its exit code."""
     if args.plot is not None:
         require_matplotlib()
+    at("loading the model")
     model = load(args.input, imported(args.modules))
     report = explain(model, args.objective)
     if args.plot is not None:
+        at("drawing")
         report.plot(args.plot)
-    show(report, args.json)
+    show(report, args)
     return DONE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
 from kerasfold.choices import NonlinearName
@@ -13,17 +12,20 @@ from kerasfold.commands.output import CODES, DONE, show
 from kerasfold.commands.parser import BUDGET, MEASURED
 from kerasfold.files import load, save
 from kerasfold.pipeline import fold
+from kerasfold.stages import at
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; its exit code."""
     custom = imported(args.modules)
+    at("loading the model")
     model = load(args.input, custom)
     nonlinear: NonlinearName = "error" if args.strict else "keep"
     folded: Any = fold(model, args.objective, nonlinear, not args.no_verify, **_measured(args))
+    at("writing")
     save(folded, args.target, custom)
     found = folded.fold_report.equivalence
-    show(folded.fold_report, args.json)
+    show(folded.fold_report, args)
     return DONE if found is None else CODES[found.verdict]
 
 
@@ -31,8 +33,4 @@ def _measured(args: argparse.Namespace) -> dict[str, Any]:
     """What `fold` is told where it measures."""
     if args.objective != MEASURED:
         return {}
-    return {
-        "runtime": args.runtime or HERE,
-        "budget": args.budget or BUDGET,
-        "progress": sys.stderr.isatty(),
-    }
+    return {"runtime": args.runtime or HERE, "budget": args.budget or BUDGET}

@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
+import os
+import re
+import shutil
 import sys
-from typing import Any
+import textwrap
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+from kerasfold.stages import at
 
 DONE, DIFFERENT, UNUSABLE, INCONCLUSIVE = 0, 1, 2, 3
 CODES = {"equivalent": DONE, "different": DIFFERENT, "inconclusive": INCONCLUSIVE}  # of verdicts
 
+GREEN, RED, YELLOW = 32, 31, 33
+VERDICTS = {"equivalent": GREEN, "NOT equivalent": RED, "inconclusive": YELLOW}  # and their colours
+ASCII = {  # for signs that we say, where an encoding lacks them; box drawing first
+    **dict.fromkeys(range(0x2500, 0x2580), "+"),
+    **{ord(sign): "-" for sign in "\u2500\u2501\u2550\u2574\u2576\u2578\u257a\u2013\u2014"},
+    **{ord(sign): "|" for sign in "\u2502\u2503\u2551\u2575\u2577\u2579\u257b"},
+    **{ord("\u00d7"): "x", ord("\u00b7"): "*", ord("\u00b1"): "+-", ord("\u2026"): "..."},
+    **{ord("\u2190"): "<-", ord("\u2192"): "->", ord("\u2264"): "<=", ord("\u2265"): ">="},
+}
 
-def show(report: Any, as_json: bool) -> None:
-    """Print a report, as text or as JSON."""
-    if as_json:
+
+def show(report: Any, args: argparse.Namespace) -> None:
+    """Print a report as text, in full or its first line, or as JSON."""
+    if args.json:
         say_json(report.to_dict())
-    else:
-        say(str(report))
+        return
+    columns = width()
+    is_fold = columns is not None and hasattr(report, "text")
+    text = report.text(columns) if is_fold else str(report)
+    say(text.split("\n")[0] if args.quiet else text)
 
 
 def say_json(value: Any) -> None:
     """Print plain values as JSON."""
-    say(json.dumps(_finite(value), indent=2, allow_nan=False))
+    _print(json.dumps(_finite(value), indent=2, allow_nan=False))
 
 
 def _finite(value: Any) -> Any:
@@ -34,6 +55,64 @@ def _finite(value: Any) -> Any:
 
 
 def say(text: str) -> None:
-    """Print what the terminal can say of a text."""
+    """Print a text, in lines as wide as the terminal, and what that can say of it, in colour."""
+    columns = width()
+    lines = text.split("\n") if columns is None else list(_wrapped(text, columns))
+    _print("\n".join(map(_coloured, lines) if has_colour(sys.stdout) else lines))
+
+
+def width() -> int | None:
+    """Columns of what is printed to; None where nothing limits them."""
+    set_by_user = os.environ.get("COLUMNS", "").isdigit()
+    return shutil.get_terminal_size().columns if set_by_user or is_terminal(sys.stdout) else None
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a stream is a terminal that understands more than lines."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def has_colour(stream: TextIO) -> bool:
+    """Whether a stream is shown in colour: a terminal, where NO_COLOR is not set."""
+    return is_terminal(stream) and not os.environ.get("NO_COLOR")
+
+
+def in_colour(text: str, colour: int) -> str:
+    """A text in a colour of the terminal's."""
+    return f"\x1b[{colour}m{text}\x1b[0m"
+
+
+def _coloured(line: str) -> str:
+    """A line with the verdict that it begins with, if it does, in its colour."""
+    begins = re.match(rf"\s*({'|'.join(VERDICTS)})\b", line)
+    if begins is None:
+        return line
+    start, end = begins.span(1)
+    return line[:start] + in_colour(begins[1], VERDICTS[begins[1]]) + line[end:]
+
+
+def _wrapped(text: str, columns: int) -> Iterator[str]:
+    """Lines of a text, those that are too long as several, the others further in."""
+    for line in text.split("\n"):
+        if len(line) <= columns:
+            yield line
+        else:
+            indent = line[: len(line) - len(line.lstrip())] + "  "
+            yield from textwrap.wrap(line, columns, subsequent_indent=indent)
+
+
+def _print(text: str) -> None:
+    """Print what the encoding of stdout has of a text, once nothing else is shown."""
+    at("")
     encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "replace").decode(encoding), flush=True)
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = text.translate(ASCII).encode(encoding, "replace").decode(encoding)
+    print(text, flush=True)
+
+
+def note(text: str) -> None:
+    """Say something beside what a command gives: on stderr."""
+    at("")
+    print(f"kerasfold: {text}", file=sys.stderr)

@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import argparse
-import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from kerasfold.commands.modules import imported
-from kerasfold.commands.output import CODES, show
-from kerasfold.commands.progress import watched
+from kerasfold.commands.output import CODES, note, show
 from kerasfold.equivalence.formats import kind_of
 from kerasfold.equivalence.models import verify
 from kerasfold.equivalence.report import EquivalenceReport
-from kerasfold.equivalence.stored import dump, read_data
+from kerasfold.equivalence.stored import Stored, dump, read_data
 from kerasfold.files import load
 from kerasfold.html import page
 from kerasfold.junit import junit
 from kerasfold.paths import NPZ, checked_output
 from kerasfold.replacing import replacing
+from kerasfold.stages import at
+
+COMPARING = "comparing"
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; its exit code."""
     custom = imported(args.modules)
+    at("loading the models")
     a = load(args.a, custom)
     b = load(args.b, custom) if kind_of(args.b) is None else args.b
     data = None
     if args.data is not None:
-        data = watched(read_data(args.data, a, args.labels, args.input_shape))
+        data = _counted(read_data(args.data, a, args.labels, args.input_shape))
+    at(COMPARING)
     report = verify(
         a,
         b,
@@ -38,8 +43,17 @@ def run(args: argparse.Namespace) -> int:
         rtol=args.rtol,
     )
     _write(args, report)
-    show(report, args.json)
+    show(report, args)
     return CODES[report.verdict]
+
+
+def _counted(data: Stored) -> Iterator[Any]:
+    """Batches of data, each of whose inputs is counted when the next is asked for."""
+    done = 0
+    for batch in data:
+        yield batch
+        done += len(batch[0][0])
+        at(COMPARING, done, data.inputs, "inputs")
 
 
 def _write(args: argparse.Namespace, report: EquivalenceReport) -> None:
@@ -52,7 +66,7 @@ def _write(args: argparse.Namespace, report: EquivalenceReport) -> None:
     if args.dump is not None and report.shown:
         dump(report.shown, checked_output(args.dump, NPZ))
     elif args.dump is not None:
-        print(f"kerasfold: no inputs show a difference: {args.dump} not written", file=sys.stderr)
+        note(f"no inputs show a difference: {args.dump} not written")
 
 
 def _put(name: str, content: bytes) -> None:

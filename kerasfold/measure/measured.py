@@ -31,6 +31,7 @@ from kerasfold.measure.timing import paired_seconds, ratio
 from kerasfold.plan.choose import Plan, assembled
 from kerasfold.plan.methods import auto
 from kerasfold.plan.search import Search, total
+from kerasfold.stages import at
 
 Way = dict[int, AnyForm]  # forms of one component
 
@@ -109,7 +110,8 @@ def measured_plan(
     )
     readers = readers_of(regions.graph)
     chosen: dict[int, Way] = {}
-    for component in _with_bar(components, runtime, progress):
+    for done, component in enumerate(_with_bar(components, runtime, progress)):
+        at(f"measuring on {runtime}", done, len(components), "parts")
         ways = candidates(search, component) if clock.left > 0 or _CACHE else []
         chosen[component[0].index] = ways[0] if len(ways) == 1 else auto(search, component)
         if len(ways) > 1:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import pytest
 import tensorflow as tf
 
 import kerasfold
-from kerasfold.commands import progress
 from kerasfold.equivalence.data import Given
 from kerasfold.equivalence.stored import dump, read_data
 from kerasfold.read.weights import as_dtype
@@ -158,19 +156,6 @@ def test_data_that_cannot_be_meant(files, run, tmp_path, monkeypatch, args, mess
     np.save("x.npy", np.ones((2, 4)))
     np.savez("x.npz", left=np.ones((2, 4)), right=np.ones((2, 4)))
     assert_fails(run("verify", files["two.keras"], files["two.keras"], *args), 2, message)
-
-
-def test_progress_is_a_line_now_and_then_on_stderr(tmp_path: Path, monkeypatch, capsys) -> None:
-    np.save(tmp_path / "x.npy", np.zeros((70, 8, 6, 3)))
-    data = read_data(str(tmp_path / "x.npy"), classifier())
-    list(progress.watched(data))
-    assert capsys.readouterr() == ("", "")
-    monkeypatch.setattr(progress, "PAUSE", -1.0)
-    list(progress.watched(data))
-    assert capsys.readouterr().err.splitlines()[-1] == "kerasfold: compared 70 of 70 inputs"
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    assert len(list(progress.watched(data))) == 3
-    assert "comparing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "string"])
