@@ -214,12 +214,16 @@ _HELD: ContextVar[Mapping[int, tuple[keras.Variable, Any]]] = ContextVar(
 
 
 @contextlib.contextmanager
-def held(variables: Iterable[keras.Variable]) -> Iterator[None]:
-    """A scope of this thread, in which variables have the values of its start.
+def held(
+    variables: Iterable[keras.Variable], values: Iterable[Any] | None = None
+) -> Iterator[None]:
+    """A scope of this thread, in which variables have the values of its start, or some others.
 
     Whatever another thread writes to them: for `tensor_of`, `in_memory` and `placed`.
     """
-    token = _HELD.set({**_HELD.get(), **{id(v): (v, tensor_of(v)) for v in variables}})
+    variables = list(variables)
+    pairs = zip(variables, map(tensor_of, variables) if values is None else values, strict=True)
+    token = _HELD.set({**_HELD.get(), **{id(v): (v, value) for v, value in pairs}})
     try:
         yield
     finally:

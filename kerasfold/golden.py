@@ -33,6 +33,7 @@ from kerasfold.equivalence.models import exact_copy, verify
 from kerasfold.equivalence.probes import probes
 from kerasfold.equivalence.report import EquivalenceReport
 from kerasfold.equivalence.runs import AsIs, Noise, Ran
+from kerasfold.equivalence.state import restarted
 from kerasfold.equivalence.tolerance import Tolerance
 from kerasfold.errors import FoldError, UnusableError, only_fold_errors, words_of
 from kerasfold.paths import check_file, checked_output
@@ -109,7 +110,7 @@ def write_golden(
         report = verify(model, model, iter(batches))
         if not report.equivalent:
             raise FoldError(f"model '{model.name}' is no reference: {report.reason}")
-        with own_seeds(), full_precision():
+        with own_seeds(), full_precision(), restarted([model], drawn=bool(drawn)):
             about, arrays = _recorded(model, batches)
     about |= {
         "format": FORMAT,
@@ -164,7 +165,8 @@ def check_golden(
             )
     tolerance = Tolerance.of(atol, rtol)
     require_double("check_golden()")
-    with only_fold_errors("check_golden()"), own_seeds(), full_precision():
+    restart = restarted([model], drawn=bool(golden.about["drawn"]))
+    with only_fold_errors("check_golden()"), own_seeds(), full_precision(), restart:
         return _compared(model, golden, [_taken(model, batch) for batch in batches], tolerance)
 
 

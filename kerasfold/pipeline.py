@@ -24,7 +24,7 @@ from kerasfold.measure.measured import Clock, is_no_better, measured_plan
 from kerasfold.measure.runtimes import check_runtime, deploy, random_inputs
 from kerasfold.plan.choose import Plan, original_plan
 from kerasfold.plan.choose import plan as make_plan
-from kerasfold.read.model import own_predictions
+from kerasfold.read.model import own_predictions, variables_of
 from kerasfold.read.parts import made_of, parts_of
 from kerasfold.read.weights import refuse_nonfinite, require_values
 from kerasfold.report import FoldReport, plain_model, report
@@ -94,7 +94,7 @@ def fold(
     options = _Options(
         objective, nonlinear, verify, _Measure(runtime, Clock(budget), progress), open_layers
     )
-    weights = model.variables if isinstance(model, keras.Model) else ()
+    weights = variables_of(model) if isinstance(model, keras.Model) else ()
     with only_fold_errors("fold()"), own_seeds(), unsaid(MASKS_DROPPED), held(weights):
         if not isinstance(model, keras.Model) or not own_predictions(model):
             return _fold(model, options, data, input_shape)

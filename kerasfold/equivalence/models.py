@@ -32,11 +32,12 @@ from kerasfold.equivalence.signature import (
     refuse_other_shapes,
     with_signature,
 )
+from kerasfold.equivalence.state import restarted
 from kerasfold.equivalence.tolerance import Tolerance
 from kerasfold.errors import FoldError, only_fold_errors
 from kerasfold.forms.form import AnyForm
 from kerasfold.lift.regions import Regions, lifted
-from kerasfold.read.model import input_structure, output_names
+from kerasfold.read.model import input_structure, output_names, variables_of
 from kerasfold.read.weights import require_double, require_values
 
 
@@ -54,7 +55,8 @@ def verify(
 ) -> EquivalenceReport:
     """Compare two models: the same function, and is `b` as accurate as `a`?
 
-    Never raises on a mere difference.
+    Never raises on a mere difference. Stateful recurrent layers start alike in both, whatever they
+    have seen: from drawn states where inputs are drawn, else from zeros.
 
     Args:
         a: the reference.
@@ -99,8 +101,10 @@ def verify(
             "strategy= is for two Keras models: a deployed one has a runtime of its own"
         )
     tolerance = Tolerance.of(atol, rtol)
-    weights = [v for model in (a, b) if isinstance(model, keras.Model) for v in model.variables]
-    with only_fold_errors("verify()"), own_seeds(), full_precision(), held(weights):
+    models = [model for model in (a, b) if isinstance(model, keras.Model)]
+    weights = [v for model in models for v in variables_of(model)]
+    restart = restarted(models, drawn=data is None and len(models) == 2)
+    with only_fold_errors("verify()"), own_seeds(), full_precision(), held(weights), restart:
         other, signature = _other(a, b)
         if isinstance(other, Deployed) and input_shape is None:
             input_shape = other.input_shape
@@ -163,7 +167,7 @@ def verify_fold(
 ) -> EquivalenceReport:
     """Compare a fold that still holds its unrounded weights with its original, as `verify` does."""
     require_double("fold()")
-    with full_precision():
+    with full_precision(), restarted([original, folded], drawn=data is None):
         source = probes(original, input_shape) if data is None else Given(original, data)
         first, batches = _peeked(source)
         exact, dtype = original_in_precision(regions, first)

@@ -23,6 +23,7 @@ from kerasfold.read.model import (
     layout_of,
     own_predictions,
     takes_training,
+    variables_of,
 )
 
 Arrays: TypeAlias = list[np.ndarray]
@@ -90,14 +91,13 @@ class AsIs:
 
     def __call__(self, batch: Any) -> Arrays:
         """See `Runner`; on the device whose scope this is in, if in one."""
-        with keras.StatelessScope(placed(self.model.variables)):
+        with keras.StatelessScope(placed(variables_of(self.model))):
             return self._outputs(batch)
 
     def ran(self, batch: Any, noise: Noise | None = None) -> Ran:
         """The same, with noise in its weights alone."""
-        with keras.StatelessScope(
-            [] if noise is None else list(_noisy_weights(self.model, noise.weights, 0))
-        ):
+        noisy = [] if noise is None else _noisy_weights(self.model, noise.weights, 0)
+        with keras.StatelessScope([*placed(variables_of(self.model)), *noisy]):
             outputs = self._outputs(batch)
         return Ran(outputs, outputs)
 
@@ -176,7 +176,7 @@ class Walk:
         if plain and self.last is not None and self.last[0] is batch and self.last[1] == where:
             return self.last[2]
         precision = double_precision() if self.is_double else contextlib.nullcontext()
-        moved = [] if self.is_double else placed(self.model.variables)
+        moved = [] if self.is_double else placed(variables_of(self.model))
         # The original gave its own warnings.
         with precision, keras.StatelessScope(moved) as scope, unsaid():
             found = self.inference.of(lambda: self._run(batch, noise, saw, scope))

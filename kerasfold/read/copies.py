@@ -12,7 +12,7 @@ import keras
 
 from kerasfold.backend import tensor_of, unsaid
 from kerasfold.errors import UnsupportedModelError, words_of
-from kerasfold.read.model import is_layer, is_of_keras, sublayers
+from kerasfold.read.model import is_layer, is_of_keras, sublayers, variables_of
 from kerasfold.read.weights import as_array
 
 T = TypeVar("T")
@@ -240,7 +240,7 @@ def copy_state(
         raise UnsupportedModelError(
             f"the weights of '{source.name}' have shapes {shapes[0]}, those of its copy {shapes[1]}"
         )
-    for old, new in zip(source.variables, target.variables, strict=False):
+    for old, new in zip(variables_of(source), variables_of(target), strict=False):
         if id(new) not in given and tuple(old.shape) == tuple(new.shape):
             new.assign(tensor_of(old) if old.dtype == new.dtype else as_array(old))
     for old, new in pairs:  # what a layer is made of may be frozen by itself

@@ -125,6 +125,27 @@ def sublayers(layer: keras.Layer) -> Iterator[keras.Layer]:
     return layer._flatten_layers(include_self=True, recursive=True)
 
 
+def variables_of(layer: keras.Layer) -> list[keras.Variable]:
+    """The variables of a layer, and those that it holds and does not list: an RNN's states."""
+    found = {id(variable): variable for variable in layer.variables}
+    for inner in sublayers(layer):
+        held = tree.flatten([x for x in vars(inner).values() if isinstance(x, _HOLDING)])
+        found |= {id(x): x for x in held if isinstance(x, keras.Variable)}
+    return list(found.values())
+
+
+_HOLDING = (keras.Variable, list, tuple, dict)
+
+
+def recurrent_states(model: keras.Model) -> list[list[keras.Variable]]:
+    """Of each recurrent layer that goes on from batch to batch, where it goes on from."""
+    return [
+        tree.flatten(layer.states)
+        for layer in sublayers(model)
+        if getattr(layer, "stateful", False) and getattr(layer, "states", None) is not None
+    ]
+
+
 def call_parameters(operation: keras.Operation) -> Mapping[str, inspect.Parameter]:
     """What the `call` of a layer or an operation takes, by name."""
     return inspect.signature(operation.call).parameters

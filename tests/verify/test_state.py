@@ -35,6 +35,21 @@ class Seeded(layers.Layer):
         return x
 
 
+def stateful(kind: str, steps: int = 2) -> keras.Model:
+    """A layer with a state, between layers that a fold merges; with random weights."""
+    x = keras.Input((steps, 3), batch_size=2)
+    model = keras.Model(x, layers.Dense(3)(layers.Dense(5)(LAYERS[kind]()(x))))
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.normal(size=w.shape) for w in model.weights])
+    return model
+
+
+def values(model: keras.Model) -> list[np.ndarray]:
+    """All that it keeps, states of recurrent layers too, which Keras lists nowhere."""
+    states = [getattr(layer, "states", []) for layer in model._flatten_layers()]
+    return list(map(keras.ops.convert_to_numpy, [*model.variables, *keras.tree.flatten(states)]))
+
+
 LAYERS = {
     "LSTM": lambda: layers.LSTM(4, stateful=True),
     "GRU": lambda: layers.GRU(4, stateful=True),
@@ -48,24 +63,61 @@ LAYERS = {
 
 @pytest.mark.parametrize("kind", LAYERS)
 def test_state_is_neither_changed_nor_in_the_way(fresh, kind):
-    x = keras.Input((2, 3), batch_size=2)
-    y = layers.Dense(3)(layers.Dense(5)(LAYERS[kind]()(x)))
-    model = keras.Model(x, y)
-    rng = np.random.default_rng(0)
-    model.set_weights([rng.normal(size=w.shape) for w in model.weights])
-    for variable in model.non_trainable_variables:
-        if "float" in variable.dtype:  # as it is after some batches
-            variable.assign(rng.normal(size=variable.shape))
-    before = [keras.ops.convert_to_numpy(v) for v in model.variables]
+    model, rng = stateful(kind), np.random.default_rng(0)
+    for _ in range(2):
+        model(rng.normal(size=(2, 2, 3)).astype("float32"))
+    before = values(model)
     folded = model.fold(objective="layers")
     assert folded.fold_report.layers_after < folded.fold_report.layers_before
     assert folded.fold_report.equivalence.verdict == "equivalent"
     assert kerasfold.verify(model, folded).verdict == "equivalent"
-    for variable, value in zip(model.variables, before, strict=True):
-        np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), value)
+    for value, now in zip(before, values(model), strict=True):
+        np.testing.assert_array_equal(now, value)
     batches = rng.normal(size=(2, 2, 2, 3)).astype("float32")  # states go on from the same one
     for batch in batches:
         np.testing.assert_allclose(model(batch), folded(batch), rtol=1e-4, atol=1e-5)
+
+
+RECURRENT = ["LSTM", "GRU", "SimpleRNN", "Bidirectional", "cells"]
+
+
+@pytest.mark.parametrize("kind", RECURRENT)
+def test_recurrent_layers_are_compared_from_one_state(fresh, kind):
+    """A model that has run, and one from a file, which holds no state."""
+    model, twin = stateful(kind), stateful(kind)
+    image = np.ones((2, 2, 3), "float32")
+    for _ in range(3):
+        model(image)
+    assert np.max(np.abs(model(image) - twin(image))) > 0.01
+    for data in (None, image):
+        assert kerasfold.verify(model, twin, data).verdict == "equivalent"
+        assert kerasfold.verify(twin, model, data).verdict == "equivalent"
+
+
+@pytest.mark.parametrize("kind", RECURRENT)
+def test_a_recurrent_kernel_is_compared_where_a_batch_has_one_step(fresh, kind):
+    model, wrong = stateful(kind, steps=1), stateful(kind, steps=1)
+    kernel = next(w for w in wrong.weights if w.name == "recurrent_kernel")
+    kernel.assign(kernel * 1.01)
+    assert kerasfold.verify(model, wrong).verdict == "different"
+
+
+@pytest.mark.parametrize("moment", ["make_plan", "emit", "verify_fold"])
+def test_a_fold_is_of_the_state_at_its_start(fresh, monkeypatch, moment):
+    model, image = stateful("LSTM"), np.ones((2, 2, 3), "float32")
+    model(image)
+    before = values(model)
+    usual = getattr(kerasfold.pipeline, moment)
+
+    def run_meanwhile(*args: object, **kwargs: object) -> object:
+        model(image)
+        return usual(*args, **kwargs)
+
+    monkeypatch.setattr(kerasfold.pipeline, moment, run_meanwhile)
+    folded = model.fold("layers")
+    assert folded.fold_report.equivalence.verdict == "equivalent"
+    for now, value in zip(values(folded)[-2:], before[-2:], strict=True):
+        np.testing.assert_array_equal(now, value)
 
 
 @pytest.mark.parametrize("moment", ["make_plan", "emit", "verify_fold"])
