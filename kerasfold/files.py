@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import re
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,27 +39,29 @@ def _no_advice() -> Iterator[None]:
 
 def load(name: str, custom: dict[str, type]) -> keras.Model:
     """Load a model; nothing in its file is run."""
-    _refuse_code(name, _config(name))
+    config = _config(name)
+    _refuse_code(name, config)
     try:
         with _no_advice():
             model = keras.saving.load_model(
                 name, custom_objects=custom, compile=False, safe_mode=True
             )
     except Exception as error:
-        version = _keras_of(name)
-        if version.startswith("2."):
+        version = _keras_of(name) or _keras_by(config)
+        if version.startswith("2"):
+            problem = re.split(r" using config=|[.] ", words_of(error))[0]
             raise UnusableError(
                 f"{name} was written by Keras {version}, and holds what Keras {keras.__version__} "
-                f"cannot read ({words_of(error)}): with that Keras (as tf-keras, or with "
-                "TF_USE_LEGACY_KERAS=1) save its weights alone, model.save_weights('weights.h5'); "
-                "build the model anew of Keras 3 layers, with keras.ops for TensorFlow functions; "
-                "load the weights into it, and save that"
+                f"cannot read ({problem}): with that Keras (as tf-keras, or with "
+                "TF_USE_LEGACY_KERAS=1) save its weights alone, "
+                "model.save_weights('weights.h5'); build the model anew of Keras 3 layers, with "
+                "keras.ops for TensorFlow functions; load the weights into it, and save that"
             ) from error
         unknown = _UNKNOWN.search(str(error))
         if unknown is not None:
             raise UnusableError(
-                f"{name} uses '{unknown[1]}', which Keras does not know: pass --import MODULE, the "
-                "module that defines it"
+                f"{name} uses '{unknown[1]}', which Keras does not know: pass --import "
+                f"{_home_of(unknown[1].split('>')[-1], config)}"
             ) from error
         raise UnusableError(f"{name} cannot be loaded ({words_of(error)})") from error
     if not isinstance(model, keras.Model):
@@ -71,6 +74,26 @@ _UNKNOWN = re.compile(
     r"(?:Could not locate (?:class|function)|Unknown \w+:|"
     r"Could not interpret \w+(?: function)? identifier:) '?([^'\s.]+)"
 )
+
+
+def _home_of(name: str, config: Any) -> str:
+    """Where a class or function is to be had: as imported, else as a configuration says."""
+    had = [getattr(module, name, None) for module in list(sys.modules.values())]
+    modules = sorted({x.__module__ for x in had if isinstance(getattr(x, "__module__", None), str)})
+    if modules:
+        return f"{modules[0]} as well: it is there"
+    told = [part.get("module") for part in _parts(config) if part.get("class_name") == name]
+    module = next((module for module in told if isinstance(module, str)), "MODULE")
+    return f"{module}, the module that defines it"
+
+
+# Layers that Keras 2 made of calls of TensorFlow.
+_OF_KERAS_2 = ("TFOpLambda", "SlicingOpLambda", "ClassMethod", "InstanceMethod", "InstanceProperty")
+
+
+def _keras_by(config: Any) -> str:
+    """The version of Keras that only can have written a configuration, or ""."""
+    return "2" if any(part.get("class_name") in _OF_KERAS_2 for part in _parts(config)) else ""
 
 
 def _keras_of(name: str) -> str:
@@ -128,17 +151,22 @@ def _hdf5_config(name: str) -> str | bytes:
     return config
 
 
-def _refuse_code(name: str, config: Any) -> None:
-    """Refuse a configuration that holds Python code or leads to a program on disk."""
+def _parts(config: Any) -> Iterator[dict[str, Any]]:
+    """The dicts that a configuration is made of, those within others too."""
     stack = [config]
     while stack:
         value = stack.pop()
         if isinstance(value, list):
             stack.extend(value)
-        if not isinstance(value, dict):
-            continue
-        stack.extend(value.values())
-        kind, inner = value.get("class_name"), value.get("config")
+        if isinstance(value, dict):
+            stack.extend(value.values())
+            yield value
+
+
+def _refuse_code(name: str, config: Any) -> None:
+    """Refuse a configuration that holds Python code or leads to a program on disk."""
+    for part in _parts(config):
+        kind, inner = part.get("class_name"), part.get("config")
         of_layer = inner.get("name") if isinstance(inner, dict) else None
         code = (
             kind == "Lambda" and isinstance(inner, dict) and isinstance(inner.get("function"), list)

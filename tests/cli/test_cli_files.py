@@ -118,17 +118,20 @@ def test_a_subclassed_model_is_refused(run, tmp_path, monkeypatch):
     assert_fails(result, 2, r"\S+sub\.keras holds a Sub without symbolic inputs: bench takes .*")
 
 
-def of_keras_2(path: Path) -> None:
+def of_keras_2(path: Path, version: str | None = "2.15.0") -> None:
     """Make a file one of Keras 2, with a layer that Keras 3 has not."""
     old = '"class_name": "BatchNormalization"', '"class_name": "TFOpLambda"'
     if path.suffix == ".h5":
         with h5py.File(path, "a") as file:
-            file.attrs["keras_version"] = "2.15.0"
+            if version is None:
+                del file.attrs["keras_version"]
+            else:
+                file.attrs["keras_version"] = version
             file.attrs["model_config"] = file.attrs["model_config"].replace(*old)
         return
     with zipfile.ZipFile(path) as archive:
         contents = {name: archive.read(name) for name in archive.namelist()}
-    contents["metadata.json"] = b'{"keras_version": "2.15.0"}'
+    contents["metadata.json"] = json.dumps({"keras_version": version} if version else {}).encode()
     contents["config.json"] = contents["config.json"].decode().replace(*old).encode()
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in contents.items():
@@ -143,3 +146,11 @@ def test_a_file_of_keras_2_is_said_to_be_one(run, tmp_path, suffix):
     result = run("explain", path)
     assert_fails(result, 2, r"\S+old\.\w+ was written by Keras 2\.15\.0, .*save_weights.*")
     assert "--import" not in result[2]
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_layers_of_keras_2_tell_a_file_of_no_version(run, tmp_path, suffix):
+    path = tmp_path / f"old{suffix}"
+    conv_bn().save(path)
+    of_keras_2(path, None)
+    assert_fails(run("explain", path), 2, r"\S+old\.\w+ was written by Keras 2, .*save_weights.*")
