@@ -26,7 +26,7 @@ from kerasfold.equivalence.bounds import (
     interpolation_unit,
     stored_eps,
 )
-from kerasfold.equivalence.compare import outputs, ran, tallies_of
+from kerasfold.equivalence.compare import Copy, outputs, ran, tallies_of
 from kerasfold.equivalence.data import Given
 from kerasfold.equivalence.judge import report_of
 from kerasfold.equivalence.models import exact_copy, verify
@@ -37,7 +37,7 @@ from kerasfold.equivalence.state import restarted
 from kerasfold.equivalence.tolerance import Tolerance
 from kerasfold.errors import FoldError, UnusableError, only_fold_errors, words_of
 from kerasfold.paths import check_file, checked_output
-from kerasfold.read.model import input_structure
+from kerasfold.read.model import input_structure, operations
 from kerasfold.read.weights import as_dtype, require_double
 from kerasfold.replacing import replacing
 from kerasfold.unpacking import check_archive
@@ -175,7 +175,7 @@ def _recorded(
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """What is kept of a model: in words and numbers, and as arrays."""
     exact, own, tallies = exact_copy(model, batches[0]), AsIs(model), tallies_of(model)
-    dtype, unit = _dtype_and_unit([exact.model])
+    dtype, unit = _dtype_and_unit(exact)
     own_eps = computed_eps(model)
     before = tallies_of(model)  # of what goes into a last softmax or sigmoid
     arrays: dict[str, np.ndarray] = {}
@@ -215,7 +215,7 @@ def _compared(
     """The verdict on a model, on the inputs of a file."""
     alone = tolerance is not None  # then the model's own outputs are all that is judged
     exact, own, tallies = exact_copy(model, batches[0]), AsIs(model), tallies_of(model, alone)
-    dtype, unit = _dtype_and_unit([exact.model])
+    dtype, unit = _dtype_and_unit(exact)
     unit = max(unit, golden.about["unit"])
     noise = Noise(max(stored_eps(model), unit), unit)
     own_noise = Noise(golden.about["own_eps"], golden.about["own_eps"])
@@ -239,13 +239,14 @@ def _compared(
         tally.effect = np.maximum(tally.effect, effect)
         tally.own_effect = np.maximum(tally.own_effect, golden.arrays[f"own_effect.{j}"])
     coarser = max(dtype, golden.about["dtype"], key=eps_of)
-    return report_of(tallies, coarser, unit, tolerance, both=not alone)
+    own_unit = max(unit, interpolation_unit(operations(model)))
+    return report_of(tallies, coarser, unit, own_unit, tolerance, both=not alone)
 
 
-def _dtype_and_unit(copies: Sequence[keras.Model]) -> tuple[str, float]:
-    """The coarsest dtype of float64 copies, and the unit that they round to."""
-    dtype = coarsest_dtype(copies)
-    return dtype, max(eps_of(dtype), interpolation_unit(copies))
+def _dtype_and_unit(exact: Copy) -> tuple[str, float]:
+    """The coarsest dtype of a float64 copy, and the unit that it rounds to."""
+    dtype = coarsest_dtype([exact.model])
+    return dtype, max(eps_of(dtype), interpolation_unit(exact.operations))
 
 
 def _ranges(model: keras.Model, input_shape: Any) -> list[list[dict[str, Any]]]:

@@ -6,11 +6,11 @@ softmax of a random network would look right with any kernel.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
 
 import keras
 import numpy as np
-from keras import tree
 
 from kerasfold.backend import computed
 from kerasfold.equivalence.sizes import FREE_SIZES
@@ -68,7 +68,7 @@ def accuracy_bound(tally: Tally, unit: float) -> Lines:
 
     Args:
         tally: of the output.
-        unit: of rounding, of what the truth was computed in.
+        unit: of rounding, of what the truth was computed in, or the models, whatever their dtype.
     """
     return np.maximum(usual_accuracy_bound(tally, unit), own_noise_bound(tally))
 
@@ -96,19 +96,26 @@ def coarsest_dtype(models: Sequence[keras.Model]) -> str:
     return max((d for d in computed if d in FLOAT_EPS), key=eps_of, default="float64")
 
 
-def interpolation_unit(models: Sequence[keras.Model]) -> float:
-    """Unit of rounding of interpolation in float32, whose positions are rounded too; or 0.0."""
-    if not any(interpolates(operation) for model in models for operation in operations(model)):
-        return 0.0
-    sides = [
-        n or max(FREE_SIZES)
-        for model in models
-        for operation in operations(model)
-        for tensor in tree.flatten(operation.output)
-        for n in tensor.shape[1:]
-        if len(tensor.shape) > 2
-    ]
-    return SINGLE * max(sides, default=1)
+def interpolation_unit(operations: Iterable[keras.Operation]) -> float:
+    """Unit of rounding of those that interpolate in float32, whatever their dtype; or 0.0."""
+    return max((SINGLE * _rounded(x) for x in operations if interpolates(x)), default=0.0)
+
+
+def _rounded(operation: keras.Operation) -> int:
+    """By how many units of rounding positions are off, about; 1 where they are exact.
+
+    They are multiples of n / m, of n pixels that become m: exact in float32 where that is a number
+    of halves, quarters and so on.
+    """
+    image = operation.input
+    shape = [n or max(FREE_SIZES) for n in image.shape[1:]]
+    result = operation.compute_output_spec(keras.KerasTensor((1, *shape), image.dtype))
+    sides = zip(shape, result.shape[1:], strict=True)
+    return max((n for n, m in sides if not _is_binary(Fraction(n, m))), default=1)
+
+
+def _is_binary(ratio: Fraction) -> bool:
+    return ratio.denominator & (ratio.denominator - 1) == 0
 
 
 def stored_eps(model: keras.Model) -> float:
@@ -119,4 +126,5 @@ def stored_eps(model: keras.Model) -> float:
 def computed_eps(model: keras.Model) -> float:
     """Unit of rounding of the coarsest tensor or layer of a model."""
     dtypes = map(computed, computed_dtypes(model))
-    return max((eps_of(d) for d in dtypes if "float" in d), default=SINGLE)
+    coarsest = max((eps_of(d) for d in dtypes if "float" in d), default=SINGLE)
+    return max(coarsest, interpolation_unit(operations(model)))

@@ -40,7 +40,7 @@ from kerasfold.equivalence.tally import Lines, Tally, distances
 from kerasfold.equivalence.tolerance import Errors, Tolerance
 from kerasfold.equivalence.units import Units
 from kerasfold.errors import FoldError, words_of
-from kerasfold.read.model import layout_of, output_names, sublayers
+from kerasfold.read.model import layout_of, operations, output_names, sublayers
 
 Copy: TypeAlias = Walk | AsIs
 
@@ -145,8 +145,13 @@ class Comparison:
     @cached_property
     def unit(self) -> float:
         """The unit of rounding of the copies; interpolation may round to float32 all the same."""
-        models = [copy.model for copy in self._copies]
-        return max(self.dtype_unit, interpolation_unit(models))
+        return max(self.dtype_unit, *(interpolation_unit(x.operations) for x in self._copies))
+
+    @property
+    def own_unit(self) -> float:
+        """The same, of the models as they are, or of their truth."""
+        models = [self.a, self.b.model] if isinstance(self.b, Copy) else [self.a]
+        return max(self.unit, *(interpolation_unit(operations(x)) for x in models))
 
     @cached_property
     def noise(self) -> Noise:
@@ -281,7 +286,7 @@ class Comparison:
         for i, (tally, truth, x, y) in enumerate(columns):
             error = tally.saw_own(truth, x, y, share)
             self.shows_own[i] = _better(self.shows_own[i], error, tally.output_scale, batch)
-            late = tally.other_error > accuracy_bound(tally, self.unit)
+            late = tally.other_error > accuracy_bound(tally, self.own_unit)
             off = tally.own_error > rebuilt_bound(tally, self.own_eps)
             doubt = doubt or bool(np.any(off if self.tolerance is not None else late | off))
         if not doubt:

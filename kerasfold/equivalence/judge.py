@@ -29,7 +29,8 @@ UNTOLD = 0.5  # of a line's spread, that its bound may be
 def judged(found: Comparison) -> EquivalenceReport:
     """The verdict on a comparison that has run."""
     both = found.b64 is not None
-    report = report_of(found.tallies, found.dtype, found.unit, found.tolerance, both)
+    units = found.unit, found.own_unit
+    report = report_of(found.tallies, found.dtype, *units, found.tolerance, both)
     report = replace(report, device=device(found.places))
     if isinstance(found.a64, Walk):
         report = replace(report, unreached=found.a64.units.share)
@@ -42,6 +43,7 @@ def report_of(
     tallies: Sequence[Tally],
     dtype: str,
     unit: float,
+    own_unit: float,
     tolerance: Tolerance | None = None,
     both: bool = True,
 ) -> EquivalenceReport:
@@ -51,10 +53,11 @@ def report_of(
         tallies: of each output.
         dtype: the coarsest that float64 copies compute in.
         unit: of rounding, of these copies.
+        own_unit: the same of the models as they are, where it is larger whatever their dtype.
         tolerance: what a user allows, in place of what was measured.
         both: whether both models have such copies.
     """
-    outputs = tuple(_output(tally, unit, tolerance, both) for tally in tallies)
+    outputs = tuple(_output(tally, unit, own_unit, tolerance, both) for tally in tallies)
     worst = max(outputs, key=lambda r: r.max_abs_error / (r.spread or r.scale or 1.0))
     rounding = unit > eps_of(dtype)
     report = EquivalenceReport(
@@ -69,10 +72,12 @@ def report_of(
     return _of_outputs(report)
 
 
-def _output(tally: Tally, unit: float, tolerance: Tolerance | None, both: bool) -> OutputReport:
+def _output(
+    tally: Tally, unit: float, own_unit: float, tolerance: Tolerance | None, both: bool
+) -> OutputReport:
     bound = difference_bound(tally, unit)
     line = _closest(tally.error, bound)
-    accuracy = accuracy_bound(tally, unit)
+    accuracy = accuracy_bound(tally, own_unit)
     late = _closest(tally.other_error, accuracy)
     original, folded, allowed = (
         _at(x, late) for x in (tally.own_error, tally.other_error, accuracy)
@@ -99,7 +104,7 @@ def _output(tally: Tally, unit: float, tolerance: Tolerance | None, both: bool) 
         relative=None if tally.errors is None else tally.errors.relative,
         tolerance=tolerance,
         untold=untold,
-        doubt=_doubt(tally, untold, _unsure(tally, unit)),
+        doubt=_doubt(tally, untold, _unsure(tally, own_unit)),
     )
 
 

@@ -14,6 +14,7 @@ from keras import tree
 
 from kerasfold.backend import double_precision, place, placed, tensor_of, unsaid
 from kerasfold.equivalence.endings import Ending, ending_of
+from kerasfold.equivalence.interpolation import exactly
 from kerasfold.equivalence.units import Units, has_flat_part
 from kerasfold.read.inside import Made, inside_of
 from kerasfold.read.model import (
@@ -21,6 +22,7 @@ from kerasfold.read.model import (
     functional_graph,
     input_structure,
     layout_of,
+    operations,
     own_predictions,
     takes_training,
     variables_of,
@@ -88,6 +90,7 @@ class AsIs:
         self.model, self.name = model, model.name
         self.specs = input_structure(model)
         self.ends = [""] * len(tree.flatten(getattr(model, "outputs", [])))
+        self.operations = operations(model)
 
     def __call__(self, batch: Any) -> Arrays:
         """See `Runner`; on the device whose scope this is in, if in one."""
@@ -135,13 +138,15 @@ class Walk:
     """A functional model of its own, run call by call, as Keras runs it.
 
     What no later call reads is freed at once: run by Keras, every tensor lives to the end. `units`
-    holds which units of its activations no batch so far has reached.
+    holds which units of its activations no batch so far has reached, `operations` what it computes
+    as the backend does.
 
     Args:
         model: the model.
         is_copy: of one that nobody else uses: then what goes into the last activation of an output
             is looked at, for which that is taken off meanwhile, and units are watched.
-            A copy in float64 runs in that, whatever the backend makes of float64 elsewhere.
+            A copy in float64 runs in that, whatever the backend makes of float64 elsewhere, or of
+            images that are resized.
     """
 
     def __init__(self, model: keras.Model, is_copy: bool = True) -> None:
@@ -157,6 +162,11 @@ class Walk:
         self.flat = {index for index, made in calls if is_copy and has_flat_part(made.operation)}
         self.units = Units(layout_of(made.operation for made in self.inside.calls))
         self.is_double = is_copy and "float64" in computed_dtypes(model)
+        found = enumerate(map(exactly, self.inside.calls) if self.is_double else ())
+        self.exact = {index: call for index, call in found if call is not None}
+        self.operations = [
+            made.operation for i, made in enumerate(self.inside.calls) if i not in self.exact
+        ]
         self.inference = _Inference()
         self.last: tuple[Any, str, Ran] | None = None  # run last, of which one may ask again
 
@@ -200,7 +210,8 @@ class Walk:
                 scope.state_mapping |= {id(v): x for v, x in noisy}
             ending = self.endings.get(index)
             if ending is None:
-                results = tree.flatten(made.operation(*args, **kwargs))
+                call = self.exact.get(index, made.operation)
+                results = tree.flatten(call(*args, **kwargs))
             else:
                 before[id(made.outputs[0])], result = ending.run(made.operation, args, kwargs)
                 results = [result]
