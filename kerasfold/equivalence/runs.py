@@ -88,19 +88,20 @@ class AsIs:
 
     def __init__(self, model: keras.Model) -> None:
         self.model, self.name = model, model.name
+        self.variables = variables_of(model)
         self.specs = input_structure(model)
         self.ends = [""] * len(tree.flatten(getattr(model, "outputs", [])))
         self.operations = operations(model)
 
     def __call__(self, batch: Any) -> Arrays:
         """See `Runner`; on the device whose scope this is in, if in one."""
-        with keras.StatelessScope(placed(variables_of(self.model))):
+        with keras.StatelessScope(placed(self.variables)):
             return self._outputs(batch)
 
     def ran(self, batch: Any, noise: Noise | None = None) -> Ran:
         """The same, with noise in its weights alone."""
         noisy = [] if noise is None else _noisy_weights(self.model, noise.weights, 0)
-        with keras.StatelessScope([*placed(variables_of(self.model)), *noisy]):
+        with keras.StatelessScope([*placed(self.variables), *noisy]):
             outputs = self._outputs(batch)
         return Ran(outputs, outputs)
 
@@ -151,6 +152,7 @@ class Walk:
 
     def __init__(self, model: keras.Model, is_copy: bool = True) -> None:
         self.model, self.name = model, model.name
+        self.variables = variables_of(model)
         functional = functional_graph(model)
         assert functional is not None, model
         self.inside = inside_of(functional)
@@ -186,7 +188,7 @@ class Walk:
         if plain and self.last is not None and self.last[0] is batch and self.last[1] == where:
             return self.last[2]
         precision = double_precision() if self.is_double else contextlib.nullcontext()
-        moved = [] if self.is_double else placed(variables_of(self.model))
+        moved = [] if self.is_double else placed(self.variables)
         # The original gave its own warnings.
         with precision, keras.StatelessScope(moved) as scope, unsaid():
             found = self.inference.of(lambda: self._run(batch, noise, saw, scope))

@@ -129,12 +129,17 @@ def variables_of(layer: keras.Layer) -> list[keras.Variable]:
     """The variables of a layer, and those that it holds and does not list: an RNN's states."""
     found = {id(variable): variable for variable in layer.variables}
     for inner in sublayers(layer):
-        held = tree.flatten([x for x in vars(inner).values() if isinstance(x, _HOLDING)])
-        found |= {id(x): x for x in held if isinstance(x, keras.Variable)}
+        found |= {id(variable): variable for variable in _variables_in(tuple(vars(inner).values()))}
     return list(found.values())
 
 
-_HOLDING = (keras.Variable, list, tuple, dict)
+def _variables_in(value: Any) -> Iterator[keras.Variable]:
+    """The variables in lists and tuples, to any depth."""
+    if isinstance(value, keras.Variable):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _variables_in(item)
 
 
 def recurrent_states(model: keras.Model) -> list[list[keras.Variable]]:
