@@ -224,6 +224,8 @@ class _Emitter:
             self.copies[id(operation)], result = called_copy(
                 operation, self._call_name(call), self.dtype, args, kwargs
             )
+        if call.cut is not None:
+            result = self.names.give(result[call.cut], f"{call.name}_cut")
         for tensor, value in zip(call.outputs, tree.flatten(result), strict=True):
             self.values.setdefault(tensor.index, value)
 

@@ -24,6 +24,7 @@ from kerasfold.measure.measured import Clock, is_no_better, measured_plan
 from kerasfold.measure.runtimes import check_runtime, deploy, random_inputs
 from kerasfold.plan.choose import Plan, original_plan
 from kerasfold.plan.choose import plan as make_plan
+from kerasfold.plan.less import cheapest
 from kerasfold.read.model import own_predictions, variables_of
 from kerasfold.read.parts import made_of, parts_of
 from kerasfold.read.weights import refuse_nonfinite, require_values
@@ -136,20 +137,29 @@ def _fold(
     regions = _lifted(model, options.open_layers)
     if options.nonlinear == "error":
         _refuse_nonlinear(model, regions)
-    objective = options.objective
+    objective, given = options.objective, regions
     pinned: dict[int, str] = {}
+    found: Plan | None = None
+    if not objective_of(objective).is_timed:
+        at("planning")
+        regions, found = cheapest(given, objective)
     while True:
         once = Once(fitting(regions))
         compose = once if options.verify else once.handed_over
         try:
-            plan, folded = _planned(regions, objective, pinned, compose, options.measure)
+            plan, folded = _planned(regions, found, objective, pinned, compose, options.measure)
         except OutOfRange as overflow:
-            pinned |= dict.fromkeys(overflow.nodes, "merged, its weights would not fit their dtype")
-            continue
-        shared = _shared(regions) - pinned.keys()
-        if objective != "params" or folded.count_params() <= model.count_params() or not shared:
-            break
-        pinned |= dict.fromkeys(shared, "its weights are shared with another call")
+            nodes, why = set(overflow.nodes), "merged, its weights would not fit their dtype"
+        else:
+            nodes, why = (
+                _shared(regions) - pinned.keys(),
+                "its weights are shared with another call",
+            )
+            if objective != "params" or folded.count_params() <= model.count_params() or not nodes:
+                break
+        if regions is given:
+            pinned |= dict.fromkeys(nodes, why)
+        regions, found = given, None
     result = report(model, regions, plan, objective, folded, pinned)
     if options.verify:
         at("comparing with the original")
@@ -185,15 +195,16 @@ def _verified(result: FoldReport, found: EquivalenceReport) -> FoldReport:
 
 def _planned(
     regions: Regions,
+    found: Plan | None,
     objective: str,
     pinned: Mapping[int, str],
     compose: Compose,
     measure: _Measure,
 ) -> tuple[Plan, keras.Model]:
-    """A plan, and the model that it is."""
+    """A plan, if none was found before, and the model that it is."""
     if not objective_of(objective).is_timed:
         at("planning")
-        plan = make_plan(regions, objective, pinned=pinned)
+        plan = make_plan(regions, objective, pinned=pinned) if found is None else found
         at("building")
         return plan, emit(regions, plan.forms, compose).model
     clock, runtime = measure.clock, measure.runtime
@@ -233,7 +244,8 @@ def explain(model: keras.Model, objective: str = "latency", open_layers: bool = 
         at("reading the layers")
         regions = _lifted(model, open_layers)
         at("planning")
-        return report(model, regions, make_plan(regions, objective), objective, None, {})
+        regions, plan = cheapest(regions, objective)
+        return report(model, regions, plan, objective, None, {})
 
 
 def require_linear(model: keras.Model, objective: str = "latency") -> keras.Model:

@@ -256,6 +256,8 @@ def report(
         pinned: nodes that the plan had to materialise, and why.
     """
     owner = regions.owner
+    given = as_read(regions)
+    read = {tensor.index for call in given.graph.calls for tensor in call.outputs}
     barriers = [c for c in regions.graph.calls if c.index in regions.barriers]
     merged: list[Merged] = []
     apart: list[Kept] = []
@@ -269,17 +271,18 @@ def report(
             continue
         if why is not None:
             apart.append(Kept(lifted.call.name, why))
-        names = dict.fromkeys(owner[i].call.name for i in form.visited)
+        names = dict.fromkeys(
+            owner[i].call.name for i in form.visited if owner[i].call.outputs[0].index in read
+        )
         grown = f"; {plan.grown[node]}" if node in plan.grown else ""
         merged.append(Merged(lifted.call.name, form.words(owner) + grown, tuple(names)))
     identities = [lifted.call for lifted in regions.identities]
     composed = [form for form in plan.forms.values() if not isinstance(form, Original)]
     calls = [*identities, *(owner[i].call for form in composed for i in form.visited)]
     gone = sorted(dict.fromkeys(calls), key=lambda call: call.index)
-    given = as_read(regions)
     made = {call.outputs[0].index for call in regions.graph.calls}
     repeated = [call for call in given.graph.calls if call.outputs[0].index not in made]
-    original = original_plan(given).cost if repeated else plan.original
+    original = plan.original if given is regions else original_plan(given).cost
     removed = _counted(x.call for x in given.identities)
     barred = _counted(call for call in given.graph.calls if call.index in given.barriers)
     before = model.count_params()

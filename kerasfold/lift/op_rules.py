@@ -23,6 +23,7 @@ from kerasfold.lift.operands import (
     operand,
     refuse_misplaced,
     same_layout,
+    sliced,
     window_of,
 )
 from kerasfold.lift.registry import lifts
@@ -93,7 +94,7 @@ def get_item(op: Any, x: Signal, key: Any) -> Signal:
     if len(keys) != x.rank + 2 or not all(isinstance(k, (slice, int)) for k in keys):
         raise Refused("it indexes with other than slices and numbers")
     numbers = {axis for axis, k in enumerate(keys) if isinstance(k, int)}
-    y = _cut(x, [slice(k, k + 1 or None) if isinstance(k, int) else k for k in keys])
+    y = sliced(x, [slice(k, k + 1 or None) if isinstance(k, int) else k for k in keys])
     return _without(y, numbers)
 
 
@@ -103,26 +104,6 @@ def _without(x: Signal, axes: Collection[int]) -> Signal:
     if not left:
         raise Refused("it leaves no channels")
     return x.reshape(left)
-
-
-def _cut(x: Signal, keys: list[slice]) -> Signal:
-    """Y = x[keys], one slice for each axis of the tensor."""
-    batch, *pixels = keys
-    channels = pixels.pop(x.channel_axis - 1)
-    if batch != slice(None):
-        raise Refused("it slices the batch")
-    crops, strides = [], []
-    for n, cut in zip(x.sizes, pixels, strict=True):
-        if cut != slice(None) and n is None:
-            raise Refused("it slices an image of unknown size")
-        start, stop, step = cut.indices(n or 0)
-        if step < 1 or (n is not None and stop <= start):
-            raise Refused("it reverses or empties an axis")
-        crops.append((start, 0 if n is None else n - stop))
-        strides.append(step)
-    y = x.crop(crops) if any(map(any, crops)) else x
-    y = y.subsample(strides) if max(strides, default=1) > 1 else y
-    return y if channels == slice(None) else y.take(channels)
 
 
 @lifts(keras.ops.stop_gradient)
@@ -166,7 +147,7 @@ def split_op(op: Any, x: Signal) -> list[Signal]:
         cuts = range(length // cuts, length, length // cuts)
     pieces = itertools.pairwise([0, *cuts, None])
     places = range(x.rank + 2)
-    return [_cut(x, [slice(*p) if a == axis else slice(None) for a in places]) for p in pieces]
+    return [sliced(x, [slice(*p) if a == axis else slice(None) for a in places]) for p in pieces]
 
 
 def _axis(op: Any, x: Signal) -> int:

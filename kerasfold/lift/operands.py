@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -92,3 +93,23 @@ def on_channels(axis: int, x: Signal) -> None:
     """Refuse an axis, counted with the batch, other than the channels'."""
     if axis % (x.rank + 2) != x.channel_axis:
         raise Refused(f"it works along axis {axis}, which is not the channels")
+
+
+def sliced(x: Signal, keys: Sequence[slice]) -> Signal:
+    """Y = x[keys], one slice for each axis of the tensor."""
+    batch, *pixels = keys
+    channels = pixels.pop(x.channel_axis - 1)
+    if batch != slice(None):
+        raise Refused("it slices the batch")
+    crops, strides = [], []
+    for n, cut in zip(x.sizes, pixels, strict=True):
+        if cut != slice(None) and n is None:
+            raise Refused("it slices an image of unknown size")
+        start, stop, step = cut.indices(n or 0)
+        if step < 1 or (n is not None and stop <= start):
+            raise Refused("it reverses or empties an axis")
+        crops.append((start, 0 if n is None else n - stop))
+        strides.append(step)
+    y = x.crop(crops) if any(map(any, crops)) else x
+    y = y.subsample(strides) if max(strides, default=1) > 1 else y
+    return y if channels == slice(None) else y.take(channels)

@@ -19,6 +19,7 @@ from kerasfold.algebra.axis import Refused
 from kerasfold.errors import FoldError
 from kerasfold.lift.masks import check_masks, readers
 from kerasfold.lift.numbering import numbered
+from kerasfold.lift.operands import sliced
 from kerasfold.lift.program import Node, Program
 from kerasfold.lift.registry import is_own
 from kerasfold.lift.rules import RULES
@@ -215,6 +216,8 @@ class _Lifter:
         args, kwargs = _arguments(call, args, kwargs)
         start = len(self.program.nodes)
         signals = _ruled(rule, call, args, kwargs)
+        if call.cut is not None:
+            signals = [sliced(signal, call.cut) for signal in signals]
         ends = self.program.keep(start, [signal.node for signal in signals])  # what was only tried
         records: list[Lifted] = []
         for node, output in zip(ends, call.outputs, strict=True):

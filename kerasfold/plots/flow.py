@@ -123,14 +123,19 @@ class _After:
             return
         reads = _unique(map(self._tensor, call.inputs))
         self.tensors |= dict.fromkeys([x.index for x in call.outputs], len(self.steps))
-        self.steps.append(Step(call.name, kind, reads, (self.places[call.outputs[0].index],)))
+        self.steps.append(Step(call.name, kind, reads, self._calls([call])))
 
     def _merge(self, lifted: Lifted, form: AnyForm) -> None:
         owner = self.regions.owner
-        calls = _unique(self.places[owner[i].call.outputs[0].index] for i in form.visited)
+        calls = self._calls(owner[i].call for i in form.visited)
         self.tensors[lifted.tensor.index] = len(self.steps)
         reads = _unique(map(self._node, form.reads))
         self.steps.append(Step(lifted.call.name, form.words(owner), reads, calls))
+
+    def _calls(self, calls: Iterable[Call]) -> tuple[int, ...]:
+        """The positions of calls, of those that the original has."""
+        made = (call.outputs[0].index for call in calls)
+        return _unique(self.places[index] for index in made if index in self.places)
 
     def _tensor(self, tensor: Tensor) -> int:
         if tensor.index in self.tensors:

@@ -56,6 +56,7 @@ class Call:
         training: the `training` flag this call was made with, or None, also where that is True
             as it is by default.
         closed: of a layer that is made of others, why its calls are not here instead; or "".
+        cut: what is kept of its output, as a key for each axis; None for all of it.
     """
 
     index: int
@@ -66,6 +67,7 @@ class Call:
     outputs: tuple[Tensor, ...]
     training: bool | None
     closed: str = ""
+    cut: tuple[slice, ...] | None = None
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -146,7 +148,7 @@ def read(model: keras.Model, opens: Callable[[keras.Operation], bool] = lambda _
     for source in functional._inputs:
         reader.known[id(source)] = reader.tensor(source)
     outputs = reader.walk(inside_of(functional), prefix="", training=None)
-    calls = _read_by_others(reader.calls, outputs)
+    calls = calls_read(reader.calls, outputs)
     return Graph(
         name=model.name,
         inputs=inputs,
@@ -316,7 +318,7 @@ class _Reader:
             self._learn(source, tensor)
 
 
-def _read_by_others(calls: Sequence[Call], outputs: Sequence[Tensor]) -> tuple[Call, ...]:
+def calls_read(calls: Sequence[Call], outputs: Sequence[Tensor]) -> tuple[Call, ...]:
     """The calls whose outputs are read, numbered."""
     wanted = {x.index for x in outputs}
     kept: list[Call] = []

@@ -1,0 +1,52 @@
+"""Places along one axis that anyone reads, and how that passes backwards through an operator."""
+
+from __future__ import annotations
+
+import math
+from typing import TypeAlias
+
+import numpy as np
+
+from .axis import Axis
+
+Places: TypeAlias = np.ndarray | None  # a boolean for each sample; None where all are read
+
+
+def places_read(axis: Axis, wanted: Places) -> Places:
+    """The input samples that outputs of an axis read.
+
+    Args:
+        axis: of an operator.
+        wanted: outputs, (axis.out,), or None for all of them.
+    """
+    if axis.size is None or axis.out is None:
+        return None
+    outputs = np.arange(axis.out) if wanted is None else np.flatnonzero(wanted)
+    taps = np.arange(axis.taps) * axis.dilation - axis.pad[0]
+    at = (outputs[:, None] * axis.stride + taps).ravel()
+    at = at[at % axis.upsampling == 0] // axis.upsampling + axis.crop[0]
+    low, high = axis.crop
+    read = np.zeros(axis.size, bool)
+    read[at[(at >= low) & (at < axis.size - high)]] = True
+    return None if read.all() else read
+
+
+def union(a: Places, b: Places) -> Places:
+    """What is in one of two sets of places."""
+    if a is None or b is None:
+        return None
+    both = a | b
+    return None if both.all() else both
+
+
+def progression(places: Places) -> slice:
+    """The shortest slice, of equal steps, that holds all places; `slice(None)` for all."""
+    if places is None:
+        return slice(None)
+    at = np.flatnonzero(places)
+    if not at.size:
+        return slice(0, 1)
+    first, last = int(at[0]), int(at[-1])
+    step = math.gcd(*map(int, np.diff(at))) or 1
+    stop = None if last + step >= places.size else last + 1
+    return slice(first or None, stop, step if step > 1 else None)

@@ -1,0 +1,74 @@
+"""Which calls work on every pixel by itself, all alike: what is not read need not be computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from keras import layers, ops, tree
+
+from kerasfold.layers.limits import acts_on_samples
+from kerasfold.read.graph import Call
+
+# fmt: off
+_SAMPLE_BY_SAMPLE = (
+    layers.Activation, layers.ReLU, layers.LeakyReLU, layers.ELU, layers.Add, layers.Subtract,
+    layers.Multiply, layers.Average, layers.Maximum, layers.Minimum,
+    ops.relu, ops.relu6, ops.leaky_relu, ops.elu, ops.selu, ops.celu, ops.gelu, ops.silu,
+    ops.swish, ops.hard_silu, ops.hard_swish, ops.sigmoid, ops.hard_sigmoid, ops.log_sigmoid,
+    ops.sparse_sigmoid, ops.tanh, ops.hard_tanh, ops.tanh_shrink, ops.softplus, ops.softsign,
+    ops.squareplus, ops.sparse_plus, ops.soft_shrink, ops.hard_shrink, ops.threshold, ops.abs,
+    ops.absolute, ops.negative, ops.square, ops.sqrt, ops.rsqrt, ops.cbrt, ops.reciprocal,
+    ops.exp, ops.exp2, ops.expm1, ops.log, ops.log1p, ops.log2, ops.log10, ops.sin, ops.cos,
+    ops.tan, ops.arcsin, ops.arccos, ops.arctan, ops.sinh, ops.cosh, ops.arcsinh, ops.arccosh,
+    ops.arctanh, ops.erf, ops.sign, ops.floor, ops.ceil, ops.round, ops.trunc, ops.clip, ops.cast,
+    ops.add, ops.subtract, ops.multiply, ops.divide, ops.true_divide, ops.divide_no_nan,
+    ops.maximum, ops.minimum, ops.power, ops.arctan2, ops.logaddexp, ops.where, ops.greater,
+    ops.greater_equal, ops.less, ops.less_equal, ops.equal, ops.not_equal, ops.logical_and,
+    ops.logical_or, ops.logical_not,
+)
+# fmt: on
+
+
+def _acts_on_samples(call: Call, axes: range) -> bool:
+    return acts_on_samples(getattr(call.operation, "activation", None))
+
+
+def _slope_is_shared(call: Call, axes: range) -> bool:
+    return all(call.operation.alpha.shape[axis - 1] == 1 for axis in axes)
+
+
+def _joins_channels(call: Call, axes: range) -> bool:
+    return call.operation.axis % len(call.outputs[0].shape) not in (0, *axes)
+
+
+# By kind, whether a call works so along some axes, if what it is given has the sizes for it.
+_CONDITIONS: dict[Any, Callable[[Call, range], bool]] = {
+    **dict.fromkeys(_SAMPLE_BY_SAMPLE, _acts_on_samples),
+    layers.PReLU: _slope_is_shared,
+    layers.Concatenate: _joins_channels,
+    ops.concatenate: _joins_channels,
+}
+
+
+def works_by_pixel(call: Call, axes: range) -> bool:
+    """Whether a call makes each pixel of what it is given there, by the same function everywhere.
+
+    Args:
+        call: the call.
+        axes: those of the pixels, in the tensors; what has one sample along one is repeated.
+    """
+    condition = _CONDITIONS.get(call.kind)
+    if condition is None or len(call.outputs) != 1:
+        return False
+    (output,) = call.outputs
+    if any(x.masked for x in (*call.inputs, output)):
+        return False
+    return (
+        all(len(x.shape) == len(output.shape) for x in call.inputs)
+        and all(x.shape[axis] in (1, output.shape[axis]) for x in call.inputs for axis in axes)
+        # Keras may take what varies for a bias along another axis, where that is as long.
+        and all(np.size(x) == 1 for x in tree.flatten(call.constants) if hasattr(x, "shape"))
+        and condition(call, axes)
+    )
