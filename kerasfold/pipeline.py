@@ -139,27 +139,25 @@ def _fold(
         _refuse_nonlinear(model, regions)
     objective, given = options.objective, regions
     pinned: dict[int, str] = {}
-    found: Plan | None = None
+    first: Plan | None = None
     if not objective_of(objective).is_timed:
         at("planning")
-        regions, found = cheapest(given, objective)
+        regions, first = cheapest(given, objective)
     while True:
         once = Once(fitting(regions))
         compose = once if options.verify else once.handed_over
         try:
-            plan, folded = _planned(regions, found, objective, pinned, compose, options.measure)
+            plan, folded = _planned(regions, first, objective, pinned, compose, options.measure)
         except OutOfRange as overflow:
             nodes, why = set(overflow.nodes), "merged, its weights would not fit their dtype"
         else:
-            nodes, why = (
-                _shared(regions) - pinned.keys(),
-                "its weights are shared with another call",
-            )
+            nodes = _shared(regions) - pinned.keys()
+            why = "its weights are shared with another call"
             if objective != "params" or folded.count_params() <= model.count_params() or not nodes:
                 break
         if regions is given:
             pinned |= dict.fromkeys(nodes, why)
-        regions, found = given, None
+        regions, first = given, None
     result = report(model, regions, plan, objective, folded, pinned)
     if options.verify:
         at("comparing with the original")
@@ -195,7 +193,7 @@ def _verified(result: FoldReport, found: EquivalenceReport) -> FoldReport:
 
 def _planned(
     regions: Regions,
-    found: Plan | None,
+    first: Plan | None,
     objective: str,
     pinned: Mapping[int, str],
     compose: Compose,
@@ -204,7 +202,7 @@ def _planned(
     """A plan, if none was found before, and the model that it is."""
     if not objective_of(objective).is_timed:
         at("planning")
-        plan = make_plan(regions, objective, pinned=pinned) if found is None else found
+        plan = make_plan(regions, objective, pinned=pinned) if first is None else first
         at("building")
         return plan, emit(regions, plan.forms, compose).model
     clock, runtime = measure.clock, measure.runtime
