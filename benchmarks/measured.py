@@ -35,6 +35,7 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 from rich.table import Table
 
 import kerasfold
+from kerasfold.choices import RuntimeName
 from kerasfold.compose import exact
 from kerasfold.cost import OBJECTIVES
 from kerasfold.emit import emit
@@ -111,7 +112,7 @@ def deployed(
 
 def measure(
     name: str,
-    runtime: str,
+    runtime: RuntimeName,
     rounds: int,
     first_rounds: int,
     budget: float,

@@ -87,7 +87,7 @@ class Limits(NamedTuple):
 
 
 def form(
-    variant: str, entry: Entry, original: keras.Model, runtime: str, limits: Limits
+    variant: Any, entry: Entry, original: keras.Model, runtime: Any, limits: Limits
 ) -> keras.Model:
     """A variant of a model, for a runtime.
 

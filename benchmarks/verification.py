@@ -27,7 +27,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -39,11 +39,12 @@ from rich.table import Table
 from verified import MODELS
 
 import kerasfold
+from kerasfold.choices import UntimedName
 
 Row: TypeAlias = dict[str, Any]
 FOLDS = 2000
 RANDOM = 200  # graphs that are rewritten, beside the models
-OBJECTIVES = ("latency", "macs", "params", "layers")
+OBJECTIVES: tuple[UntimedName, ...] = get_args(UntimedName)
 REFUSED = "refused"  # by a FoldError: the two cannot be compared
 
 
@@ -82,7 +83,7 @@ def verify_row(a: keras.Model, b: keras.Model) -> Row:
     return {"way": "verify", "verdict": said, "why": "" if said == "equivalent" else why}
 
 
-def folded_rows(model: keras.Model, objective: str) -> Iterator[Row]:
+def folded_rows(model: keras.Model, objective: UntimedName) -> Iterator[Row]:
     """What `fold` says of the fold of a model, and `verify` of the same."""
     try:
         folded = kerasfold.fold(model, objective)

@@ -11,9 +11,11 @@ from typing import Any, Literal
 
 import keras
 
+from kerasfold.choices import ObjectiveName
 from kerasfold.errors import FoldError
 from kerasfold.files import save
-from kerasfold.paths import checked_output
+from kerasfold.options import path_of, require_choice, require_flags
+from kerasfold.paths import HDF5, KERAS, checked_output
 from kerasfold.pipeline import explain, fold
 from kerasfold.read.model import sublayers
 from kerasfold.report import FoldReport
@@ -68,12 +70,19 @@ class FoldCheckpoint(keras.callbacks.ModelCheckpoint):
         save_freq: Literal["epoch"] | int = "epoch",
         initial_value_threshold: float | None = None,
         verbose: int = 0,
-        objective: str = "latency",
+        objective: ObjectiveName = "latency",
         on_error: Literal["warn", "raise"] = "warn",
         **options: Any,
     ) -> None:
+        path = path_of("filepath", filepath)
+        if not path.endswith(KERAS + HDF5):
+            ends = " or ".join(KERAS + HDF5)
+            raise FoldError(f"filepath={path!r}: expected one that ends in {ends}")
+        require_choice("mode", mode, ("auto", "min", "max"))
+        require_choice("on_error", on_error, ("warn", "raise"))
+        require_flags(save_best_only=save_best_only)
         super().__init__(
-            filepath,
+            path,
             monitor,
             verbose,
             save_best_only,
@@ -81,8 +90,6 @@ class FoldCheckpoint(keras.callbacks.ModelCheckpoint):
             save_freq=save_freq,
             initial_value_threshold=initial_value_threshold,
         )
-        if on_error not in ("warn", "raise"):
-            raise FoldError(f"unknown on_error={on_error!r}: choose 'warn' or 'raise'")
         self.options = {"objective": objective, **options}
         inspect.signature(fold).bind(None, **self.options)  # a TypeError now, not in an hour
         self.on_error = on_error

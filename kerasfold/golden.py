@@ -7,7 +7,6 @@ or what they are drawn from, and what rounding noise changed. The verdict is tha
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ import keras
 import numpy as np
 from keras import tree
 
+from kerasfold import __version__
 from kerasfold.backend import full_precision, own_seeds
 from kerasfold.equivalence.bounds import (
     coarsest_dtype,
@@ -36,6 +36,7 @@ from kerasfold.equivalence.runs import AsIs, Noise, Ran
 from kerasfold.equivalence.state import restarted
 from kerasfold.equivalence.tolerance import Tolerance
 from kerasfold.errors import FoldError, UnusableError, only_fold_errors, words_of
+from kerasfold.options import path_of, require_alone
 from kerasfold.paths import check_file, checked_output
 from kerasfold.read.model import input_structure, operations
 from kerasfold.read.weights import as_dtype, require_double
@@ -102,7 +103,9 @@ def write_golden(
         FoldError: a model that cannot be verified, or for which nothing can be told by it.
         UnusableError: a file that cannot be written.
     """
-    target = checked_output(os.fspath(path), EXTENSION)
+    if data is not None:
+        require_alone("for random inputs, not with data=", input_shape=input_shape)
+    target = checked_output(path_of("path", path), EXTENSION)
     with only_fold_errors("write_golden()"):
         drawn = [] if data is not None else _ranges(model, input_shape)
         flat = _drawn(drawn) if drawn else [_plain(batch) for batch in Given(model, data)]
@@ -114,7 +117,7 @@ def write_golden(
             about, arrays = _recorded(model, batches)
     about |= {
         "format": FORMAT,
-        "kerasfold": importlib.metadata.version("kerasfold"),
+        "kerasfold": __version__,
         "drawn": drawn,
         "digest": _digest(flat),
     }
@@ -146,8 +149,10 @@ def check_golden(
         UnusableError: a file that does not exist, or is not what `write_golden` writes.
         FoldError: a model with inputs or outputs of other number or shape.
     """
-    name = os.fspath(path)
+    name = path_of("path", path)
     check_file(name, EXTENSION)
+    if not isinstance(model, keras.Model):
+        raise FoldError(f"check_golden() compares a keras.Model. Received: {type(model)}")
     try:
         golden = _read(name)
         batches = golden.batches()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, get_args
 
 import keras
 
 from kerasfold.algebra.axis import Refused
 from kerasfold.backend import held, own_seeds, unsaid
+from kerasfold.choices import NonlinearName, ObjectiveName, RuntimeName, UntimedName
 from kerasfold.compose import Compose, Once, OutOfRange, fitting
 from kerasfold.cost import objective_of
 from kerasfold.emit import emit
@@ -22,6 +23,7 @@ from kerasfold.forms.kept import Kept
 from kerasfold.lift.regions import Regions, lifted
 from kerasfold.measure.measured import Clock, is_no_better, measured_plan
 from kerasfold.measure.runtimes import check_runtime, deploy, random_inputs
+from kerasfold.options import require_alone, require_choice, require_flags
 from kerasfold.plan.choose import Plan, original_plan
 from kerasfold.plan.choose import plan as make_plan
 from kerasfold.plan.less import cheapest
@@ -31,6 +33,8 @@ from kerasfold.read.weights import refuse_nonfinite, require_values
 from kerasfold.report import FoldReport, plain_model, report
 from kerasfold.stages import at
 
+HERE = "tensorflow"  # the runtime where none is named
+BUDGET = 60.0  # seconds, where none are
 LAST = 10.0  # seconds that the whole model may be timed for, whatever its parts took
 # Keras warns of layers that hand on no mask: those that are read do arrive.
 MASKS_DROPPED = "Layer .* does not support masking"
@@ -38,11 +42,11 @@ MASKS_DROPPED = "Layer .* does not support masking"
 
 def fold(
     model: keras.Model,
-    objective: str = "latency",
-    nonlinear: Literal["keep", "error"] = "keep",
+    objective: ObjectiveName = "latency",
+    nonlinear: NonlinearName = "keep",
     verify: bool = True,
-    runtime: str = "tensorflow",
-    budget: float = 60.0,
+    runtime: RuntimeName | None = None,
+    budget: float | None = None,
     progress: bool = False,
     *,
     open_layers: bool = True,
@@ -60,9 +64,9 @@ def fold(
             (merge all that is exact), or 'measured' (seconds on `runtime`, timed now).
         nonlinear: 'keep' leaves other layers as they are; 'error' refuses them.
         verify: whether to compare the result with the original before returning it.
-        runtime: for 'measured', where to time: 'tensorflow' (a `tf.function`), 'xla', 'litert',
-            'onnxruntime' or 'openvino', at batch 1.
-        budget: for 'measured', seconds after which no further part of the model is timed;
+        runtime: for 'measured', where to time: 'tensorflow' (a `tf.function`; where none is given),
+            'xla', 'litert', 'onnxruntime' or 'openvino', at batch 1.
+        budget: for 'measured', seconds (60) after which no further part of the model is timed;
             what is left is planned for 'latency'. The whole model is timed on top of it. With
             0, nothing is.
         progress: for 'measured', whether to draw a progress bar on stderr.
@@ -83,18 +87,18 @@ def fold(
         NonlinearLayerError: with nonlinear='error', naming every layer that is not linear.
         EquivalenceError: the result does not compute the same; it is not returned.
         RuntimeUnavailableError: `runtime` lacks a package; the message names the extra.
-        FoldError: an unknown objective or option, or a runtime that refuses the model.
+        FoldError: an unknown objective or option, one that would be for nothing, or a runtime that
+            refuses the model.
     """
-    if objective_of(objective).is_timed:
-        check_runtime(runtime)
-        if not (isinstance(budget, (int, float)) and budget >= 0):
-            raise FoldError(f"budget={budget!r}: expected a number of seconds, 0 or more")
-    if nonlinear not in ("keep", "error"):
-        raise FoldError(f"unknown nonlinear={nonlinear!r}: choose 'keep' or 'error'")
+    require_flags(verify=verify, progress=progress, open_layers=open_layers)
+    require_choice("nonlinear", nonlinear, get_args(NonlinearName))
+    if not verify:
+        require_alone("for comparing, which verify=False skips", data=data, input_shape=input_shape)
+    if data is not None:
+        require_alone("for random inputs, not with data=", input_shape=input_shape)
+    measure = _measure(objective, runtime, budget, progress)
     require_values("fold()")
-    options = _Options(
-        objective, nonlinear, verify, _Measure(runtime, Clock(budget), progress), open_layers
-    )
+    options = _Options(objective, nonlinear, verify, measure, open_layers)
     weights = variables_of(model) if isinstance(model, keras.Model) else ()
     with only_fold_errors("fold()"), own_seeds(), unsaid(MASKS_DROPPED), held(weights):
         if not isinstance(model, keras.Model) or not own_predictions(model):
@@ -116,6 +120,20 @@ class _Measure:
     runtime: str
     clock: Clock
     progress: bool
+
+
+def _measure(
+    objective: str, runtime: RuntimeName | None, budget: float | None, progress: bool
+) -> _Measure:
+    """How to measure, if that is the objective. Raises `FoldError`."""
+    if not objective_of(objective).is_timed:
+        require_alone("for objective='measured'", runtime=runtime, budget=budget)
+    else:
+        check_runtime(HERE if runtime is None else runtime)
+    seconds = BUDGET if budget is None else budget
+    if isinstance(seconds, bool) or not (isinstance(seconds, (int, float)) and seconds >= 0):
+        raise FoldError(f"budget={budget!r}: expected a number of seconds, 0 or more")
+    return _Measure(runtime or HERE, Clock(seconds), progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +240,9 @@ def _planned(
     return plan, folded
 
 
-def explain(model: keras.Model, objective: str = "latency", open_layers: bool = True) -> FoldReport:
+def explain(
+    model: keras.Model, objective: UntimedName = "latency", open_layers: bool = True
+) -> FoldReport:
     """The report that `fold(model, objective)` would give, with nothing built.
 
     But for what only merged weights tell: whether they overflow their dtype, and that the
@@ -237,6 +257,7 @@ def explain(model: keras.Model, objective: str = "latency", open_layers: bool = 
         UnsupportedModelError: a model that cannot be read.
         FoldError: an unknown objective.
     """
+    require_flags(open_layers=open_layers)
     require_values("explain()")
     with only_fold_errors("explain()"), own_seeds():
         at("reading the layers")
@@ -246,7 +267,7 @@ def explain(model: keras.Model, objective: str = "latency", open_layers: bool = 
         return report(model, regions, plan, objective, None, {})
 
 
-def require_linear(model: keras.Model, objective: str = "latency") -> keras.Model:
+def require_linear(model: keras.Model, objective: ObjectiveName = "latency") -> keras.Model:
     """`fold(model, nonlinear="error")`: a linear model, folded, or an error.
 
     Raises:

@@ -18,6 +18,7 @@ from kerasfold.errors import FoldError
 from kerasfold.forms.kept import Kept as Original
 from kerasfold.layers.limits import is_free
 from kerasfold.lift.regions import Lifted, Regions, as_read, lifted
+from kerasfold.options import path_of
 from kerasfold.plan.choose import Plan, original_plan
 from kerasfold.plots.effective import Effective, effective
 from kerasfold.plots.figure import figure_of, require_matplotlib, write
@@ -162,6 +163,7 @@ class FoldReport:
             FoldError: matplotlib is not installed, another extension, or no such part.
         """
         require_matplotlib()
+        target = None if path is None else Path(path_of("path", path))
         part: Effective | str
         try:
             part = effective(map(lifted, self.models), layer)
@@ -171,8 +173,8 @@ class FoldReport:
             part = str(problem)
         title = f"{self.model}, objective {self.objective}"
         figure = figure_of(title, self.flows, part)
-        if path is not None:
-            write(figure, Path(path))
+        if target is not None:
+            write(figure, target)
         return figure
 
     def __str__(self) -> str:

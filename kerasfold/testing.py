@@ -19,6 +19,7 @@ from kerasfold.algebra.operator import Operator
 from kerasfold.equivalence.models import original_in_precision
 from kerasfold.equivalence.runs import Walk
 from kerasfold.equivalence.sizes import FREE_SIZES
+from kerasfold.errors import FoldError, words_of
 from kerasfold.layers.spelling import padded_axis
 from kerasfold.lift.program import Node, Program
 from kerasfold.lift.regions import Regions, lift
@@ -49,13 +50,25 @@ def check_lift(
     Raises:
         AssertionError: no rule, a refusal, or another result; with the layer, the shapes
             and the largest difference.
+        FoldError: what is no layer, or a shape that it does not take.
     """
-    rng = np.random.default_rng(seed)
-    several = any(isinstance(shape, (tuple, list)) for shape in input_shape)
-    shapes: Any = input_shape if several else [input_shape]
-    inputs: Any = [keras.Input(shape) for shape in shapes]
-    inputs = inputs if several else inputs[0]
-    model = keras.Model(inputs, layer(inputs))
+    if not isinstance(layer, keras.layers.Layer):
+        raise FoldError(f"check_lift() takes a keras.layers.Layer. Received: {type(layer)}")
+    try:
+        rng = np.random.default_rng(seed)
+    except (TypeError, ValueError) as error:
+        raise FoldError(f"seed={seed!r}: expected a whole number, 0 or more") from error
+    try:
+        several = any(isinstance(shape, (tuple, list)) for shape in input_shape)
+        shapes: Any = input_shape if several else [input_shape]
+        inputs: Any = [keras.Input(shape) for shape in shapes]
+        inputs = inputs if several else inputs[0]
+        model = keras.Model(inputs, layer(inputs))
+    except (TypeError, ValueError) as error:
+        raise FoldError(
+            f"layer '{layer.name}' takes no inputs of input_shape={input_shape!r} "
+            f"({words_of(error)}): give the shape of one without the batch, or a list of shapes"
+        ) from error
     for variable in layer.weights:
         if "float" in variable.dtype:
             values = rng.uniform(0.2, 1.5, variable.shape)
@@ -100,13 +113,13 @@ def check_lift(
         f"{got.shape[1:]}, the layer {want.shape[1:]}"
     )
     scale = np.max(np.abs(want), initial=0.0)
-    error = np.max(np.abs(got - want), initial=0.0)
+    missed = np.max(np.abs(got - want), initial=0.0)
     # TensorFlow interpolates in float32 whatever it is given.
     coarse = dtype != "float64" or interpolates(layer)
     bound = (1e-4 if coarse else 1e-10) * scale
-    assert error <= bound, (
+    assert missed <= bound, (
         f"layer '{layer.name}' on inputs of shape {input_shape}: its rule differs from the layer "
-        f"by {error:.3g}, with outputs up to {scale:.3g}"
+        f"by {missed:.3g}, with outputs up to {scale:.3g}"
     )
 
 

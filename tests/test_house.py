@@ -46,6 +46,7 @@ FLOORS = (
     ("layers",),
     ("read",),
     ("algebra",),
+    ("options",),
     ("backend", "errors", "startup"),
     ("stopping", "choices", "stages"),
 )

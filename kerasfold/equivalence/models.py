@@ -37,6 +37,7 @@ from kerasfold.equivalence.tolerance import Tolerance
 from kerasfold.errors import FoldError, only_fold_errors
 from kerasfold.forms.form import AnyForm
 from kerasfold.lift.regions import Regions, lifted
+from kerasfold.options import require_alone, require_flags
 from kerasfold.read.model import input_structure, output_names, variables_of
 from kerasfold.read.weights import require_double, require_values
 
@@ -92,6 +93,9 @@ def verify(
     require_double("verify()")
     if not isinstance(a, keras.Model):
         raise FoldError(f"verify() compares with a keras.Model. Received: {type(a)}")
+    require_flags(strict_signature=strict_signature)
+    if data is not None:
+        require_alone("for random inputs, not with data=", input_shape=input_shape)
     if labels is not None and data is None:
         raise FoldError("labels= are those of data=: give both")
     if strategy is not None and data is None:

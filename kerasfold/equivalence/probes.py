@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -179,8 +180,8 @@ def _shapes(model: keras.Model, given: Any) -> list[Shape]:
     structure = input_structure(model)
     specs = tree.flatten(structure)
     try:
-        numbers = [int(n) for n in tree.flatten(given)]
-    except (TypeError, ValueError):
+        numbers = [operator.index(n) for n in tree.flatten(given)]
+    except TypeError:
         numbers = []
     ranks = [len(spec.shape) - 1 for spec in specs]
     starts = itertools.accumulate(ranks, initial=0)

@@ -30,7 +30,8 @@ class Tolerance:
 
     def __post_init__(self) -> None:
         for name, value in (("atol", self.atol), ("rtol", self.rtol)):
-            if not (isinstance(value, (int, float)) and 0 <= value < math.inf):
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not (number and 0 <= value < math.inf):
                 raise FoldError(f"{name}={value!r}: expected a finite number, 0 or more")
 
     @classmethod

@@ -12,6 +12,7 @@ import keras
 
 from kerasfold.errors import FoldError
 from kerasfold.lift.signal import Signal
+from kerasfold.options import require_flags
 
 Rule = Callable[..., Signal | list[Signal]]
 R = TypeVar("R", bound=Rule)
@@ -32,8 +33,9 @@ def lifts(*kinds: Any, override: bool = False) -> Callable[[R], R]:
 
     Raises:
         TypeError: a kind that is neither.
-        FoldError: a kind that kerasfold has a rule for.
+        FoldError: a kind that kerasfold has a rule for, or `override` neither True nor False.
     """
+    require_flags(override=override)
     for kind in kinds:
         layer = isinstance(kind, type) and issubclass(kind, keras.Layer)
         known = getattr(keras.ops, getattr(kind, "__name__", ""), None)

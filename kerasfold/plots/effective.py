@@ -82,7 +82,7 @@ def effective(models: Iterable[Regions], layer: str | None = None) -> Effective:
     """
     parts = [part for regions in models for part in _parts(regions)]
     if layer is not None:
-        parts = [part for part in parts if part.layers[-1] == layer]
+        parts = [part for part in parts if isinstance(layer, str) and part.layers[-1] == layer]
         if not parts:
             raise FoldError(
                 f"no linear part of the model ends in a layer {layer!r}: name one that an "

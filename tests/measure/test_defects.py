@@ -93,7 +93,7 @@ def test_a_runtime_that_refuses_everything_is_named(monkeypatch):
             by_measuring(model)
 
 
-@pytest.mark.parametrize("runtime", ["tpu", None, 3, ""])
+@pytest.mark.parametrize("runtime", ["tpu", 3, ""])
 def test_an_unknown_runtime_is_refused_before_the_model_is_read(runtime):
     with pytest.raises(FoldError, match=r"unknown runtime .*: choose one of 'tensorflow'"):
         kerasfold.fold("not even a model", "measured", runtime=runtime)  # type: ignore[arg-type]
@@ -112,8 +112,11 @@ def test_a_missing_package_is_named_before_the_model_is_read(monkeypatch):
         kerasfold.fold("not even a model", "measured", runtime="openvino")  # type: ignore[arg-type]
 
 
-def test_other_objectives_ask_for_no_runtime():
-    assert kinds(kerasfold.fold(MODELS["expand"](), "layers", runtime="tpu")) == ["Conv2D"]
+@pytest.mark.parametrize("option", [{"runtime": "xla"}, {"budget": 5.0}])
+def test_other_objectives_take_no_runtime(option):
+    (name,) = option
+    with pytest.raises(FoldError, match=rf"{name}= is for objective='measured'. Received: {name}="):
+        kerasfold.fold(MODELS["expand"](), "layers", **option)
 
 
 # weights that overflow
