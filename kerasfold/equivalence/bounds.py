@@ -15,6 +15,7 @@ import numpy as np
 from kerasfold.backend import computed
 from kerasfold.equivalence.sizes import FREE_SIZES
 from kerasfold.equivalence.tally import Lines, Tally
+from kerasfold.equivalence.tolerance import Tolerance
 from kerasfold.read.model import computed_dtypes, interpolates, operations
 
 EXACT = 1e-10  # of the spread, in float64
@@ -41,8 +42,16 @@ def difference_bound(tally: Tally, unit: float) -> Lines:
         tally: of the output.
         unit: of rounding, of what the copies compute in.
     """
+    if tally.tolerated is not None:
+        return np.maximum(NOISE * tally.tolerated * tally.whole_scale, noise_bound(tally))
     exact = EXACT * tally.spread if unit <= DOUBLE else 0.0
     return np.maximum(exact, noise_bound(tally)) + ARITHMETIC * unit * tally.scale
+
+
+def tolerated_share(tolerance: Tolerance, usual: Tally) -> float:
+    """What a user allows, as a share of the largest output on usual inputs; at most 1."""
+    scale = float(np.max(usual.output_scale))
+    return min(tolerance.rtol + (tolerance.atol / scale if scale else 1.0), 1.0)
 
 
 def noise_bound(tally: Tally) -> Lines:

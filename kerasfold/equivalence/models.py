@@ -16,7 +16,7 @@ from kerasfold.backend import full_precision, held, own_seeds
 from kerasfold.compose import Compose
 from kerasfold.emit import copy, emit
 from kerasfold.equivalence.agreement import Agreement
-from kerasfold.equivalence.bounds import SINGLE, eps_of
+from kerasfold.equivalence.bounds import SINGLE, eps_of, tolerated_share
 from kerasfold.equivalence.compare import Comparison, Copy, outputs
 from kerasfold.equivalence.culprit import first_difference
 from kerasfold.equivalence.data import Given
@@ -25,7 +25,7 @@ from kerasfold.equivalence.judge import judged
 from kerasfold.equivalence.probes import KINDS, USUAL, Probes, probes
 from kerasfold.equivalence.replicas import Replicas
 from kerasfold.equivalence.report import EquivalenceReport
-from kerasfold.equivalence.runs import AsIs, Walk, as_is
+from kerasfold.equivalence.runs import AsIs, Noise, Walk, as_is
 from kerasfold.equivalence.signature import (
     Difference,
     differences,
@@ -76,7 +76,8 @@ def verify(
             call `b`: other dtypes, structure or keys, a fixed batch, a name that is missing.
         atol: with `rtol`, the error that is allowed in place of the measured bounds:
             |b - truth| <= atol + rtol * |truth|, the truth being `a` in float64. Random inputs are
-            then of the usual size alone.
+            then of the usual size; on large ones two Keras models may differ by as much in
+            proportion, some times over.
         rtol: see `atol`; either is 0 where the other alone is given.
         strategy: a `tf.distribute` strategy of one or several devices to run `data` on, batch by
             batch in turn. Of several workers (MultiWorkerMirroredStrategy), all call `verify`,
@@ -270,12 +271,21 @@ def _loudly(found: Comparison, report: EquivalenceReport, loud: list[Any]) -> Eq
 
     Of such the accuracy says nothing: what is exact may overflow in the models' own dtype.
     """
-    in_half = eps_of(found.dtype) > SINGLE  # which may overflow, or not, by how it adds up
-    if not loud or report.verdict == "different" or found.b64 is None or in_half:
+    if not loud or report.verdict == "different" or not isinstance(found.b, Copy):
         return report
-    apart = replace(found)
+    apart = replace(found, b64=found.b64 or exact_copy(found.b.model, loud[0]), tolerance=None)
+    if eps_of(apart.dtype) > SINGLE:  # half precision overflows, or not, by how it adds up
+        return report
+    if found.tolerance is not None:
+        shares = [tolerated_share(found.tolerance, tally) for tally in found.tallies]
+        apart.noise = Noise(max(shares), max(shares))  # what is near a threshold passes it
+        for i, tally in enumerate(apart.tallies):
+            saturated = not apart.alike[i] and apart.a64.ends[i]
+            tally.tolerated = 1.0 if saturated else shares[i]
     apart.run_copies(loud)
     other = _reported(apart)
+    if found.tolerance is not None:
+        other = replace(other, note=f"on large inputs, with {found.tolerance} on usual ones")
     shown = other if other.verdict == "different" else report
     return replace(shown, inputs=report.inputs + other.inputs, unreached=other.unreached)
 

@@ -78,6 +78,8 @@ class Tally:
         own_dtype: of the reference's output.
         errors: of the other model in its own dtype, where it has no float64 copy; else None. The
             errors at the border and inside are then these.
+        tolerated: the share of the output that a user allows the copies to differ by, where they
+            may differ by more than their rounding; or None.
     """
 
     name: str
@@ -100,6 +102,7 @@ class Tally:
     number: int = 0
     own_dtype: str = "float32"
     errors: Errors | None = None
+    tolerated: float | None = None
 
     @property
     def axes(self) -> tuple[int, ...]:

@@ -8,9 +8,13 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from keras import layers
 
 import kerasfold
 from kerasfold.equivalence.tolerance import Errors, Tolerance
+from zoo.making import chain, policy
+
+pytestmark = pytest.mark.usefixtures("fresh")
 
 
 def test_either_may_be_left_out() -> None:
@@ -81,6 +85,35 @@ def test_two_models_within_a_tolerance(tolerance: dict[str, float], equivalent: 
     assert out.absolute is not None
     assert out.absolute.p50 < 1e-4 < 0.09 < out.absolute.p90
     assert report.to_dict()["outputs"][0]["tolerance"] == {"atol": 0.0, "rtol": 0.0} | tolerance
+
+
+def net(limit: float | None = None, dtype: str = "float32") -> keras.Model:
+    """What goes into its last activation is 0 +- 1 where inputs are."""
+    with policy(dtype):
+        stack = [layers.Dense(16, "relu") for _ in range(3)]
+        return chain((16,), *stack, layers.ReLU(limit), layers.Dense(4, "softmax"))
+
+
+@pytest.mark.parametrize(
+    "tolerance", [{"rtol": 1e-3}, {"atol": 1e-2}, {"atol": 1e-3, "rtol": 1e-2}]
+)
+def test_relu6_is_not_relu_within_a_tolerance(tolerance: dict[str, float]) -> None:
+    model = net()
+    assert kerasfold.verify(model, net(), **tolerance).verdict == "equivalent"
+    report = kerasfold.verify(model, net(6.0), **tolerance)
+    assert report.verdict == "different"
+    assert "on large inputs" in str(report)
+
+
+@pytest.mark.parametrize("kind", ["mixed_float16", "mixed_bfloat16", "float16", "int8"])
+def test_what_is_within_a_tolerance_is_so_on_large_inputs(kind: str) -> None:
+    model = net()
+    other = net(dtype="float32" if kind == "int8" else kind)
+    if kind == "int8":
+        other.quantize("int8", filters="dense")
+    coarse = {"strict_signature": False}
+    assert kerasfold.verify(model, other, **coarse).verdict == "different"
+    assert kerasfold.verify(model, other, atol=0.03, **coarse).verdict == "equivalent"
 
 
 def test_what_is_not_finite_is_within_no_tolerance() -> None:
