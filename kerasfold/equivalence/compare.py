@@ -35,7 +35,7 @@ from kerasfold.equivalence.bounds import (
     rebuilt_bound,
     stored_eps,
 )
-from kerasfold.equivalence.runs import Arrays, AsIs, Noise, Ran, Runner, Walk, as_is
+from kerasfold.equivalence.runs import Arrays, AsIs, Noise, Ran, Runner, Walk, as_is, real
 from kerasfold.equivalence.tally import Lines, Tally, distances
 from kerasfold.equivalence.tolerance import Errors, Tolerance
 from kerasfold.equivalence.units import Units
@@ -270,7 +270,7 @@ class Comparison:
             return
         if not self.rounded and self.unit <= DOUBLE and self._rounds_to_single(batch, exact):
             self.unit = SINGLE
-            del self.noise
+            vars(self).pop("noise", None)  # of the unit before, if it was asked for
         for copy, plain in ((self.a64, exact), (self.b64, other)):
             noisy = copy.ran(batch, self.noise)
             pair = (each.judged_where(self.alike) for each in (plain, noisy))
@@ -366,7 +366,7 @@ def ran(copy: Copy, batch: Any) -> Ran:
 def outputs(model: Runner, batch: Any) -> Arrays:
     """Run a model that may not run here; outputs are at least vectors. Raises `FoldError`."""
     try:
-        return [np.atleast_1d(y) for y in model(batch)]
+        return [real(y) for y in model(batch)]
     except FoldError:
         raise
     except Exception as error:

@@ -229,9 +229,7 @@ class Walk:
             values.update(zip(map(id, made.outputs), results, strict=True))
             for name in self.freed[index]:
                 values.pop(name, None)
-        outputs = [
-            np.atleast_1d(keras.ops.convert_to_numpy(values[id(y)])) for y in self.inside.outputs
-        ]
+        outputs = [real(keras.ops.convert_to_numpy(values[id(y)])) for y in self.inside.outputs]
         judged = [
             self.endings[self.makers[id(t)]].centred(keras.ops.convert_to_numpy(before[id(t)]))
             if id(t) in before
@@ -270,6 +268,14 @@ def as_is(model: keras.Model) -> AsIs | Walk:
     """A model as its user runs it; call by call where that is the same, which holds less memory."""
     usual = functional_graph(model) is not None and "__call__" not in own_predictions(model)
     return Walk(model, is_copy=False) if usual else AsIs(model)
+
+
+def real(values: np.ndarray) -> np.ndarray:
+    """An output as it is compared: at least a vector, the parts of complex numbers side by side."""
+    values = np.atleast_1d(values)
+    if np.iscomplexobj(values):
+        return np.stack([values.real, values.imag], axis=-1)
+    return values
 
 
 def _where_finite(value: np.ndarray, truth: np.ndarray) -> np.ndarray:

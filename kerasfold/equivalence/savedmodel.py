@@ -28,6 +28,7 @@ _NOT_KNOWN = re.compile(r"RandomDataset\w*")
 # Those without that still run code, or read or write files.
 _OUTSIDE = re.compile(
     r"PyFuncStateless|ReadFile|MatchingFiles|ImmutableConst|InitializeTableFromTextFile|"
+    r"GenerateVocabRemapping|"
     r"Debug\w+|\w*Dataset\w*|\w*Summary\w*|TPU\w+"
 )
 # What the functions that save and restore a model are made of, which nothing here calls.

@@ -107,7 +107,7 @@ class Tally:
     @property
     def axes(self) -> tuple[int, ...]:
         """Those whose lines are judged."""
-        return tuple(i for i, n in enumerate(self.shape) if i and n is not None)
+        return tuple(i for i, n in enumerate(self.shape) if i and n)
 
     def lines(self, values: np.ndarray) -> Lines:
         """The largest of each line of values (n, ...)."""

@@ -193,6 +193,15 @@ def nested(image: tf.Tensor) -> tf.Tensor:
         ),
         ("ReadFile", nested),
         (
+            "GenerateVocabRemapping",
+            lambda x: tf.cast(
+                tf.raw_ops.GenerateVocabRemapping(
+                    new_vocab_file="/x", old_vocab_file="/y", new_vocab_offset=0, num_new_vocab=1
+                ).num_present,
+                "float32",
+            ),
+        ),
+        (
             "SaveV2",
             lambda x: len(
                 tf.raw_ops.SaveV2(

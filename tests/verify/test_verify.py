@@ -509,6 +509,39 @@ def test_report_reads_and_serialises() -> None:
     assert json.loads(json.dumps(folded.fold_report.to_dict()))["equivalence"]["equivalent"] is True
 
 
+def test_what_cancels_cannot_be_told() -> None:
+    """The unit of noise turns out to be another before any noise was asked for."""
+    x = keras.Input((8, 8, 3))
+    y = layers.Conv2D(3, 3)(x)
+    model = randomise(keras.Model(x, (y + 1e8) - 1e8))
+    with pytest.raises(kerasfold.EquivalenceError, match="inconclusive: rounding noise"):
+        kerasfold.fold(model)
+
+
+def test_both_parts_of_complex_numbers_count() -> None:
+    x = keras.Input((5,))
+
+    def of(factor: float) -> keras.Model:
+        part = layers.Lambda(
+            lambda t: keras.ops.view_as_complex(keras.ops.stack([t, factor * t], -1))
+        )
+        return keras.Model(x, part(x))
+
+    assert kerasfold.verify(of(2.0), of(2.0)).equivalent
+    assert not kerasfold.verify(of(2.0), of(2.01)).equivalent
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_an_output_of_nothing_is_equal_to_another(beside: bool) -> None:
+    def of(factor: float) -> keras.Model:
+        x = keras.Input((4,))
+        y = randomise(keras.Model(x, layers.Dense(3)(x)))(x) * factor
+        return keras.Model(x, [y[:, :0], y] if beside else y[:, :0])
+
+    assert kerasfold.verify(of(1.0), of(1.0)).verdict != "different"
+    assert (kerasfold.verify(of(1.0), of(2.0)).verdict == "different") == beside
+
+
 def test_names_what_failed() -> None:
     def two(factor: float) -> keras.Model:
         i = keras.Input((4,))
