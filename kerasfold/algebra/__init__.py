@@ -12,7 +12,8 @@ later zero padding must not see). ``s`` is the stride, ``r`` the dilation of the
 the upsampling factor. Such operators are closed under composition, sum and concatenation;
 the exceptions raise `Refused`, with the reason.
 
-A `Rearrangement` reshapes an image and permutes its axes; operators pass it where they can.
+A `Rearrangement` reshapes an image and permutes its axes; operators pass it where they can. A
+`Reduction` is a mean over samples of one.
 
 Planning composes `Geometry` values, which hold sizes alone; emission composes `Operator`
 values, which also hold the weights, in float64, a chain of them in its cheapest order.
@@ -42,6 +43,7 @@ from .passage import passed
 from .product import Array, regroup
 from .rearrange import Rearrangement
 from .rearranged import Rearranged, applied, rearranged, settled
+from .reduction import Reduction, windows_of
 from .tiles import (
     Group,
     Place,
@@ -69,6 +71,7 @@ __all__ = [
     "Place",
     "Rearranged",
     "Rearrangement",
+    "Reduction",
     "Refused",
     "Tiling",
     "add",
@@ -98,4 +101,5 @@ __all__ = [
     "tile",
     "tile_geometry",
     "tiling_of",
+    "windows_of",
 ]

@@ -16,6 +16,7 @@ from kerasfold.forms.known import Known
 from kerasfold.forms.normalised import Normalised
 from kerasfold.forms.pooled import PoolFirst, PoolLast, PoolThenNormalised, PoolThenScale
 from kerasfold.forms.rearranged import Reordered
+from kerasfold.forms.reduced import Reduced
 from kerasfold.forms.rewritten import Rewritten
 from kerasfold.forms.scaled import Scaled
 from kerasfold.forms.separable import Separable
@@ -29,6 +30,7 @@ FORMS: tuple[type[AnyForm], ...] = (
     Normalised,
     Sliced,
     Weightless,
+    Reduced,
     Convolved,
     Reordered,
     Framed,
