@@ -283,7 +283,10 @@ def report(
     calls = [*identities, *(owner[i].call for form in composed for i in form.visited)]
     gone = sorted(dict.fromkeys(calls), key=lambda call: call.index)
     made = {call.outputs[0].index for call in regions.graph.calls}
-    repeated = [call for call in given.graph.calls if call.outputs[0].index not in made]
+    lost = [call for call in given.graph.calls if call.outputs[0].index not in made]
+    merged += [Merged(*one) for one in regions.graph.together]
+    done = {name for one in regions.graph.together for name in one.names}
+    repeated = [call for call in lost if call.name not in done]
     original = plan.original if given is regions else original_plan(given).cost
     removed = _counted(x.call for x in given.identities)
     barred = _counted(call for call in given.graph.calls if call.index in given.barriers)

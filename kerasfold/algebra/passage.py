@@ -3,7 +3,8 @@
 Channels of B that are a factor of the channels before R: B' is B in as many groups as the other
 factors count, or, for one weight per channel, the same weights over again. Channels of B that
 hold all samples along some axes of the image, as after flattening: B' has windows that see these
-axes whole. Windows pass where their axis is one axis before R as well.
+axes whole. Windows pass where their axis is one axis before R as well; those that see all of what
+is a factor of the channels before R are a matrix on these.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class Passage:
             one that B does not look along.
         taps: for each axis of B that it does not look along, the tap that sees the image.
         channels: the parts that the channels of B are made of, in their order.
+        mixed: the parts of the channels before R that windows of B see whole.
         others: the other parts of the channels before R.
     """
 
@@ -52,11 +54,12 @@ class Passage:
     windows: Sequence[Sequence[Part]]
     taps: Sequence[int | slice]
     channels: Sequence[Part]
+    mixed: Sequence[Part]
     others: Sequence[Part]
 
     def operator(self, b: Operator) -> Operator:
         """B', of the weights of B."""
-        if b.geometry.keeps_channels:
+        if b.geometry.keeps_channels and not self.mixed:
             kernel, bias = map(self._spread, (self._placed(b.kernel, split=False), b.bias))
             return Operator(self.geometry, kernel, bias)
         count = math.prod(part.size or 0 for part in self.others)
@@ -66,7 +69,7 @@ class Passage:
             return Operator(self.geometry, np.tile(kernel, count), bias)
         kernel = self._placed(regroup(b.kernel, b.geometry.groups, 1), split=True)
         blocks = kernel[..., None, None, :] * np.eye(count)[:, :, None]
-        mine = [part for part in self.parts if part in self.channels]
+        mine = [p for p in self.parts if p in self.channels or p in self.mixed]
         sizes = [part.size or 0 for part in (*mine, *self.others)]
         rank = len(self.geometry.axes)
         blocks = blocks.reshape(*self.geometry.taps, *sizes, -1)
@@ -128,7 +131,10 @@ def passage(b: Geometry, r: Rearrangement) -> Passage:
     in_order = sorted(parts, key=lambda part: part.place)
     channels = [part for part in in_order if part.target == last]
     before = [part for part in parts if part.source == rank]
-    others = [part for part in before if part.target != last]
+    mixed = [
+        part for part in before if part.target != last and not b.axes[part.target].is_pointwise
+    ]
+    others = [part for part in before if part.target != last and part not in mixed]
     flat = last == 0 and b.groups == 1  # what sees a whole image gives a vector
     axes = [Axis(n) for n in r.source[:-1]]
     whole = set(range(rank)) if flat else {part.source for part in channels} - {rank}
@@ -143,15 +149,18 @@ def passage(b: Geometry, r: Rearrangement) -> Passage:
         tap: int | slice = slice(None)
         if not along or axis.is_pointwise:
             along, tap = [], _only_tap(b, axis)
-        elif len(along) == 1 and [p for p in parts if p.source == along[0].source] == along:
-            _require_pixels(along, rank)
+        elif (
+            along[0].source < rank
+            and [part for part in parts if part.source == along[0].source] == along
+        ):
             axes[along[0].source] = axis
         else:
-            _require_pixels(along, rank)
             if axis.taps != axis.size or axis.out != 1 or not axis.pad == axis.crop == (0, 0):
-                raise Refused("windows along what is no axis before a rearrangement")
-            _see_whole(axes, {part.source for part in along}, number, parts)
-            whole |= {part.source for part in along}
+                was = "are channels" if rank in {part.source for part in along} else "is no axis"
+                raise Refused(f"windows along what {was} before a rearrangement")
+            seen = {part.source for part in along} - {rank}
+            _see_whole(axes, seen, number, parts)
+            whole |= seen
         windows.append(along)
         taps.append(tap)
     inputs, outputs = r.source[-1], b.channels[1]
@@ -161,7 +170,7 @@ def passage(b: Geometry, r: Rearrangement) -> Passage:
         for part in parts
         if part.source not in whole | {rank}
     ]
-    if b.keeps_channels:
+    if b.keeps_channels and not mixed:
         outputs = groups = inputs
         kept += [(part.size, part.place) for part in before]
     else:
@@ -178,7 +187,7 @@ def passage(b: Geometry, r: Rearrangement) -> Passage:
     target = (*(() if b.vector else b.sizes), b.channels[1])
     order = [int(i) for i in np.argsort([place for _, place in kept])]
     after = Rearrangement.of(source, target, [n for n, _ in kept], order)
-    return Passage(geometry, after, parts, windows, taps, channels, others)
+    return Passage(geometry, after, parts, windows, taps, channels, mixed, others)
 
 
 def _see_whole(axes: list[Axis], which: Iterable[int], number: int, parts: Sequence[Part]) -> None:
@@ -190,11 +199,6 @@ def _see_whole(axes: list[Axis], which: Iterable[int], number: int, parts: Seque
         if any(part.source == source and part.target != number for part in parts):
             raise Refused("a matrix or a window on a part of an axis is no convolution")
         axes[source] = Axis(size, taps=size)
-
-
-def _require_pixels(along: Sequence[Part], rank: int) -> None:
-    if any(part.source == rank for part in along):
-        raise Refused("windows along what are channels before a rearrangement")
 
 
 def _only_tap(b: Geometry, axis: Axis) -> int:

@@ -72,7 +72,7 @@ def evaluate_node(
     if node.selected and len(values[0]) > 1:
         return _selected(node, values[0], domain)
     if node.op == "operator":
-        return _applied(own(node, domain), values[0], node.channels, domain)
+        return _applied(own(node, domain), values[0], node, domain)
     if node.op == "concatenate":
         return tuple(itertools.chain.from_iterable(values))
     if node.rearrangement is not None:
@@ -105,7 +105,7 @@ def whole(parts: Parts, nodes: Sequence[Node], domain: type[Affine]) -> Mapping[
     }
 
 
-def _applied(step: Affine, parts: Parts, channels: int, domain: type[Affine]) -> Parts:
+def _applied(step: Affine, parts: Parts, node: Node, domain: type[Affine]) -> Parts:
     """An operator, applied to parts that it reads all channels of."""
     found: dict[int, dict[int, list[Any]]] = {}  # by the first channel written, and by root
     added: Counter[int] = Counter()  # parts, by the same
@@ -116,9 +116,9 @@ def _applied(step: Affine, parts: Parts, channels: int, domain: type[Affine]) ->
         added[at] += 1
         for root, value in part.terms.items():
             term = piece.linear() if terms else piece  # what is added to a sum is added once
-            terms.setdefault(root, []).append(applied(term, value))
+            terms.setdefault(root, []).append(applied(term, value, node.work != "shift"))
         first += part.channels
-    ends = (*list(found)[1:], channels)
+    ends = (*list(found)[1:], node.channels)
     return tuple(
         Part(end - at, _sums(terms, added[at], domain))
         for (at, terms), end in zip(found.items(), ends, strict=True)
@@ -157,9 +157,10 @@ def _weighted_sum(
     nodes: Sequence[Node],
     domain: type[Affine],
 ) -> Part:
-    """A weighted sum of parts of as many channels."""
+    """A weighted sum of parts of as many channels; of those times 0 alone, the first."""
     terms: dict[int, list[Any]] = {}
-    for part, factor in zip(parts, factors, strict=True):
+    pairs = list(zip(parts, factors, strict=True))
+    for part, factor in [pair for pair in pairs if pair[1]] or pairs[:1]:
         for root, term in part.terms.items():
             if factor != 1.0:
                 term = _solid(root, term, nodes, domain).scaled(factor)
@@ -170,7 +171,7 @@ def _weighted_sum(
         else [_solid(root, value, nodes, domain) for value in values]
         for root, values in terms.items()
     }
-    return Part(parts[0].channels, _sums(solid, len(parts), domain))
+    return Part(parts[0].channels, _sums(solid, max(1, sum(map(bool, factors))), domain))
 
 
 def _sums(

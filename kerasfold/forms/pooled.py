@@ -1,4 +1,4 @@
-"""One convolution, and a pool or an upsampling moved before or behind it.
+"""One convolution, and a pool or an upsampling, or several, moved before or behind it.
 
 What keeps constants commutes with pointwise operators: y = W mean(x) + b = mean(W x + b).
 """
@@ -19,6 +19,7 @@ from kerasfold.forms.evaluate import own
 from kerasfold.forms.form import Composed, Form, described
 from kerasfold.forms.kept import moved_cost
 from kerasfold.forms.known import Known, plain_image
+from kerasfold.forms.weightless import Weightless
 from kerasfold.layers.limits import normalises
 from kerasfold.lift.program import Node
 
@@ -50,31 +51,35 @@ class Pooled(Form[Single]):
     """One convolution and a pool.
 
     Attributes:
-        pool: the node that the pool is.
+        pool: the node that the pool is; of several, the last.
+        several: what they are together, or None.
     """
 
     name: ClassVar[str] = "pooled"
     pool_first: ClassVar[bool]
 
     pool: int
+    several: Weightless | None
 
     @classmethod
     def propose(cls, known: Known, index: int, visited: Sequence[int]) -> Self | None:
-        """A path with one pool, where all that moves past it is pointwise."""
+        """A path with a pool, or several in a row, where all that moves past it is pointwise."""
         if not known.is_path(visited):
             return None
-        pools = [i for i in visited if known.nodes[i].mean]
-        if len(pools) != 1 or len(visited) < 2 or not known.is_layer(pools[0]):
+        pools = tuple(i for i in visited if known.nodes[i].mean)
+        others = [i for i in visited if i not in pools]
+        if not (pools and others):
             return None
-        (pool,) = pools
-        geometry = known.geometry(pool)
+        several = Weightless.propose(known, pools[-1], pools)
+        if several is None and not (len(pools) == 1 and known.is_layer(pools[0])):
+            return None
+        geometry = known.geometry(pools[0]) if several is None else several.whole
         if not geometry.steady or any(a.crop[0] for a in geometry.axes):
             return None
-        if pool == visited[0] if cls.pool_first else geometry.vector:
+        if pools[0] == visited[0] if cls.pool_first else geometry.vector:
             return None  # nothing that moves
-        others = [i for i in visited if i != pool]
         links = []
-        for i, sizes in zip(others, cls._sizes(known.nodes, visited, pool), strict=True):
+        for i, sizes in zip(others, cls._sizes(known.nodes, others, pools), strict=True):
             link = known.geometry(i)
             if sizes is not None and not (link.axes and link.is_pointwise):
                 return None
@@ -85,10 +90,21 @@ class Pooled(Form[Single]):
         whole, cost = rest
         reads = known.reads(visited, whole)
         channels = known.nodes[next(iter(reads)) if cls.pool_first else index].channels
-        moved = replace(geometry, channels=(channels,) * 2, groups=channels)
-        priced = operator_cost(moved, kind=known.layer_kind(pool))
-        cost += priced._replace(params=0.0, unconvolved=1)
-        return cls(node=index, reads=reads, visited=tuple(visited), cost=cost, pool=pool)
+        if several is None:
+            moved = replace(geometry, channels=(channels,) * 2, groups=channels)
+            priced = operator_cost(moved, kind=known.layer_kind(pools[0]))
+            cost += priced._replace(params=0.0, unconvolved=1)
+        else:
+            several = several.on(channels)
+            cost += several.cost
+        return cls(
+            node=index,
+            reads=reads,
+            visited=tuple(visited),
+            cost=cost,
+            pool=pools[-1],
+            several=several,
+        )
 
     @classmethod
     def _rest(
@@ -100,23 +116,32 @@ class Pooled(Form[Single]):
 
     @classmethod
     def _sizes(
-        cls, nodes: Sequence[Node], visited: Sequence[int], pool: int
+        cls, nodes: Sequence[Node], others: Sequence[int], pools: Sequence[int]
     ) -> list[Sequence[int | None] | None]:
-        """Image sizes for the pointwise nodes of a chain that move past its pool, else None."""
-        before = nodes[nodes[pool].operands[0]].sizes
-        moved = [i < pool if cls.pool_first else i > pool for i in visited if i != pool]
-        return [(nodes[pool].sizes if cls.pool_first else before) if m else None for m in moved]
+        """Image sizes for the pointwise nodes of a chain that move past its pools, else None."""
+        before, after = nodes[nodes[pools[0]].operands[0]].sizes, nodes[pools[-1]].sizes
+        moved = [i < pools[0] if cls.pool_first else i > pools[-1] for i in others]
+        return [(after if cls.pool_first else before) if m else None for m in moved]
 
     def compose(self, nodes: Sequence[Node]) -> Single:
-        """All but the pool."""
-        others = [own(nodes[i], Operator) for i in self.visited if i != self.pool]
-        sizes = self._sizes(nodes, self.visited, self.pool)
-        links = [x if n is None else x.at_sizes(n) for x, n in zip(others, sizes, strict=True)]
+        """All but the pools."""
+        pools = [i for i in self.visited if nodes[i].mean]
+        others = [i for i in self.visited if i not in pools]
+        sizes = self._sizes(nodes, others, pools)
+        steps = [own(nodes[i], Operator) for i in others]
+        links = [x if n is None else x.at_sizes(n) for x, n in zip(steps, sizes, strict=True)]
         return Single(chain(links))
+
+    def pooled(self, build: Builder, x: Value, name: str) -> Value:
+        """A copy of the pool on a tensor, or the one that several are."""
+        if self.several is None:
+            return build.copied(self.pool, x, name)
+        return self.several.emitted(build, x, name)
 
     def words(self, owner: Mapping[int, Lifted]) -> str:
         """Both steps, in order."""
-        steps = [self._said(owner), type(owner[self.pool].call.operation).__name__]
+        kind = type(owner[self.pool].call.operation).__name__
+        steps = [self._said(owner), self.several.words(owner) if self.several else kind]
         return ", then ".join(reversed(steps) if self.pool_first else steps)
 
     def _said(self, owner: Mapping[int, Lifted]) -> str:
@@ -134,7 +159,7 @@ class PoolFirst(Pooled):
         """A copy of the pool, and a layer."""
         name, activation = build.result()
         wanted = f"{name}_moved" if self.pool == self.node else build.call(self.pool).name
-        x = build.copied(self.pool, xs[self.source], build.names.reserve(wanted))
+        x = self.pooled(build, xs[self.source], build.names.reserve(wanted))
         return self._after(build, composed.operator, x, name, activation)
 
     def _after(
@@ -217,6 +242,6 @@ class PoolLast(Pooled):
         label = reserve(f"{name}_operator")
         x = build.convolution(xs[self.source], composed.operator, label, None, "operator")
         if activation is None:
-            return build.copied(self.pool, x, name)
-        x = build.copied(self.pool, x, reserve(f"{name}_pool"))
+            return self.pooled(build, x, name)
+        x = self.pooled(build, x, reserve(f"{name}_pool"))
         return build.activated(x, activation, name)

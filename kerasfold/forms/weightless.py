@@ -65,15 +65,21 @@ class Weightless(Form[Nothing]):
             whole=whole,
         )
 
+    def on(self, channels: int) -> Weightless:
+        """The same on images of so many channels."""
+        whole = replace(self.whole, channels=(channels, channels), groups=channels)
+        return replace(self, whole=whole, cost=_cost(self.family, whole))
+
     def compose(self, nodes: Sequence[Node]) -> Nothing:
         """There are no weights."""
         return Nothing()
 
     def emit(self, build: Builder, composed: Nothing, xs: Mapping[int, Value]) -> Value:
         """A layer."""
-        return activated(build, lambda name: self._emitted(build, xs[self.source], name))
+        return activated(build, lambda name: self.emitted(build, xs[self.source], name))
 
-    def _emitted(self, build: Builder, x: Value, name: str) -> Value:
+    def emitted(self, build: Builder, x: Value, name: str) -> Value:
+        """The layer on a tensor, under a name."""
         axes, rank = self.whole.axes, len(self.whole.axes)
         crops, pads = [axis.crop for axis in axes], [axis.pad for axis in axes]
         config: dict[str, Any] = {"data_format": build.layout}

@@ -10,6 +10,11 @@ from kerasfold.algebra.axis import Axis, Pair, Refused
 from kerasfold.algebra.geometry import Geometry
 
 
+def per_axis(value: Any, rank: int) -> tuple[int, ...]:
+    """What Keras takes as one number for all axes, or as one for each."""
+    return (value,) * rank if isinstance(value, int) else tuple(int(v) for v in value)
+
+
 def padded_axis(axis: Axis, padding: str | Pair) -> Axis:
     """`axis` with a Keras padding, in normal form."""
     n, s, span = axis.size, axis.stride, axis.span

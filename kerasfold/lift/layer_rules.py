@@ -75,6 +75,28 @@ def average_pooling(layer: Any, x: Signal) -> Signal:
     return x.average(layer.pool_size, strides=layer.strides, padding=layer.padding)
 
 
+@lifts(keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D)
+def max_pooling(layer: Any, x: Signal) -> Signal:
+    """y[p] = x[p s], of windows of one sample."""
+    same_layout(layer, x)
+    if max(layer.pool_size) > 1:
+        raise Refused("a maximum of several samples is not linear")
+    return x.subsample(layer.strides)
+
+
+@lifts(
+    keras.layers.GlobalMaxPooling1D,
+    keras.layers.GlobalMaxPooling2D,
+    keras.layers.GlobalMaxPooling3D,
+)
+def global_max_pooling(layer: Any, x: Signal) -> Signal:
+    """Y = x, of an image of one sample."""
+    same_layout(layer, x)
+    if any(n != 1 for n in x.sizes):
+        raise Refused("a maximum of several samples is not linear")
+    return x if layer.keepdims else x.flatten()
+
+
 @lifts(keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
 def conv_transpose(layer: Any, x: Signal) -> Signal:
     """Y = the transpose of a strided convolution, applied to x, plus bias."""

@@ -27,7 +27,7 @@ from kerasfold.lift.operands import (
     window_of,
 )
 from kerasfold.lift.registry import lifts
-from kerasfold.lift.signal import Signal, concatenate
+from kerasfold.lift.signal import Signal, concatenate, weighted_sum
 from kerasfold.read.weights import as_array
 
 
@@ -46,8 +46,11 @@ def subtract_op(op: Any, x1: Any, x2: Any) -> Signal:
 
 @lifts(keras.ops.multiply)
 def multiply_op(op: Any, x1: Any, x2: Any) -> Signal:
-    """Y = x1 x2, one of them constant."""
-    return operand(x1, x2) * operand(x2, x1)
+    """Y = x1 x2, one of them constant; zero times that is zero, but for weights, which train."""
+    y = operand(x1, x2) * operand(x2, x1)
+    x, factor = (x1, x2) if isinstance(x1, Signal) else (x2, x1)
+    trains = isinstance(factor, keras.Variable)
+    return y if trains or np.any(as_array(factor)) else weighted_sum([x], [0.0])
 
 
 @lifts(keras.ops.divide, keras.ops.true_divide)

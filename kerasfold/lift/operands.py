@@ -111,5 +111,5 @@ def sliced(x: Signal, keys: Sequence[slice]) -> Signal:
         crops.append((start, 0 if n is None else n - stop))
         strides.append(step)
     y = x.crop(crops) if any(map(any, crops)) else x
-    y = y.subsample(strides) if max(strides, default=1) > 1 else y
+    y = y.subsample(strides)
     return y if channels == slice(None) else y.take(channels)

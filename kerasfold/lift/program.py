@@ -36,7 +36,7 @@ class Node:
         channels: number of channels.
         geometry: of the operator, for 'operator' and 'scale'.
         load: reads the operator's weights, for 'operator' and 'scale'.
-        factors: one weight per operand, for 'sum'.
+        factors: one weight per operand, for 'sum'; what is times 0 is not computed.
         rearrangement: of the samples, for 'rearrange'; for 'scale', one that makes channels of
             the axes it varies along.
         work: what an operator does: multiply the channels by a matrix, or windows by weights and
@@ -84,6 +84,21 @@ class Program:
         node = Node(len(self.nodes), op, operands, sizes, channels, **rest)
         self.nodes.append(node)
         return node
+
+    def totals(self, terms: Sequence[Node], factors: Sequence[float]) -> dict[Node, float]:
+        """The factor of each term of a sum: 0 where its own cancel, or the term itself is zero."""
+        total: dict[Node, float] = {}
+        for term, factor in zip(terms, factors, strict=True):
+            total[term] = total.get(term, 0.0) + factor
+        return {term: 0.0 if self.is_zero(term) else factor for term, factor in total.items()}
+
+    def is_zero(self, node: Node) -> bool:
+        """Whether a node is zero whatever is read, as a difference of a tensor and itself."""
+        while node.op in ("operator", "rearrange"):
+            if node.geometry is not None and node.geometry.biased:
+                return False
+            node = self.nodes[node.operands[0]]
+        return node.op == "sum" and not any(node.factors)
 
     def keep(self, start: int, ends: Sequence[Node]) -> list[Node]:
         """Drop the nodes from `start` on that `ends` do not need; these, at their new places."""

@@ -24,6 +24,7 @@ from kerasfold.lift.program import Node, Program
 from kerasfold.lift.registry import is_own
 from kerasfold.lift.rules import RULES
 from kerasfold.lift.signal import Signal
+from kerasfold.lift.successive import in_one
 from kerasfold.lift.wrapper_rules import inline_activation, takes_steps_at_once
 from kerasfold.read.graph import Call, Graph, Tensor, read
 from kerasfold.read.model import call_parameters
@@ -109,7 +110,7 @@ def lift(graph: Graph) -> Regions:
 
 
 def lifted(model: keras.Model, open_layers: bool = True) -> Regions:
-    """Read a model, make equal calls one, and lift what is left.
+    """Read a model, make one of calls that are one, and lift what is left.
 
     Args:
         model: the model.
@@ -124,11 +125,11 @@ def lifted(model: keras.Model, open_layers: bool = True) -> Regions:
         steps = type(layer) is keras.layers.TimeDistributed and not takes_steps_at_once(layer)
         return open_layers and (rule is None or is_own(rule)) and not steps
 
-    return lift(numbered(read(model, opens)))
+    return lift(in_one(numbered(read(model, opens))))
 
 
 def as_read(regions: Regions) -> Regions:
-    """The same with every call, those that are equal to others among them."""
+    """The same with every call that was read."""
     original = regions.graph.original
     return regions if original is None else lift(original)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,13 +15,9 @@ from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
 from kerasfold.algebra.rearrange import Rearrangement
 from kerasfold.algebra.rearranged import scale_of_samples
-from kerasfold.layers.spelling import nearest_axis, padded_axis, transposed_axis
+from kerasfold.layers.spelling import nearest_axis, padded_axis, per_axis, transposed_axis
 from kerasfold.lift.program import Node, Op, Program, Sizes, Weights, Work, triangle, weights
 from kerasfold.read.weights import as_array
-
-
-def _per_axis(value: Any, rank: int) -> tuple[int, ...]:
-    return (value,) * rank if isinstance(value, int) else tuple(int(v) for v in value)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -139,7 +135,7 @@ class Signal:
         """See `convolve`; `work` is what is done, `rest` what else the node has."""
         kernel, rank = weights(kernel), self.rank
         *taps, _, outputs = kernel.shape
-        steps, spacings = _per_axis(strides, rank), _per_axis(dilation, rank)
+        steps, spacings = per_axis(strides, rank), per_axis(dilation, rank)
         axes = tuple(
             padded_axis(Axis(n, k, s, r), padding if isinstance(padding, str) else padding[d])
             for d, (n, k, s, r) in enumerate(zip(self.sizes, taps, steps, spacings, strict=True))
@@ -206,7 +202,7 @@ class Signal:
         A window of padding='same' that reaches beyond the image averages what is there: a
         normalised operator.
         """
-        pool, strides = _per_axis(pool, self.rank), _per_axis(strides, self.rank)
+        pool, strides = per_axis(pool, self.rank), per_axis(strides, self.rank)
         if set(pool + strides) == {1}:
             return self
         axes = tuple(
@@ -291,7 +287,7 @@ class Signal:
 
     def upsample(self, factors: Any) -> Signal:
         """Repeat each pixel: nearest upsampling."""
-        factors = _per_axis(factors, self.rank)
+        factors = per_axis(factors, self.rank)
         if set(factors) == {1}:
             return self
         axes = tuple(map(nearest_axis, self.sizes, factors))
@@ -308,7 +304,7 @@ class Signal:
         A window that reaches beyond the image sees one sample of it and gives that sample,
         which is what clamping gives.
         """
-        factors = _per_axis(factors, self.rank)
+        factors = per_axis(factors, self.rank)
         windows = [triangle(f) for f in factors]
         axes = tuple(
             Axis(n, taps=len(w), upsampling=f, pad=((3 * f - 2) // 2,) * 2)
@@ -339,16 +335,16 @@ class Signal:
         kernel = weights(kernel)
         *taps, outputs, _ = kernel.shape
         rank = self.rank
-        extra = (None,) * rank if output_padding is None else _per_axis(output_padding, rank)
-        per_axis = zip(
+        extra = (None,) * rank if output_padding is None else per_axis(output_padding, rank)
+        windows = zip(
             self.sizes,
             taps,
-            _per_axis(strides, rank),
-            _per_axis(dilation, rank),
+            per_axis(strides, rank),
+            per_axis(dilation, rank),
             extra,
             strict=True,
         )
-        axes = tuple(transposed_axis(n, k, s, r, padding, e) for n, k, s, r, e in per_axis)
+        axes = tuple(transposed_axis(n, k, s, r, padding, e) for n, k, s, r, e in windows)
         offset = None if bias is None else as_array(bias)
         biased = offset is not None and bool(np.any(offset))
         geometry = Geometry(axes, (self.channels, outputs), 1, biased)
@@ -372,8 +368,10 @@ class Signal:
 
     def subsample(self, strides: Sequence[int]) -> Signal:
         """Every so many-th pixel along each axis, the first included."""
-        ones, groups = np.ones((*(1,) * (self.rank + 1), self.channels)), self.channels
-        return self._correlate(ones, strides=strides, groups=groups, work="copy")
+        if set(strides) <= {1}:
+            return self
+        ones = np.ones((*(1,) * (self.rank + 1), self.channels))
+        return self._correlate(ones, strides=strides, groups=self.channels, work="copy")
 
     def _known(self, what: str) -> tuple[int, ...]:
         sizes = tuple(n for n in self.sizes if n is not None)
@@ -424,13 +422,12 @@ def weighted_sum(terms: Sequence[Signal], factors: Sequence[float] | None = None
                 f"a sum that broadcasts: {term.sizes} x {term.channels} channels against "
                 f"{first.sizes} x {first.channels}"
             )
-    return first._then(
-        "sum",
-        tuple(t.node.index for t in terms),
-        first.sizes,
-        first.channels,
-        factors=factors,
-    )
+    total = first.program.totals([term.node for term in terms], factors)
+    if 0.0 in total.values():
+        factors = tuple(total.values())
+        terms = [replace(first, node=node) for node in total]
+    operands = tuple(term.node.index for term in terms)
+    return first._then("sum", operands, first.sizes, first.channels, factors=factors)
 
 
 def concatenate(parts: Sequence[Signal]) -> Signal:

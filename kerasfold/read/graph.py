@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import tree
@@ -88,6 +88,20 @@ class Call:
         return public_op(type(operation))
 
 
+class Together(NamedTuple):
+    """Calls that one call does the work of, which are none of the graph's any more.
+
+    Attributes:
+        name: of the one.
+        words: what it is.
+        names: of those, in order.
+    """
+
+    name: str
+    words: str
+    names: tuple[str, ...]
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Graph:
     """A model as a list of calls.
@@ -101,7 +115,9 @@ class Graph:
         calls: every call, in topological order.
         layout: 'channels_last' or 'channels_first', as most of the calls that have one.
         opened: names of the layers whose calls are here instead of them, but for functional models.
-        original: the same with calls that are equal to others; None where there are none.
+        original: the same with calls that are equal to others, or are done together; None where
+            there are none.
+        together: calls that are done together.
     """
 
     name: str
@@ -113,6 +129,7 @@ class Graph:
     layout: str
     opened: tuple[str, ...] = ()
     original: Graph | None = None
+    together: tuple[Together, ...] = ()
 
 
 def read(model: keras.Model, opens: Callable[[keras.Operation], bool] = lambda _: False) -> Graph:

@@ -127,18 +127,19 @@ def test_channels_first_and_last(channels: int) -> None:
 
 
 def operator(draw: random.Random, shape: tuple[int, ...]) -> Operator:
-    """A pointwise map, a scale, a convolution, a depthwise one or a global pool of such images."""
+    """A map, a scale, a convolution, a depthwise one or a pool over axes of such images."""
     *sizes, channels = shape
-    kind = draw.choice(["matrix", "scale", "window", "depthwise", "global"])
+    kind = draw.choice(["matrix", "scale", "window", "depthwise", "global", "axes"])
     wide = kind in ("window", "depthwise")
     axes = []
     for n in sizes:
-        k = n if kind == "global" else draw.randint(1, 3) if wide else 1
+        whole = kind == "global" or (kind == "axes" and draw.random() < 0.5)
+        k = n if whole else draw.randint(1, 3) if wide else 1
         pad = (draw.randint(0, k - 1), draw.randint(0, k - 1)) if wide else (0, 0)
         axes.append(Axis(n, k, draw.randint(1, 2) if k > 1 else 1, pad=pad))
     if any(a.out is None or a.out < 1 for a in axes):
         axes = [Axis(n) for n in sizes]
-    single = kind in ("scale", "depthwise", "global")
+    single = kind in ("scale", "depthwise", "global") or (kind == "axes" and draw.random() < 0.5)
     groups = channels if single else draw.choice([n for n in (1, 1, 2, 3) if channels % n == 0])
     outputs = channels if single else groups * draw.randint(1, 3)
     vector = kind == "global" and bool(sizes)

@@ -67,6 +67,10 @@ MERGED: dict[str, tuple[list[Step], int]] = {
         [lambda x: x + c(4, 1, 1), lambda x: x - c(5, 6), lambda x: ops.add(c(1, 4, 5, 1), x)],
         1,
     ),
+    "shifts_of_channels_the_last": (
+        [lambda x: x + c(4, 1, 1), lambda x: x + c(5, 6), lambda x: x + c(6)],
+        1,
+    ),
     "scales": ([lambda x: x * c(4, 1, 1), lambda x: x / c(5, 1), lambda x: -x], 1),
     "both": ([lambda x: x * c(4, 1, 1), lambda x: 1 - x, lambda x: x * c(5, 6) + c(6)], 2),
     "a_norm_along_each_axis": ([bn_along(axis) for axis in (1, 2, 3, 1)], 2),

@@ -152,3 +152,19 @@ def test_it_is_left_as_it_is(stack: Stack) -> None:
     assert_same(model, folded, FLOAT64)
     assert kinds(folded) == kinds(model)
     assert not folded.fold_report.merged
+
+
+def test_what_is_behind_several_upsamplings_is_computed_before_them() -> None:
+    steps = [layers.UpSampling2D(2), layers.UpSampling2D((1, 3)), bn()]
+    model = chain((6, 5, 8), layers.Conv2D(4, 3), *steps, layers.ReLU(name="end"))
+    folded = kerasfold.fold(model)
+    assert kinds(folded) == ["Conv2D", "UpSampling2D"]
+    assert_same(model, folded, FLOAT64)
+
+
+def test_upsamplings_apart_stay_apart() -> None:
+    steps = [layers.UpSampling2D(2), layers.Conv2D(4, 3), layers.UpSampling2D(2), bn()]
+    model = chain((6, 5, 8), *steps, layers.ReLU(name="end"))
+    folded = kerasfold.fold(model)
+    assert kinds(folded).count("UpSampling2D") == 2
+    assert_same(model, folded, FLOAT64)

@@ -22,6 +22,14 @@ def c(channels: int) -> np.ndarray:
     return np.random.default_rng(channels).uniform(0.5, 2.0, channels)
 
 
+def turned(*axes: int) -> Step:
+    return lambda x: layers.Permute(axes)(x)
+
+
+def reshaped(*shape: int) -> Step:
+    return lambda x: layers.Reshape(shape)(x)
+
+
 def model_of(*steps: Step, dtype: str = "float64") -> keras.Model:
     with policy(dtype):
         x = inputs = keras.Input((5, 4, 12), dtype=dtype)
@@ -46,6 +54,34 @@ FEWER: dict[str, tuple[list[Step], list[str]]] = {
     "slices_of_both": ([lambda x: x[:, 1:4, ::3, 1:], lambda x: x[:, 1:, ..., 1::2]], ["GetItem"]),
     "a_slice_of_a_crop": ([lambda x: layers.Cropping2D(1)(x)[:, 1:, ..., :3]], ["GetItem"]),
     "a_crop_of_nothing": ([lambda x: layers.Cropping2D(0)(layers.ZeroPadding2D(0)(x))], []),
+    "a_slice_of_what_is_turned": (
+        [turned(2, 1, 3), lambda x: x[:, 1:3, 1:], turned(2, 1, 3)],
+        ["GetItem"],
+    ),
+    "a_slice_of_pixels_that_were_channels": (
+        [turned(3, 1, 2), lambda x: x[:, 3:9, ::2], turned(2, 3, 1)],
+        ["GetItem"],
+    ),
+    "a_slice_of_a_line": (
+        [reshaped(20, 12), lambda x: x[..., 1:5], reshaped(5, 4, 4)],
+        ["GetItem"],
+    ),
+    "a_slice_of_a_part_of_an_axis": (
+        [reshaped(20, 12), lambda x: x[:, 2:6], reshaped(2, 2, 12)],
+        ["Reshape", "GetItem", "Reshape"],
+    ),
+    "channels_in_reverse": (
+        [lambda x: x[..., ::-1], turned(2, 1, 3)],
+        ["GetItem", "Permute"],
+    ),
+    "pieces_of_what_is_turned": (
+        [
+            turned(3, 1, 2),
+            lambda x: ops.split(x, [4], axis=1)[1],
+            turned(2, 3, 1),
+        ],
+        ["GetItem"],
+    ),
     "a_slice_of_a_sum": ([lambda x: x + c(12), lambda x: x[..., :6] - 1.0], ["GetItem", "Add"]),
     "all": (
         [lambda x: x[..., ::2] * c(6), lambda x: x - c(6), lambda x: x[..., 1:4] * 2.0],
