@@ -42,7 +42,7 @@ def show(report: Any, args: argparse.Namespace) -> None:
 
 def say_json(value: Any) -> None:
     """Print plain values as JSON."""
-    _print(json.dumps(_finite(value), indent=2, allow_nan=False))
+    say_as_it_is(json.dumps(_finite(value), indent=2, allow_nan=False))
 
 
 def _finite(value: Any) -> Any:
@@ -58,7 +58,7 @@ def say(text: str) -> None:
     """Print a text, in lines as wide as the terminal, and what that can say of it, in colour."""
     columns = width()
     lines = text.split("\n") if columns is None else list(_wrapped(text, columns))
-    _print("\n".join(map(_coloured, lines) if has_colour(sys.stdout) else lines))
+    say_as_it_is("\n".join(map(_coloured, lines) if has_colour(sys.stdout) else lines))
 
 
 def width() -> int | None:
@@ -101,8 +101,8 @@ def _wrapped(text: str, columns: int) -> Iterator[str]:
             yield from textwrap.wrap(line, columns, subsequent_indent=indent)
 
 
-def _print(text: str) -> None:
-    """Print what the encoding of stdout has of a text, once nothing else is shown."""
+def say_as_it_is(text: str) -> None:
+    """Print a text, but for signs that the encoding of stdout lacks, once nothing else is shown."""
     at("")
     encoding = sys.stdout.encoding or "utf-8"
     try:

@@ -42,9 +42,24 @@ from kerasfold.paths import (
 
 MEASURED = "measured"  # an objective of fold alone: to measure is to build
 BUDGET = 60.0  # seconds
+FILES = ("A", "B", "FILE", "IN", "OUT", "PATH")  # what arguments are called that name one
+COMPLETED = {  # by files, as shtab says it for each shell
+    "bash": "_shtab_compgen_files",
+    "zsh": "_files",
+    "tcsh": "f",
+    "fish": "(__fish_complete_path (commandline -ct))",
+    "powershell": "_shtab_powershell_compgen_files",
+}
+SHELLS = tuple(COMPLETED)
 
 
 class _Parser(argparse.ArgumentParser):
+    def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
+        action = super().add_argument(*names, **options)
+        if str(action.metavar).partition(".")[0] in FILES:
+            action.complete = COMPLETED  # type: ignore[attr-defined]  # which shtab reads
+        return action
+
     def error(self, message: str) -> NoReturn:
         raise UnusableError(f"{message} (see {self.prog} --help)")
 
@@ -76,6 +91,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--json", action="store_true", help="print JSON")
         add_modules(command)
         add_loudness(command)
+    _completion(commands)
     return whole
 
 
@@ -223,3 +239,17 @@ def _bench(commands: Any) -> argparse.ArgumentParser:
 def _judge_bench(args: argparse.Namespace) -> None:
     check_input(args.a)
     check_input(args.b)
+
+
+def _completion(commands: Any) -> argparse.ArgumentParser:
+    command = _command(
+        commands,
+        lambda args: None,
+        "completion",
+        help="print a script that completes commands and options in a shell",
+        epilog="for bash: kerasfold completion bash >> ~/.bash_completion (with the extra "
+        "'completion')",
+    )
+    command.add_argument("shell", choices=SHELLS, help="the shell")
+    command.set_defaults(quiet=True, verbose=False)
+    return command

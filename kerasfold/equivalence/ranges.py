@@ -347,7 +347,9 @@ _COUNTED: dict[Any, tuple[int, Callable[[Any], int]]] = {
 def _counted(call: Call, x: Tensor, held: Held) -> Asked:
     """Each row, by its number."""
     place, count = _COUNTED[call.kind]
-    return held.rows(range(count(call))) if call.args[place] == x else held.numbers()
+    number = call.args[place]  # which may be an array
+    is_asked = isinstance(number, Tensor) and number == x
+    return held.rows(range(count(call))) if is_asked else held.numbers()
 
 
 def _looked_up(call: Call, _: Tensor, held: Held) -> Asked:

@@ -12,6 +12,7 @@ from typing import get_args
 import pytest
 
 from kerasfold.choices import ObjectiveName, RuntimeName, UntimedName
+from kerasfold.commands.parser import COMPLETED
 from kerasfold.cost import OBJECTIVES, UNTIMED
 from kerasfold.equivalence.formats import KINDS
 from kerasfold.measure.runtimes import RUNTIMES
@@ -126,3 +127,21 @@ def test_choices_are_the_rows_of_their_tables():
     assert get_args(UntimedName) == UNTIMED
     assert get_args(RuntimeName) == tuple(RUNTIMES)
     assert tuple(KINDS) == DEPLOYED
+
+
+def test_a_shell_completes_commands_options_and_files(run):
+    shtab = pytest.importorskip("shtab")
+    assert {name: COMPLETED[name] for name in shtab.FILE} == shtab.FILE
+    code, script, stderr = run("completion", "bash")
+    assert (code, stderr) == (0, "")
+    for word in ("fold", "--objective", "measured", "--no-verify"):
+        assert word in script
+    done = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_scripts_for_shells_are_an_extra(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    message = r"scripts for shells .*: pip install 'kerasfold\[completion\]'"
+    assert_fails(run("completion", "zsh"), 2, message)
+    assert_fails(run("completion", "sh"), 2, r"argument shell: invalid choice: 'sh' .*")
