@@ -9,6 +9,7 @@ import json
 import logging
 import re
 import sys
+import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasfold.backend import unsaid
+from kerasfold.backend import own_seeds, unsaid
 from kerasfold.errors import UnusableError, words_of
 from kerasfold.paths import KERAS
 from kerasfold.replacing import replacing
@@ -25,16 +26,19 @@ from kerasfold.unpacking import check_archive, check_hdf5
 
 
 @contextlib.contextmanager
-def _no_advice() -> Iterator[None]:
-    """Silence what Keras advises on how to write models and which format to save them in."""
-    logger = logging.getLogger("absl")
-    before = logger.disabled
-    logger.disabled = True
+def _on_its_own() -> Iterator[None]:
+    """Read or write a model without advice from Keras on how to, and no random number drawn."""
+    thread, logger = threading.get_ident(), logging.getLogger("absl")
+
+    def by_others(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    logger.addFilter(by_others)
     try:
-        with unsaid():
+        with unsaid(), own_seeds():
             yield
     finally:
-        logger.disabled = before
+        logger.removeFilter(by_others)
 
 
 def load(name: str, custom: dict[str, type]) -> keras.Model:
@@ -42,7 +46,7 @@ def load(name: str, custom: dict[str, type]) -> keras.Model:
     config = _config(name)
     _refuse_code(name, config)
     try:
-        with _no_advice():
+        with _on_its_own():
             model = keras.saving.load_model(
                 name, custom_objects=custom, compile=False, safe_mode=True
             )
@@ -182,7 +186,7 @@ def _refuse_code(name: str, config: Any) -> None:
 def save(model: keras.Model, target: Path, custom: dict[str, type]) -> None:
     """Write a model next to its target, read it back, then put it in place at once."""
     with replacing(target) as written:
-        with _no_advice():
+        with _on_its_own():
             _write(model, written)
         _check_written(model, written, custom)
 
@@ -224,7 +228,7 @@ class _Archive(io.BufferedWriter):
 def _check_written(model: keras.Model, written: Path, custom: dict[str, type]) -> None:
     """Refuse a file that gives another model: HDF5 files cannot hold the calls of `keras.ops`."""
     try:
-        with _no_advice():
+        with _on_its_own():
             stored = keras.saving.load_model(written, custom_objects=custom, compile=False)
     except Exception as error:
         raise UnusableError(

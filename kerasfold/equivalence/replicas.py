@@ -13,6 +13,7 @@ import itertools
 import pickle
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
@@ -133,10 +134,13 @@ class Replicas:
                 comparison.run([batch], lambda a, b: gave.append((a, b)))
             return gave
 
+        # What weights are held at goes along into their threads.
+        contexts = [copy_context() for _ in self.devices]
         batches = itertools.chain([first], batches)
         with ThreadPoolExecutor(len(self.devices)) as threads:
             while share := list(itertools.islice(batches, len(self.devices))):
-                for gave in threads.map(run, self.devices, comparisons, share):
+                turns = contexts, self.devices, comparisons, share
+                for gave in threads.map(lambda context, *turn: context.run(run, *turn), *turns):
                     for a, b in gave:  # in the order of the data
                         saw(a, b)
         found = comparisons[0]

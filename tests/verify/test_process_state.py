@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import random
+import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -15,6 +20,7 @@ import tensorflow as tf
 from keras import layers
 
 import kerasfold
+from kerasfold import FoldError, files
 from kerasfold.backend import full_precision, own_seeds, unsaid
 from zoo.making import randomise
 
@@ -43,20 +49,72 @@ def drawing() -> keras.Model:
     return randomise(keras.Model(image, layers.LSTM(3, recurrent_dropout=0.1)(x)))
 
 
-def divided() -> None:
-    kerasfold.deconvolve(np.ones((3, 3, 1, 1)), first=layers.AveragePooling2D(2, strides=1))
+def stored(model: keras.Model, folder: Path) -> keras.Model:
+    files.save(model, folder / "model.keras", {})
+    return files.load(str(folder / "model.keras"), {})
 
 
-WAYS: dict[str, Callable[[keras.Model], object]] = {
-    "fold": lambda model: model.fold(),
-    "explain": kerasfold.explain,
-    "verify": lambda model: kerasfold.verify(model, model),
-    "factor": lambda _: kerasfold.factor(np.ones((3, 3, 2, 2)), "spatial").layers(),
+WAYS: dict[str, Callable[[keras.Model, Path], object]] = {
+    "fold": lambda model, _: model.fold(),
+    "explain": lambda model, _: kerasfold.explain(model),
+    "verify": lambda model, _: kerasfold.verify(model, model),
+    "factor": lambda *_: kerasfold.factor(np.ones((3, 3, 2, 2)), "spatial").layers(),
+    "files": stored,
 }
 
 
+def settings() -> dict[str, object]:
+    """What the process and this thread have set, beside random numbers and counters of names."""
+    loggers = [x for x in logging.root.manager.loggerDict.values() if isinstance(x, logging.Logger)]
+    kept = keras.src.backend.common.global_state
+    own = vars(kept.GLOBAL_STATE_TRACKER) | vars(kept.GLOBAL_SETTINGS_TRACKER)
+    options = tf.config.optimizer.get_experimental_options(), tf.config.optimizer.get_jit()
+    return {
+        "thread": {name: repr(x) for name, x in own.items() if name != "object_name_uids"},
+        "keras": [getattr(keras.config, x)() for x in ("floatx", "epsilon", "image_data_format")],
+        "objects": dict(keras.saving.get_custom_objects()),
+        "tensorflow": (*options, tf.config.experimental.tensor_float_32_execution_enabled()),
+        "loggers": {x.name: (x.level, x.disabled, list(x.filters), x.handlers) for x in loggers},
+        "logging": logging.root.manager.disable,
+        "warnings": (list(warnings.filters), warnings.showwarning),
+        "signals": {number: signal.getsignal(number) for number in signal.valid_signals()},
+        "environment": (dict(os.environ), list(sys.path), Path.cwd()),
+        "errors": (np.geterr(), sys.excepthook, threading.excepthook),
+        "streams": (sys.stdout, sys.stderr),
+        "threads": threading.enumerate(),
+    }
+
+
 @pytest.mark.parametrize("way", WAYS)
-def test_nothing_is_drawn(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_process_is_left_as_it_was(way: str, tmp_path: Path) -> None:
+    model = drawing()
+    WAYS[way](model, tmp_path)  # what is imported, or started, with the first
+    before = settings()
+    WAYS[way](model, tmp_path)
+    assert settings() == before
+
+
+def test_what_other_threads_log_is_heard_while_a_model_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, logger = drawing(), logging.getLogger("absl")
+    monkeypatch.setattr(logger, "propagate", True)
+
+    def write(*_: object, **__: object) -> None:
+        logger.warning("advice")
+        thread = threading.Thread(target=logger.warning, args=["heard"])
+        thread.start()
+        thread.join()
+        raise FoldError("enough")
+
+    monkeypatch.setattr(model, "save", write)
+    with pytest.raises(FoldError):
+        files.save(model, tmp_path / "model.keras", {})
+    assert caplog.messages == ["heard"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_nothing_is_drawn(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = drawing()
     keras.random.normal((1,))  # so that there is a global generator
 
@@ -70,7 +128,7 @@ def test_nothing_is_drawn(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         for name in ("random", "randint", "getrandbits", "uniform"):
             patched.setattr(random, name, drawn)
-        WAYS[way](model)
+        WAYS[way](model, tmp_path)
     assert (random.getstate(), generator.state.numpy().tolist()) == before
     assert keras.src.random.seed_generator.global_seed_generator() is generator
     np.testing.assert_array_equal(np.random.get_state()[1], legacy)  # noqa: NPY002

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 import kerasfold
@@ -142,6 +143,21 @@ def test_a_fold_is_of_the_weights_at_its_start(fresh, monkeypatch, moment):
     assert np.max(np.abs(model(image) - expected)) > 1
     np.testing.assert_allclose(folded(image), expected, rtol=1e-4)
     assert folded.fold_report.equivalence.verdict == "equivalent"
+
+
+def test_devices_of_a_strategy_run_the_weights_at_its_start(fresh):
+    x = keras.Input((3,))
+    model = keras.Model(x, layers.Dense(2)(layers.Dense(4)(x)))
+    folded, images = model.fold(), np.random.default_rng(0).normal(size=(8, 3))
+
+    def trained_meanwhile():
+        yield images
+        model.set_weights([w + 1 for w in model.get_weights()])
+        yield images
+
+    strategy = tf.distribute.OneDeviceStrategy("cpu:0")
+    report = kerasfold.verify(model, folded, trained_meanwhile(), strategy=strategy)
+    assert report.verdict == "equivalent"
 
 
 def test_a_float32_input_inside_a_float64_model_is_no_fault_of_the_backend(fresh):
