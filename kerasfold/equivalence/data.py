@@ -19,7 +19,9 @@ from kerasfold.errors import FoldError, words_of
 from kerasfold.read.model import input_structure, output_names, output_structure
 from kerasfold.read.weights import as_dtype
 
-ROWS = 32  # inputs in a batch, at most
+ROWS = 32  # inputs in a batch, at most, where they are no small ones
+SMALL = 2**14  # numbers that inputs hold together which are small: as many as that are one batch
+MOST_ROWS = 2**12
 NUMBERS = 2**22  # in a batch of more than one input, at most
 
 
@@ -133,8 +135,9 @@ class Given(Iterable[Any]):
 
 def rows_at_once(shapes: Iterable[Sequence[int]]) -> int:
     """How many rows of arrays (n, ...) make one batch."""
-    numbers = sum(math.prod(shape[1:]) for shape in shapes)
-    return max(1, min(ROWS, NUMBERS // max(numbers, 1)))
+    numbers = max(1, sum(math.prod(shape[1:]) for shape in shapes))
+    few = min(ROWS, NUMBERS // numbers)
+    return max(1, few, min(MOST_ROWS, SMALL // numbers))
 
 
 def require_fit(where: str, array: Any, spec: Any) -> None:
@@ -157,12 +160,15 @@ _TEXT = ("string", "str", "bytes", "object")
 
 
 def _labelled(model: keras.Model, data: Any, labels: Any) -> Iterator[Rows]:
-    """What is read, with the labels beside it, in pieces of at most `ROWS`."""
+    """What is read, with the labels beside it, in pieces that make one batch."""
     structure = input_structure(model)
     specs = tree.flatten(structure)
     given = None if labels is None else _given_labels(model, labels)
-    count = 0
+    count, unlabelled = 0, False
     for where, x, y in _read(len(specs), data):
+        if count and unlabelled != (y is None):
+            raise FoldError(f"{where} has {'no ' if y is None else ''}labels, unlike those before")
+        unlabelled = y is None
         arrays = _arrays(where, structure, x)
         for array, spec in zip(arrays, specs, strict=True):
             require_fit(where, array, spec)
@@ -236,7 +242,8 @@ def _arrays(where: str, structure: Any, data: Any) -> list[Any]:
         )
     if len(arrays) != len(names):
         raise FoldError(f"{where} holds {len(arrays)} array(s), the model takes {len(names)}")
-    return [x if hasattr(x, "shape") else np.asarray(x) for x in arrays]
+    sliced = ("shape", "__len__")  # variables have no length
+    return [x if all(hasattr(x, name) for name in sliced) else np.asarray(x) for x in arrays]
 
 
 def _labels(model: keras.Model, y: Any, count: int) -> Arrays:

@@ -22,6 +22,7 @@ from kerasfold.read.model import input_structure, layout_of, sublayers
 from kerasfold.replacing import replacing
 
 LABELS = ("y", "labels")  # arrays that are labels where no name is told
+WHOLE = 2**28  # bytes of an array that is read at once, at most
 COLOURS = {1: "grayscale", 3: "rgb", 4: "rgba"}  # by channels
 
 
@@ -178,8 +179,14 @@ def _header(stream: Any) -> _Header:
 
 
 def _rows(stream: Any, step: int) -> Iterator[np.ndarray]:
-    """Pieces of an array in the .npy format; one in Fortran's order is read whole."""
+    """Pieces of an array in the .npy format; one in Fortran's order is read whole, if small."""
     header = _header(stream)
+    size = math.prod(header.shape) * header.dtype.itemsize
+    if header.is_fortran and size > WHOLE:
+        raise ValueError(
+            f"an array of {size:,} bytes is stored column by column, and cannot be read in pieces: "
+            "store np.ascontiguousarray of it"
+        )
     count, *sizes = header.shape
     order: Literal["C", "F"] = "F" if header.is_fortran else "C"
     read = count if header.is_fortran else step

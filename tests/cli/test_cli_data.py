@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 import kerasfold
+from kerasfold.equivalence import stored
 from kerasfold.equivalence.data import Given
 from kerasfold.equivalence.stored import dump, read_data
 from kerasfold.read.weights import as_dtype
@@ -64,6 +65,15 @@ def test_arrays_are_read_as_they_were_stored(tmp_path: Path, form: str) -> None:
         np.testing.assert_array_equal(read_y, y)
     else:
         assert read_y is None
+
+
+def test_what_cannot_be_read_in_pieces_is_not_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez(tmp_path / "x.npz", np.asfortranarray(np.zeros((70, 8, 6, 3))))
+    monkeypatch.setattr(stored, "WHOLE", 2**10)
+    with pytest.raises(kerasfold.FoldError, match=r"80,640 bytes .*: store np.ascontiguousarray"):
+        list(read_data(str(tmp_path / "x.npz"), classifier()))
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])

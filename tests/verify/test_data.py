@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import kerasfold
-from kerasfold.equivalence.data import NUMBERS, ROWS, Given
+from kerasfold.equivalence.data import MOST_ROWS, NUMBERS, ROWS, Given
 
 
 def numbers(shape: Any = (4,), dtype: str = "float32", batch: int | None = None) -> keras.Model:
@@ -58,11 +58,24 @@ def test_nothing_is_read_ahead_and_nothing_is_kept() -> None:
 
 
 def test_large_batches_are_taken_in_pieces() -> None:
-    sizes = [len(x) for x in Given(numbers(), iter([rows(5), rows(2 * ROWS + 3)]))]
-    assert sizes == [5, ROWS, ROWS, 3]
+    sizes = [len(x) for x in Given(numbers(), iter([rows(5), rows(2 * MOST_ROWS + 3)]))]
+    assert sizes == [5, MOST_ROWS, MOST_ROWS, 3]
+    assert [len(x) for x in Given(numbers((64, 64, 1)), np.zeros((ROWS + 1, 64, 64, 1)))] == [32, 1]
     side = int((NUMBERS / 2) ** 0.5)
     large = np.zeros((3, side, side, 1), "float32")
     assert [len(x) for x in Given(numbers((None, None, 1)), large)] == [2, 1]
+
+
+def test_a_variable_is_an_array() -> None:
+    np.testing.assert_array_equal(read(Given(numbers(), tf.Variable(rows(3))))[0], rows(3))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_labels_of_some_batches_alone_are_an_error(first: bool) -> None:
+    pairs = [(rows(2), np.zeros(2)), rows(2)]
+    batches = iter(pairs if first else pairs[::-1])
+    with pytest.raises(kerasfold.FoldError, match=r"batch 2 of data has (no )?labels, unlike"):
+        list(Given(numbers(), batches))
 
 
 def test_a_memory_map_is_read_by_its_pieces(tmp_path: Any) -> None:
