@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from kerasfold.backend import double_precision, place, placed, tensor_of, unsaid
+from kerasfold.backend import double_precision, in_memory, place, placed, tensor_of, unsaid
 from kerasfold.equivalence.endings import Ending, ending_of
 from kerasfold.equivalence.interpolation import exactly
 from kerasfold.equivalence.units import Units, has_flat_part
@@ -31,6 +31,9 @@ from kerasfold.read.model import (
 Arrays: TypeAlias = list[np.ndarray]
 Saw: TypeAlias = Callable[[Made, Sequence[Any]], None]
 
+LOST = 2.0**-16  # of other noise, that noise may be to be lost in it
+LEVELS = 256  # that noise has between its ends
+
 
 @dataclass(frozen=True, slots=True)
 class Noise:
@@ -43,6 +46,11 @@ class Noise:
 
     weights: float
     values: float
+
+    @property
+    def ends_at_weights(self) -> bool:
+        """Whether that of values is lost in that of any weights before them."""
+        return self.values <= LOST * self.weights
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -100,7 +108,7 @@ class AsIs:
 
     def ran(self, batch: Any, noise: Noise | None = None) -> Ran:
         """The same, with noise in its weights alone."""
-        noisy = [] if noise is None else _noisy_weights(self.model, noise.weights, 0)
+        noisy = [] if noise is None else _Drawn(noise).weights(self.model)
         with keras.StatelessScope([*placed(self.variables), *noisy]):
             outputs = self._outputs(batch)
         return Ran(outputs, outputs)
@@ -200,6 +208,7 @@ class Walk:
         given = _tensors(batch, self.specs)
         values = dict(zip(map(id, self.inside.inputs), given, strict=True))
         before: dict[int, Any] = {}  # of an output, what goes into its last activation
+        drawn = None if noise is None else _Drawn(noise)
         for index, made in enumerate(self.inside.calls):
             args, kwargs = tree.map_structure(
                 lambda x: values[id(x)] if isinstance(x, keras.KerasTensor) else x,
@@ -207,8 +216,8 @@ class Walk:
             )
             if takes_training(made.operation):
                 kwargs = {**kwargs, "training": False}
-            if noise is not None:
-                noisy = list(_noisy_weights(made.operation, noise.weights, index))
+            if drawn is not None:
+                noisy = drawn.weights(made.operation)
                 scope.state_mapping |= {id(v): x for v, x in noisy}
             ending = self.endings.get(index)
             if ending is None:
@@ -217,11 +226,10 @@ class Walk:
             else:
                 before[id(made.outputs[0])], result = ending.run(made.operation, args, kwargs)
                 results = [result]
-            if noise is not None:
+            if drawn is not None:
                 for variable, _ in noisy:
                     scope.state_mapping.pop(id(variable), None)
-                rng = np.random.default_rng([1, index])
-                results = [_noisy(y, noise.values, rng) for y in results]
+                results = drawn.values(made, results, bool(noisy))
             elif index in self.flat:
                 self.units.saw(made.name, results[0])
             if saw is not None:
@@ -294,19 +302,45 @@ def _tensors(batch: Any, specs: Sequence[Any]) -> list[Any]:
     return [keras.ops.convert_to_tensor(x, dtype=spec.dtype) for x, spec in pairs]
 
 
-def _noisy_weights(
-    operation: keras.Operation, eps: float, seed: int
-) -> Iterator[tuple[keras.Variable, Any]]:
-    """The float weights of a layer or model, and what noise makes of them."""
-    rng = np.random.default_rng([0, seed])
-    for variable in getattr(operation, "weights", ()):
-        if "float" in variable.dtype:
-            yield variable, _noisy(tensor_of(variable), eps, rng)
+class _Drawn:
+    """Noise as it is drawn for one run, the same for every run of one model."""
+
+    def __init__(self, noise: Noise) -> None:
+        self.noise = noise
+        self.rng = np.random.default_rng(0)
+        self.of_values = np.random.default_rng(1)  # of which there are as many as inputs
+        self.moved: set[int] = set()  # tensors that noise of weights before them moves
+
+    def weights(self, operation: keras.Operation) -> list[tuple[keras.Variable, Any]]:
+        """The float weights of a layer or model, and what noise makes of them."""
+        return [
+            (variable, _noisy(tensor_of(variable), self.noise.weights, self.rng))
+            for variable in getattr(operation, "weights", ())
+            if "float" in variable.dtype
+        ]
+
+    def values(self, made: Made, results: Sequence[Any], weighted: bool) -> list[Any]:
+        """What noise makes of the results of a call.
+
+        Args:
+            made: the call.
+            results: what it gave.
+            weighted: whether weights of its own were off.
+        """
+        read = {id(x) for x in _symbolic((made.args, made.kwargs))}
+        if self.noise.ends_at_weights and (weighted or not self.moved.isdisjoint(read)):
+            self.moved.update(map(id, made.outputs))
+            return list(results)
+        return [_noisy(y, self.noise.values, self.of_values) for y in results]
 
 
 def _noisy(value: Any, eps: float, rng: np.random.Generator) -> Any:
     """A tensor, each number of it off by up to half of `eps`, if it holds floats."""
     if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(value.dtype)):
         return value
-    noise = 1 + eps * (rng.random(tuple(value.shape)) - 0.5)
-    return keras.ops.multiply(value, keras.ops.convert_to_tensor(noise, dtype=value.dtype))
+    array = np.asarray(in_memory(value), "float64")
+    levels = rng.integers(-LEVELS // 2, LEVELS // 2, array.shape, "int8")
+    noisy = np.multiply(levels, eps / LEVELS, dtype="float64")
+    noisy *= array
+    noisy += array
+    return keras.ops.convert_to_tensor(noisy, dtype=value.dtype)
