@@ -22,6 +22,7 @@ EXACT = 1e-10  # of the spread, in float64
 ARITHMETIC = 256.0  # units of float rounding, of the output scale, that any order of sums may make
 NOISE = 8.0  # times the measured effect of rounding noise
 CHANCE = 3.0  # times the median effect, that the largest of many lines may be by chance
+SHARP = 2.0**-16  # of an output's size, that noise may change where it was not measured
 LOSS = 8.0  # times the original's own error in its own dtype
 REBUILT = 16.0  # times rounding effects that a model may be off its rebuilt float64 copy
 
@@ -56,7 +57,18 @@ def tolerated_share(tolerance: Tolerance, usual: Tally) -> float:
 
 def noise_bound(tally: Tally) -> Lines:
     """What rounding noise may change, by line."""
-    return NOISE * _at_least_usual(tally.effect, tally.spread)
+    effect = np.maximum(tally.effect, tally.expected * tally.scale)
+    return NOISE * _at_least_usual(effect, tally.spread)
+
+
+def noise_share(tally: Tally) -> float:
+    """What noise may be expected to change of outputs of another size, of that size.
+
+    That of the median line, and no more than leaves a comparison sharp.
+    """
+    effect, scale = np.broadcast_arrays(tally.effect, tally.scale)
+    some = scale > 0
+    return min(float(np.median(effect[some] / scale[some])), SHARP) if some.any() else 0.0
 
 
 def own_noise_bound(tally: Tally) -> Lines:

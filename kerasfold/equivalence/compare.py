@@ -32,6 +32,7 @@ from kerasfold.equivalence.bounds import (
     difference_bound,
     eps_of,
     interpolation_unit,
+    noise_bound,
     rebuilt_bound,
     stored_eps,
 )
@@ -264,8 +265,10 @@ class Comparison:
         for i, (tally, x, y) in enumerate(zip(self.tallies, truths, values, strict=True)):
             error = tally.saw_copies(x, y)
             self.shows[i] = _better(self.shows[i], error, tally.scale, batch)
-            shrunk = 1.0 if tally.varies else FEW
-            doubt = doubt or bool(np.any(error > shrunk * difference_bound(tally, self.unit)))
+            sure = difference_bound(tally, self.unit)
+            if not tally.varies:  # what noise does is known of one input, too
+                sure = np.maximum(FEW * sure, noise_bound(tally))
+            doubt = doubt or bool(np.any(error > sure))
         if self.b64 is None or other is None or not doubt:
             return
         if not self.rounded and self.unit <= DOUBLE and self._rounds_to_single(batch, exact):

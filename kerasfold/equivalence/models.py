@@ -16,7 +16,7 @@ from kerasfold.backend import full_precision, held, own_seeds
 from kerasfold.compose import Compose
 from kerasfold.emit import copy, emit
 from kerasfold.equivalence.agreement import Agreement
-from kerasfold.equivalence.bounds import SINGLE, eps_of, tolerated_share
+from kerasfold.equivalence.bounds import SINGLE, eps_of, noise_share, tolerated_share
 from kerasfold.equivalence.compare import Comparison, Copy, outputs
 from kerasfold.equivalence.culprit import first_difference
 from kerasfold.equivalence.data import Given
@@ -276,6 +276,8 @@ def _loudly(found: Comparison, report: EquivalenceReport, loud: list[Any]) -> Eq
     apart = replace(found, b64=found.b64 or exact_copy(found.b.model, loud[0]), tolerance=None)
     if eps_of(apart.dtype) > SINGLE:  # half precision overflows, or not, by how it adds up
         return report
+    for tally, usual in zip(apart.tallies, found.tallies, strict=True):
+        tally.expected = noise_share(usual)
     if found.tolerance is not None:
         shares = [tolerated_share(found.tolerance, tally) for tally in found.tallies]
         apart.noise = Noise(max(shares), max(shares))  # what is near a threshold passes it

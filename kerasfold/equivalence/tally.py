@@ -67,6 +67,7 @@ class Tally:
         own_error: of the reference in its own dtype, against float64, by line.
         other_error: of the other model.
         effect: largest change that rounding noise makes in float64, by line.
+        expected: the same, as a share of the scale, until it is measured.
         own_effect: the same, of the noise of the models' own dtype.
         output_scale: as `scale`, of the output itself where something before it is judged.
         beyond: largest error of the other model beyond a share of the value, over all.
@@ -94,6 +95,7 @@ class Tally:
     effect: Lines = field(default_factory=lambda: np.zeros(1))
     own_effect: Lines = field(default_factory=lambda: np.zeros(1))
     output_scale: Lines = field(default_factory=lambda: np.zeros(1))
+    expected: float = 0.0
     beyond: float = -math.inf
     moments: dict[tuple[int, ...], Moments] = field(default_factory=dict)
     numbers: int = 0
@@ -196,6 +198,7 @@ class Tally:
 
     def saw_noise(self, truth: np.ndarray, noisy: np.ndarray) -> None:
         """Take in what a float64 copy gives with noise."""
+        self.expected = 0.0
         self.effect = np.maximum(self.effect, self.lines(_moved(noisy, truth)))
 
     def saw_own_noise(self, truth: np.ndarray, noisy: np.ndarray) -> None:

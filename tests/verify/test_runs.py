@@ -73,6 +73,20 @@ def test_a_fold_runs_each_model_once_on_each_batch(runs: list) -> None:
     assert sorted(lengths.values()) == sorted([usual, usual, usual + loud, usual + loud])
 
 
+def test_noise_is_measured_on_one_input(runs: list) -> None:
+    """That of two stored models: on the first, and not again where it explains the rest."""
+    model = scores()
+    folded = kerasfold.fold(model, verify=False)
+    drawn = probes(model)
+    assert kerasfold.verify(model, folded).equivalent
+    lengths = defaultdict(list)
+    for one, count, _ in runs:
+        lengths[id(one)].append(count)
+    usual, loud = ([len(batch) for batch in batches] for batches in (drawn.usual, drawn.loud))
+    noisy = [usual[0], 1, *usual[1:], *loud]
+    assert sorted(lengths.values()) == sorted([usual, usual, usual + loud, noisy])
+
+
 @pytest.mark.parametrize("how", ["fold", "verify", "data", "different"])
 def test_every_run_is_in_full_precision(how: str, runs: list) -> None:
     model = scores()
