@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
 
 import keras
 import numpy as np
@@ -15,33 +16,67 @@ from kerasfold.read.weights import as_array, as_dtype, largest
 Kind: TypeAlias = tuple[float, float]  # scale and shift of what is usually 0 +- 1
 
 
+class Stream(Protocol):
+    """What numbers are drawn by: a generator of NumPy's, or what draws as one does."""
+
+    def normal(self, *, size: Any) -> Any:
+        """Normal numbers, 0 +- 1."""
+        ...
+
+    def permutation(self, x: Any, /) -> Any:
+        """Some values, or those below a number, in another order."""
+        ...
+
+    def choice(self, a: Any, size: Any, /) -> Any:
+        """So many of some values."""
+        ...
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Domain:
     """The values that one input is to be compared on.
 
     Attributes:
         shape: of one sample.
         dtype: of the input.
-        samples: how many it takes until every row of every table that it is looked up in was read.
-        ranges: how many rows there are for each number of one sample that is looked up.
-        scales: whether some of it is numbers, and not rows of a table.
+        usual: centre and unit (n,) of each number, in turn of one sample after another.
+        choices: places that are looked up in a table, and the values that have a row in it.
     """
 
-    def __init__(self, shape: Sequence[int], dtype: str, asked: Sequence[Ask]) -> None:
+    shape: tuple[int, ...]
+    dtype: str
+    usual: list[tuple[np.ndarray, np.ndarray]]
+    choices: list[tuple[np.ndarray, np.ndarray]]
+
+    @classmethod
+    def of(cls, shape: Sequence[int], dtype: str, asked: Sequence[Ask]) -> Domain:
         """Of an input, given what its readers ask for, at places in it."""
-        self.shape, self.dtype = tuple(shape), dtype
         numbers = [x for x in asked if isinstance(x, Numbers)]
-        self._usual = _usual(math.prod(shape), numbers, 0.0 if self._is_float else 1.0)
-        self._choices = [
-            (places, self._possible(values))
+        least = 0.0 if keras.backend.is_float_dtype(dtype) else 1.0
+        choices = [
+            (places, _possible(values, dtype))
             for places, values in _choices([x for x in asked if isinstance(x, Rows)])
         ]
-        self.samples = max((-(-len(v) // len(p)) for p, v in self._choices), default=1)
-        self.ranges = [len(v) for p, v in self._choices for _ in p]
-        looked_up = sum(len(places) for places, _ in self._choices)
-        self.scales = looked_up < math.prod(shape) and dtype != "string"
+        return cls(tuple(shape), dtype, _usual(math.prod(shape), numbers, least), choices)
+
+    @property
+    def samples(self) -> int:
+        """How many it takes until every row of every table that it is looked up in was read."""
+        return max((-(-len(v) // len(p)) for p, v in self.choices), default=1)
+
+    @property
+    def ranges(self) -> list[int]:
+        """How many rows there are for each number of one sample that is looked up."""
+        return [len(v) for p, v in self.choices for _ in p]
+
+    @property
+    def scales(self) -> bool:
+        """Whether some of it is numbers, and not rows of a table."""
+        looked_up = sum(len(places) for places, _ in self.choices)
+        return looked_up < math.prod(self.shape) and self.dtype != "string"
 
     def draw(
-        self, kinds: Sequence[Kind], rng: np.random.Generator, rows: np.ndarray | None = None
+        self, kinds: Sequence[Kind], rng: Stream, rows: np.ndarray | None = None
     ) -> np.ndarray:
         """Samples, one of each kind, rounded as the model will round them.
 
@@ -54,7 +89,7 @@ class Domain:
         """
         drawn = self._numbers(kinds, rng)
         done = 0
-        for places, values in self._choices:
+        for places, values in self.choices:
             if values.dtype.kind not in "if":
                 drawn = drawn.astype(object)  # words
             if rows is None:
@@ -73,18 +108,11 @@ class Domain:
     def _is_float(self) -> bool:
         return keras.backend.is_float_dtype(self.dtype)
 
-    def _possible(self, values: np.ndarray) -> np.ndarray:
-        """Those of some values that the input's dtype has."""
-        if self._is_float or values.dtype.kind not in "if":
-            return values
-        low, high = _limits(self.dtype)
-        return values[(values == np.rint(values)) & (values >= low) & (values <= high)]
-
-    def _numbers(self, kinds: Sequence[Kind], rng: np.random.Generator) -> np.ndarray:
+    def _numbers(self, kinds: Sequence[Kind], rng: Stream) -> np.ndarray:
         """(samples, numbers) of them."""
         drawn = np.empty((len(kinds), math.prod(self.shape)))
         for k, (scale, shift) in enumerate(kinds):
-            centre, unit = self._usual[k % len(self._usual)]
+            centre, unit = self.usual[k % len(self.usual)]
             drawn[k] = centre + unit * (scale * rng.normal(size=drawn[k].shape) + shift)
         if self._is_float:
             return np.clip(drawn, -largest(self.dtype), largest(self.dtype))
@@ -109,12 +137,20 @@ def domains(
     for spec, shape in zip(specs, shapes, strict=True):
         stop = start + math.prod(shape)
         within = [x for ask in asked if (x := ask.within(start, stop)) is not None]
-        found.append(Domain(shape, spec.dtype, within))
+        found.append(Domain.of(shape, spec.dtype, within))
         start = stop
     return found
 
 
-def _each_once(values: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+def _possible(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Those of some values that a dtype has."""
+    if keras.backend.is_float_dtype(dtype) or values.dtype.kind not in "if":
+        return values
+    low, high = _limits(dtype)
+    return values[(values == np.rint(values)) & (values >= low) & (values <= high)]
+
+
+def _each_once(values: np.ndarray, count: int, rng: Stream) -> np.ndarray:
     """So many of some values: the last, the first, the others, and then any."""
     once = (values[-1:], values[:-1][:1], rng.permutation(values[1:-1]))
     again = rng.choice(values, max(count - len(values), 0))

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from kerasfold.equivalence.domain import Domain, Kind, domains
+from kerasfold.equivalence.domain import Domain, Kind, Stream, domains
 from kerasfold.equivalence.ranges import asked, asked_unread, tells_values
 from kerasfold.equivalence.sizes import Shape, free_sizes
 from kerasfold.errors import FoldError
@@ -58,6 +58,23 @@ class Probes:
         return iter(self.usual)
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Recipe:
+    """What samples of one size are drawn of.
+
+    Attributes:
+        inputs: in flat order.
+        lengths: of the batches.
+        kinds: of each sample.
+        loud: whether they are loud.
+    """
+
+    inputs: list[Domain]
+    lengths: list[int]
+    kinds: list[Kind]
+    loud: bool = False
+
+
 def probes(model: keras.Model, input_shape: Any = None, kinds: Sequence[Kind] = KINDS) -> Probes:
     """Random inputs.
 
@@ -73,32 +90,44 @@ def probes(model: keras.Model, input_shape: Any = None, kinds: Sequence[Kind] = 
     Raises:
         FoldError: a shape that does not fit, or a model that takes none.
     """
+    drawn = recipes(model, input_shape, kinds)
+    return draw(drawn, input_structure(model), np.random.default_rng(0))
+
+
+def recipes(
+    model: keras.Model, input_shape: Any = None, kinds: Sequence[Kind] = KINDS
+) -> list[Recipe]:
+    """What such inputs are drawn of: see `probes`."""
     graph = _read(model)
     sizes = free_sizes(model, graph) if input_shape is None else [_shapes(model, input_shape)]
-    structure = input_structure(model)
+    specs = tree.flatten(input_structure(model))
     repeated = itertools.cycle(kinds)
-    rng = np.random.default_rng(0)
-    usual: list[Any] = []
-    loud: list[Any] = []
-
-    def draw(inputs: Sequence[Domain], lengths: Sequence[int], kinds: Iterable[Kind]) -> list[Any]:
-        chosen = list(itertools.islice(kinds, sum(lengths)))
-        rows = _combined(inputs, len(chosen), rng)
-        drawn = [x.draw(chosen, rng, read) for x, read in zip(inputs, rows, strict=True)]
-        ends = itertools.accumulate(lengths)
-        return [
-            tree.pack_sequence_as(structure, [x[end - n : end] for x in drawn])
-            for n, end in zip(lengths, ends, strict=True)
-        ]
-
+    found: list[Recipe] = []
     for shapes in sizes:
         asks = asked_unread(model, shapes) if graph is None else asked(graph, shapes)
-        inputs = domains(tree.flatten(structure), shapes, asks)
-        lengths = _lengths(model, inputs, len(sizes), not usual)
-        usual += draw(inputs, lengths, repeated)
-        if not loud and any(x.scales for x in inputs):
-            several = min(max(LOUDLY // _numbers(inputs), 1), PROBES[1])
-            loud = draw(inputs, _batches(model, several), itertools.repeat(LOUD))
+        inputs = domains(specs, shapes, asks)
+        lengths = _lengths(model, inputs, len(sizes), not found)
+        found.append(Recipe(inputs, lengths, list(itertools.islice(repeated, sum(lengths)))))
+        if not any(each.loud for each in found) and any(x.scales for x in inputs):
+            lengths = _batches(model, min(max(LOUDLY // _numbers(inputs), 1), PROBES[1]))
+            found.append(Recipe(inputs, lengths, [LOUD] * sum(lengths), loud=True))
+    return found
+
+
+def draw(drawn: Iterable[Recipe], structure: Any, rng: Stream) -> Probes:
+    """The inputs of some recipes, in this order, in the structure of a model's inputs."""
+    usual: list[Any] = []
+    loud: list[Any] = []
+    for each in drawn:
+        rows = _combined(each.inputs, len(each.kinds), rng)
+        pairs = zip(each.inputs, rows, strict=True)
+        arrays = [x.draw(each.kinds, rng, read) for x, read in pairs]
+        ends = itertools.accumulate(each.lengths)
+        batches = loud if each.loud else usual
+        batches += [
+            tree.pack_sequence_as(structure, [x[end - n : end] for x in arrays])
+            for n, end in zip(each.lengths, ends, strict=True)
+        ]
     return Probes(usual, loud)
 
 
@@ -163,7 +192,7 @@ def _combinations(inputs: Sequence[Domain]) -> int:
 
 
 def _combined(
-    inputs: Sequence[Domain], samples: int, rng: np.random.Generator
+    inputs: Sequence[Domain], samples: int, rng: Stream
 ) -> Sequence[np.ndarray | None]:
     """The rows that each input looks up: every combination, where there are samples enough."""
     count = _combinations(inputs)
