@@ -24,9 +24,9 @@ from kerasfold.lift.regions import Regions, lifted
 from kerasfold.measure.measured import Clock, is_no_better, measured_plan
 from kerasfold.measure.runtimes import check_runtime, deploy, random_inputs
 from kerasfold.options import require_alone, require_choice, require_flags
+from kerasfold.plan.cheapest import cheapest
 from kerasfold.plan.choose import Plan, original_plan
 from kerasfold.plan.choose import plan as make_plan
-from kerasfold.plan.less import cheapest
 from kerasfold.read.model import own_predictions, variables_of
 from kerasfold.read.parts import made_of, parts_of
 from kerasfold.read.weights import refuse_nonfinite, require_values

@@ -23,7 +23,7 @@ from kerasfold.layers.limits import acts_on_samples
 from kerasfold.lift.demand import demands, pixel_axes
 from kerasfold.lift.pointwise import works_by_pixel
 from kerasfold.lift.regions import Regions, lift
-from kerasfold.read.graph import Call, Graph, Tensor, calls_read
+from kerasfold.read.graph import Call, Graph, Tensor, calls_read, given_others
 from kerasfold.read.model import made_by
 
 Cut: TypeAlias = tuple[slice, ...]  # for each axis of a tensor
@@ -95,11 +95,11 @@ class _Narrowing:
         for call in self.graph.calls:
             cut = self.cuts.get(call.index)
             if cut is None:
-                self.calls.append(_given(call, self._whole))
+                self.calls.append(given_others(call, self._whole))
             elif call.index in self.acting:
-                self._make_less(replace(_given(call, self._whole), cut=cut), cut)
+                self._make_less(replace(given_others(call, self._whole), cut=cut), cut)
             else:
-                self._make_less(_given(call, functools.partial(self._cut, cut)), cut)
+                self._make_less(given_others(call, functools.partial(self._cut, cut)), cut)
         outputs = [x for x in tree.flatten(self.graph.outputs) if isinstance(x, Tensor)]
         calls = calls_read(self.calls, outputs)
         return replace(self.graph, calls=calls, original=self.graph.original or self.graph)
@@ -139,14 +139,6 @@ class _Narrowing:
         made = Tensor(next(self.numbers), tuple(result.shape), result.dtype)
         self.calls.append(Call(0, made_by(result), name, (tensor, *rest), {}, (made,), None))
         return made
-
-
-def _given(call: Call, other: Callable[[Tensor], Tensor]) -> Call:
-    """A call that is given other tensors."""
-    args, kwargs = tree.map_structure(
-        lambda x: other(x) if isinstance(x, Tensor) else x, (call.args, call.kwargs)
-    )
-    return replace(call, args=args, kwargs=kwargs)
 
 
 def _back(cut: Cut, output: Tensor, layout: str) -> Iterator[tuple[Any, ...]]:

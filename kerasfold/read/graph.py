@@ -346,6 +346,14 @@ def calls_read(calls: Sequence[Call], outputs: Sequence[Tensor]) -> tuple[Call, 
     return tuple(replace(call, index=i) for i, call in enumerate(reversed(kept)))
 
 
+def given_others(call: Call, other: Callable[[Tensor], Tensor]) -> Call:
+    """A call that is given another tensor for each."""
+    args, kwargs = tree.map_structure(
+        lambda x: other(x) if isinstance(x, Tensor) else x, (call.args, call.kwargs)
+    )
+    return replace(call, args=args, kwargs=kwargs)
+
+
 def _tensors(value: Any) -> list[Tensor]:
     return [x for x in tree.flatten(value) if isinstance(x, Tensor)]
 
