@@ -36,6 +36,7 @@ from kerasfold.equivalence.bounds import (
     rebuilt_bound,
     stored_eps,
 )
+from kerasfold.equivalence.probes import probes
 from kerasfold.equivalence.runs import Arrays, AsIs, Noise, Ran, Runner, Walk, as_is, real
 from kerasfold.equivalence.tally import Lines, Tally, distances
 from kerasfold.equivalence.tolerance import Errors, Tolerance
@@ -201,7 +202,7 @@ class Comparison:
                 theirs = outputs(self.b, batch)
                 other = None if self.b64 is None else ran(self.b64, batch)
             except FoldError as error:
-                if not others:
+                if not others and not self._takes_its_own():
                     raise
                 shapes = [x.shape for x in tree.flatten(batch)]
                 self.other_shape = f"the first model takes inputs of shape {shapes}, but {error}"
@@ -214,6 +215,16 @@ class Comparison:
             if saw is not None:
                 saw(mine, theirs)
             self._take_elsewhere(own, batch, exact)
+
+    def _takes_its_own(self) -> bool:
+        """Whether the other runs here at all: then it refuses what it is asked alone."""
+        if not self.drawn or not isinstance(self.b, Copy):
+            return False
+        try:
+            outputs(self.b, next(iter(probes(self.b.model))))
+        except FoldError:
+            return False
+        return True
 
     def _take_elsewhere(self, own: Runner, batch: Any, exact: Ran) -> None:
         """The second question again, on every other device that the reference runs on."""

@@ -111,8 +111,10 @@ class Domain:
     def _numbers(self, kinds: Sequence[Kind], rng: Stream) -> np.ndarray:
         """(samples, numbers) of them."""
         drawn = np.empty((len(kinds), math.prod(self.shape)))
+        turns: dict[Kind, int] = {}  # so that each kind meets all that the numbers are asked to be
         for k, (scale, shift) in enumerate(kinds):
-            centre, unit = self.usual[k % len(self.usual)]
+            turns[scale, shift] = turns.get((scale, shift), k - 1) + 1
+            centre, unit = self.usual[turns[scale, shift] % len(self.usual)]
             drawn[k] = centre + unit * (scale * rng.normal(size=drawn[k].shape) + shift)
         if self._is_float:
             return np.clip(drawn, -largest(self.dtype), largest(self.dtype))

@@ -115,15 +115,16 @@ def verify(
             input_shape = other.input_shape
         # A tolerance goes with inputs of the usual size, which integers of 8 bits may end at.
         kinds = KINDS if tolerance is None else USUAL
-        source = probes(a, input_shape, kinds) if data is None else Given(a, data, labels)
+        twin = None if isinstance(other, Deployed) else other
+        source = probes(a, input_shape, kinds, twin) if data is None else Given(a, data, labels)
 
         def unseen(first: Any) -> Comparison:
-            twin = None if isinstance(other, Deployed) or tolerance is not None else other
+            exact = None if twin is None or tolerance is not None else exact_copy(twin, first)
             return Comparison(
                 a=a,
                 b=other if isinstance(other, Deployed) else as_is(other),
                 a64=exact_copy(a, first),
-                b64=None if twin is None else exact_copy(twin, first),
+                b64=exact,
                 rounded=True,
                 tolerance=tolerance,
                 drawn=data is None,

@@ -18,7 +18,7 @@ import numpy as np
 from keras import tree
 
 from kerasfold.equivalence.domain import Domain, Kind, Stream, domains
-from kerasfold.equivalence.ranges import asked, asked_unread, tells_values
+from kerasfold.equivalence.ranges import asked, asked_unread, of_both, tells_values
 from kerasfold.equivalence.sizes import Shape, free_sizes
 from kerasfold.errors import FoldError
 from kerasfold.read.graph import Graph, read
@@ -75,7 +75,12 @@ class Recipe:
     loud: bool = False
 
 
-def probes(model: keras.Model, input_shape: Any = None, kinds: Sequence[Kind] = KINDS) -> Probes:
+def probes(
+    model: keras.Model,
+    input_shape: Any = None,
+    kinds: Sequence[Kind] = KINDS,
+    other: keras.Model | None = None,
+) -> Probes:
     """Random inputs.
 
     Where sizes are free the usual ones are of several that the model takes, by its layers' own
@@ -86,26 +91,30 @@ def probes(model: keras.Model, input_shape: Any = None, kinds: Sequence[Kind] = 
         input_shape: of one input without the batch, to draw them of; a structure of shapes as the
             model takes its inputs; or None.
         kinds: scales and shifts of the usual ones, sample by sample, again and again.
+        other: a model that it is compared with, which may stride and ask for values otherwise.
 
     Raises:
         FoldError: a shape that does not fit, or a model that takes none.
     """
-    drawn = recipes(model, input_shape, kinds)
+    drawn = recipes(model, input_shape, kinds, other)
     return draw(drawn, input_structure(model), np.random.default_rng(0))
 
 
 def recipes(
-    model: keras.Model, input_shape: Any = None, kinds: Sequence[Kind] = KINDS
+    model: keras.Model,
+    input_shape: Any = None,
+    kinds: Sequence[Kind] = KINDS,
+    other: keras.Model | None = None,
 ) -> list[Recipe]:
     """What such inputs are drawn of: see `probes`."""
-    graph = _read(model)
-    sizes = free_sizes(model, graph) if input_shape is None else [_shapes(model, input_shape)]
+    read = [(x, _read(x)) for x in (model, other) if x is not None]
+    sizes = free_sizes(*read) if input_shape is None else [_shapes(model, input_shape)]
     specs = tree.flatten(input_structure(model))
     repeated = itertools.cycle(kinds)
     found: list[Recipe] = []
     for shapes in sizes:
-        asks = asked_unread(model, shapes) if graph is None else asked(graph, shapes)
-        inputs = domains(specs, shapes, asks)
+        asks = [asked_unread(x, shapes) if g is None else asked(g, shapes) for x, g in read]
+        inputs = domains(specs, shapes, of_both(*asks))
         lengths = _lengths(model, inputs, len(sizes), not found)
         found.append(Recipe(inputs, lengths, list(itertools.islice(repeated, sum(lengths)))))
         if not any(each.loud for each in found) and any(x.scales for x in inputs):

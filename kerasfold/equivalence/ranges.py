@@ -31,15 +31,22 @@ class Rows:
     Attributes:
         places: (n,) elements of the inputs, as places among all their numbers.
         values: (rows,) what has a row of its own in the table, in the input's terms.
+        guessed: whether that there is a table is not known.
     """
 
     places: np.ndarray
     values: np.ndarray
+    guessed: bool = False
 
     def within(self, start: int, stop: int) -> Rows | None:
         """What it asks for between two places, counted from the first; None of nothing."""
         inside = (self.places >= start) & (self.places < stop)
         return replace(self, places=self.places[inside] - start) if inside.any() else None
+
+    def without(self, others: Sequence[Ask]) -> Rows:
+        """What it asks for at places that others ask for nothing at."""
+        taken = [x.places for x in others]
+        return replace(self, places=np.setdiff1d(self.places, np.concatenate([[], *taken])))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -89,7 +96,7 @@ class Held:
         """Numbers as they are given."""
         return cls(places, *(np.broadcast_to(x, places.shape) for x in (1.0, 0.0)))
 
-    def rows(self, values: Any) -> Asked:
+    def rows(self, values: Any, guessed: bool = False) -> Asked:
         """What looks it up in a table of these values asks for."""
         places, scale, offset = self._of_inputs()
         values = np.asarray(values)
@@ -97,6 +104,7 @@ class Held:
             Rows(
                 places[(scale == s) & (offset == o)],
                 values if (s, o) == (1, 0) else (values - o) / s,
+                guessed,
             )
             for s, o in dict.fromkeys(zip(scale.tolist(), offset.tolist(), strict=True))
         ]
@@ -164,8 +172,29 @@ def asked_unread(model: keras.Model, shapes: Sequence[tuple[int, ...]]) -> Asked
     found: Asked = []
     for spec, x in zip(tree.flatten(input_structure(model)), _given(shapes), strict=True):
         if not keras.backend.is_float_dtype(spec.dtype):
-            found += x.rows(range(min(tables)) if tables else _ALL_VALUES.get(spec.dtype, range(2)))
+            values = range(min(tables)) if tables else _ALL_VALUES.get(spec.dtype, range(2))
+            found += x.rows(values, guessed=True)
     return found
+
+
+def of_both(asked: Asked, others: Sequence[Ask] = ()) -> Asked:
+    """What a model asks of its inputs, and another of the same inputs.
+
+    Both compute with numbers of their own size. Rows are those of the first: what the second has no
+    row for it is to be asked all the same. It says which there are where the first is not known to
+    look up, or to compute with, what it is given; and what is guessed is used where nothing is
+    known.
+    """
+    numbers = [x for x in asked if isinstance(x, Numbers)]
+    rows, guesses = (
+        [x for x in asked if isinstance(x, Rows) and x.guessed is guessed]
+        for guessed in (False, True)
+    )
+    theirs = [x for x in others if isinstance(x, Rows) and not x.guessed]
+    rows += [x.without([*rows, *numbers]) for x in theirs]
+    rows += [x.without(rows) for x in guesses]
+    numbers += [x for x in others if isinstance(x, Numbers)]
+    return [*numbers, *(x for x in rows if len(x.places))]
 
 
 def _given(shapes: Sequence[tuple[int, ...]]) -> list[Held]:
@@ -370,7 +399,8 @@ def _computed(call: Call, x: Tensor, held: Held) -> Asked:
     """Numbers; of what is not Keras's own, integers that any table has, 0 and 1 if need be."""
     rows = _tables(call.operation)
     unknown = "float" not in x.dtype and not is_pure(call.operation)
-    return held.rows(range(min(rows, default=2))) if rows or unknown else held.numbers()
+    values = range(min(rows, default=2))
+    return held.rows(values, guessed=True) if rows or unknown else held.numbers()
 
 
 _VOCABULARIES = (layers.IntegerLookup, layers.StringLookup, layers.TextVectorization)

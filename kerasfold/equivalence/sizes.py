@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import keras
@@ -22,6 +22,7 @@ from kerasfold.read.model import input_structure
 
 Shape: TypeAlias = tuple[int, ...]
 Sides: TypeAlias = tuple[int, ...]  # along the free axes of each input, in order
+Read: TypeAlias = tuple[keras.Model, Graph | None]  # a model, and its calls if it can be read
 
 FREE_SIZES = (33, 64, 97, 128, 224, 299)  # tried along free axes where smaller ones do not fit
 MOST = 2**25  # numbers in one input that is looked for beyond them
@@ -29,12 +30,12 @@ LEAST = {1: 16, 2: 16, 3: 8}  # what sides are multiples of, at least, by the nu
 LOOKS = (576, 1152)  # two sizes that show how far a net strides
 
 
-def free_sizes(model: keras.Model, graph: Graph | None) -> list[list[Shape]]:
+def free_sizes(model: Read, *others: Read) -> list[list[Shape]]:
     """Shapes of the inputs, without the batch: of up to four sizes that the model takes.
 
     Args:
         model: the model.
-        graph: as it was read, or None where it cannot be.
+        others: that are compared with it, whose strides count too.
 
     Returns:
         For each size the shape of each input, in flat order; of one size where none is free.
@@ -42,14 +43,14 @@ def free_sizes(model: keras.Model, graph: Graph | None) -> list[list[Shape]]:
     Raises:
         FoldError: a model that takes none of them.
     """
-    account = _Account(model, graph)
+    name, account = model[0].name, _Account(*model)
     if not account.axes:
         return [account.shapes(())]
-    unit = _unit(account)
+    unit = _unit(account.axes, [x.stride() for x in (account, *(_Account(*y) for y in others))])
     first = next(filter(account.takes, _squares(account, unit)), None)
     if first is None:
         raise FoldError(
-            f"model '{model.name}' takes inputs of no size that was tried ({account.error}): give "
+            f"model '{name}' takes inputs of no size that was tried ({account.error}): give "
             "the size of one it runs on as input_shape=, or inputs as data=, or pass verify=False"
         )
     sizes = [first]
@@ -81,10 +82,10 @@ def _others(unit: int, first: int) -> Iterator[list[Sides]]:
     yield [(unit + unit // 2, 2 * unit - 1), (2 * unit, unit), (first, first + unit)]
 
 
-def _unit(account: _Account) -> int:
-    """An even multiple of what the net strides in all, as large as a small image."""
-    stride = 2 * account.stride() // math.gcd(2, account.stride())
-    least = LEAST.get(account.axes, min(LEAST.values()))
+def _unit(axes: int, strides: Sequence[int]) -> int:
+    """An even multiple of what nets stride in all, as large as a small image of so many axes."""
+    stride = math.lcm(2, *strides)
+    least = LEAST.get(axes, min(LEAST.values()))
     return stride * math.ceil(least / stride)
 
 

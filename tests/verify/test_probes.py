@@ -418,3 +418,68 @@ def test_rows_are_read_as_far_as_that_is_worth_it() -> None:
     found = drawn(keras.Model(x, y))
     assert found[0] == 99_999
     assert 1000 < len(found) < 5000
+
+
+# Of both models.
+
+
+def test_what_the_second_model_asks_for_is_asked_too() -> None:
+    """It adds something to images of 0 +- 255 or so, and to none of 0 +- 1 or 0 +- 4096."""
+
+    def net(bump: float) -> keras.Model:
+        image = keras.Input((8, 8, 3))
+        power = ops.mean(layers.Rescaling(1 / 255)(image) ** 2, axis=(1, 2, 3), keepdims=True)
+        added = image + bump * ops.relu(0.5 - ops.abs(power - 1.0))
+        return randomise(keras.Model(image, layers.Conv2D(2, 3)(added)))
+
+    plain = keras.Input((8, 8, 3))
+    first = randomise(keras.Model(plain, layers.Conv2D(2, 3)(plain)))
+    assert kerasfold.verify(first, net(0.0)).verdict == "equivalent"
+    assert kerasfold.verify(first, net(1.0)).verdict == "different"
+
+
+def test_each_kind_of_number_is_drawn_at_every_scale() -> None:
+    image = keras.Input((64,))
+    first = keras.Model(image, layers.Dense(2)(image))
+    other = keras.Model(image, layers.Dense(2)(layers.Rescaling(1 / 255)(image)))
+    found = np.concatenate(list(probes(first, other=other)))
+    scales = np.std(found, axis=1)
+    for scale in (1, 5, 0.25):
+        assert np.any(abs(scales / scale - 1) < 0.3)
+        assert np.any(abs(scales / scale / 255 - 1) < 0.3)
+
+
+def test_sizes_go_by_the_strides_of_the_second_model_too() -> None:
+    batches = list(probes(strided(1), other=strided(5)))
+    assert {0, 1} <= {batch.shape[1] % 32 for batch in batches}
+    assert max(batch.shape[1] for batch in batches) >= 64
+    batches = list(probes(strided(1)))
+    assert max(batch.shape[1] for batch in batches) < 64
+
+
+def words(rows: int) -> keras.Model:
+    x = keras.Input((4,), dtype="int32")
+    table = layers.Embedding(rows, 3, name="table")
+    model = keras.Model(x, layers.Dense(2, name="last")(table(x)), name=f"of{rows}")
+    rng = np.random.default_rng(0)
+    table.embeddings.assign(rng.normal(size=(60, 3))[:rows])
+    model.get_layer("last").kernel.assign(rng.normal(size=(3, 2)))
+    return model
+
+
+def test_a_table_that_lacks_rows_of_the_first_model() -> None:
+    report = kerasfold.verify(words(50), words(40))
+    assert report.verdict == "different"
+    assert "'of40' does not run" in report.reason
+    assert kerasfold.verify(words(40), words(50)).verdict == "equivalent"
+
+
+def test_rows_are_those_of_the_model_that_can_be_read() -> None:
+    x = keras.Input((8,), dtype="int32")
+    guessed = keras.Model(x, layers.Lambda(lambda t: t * 2, output_shape=(8,))(x))
+    read = keras.Model(x, layers.Embedding(60, 2)(x))
+    assert set(drawn(guessed)) == {0, 1}
+    found = np.concatenate([batch.ravel() for batch in probes(guessed, other=read)])
+    assert set(found) == set(range(60))
+    found = np.concatenate([batch.ravel() for batch in probes(read, other=guessed)])
+    assert set(found) == set(range(60))
