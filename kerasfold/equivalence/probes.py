@@ -200,9 +200,7 @@ def _combinations(inputs: Sequence[Domain]) -> int:
     return math.prod(ranges) if ranges else 0
 
 
-def _combined(
-    inputs: Sequence[Domain], samples: int, rng: Stream
-) -> Sequence[np.ndarray | None]:
+def _combined(inputs: Sequence[Domain], samples: int, rng: Stream) -> Sequence[np.ndarray | None]:
     """The rows that each input looks up: every combination, where there are samples enough."""
     count = _combinations(inputs)
     if not 0 < count <= samples:
