@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from kerasfold.inverse.deconvolve import Deconvolution, deconvolve
     from kerasfold.inverse.into import Factors, factor, factors_into
     from kerasfold.lift.rules import lifts
-    from kerasfold.lift.signal import Signal, concatenate, weighted_sum
+    from kerasfold.lift.signal import Signal, weighted_sum
+    from kerasfold.lift.stacked import concatenate
     from kerasfold.pipeline import explain, fold, require_linear
     from kerasfold.report import FoldReport
 
@@ -75,7 +76,8 @@ _NAMES = {  # in the modules that have them
     "inverse.deconvolve": ("Deconvolution", "deconvolve"),
     "inverse.into": ("Factors", "factor", "factors_into"),
     "lift.rules": ("lifts",),
-    "lift.signal": ("Signal", "concatenate", "weighted_sum"),
+    "lift.signal": ("Signal", "weighted_sum"),
+    "lift.stacked": ("concatenate",),
     "pipeline": ("explain", "fold", "require_linear"),
     "report": ("FoldReport",),
 }

@@ -56,6 +56,10 @@ class FoldCheckpoint(keras.callbacks.ModelCheckpoint):
     Raises:
         UnsupportedModelError: before the first step, a model that cannot be folded at all.
         FoldError: an unknown `on_error`; with 'raise', whatever `kerasfold.fold` raises.
+
+    Example:
+        >>> kerasfold.callbacks.FoldCheckpoint("best.keras", save_best_only=True).monitor
+        'val_loss'
     """
 
     fold_report: FoldReport | None = None

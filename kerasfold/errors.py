@@ -11,23 +11,61 @@ from collections.abc import Iterator
 
 
 class FoldError(ValueError):
-    """Something kerasfold was asked to do cannot be done; the message says what to do."""
+    """Something kerasfold was asked to do cannot be done; the message says what to do.
+
+    Example:
+        >>> try:
+        ...     kerasfold.fold("model.keras")
+        ... except kerasfold.FoldError as error:
+        ...     print(error)
+        kerasfold folds a keras.Model. Received: builtins.str
+    """
 
 
 class UnsupportedModelError(FoldError):
-    """The model is not one that can be read as a graph of layers and rebuilt."""
+    """The model is not one that can be read as a graph of layers and rebuilt.
+
+    Example:
+        >>> try:
+        ...     kerasfold.fold(keras.Sequential([keras.layers.Dense(3)]))  # of what inputs?
+        ... except kerasfold.UnsupportedModelError as error:
+        ...     print("refused")
+        refused
+    """
 
 
 class NonlinearLayerError(FoldError):
-    """A layer is not linear where a linear model was required."""
+    """A layer is not linear where a linear model was required.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.ReLU(name="bend")])
+        >>> try:
+        ...     kerasfold.require_linear(model)
+        ... except kerasfold.NonlinearLayerError as error:
+        ...     print("'bend'" in str(error))
+        True
+    """
 
 
 class EquivalenceError(FoldError):
-    """A folded model does not compute what its original computes; it is not handed out."""
+    """A folded model does not compute what its original computes; it is not handed out.
+
+    Example:
+        >>> issubclass(kerasfold.EquivalenceError, kerasfold.FoldError)
+        True
+    """
 
 
 class RuntimeUnavailableError(FoldError):
-    """A runtime to measure on lacks a package; the message names the extra that brings it."""
+    """A runtime to measure on lacks a package; the message names the extra that brings it.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        >>> try:
+        ...     folded = model.fold(objective="measured", runtime="litert", budget=0)
+        ... except kerasfold.RuntimeUnavailableError as error:
+        ...     print(error)  # pip install "kerasfold[litert]"
+    """
 
 
 class UnusableError(FoldError):

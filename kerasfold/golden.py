@@ -102,6 +102,13 @@ def write_golden(
     Raises:
         FoldError: a model that cannot be verified, or for which nothing can be told by it.
         UnusableError: a file that cannot be written.
+
+    Example:
+        >>> from kerasfold.golden import check_golden, write_golden
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        >>> write_golden(model, folder / "release-1.npz")
+        >>> check_golden(model, folder / "release-1.npz").equivalent
+        True
     """
     if data is not None:
         require_alone("for random inputs, not with data=", input_shape=input_shape)
@@ -148,6 +155,14 @@ def check_golden(
     Raises:
         UnusableError: a file that does not exist, or is not what `write_golden` writes.
         FoldError: a model with inputs or outputs of other number or shape.
+
+    Example:
+        >>> from kerasfold.golden import check_golden, write_golden
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        >>> write_golden(model, folder / "model.npz")
+        >>> other = keras.models.clone_model(model)  # with weights of its own
+        >>> check_golden(other, folder / "model.npz").verdict
+        'different'
     """
     name = path_of("path", path)
     check_file(name, EXTENSION)

@@ -89,6 +89,18 @@ def fold(
         RuntimeUnavailableError: `runtime` lacks a package; the message names the extra.
         FoldError: an unknown objective or option, one that would be for nothing, or a runtime that
             refuses the model.
+
+    Example:
+        >>> image = keras.Input((32, 32, 3))
+        >>> conv = keras.layers.Conv2D(8, 3, name="conv")(image)
+        >>> model = keras.Model(image, keras.layers.BatchNormalization(name="norm")(conv))
+        >>> folded = kerasfold.fold(model)
+        >>> [type(layer).__name__ for layer in folded.layers]
+        ['InputLayer', 'Conv2D']
+        >>> folded.fold_report.merged[0].layers
+        ('conv', 'norm')
+        >>> folded.fold_report.equivalence.verdict
+        'equivalent'
     """
     require_flags(verify=verify, progress=progress, open_layers=open_layers)
     require_choice("nonlinear", nonlinear, get_args(NonlinearName))
@@ -256,6 +268,13 @@ def explain(
     Raises:
         UnsupportedModelError: a model that cannot be read.
         FoldError: an unknown objective.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3)])
+        >>> model.add(keras.layers.Rescaling(2.0))
+        >>> report = kerasfold.explain(model, objective="layers")
+        >>> report.layers_before, report.layers_after
+        (2, 1)
     """
     require_flags(open_layers=open_layers)
     require_values("explain()")
@@ -272,6 +291,12 @@ def require_linear(model: keras.Model, objective: ObjectiveName = "latency") -> 
 
     Raises:
         NonlinearLayerError: naming every layer that is not linear, and why.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "relu", name="a")])
+        >>> kerasfold.require_linear(model)  # doctest: +IGNORE_EXCEPTION_DETAIL
+        Traceback (most recent call last):
+        kerasfold.errors.NonlinearLayerError: model 'sequential' is not linear: 'a' (...)
     """
     return fold(model, objective, nonlinear="error")
 

@@ -91,6 +91,15 @@ class FoldReport:
         flows: the graph before and after, for `plot`; of a model of which only parts were folded,
             one for each.
         models: whose linear parts `plot` can draw: what was folded, as it is now.
+
+    Example:
+        >>> layers = [keras.layers.Dense(3, name="a"), keras.layers.ReLU(name="b")]
+        >>> model = keras.Sequential([keras.Input((4,)), *layers])
+        >>> report = model.fold().fold_report
+        >>> sorted(row.layer for row in report.kept)
+        ['a', 'b']
+        >>> report.params_before, report.params_after
+        (15, 15)
     """
 
     model: str

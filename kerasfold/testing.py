@@ -51,6 +51,10 @@ def check_lift(
         AssertionError: no rule, a refusal, or another result; with the layer, the shapes
             and the largest difference.
         FoldError: what is no layer, or a shape that it does not take.
+
+    Example:
+        >>> from kerasfold.testing import check_lift
+        >>> check_lift(keras.layers.Conv2D(4, 3), input_shape=(8, 8, 3))
     """
     if not isinstance(layer, keras.layers.Layer):
         raise FoldError(f"check_lift() takes a keras.layers.Layer. Received: {type(layer)}")

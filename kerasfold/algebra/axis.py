@@ -19,7 +19,13 @@ Pair = tuple[int, int]
 
 
 class Refused(Exception):
-    """An exact step that does not exist; `reason` goes to the report."""
+    """An exact step that does not exist; `reason` goes to the report.
+
+    Example:
+        >>> @kerasfold.lifts(keras.layers.GroupNormalization)
+        ... def group_normalization(layer, x):
+        ...     raise kerasfold.Refused("its statistics are of the image")
+    """
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

@@ -89,6 +89,15 @@ def verify(
     Raises:
         FoldError: models whose inputs or outputs differ in number or shape, or data or labels that
             do not fit them.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="scores")])
+        >>> other = keras.models.clone_model(model)  # with weights of its own
+        >>> kerasfold.verify(model, other).verdict
+        'different'
+        >>> other.set_weights(model.get_weights())
+        >>> kerasfold.verify(model, other).equivalent
+        True
     """
     require_values("verify()")
     require_double("verify()")
@@ -155,7 +164,12 @@ def _other(a: keras.Model, b: Any) -> tuple[keras.Model | Deployed, list[Differe
 def assert_equivalent(
     a: keras.Model, b: Any, data: Any = None, input_shape: Any = None, **options: Any
 ) -> None:
-    """Raise AssertionError, with the report, unless `verify` of the same arguments holds."""
+    """Raise AssertionError, with the report, unless `verify` of the same arguments holds.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        >>> kerasfold.assert_equivalent(model, model.fold())
+    """
     __tracebackhide__ = True
     report = verify(a, b, data, input_shape, **options)
     if not report.equivalent:

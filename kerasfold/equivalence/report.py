@@ -155,6 +155,12 @@ class EquivalenceReport:
         signature: in what the second model would break callers of the first, unless that may be.
         where: where the models part, if they differ and that is known.
         shown: the inputs that show it, by the names of the model's inputs; not in `to_dict()`.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="scores")])
+        >>> report = kerasfold.verify(model, model)
+        >>> report.equivalent, report.max_abs_error
+        (True, 0.0)
     """
 
     verdict: Verdict

@@ -57,6 +57,10 @@ def factors_into(name: str) -> Callable[[W], W]:
 
     Raises:
         FoldError: a name that the table has.
+
+    Example:
+        >>> "spatial" in kerasfold.inverse.into.WAYS  # the table that it adds to
+        True
     """
     if name in WAYS:
         raise FoldError(f"there is a form '{name}' already: {', '.join(WAYS)}. Take another name")
@@ -81,6 +85,12 @@ class Factors:
         bound: of the norm of the output's error for any input of norm 1; see
             `kerasfold.inverse.bound.output_bound`. Layers of less precision add their rounding.
         exact: whether the error is none but rounding (at most 1e-12).
+
+    Example:
+        >>> factors = kerasfold.factor(np.ones((4, 4, 1, 1)), "pool", pool_size=2)
+        >>> model = keras.Sequential([keras.Input((9, 9, 1)), *factors.layers()])
+        >>> [type(layer).__name__ for layer in model.layers]
+        ['Conv2D', 'AveragePooling2D']
     """
 
     into: str
@@ -175,6 +185,12 @@ def factor(kernel: Array, into: str, **options: Any) -> Factors:
 
     Raises:
         FoldError: a kernel, a form or an option that is none, or one whose sizes do not fit.
+
+    Example:
+        >>> sobel = np.outer([1, 2, 1], [-1, 0, 1])[..., None, None]
+        >>> factors = kerasfold.factor(sobel, "spatial")
+        >>> factors.exact, [kernel.shape for kernel in factors.kernels]
+        (True, [(3, 1, 1, 1), (1, 3, 1, 1)])
     """
     if not isinstance(into, str) or into not in WAYS:
         raise FoldError(

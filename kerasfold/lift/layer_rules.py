@@ -26,7 +26,8 @@ from kerasfold.lift.operands import (
     window_of,
 )
 from kerasfold.lift.registry import lifts
-from kerasfold.lift.signal import Signal, concatenate, weighted_sum
+from kerasfold.lift.signal import Signal, weighted_sum
+from kerasfold.lift.stacked import concatenate
 from kerasfold.read.model import CustomScaleLayer, LayerScale, StochasticDepth
 from kerasfold.read.weights import as_array, as_constant, kernel_of
 

@@ -27,7 +27,8 @@ from kerasfold.lift.operands import (
     window_of,
 )
 from kerasfold.lift.registry import lifts
-from kerasfold.lift.signal import Signal, concatenate, weighted_sum
+from kerasfold.lift.signal import Signal, weighted_sum
+from kerasfold.lift.stacked import concatenate
 from kerasfold.read.weights import as_array
 
 

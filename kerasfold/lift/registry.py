@@ -34,6 +34,16 @@ def lifts(*kinds: Any, override: bool = False) -> Callable[[R], R]:
     Raises:
         TypeError: a kind that is neither.
         FoldError: a kind that kerasfold has a rule for, or `override` neither True nor False.
+
+    Example:
+        >>> class Doubled(keras.layers.Layer):
+        ...     def call(self, inputs):
+        ...         return 2 * inputs
+        >>> @kerasfold.lifts(Doubled)
+        ... def doubled(layer, x):
+        ...     return x.scale(2.0)
+        >>> from kerasfold.testing import check_lift
+        >>> check_lift(Doubled(), input_shape=(8, 8, 3))
     """
     require_flags(override=override)
     for kind in kinds:

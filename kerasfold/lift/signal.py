@@ -28,6 +28,13 @@ class Signal:
         program: where steps are recorded.
         node: the node this signal is.
         layout: 'channels_last' or 'channels_first', of the Keras tensor behind it.
+
+    Example:
+        >>> from kerasfold.testing import check_lift
+        >>> @kerasfold.lifts(keras.layers.ZeroPadding2D, override=True)
+        ... def zero_padding(layer, x: kerasfold.Signal) -> kerasfold.Signal:
+        ...     return x.pad(layer.padding)
+        >>> check_lift(keras.layers.ZeroPadding2D(1), input_shape=(8, 8, 3))
     """
 
     program: Program
@@ -412,10 +419,16 @@ class Signal:
 
 
 def weighted_sum(terms: Sequence[Signal], factors: Sequence[float] | None = None) -> Signal:
-    """Sum of signals of one shape, each times a number."""
+    """Sum of signals of one shape, each times a number.
+
+    Example:
+        >>> @kerasfold.lifts(keras.layers.Average, override=True)
+        ... def average(layer, xs):
+        ...     return kerasfold.weighted_sum(xs, [1 / len(xs)] * len(xs))
+    """
     first = terms[0]
     factors = tuple(factors) if factors is not None else (1.0,) * len(terms)
-    _require_signals(terms)
+    require_signals(terms)
     for term in terms[1:]:
         if (term.sizes, term.channels) != (first.sizes, first.channels):
             raise Refused(
@@ -430,18 +443,7 @@ def weighted_sum(terms: Sequence[Signal], factors: Sequence[float] | None = None
     return first._then("sum", operands, first.sizes, first.channels, factors=factors)
 
 
-def concatenate(parts: Sequence[Signal]) -> Signal:
-    """Signals of one size, stacked along the channels."""
-    _require_signals(parts)
-    first = parts[0]
-    if len(parts) == 1:
-        return first
-    if any(p.sizes != first.sizes for p in parts):
-        raise Refused(f"a concatenation of images of sizes {[p.sizes for p in parts]}")
-    operands, channels = tuple(p.node.index for p in parts), sum(p.channels for p in parts)
-    return first._then("concatenate", operands, first.sizes, channels)
-
-
-def _require_signals(signals: Sequence[Signal]) -> None:
+def require_signals(signals: Sequence[Signal]) -> None:
+    """Refuse what is no tensor of the model. Raises `Refused`."""
     if any(not isinstance(s, Signal) for s in signals):
         raise Refused("an operand that is not a tensor of the model")
