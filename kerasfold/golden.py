@@ -1,7 +1,9 @@
-"""A model's outputs on fixed inputs in a small file, which later builds are held against.
+"""A model's outputs on fixed inputs in a file, which later builds are held against.
 
 The original is not needed then: the file has its outputs in float64 and as they were, the inputs
-or what they are drawn from, and what rounding noise changed. The verdict is that of `verify`.
+or what they are drawn of, and what rounding noise changed. The verdict is that of `verify`, on
+inputs drawn of the same. Of most models the file is small; it has 12 bytes of each number of an
+output, of some dozen inputs (two where they are large) and of one for each row of a table.
 """
 
 from __future__ import annotations
@@ -9,8 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import keras
@@ -26,28 +30,27 @@ from kerasfold.equivalence.bounds import (
     interpolation_unit,
     stored_eps,
 )
-from kerasfold.equivalence.compare import Copy, outputs, ran, tallies_of
+from kerasfold.equivalence.compare import Comparison, outputs, ran, tallies_of
 from kerasfold.equivalence.data import Given
-from kerasfold.equivalence.judge import report_of
-from kerasfold.equivalence.models import exact_copy, verify
-from kerasfold.equivalence.probes import probes
+from kerasfold.equivalence.models import compared, exact_copy, verify
+from kerasfold.equivalence.probes import Probes, draw, recipes
+from kerasfold.equivalence.recipes import Lasting, Written, restored, written
 from kerasfold.equivalence.report import EquivalenceReport
-from kerasfold.equivalence.runs import AsIs, Noise, Ran
+from kerasfold.equivalence.runs import AsIs, Noise, Ran, Runner, Truth, as_is
 from kerasfold.equivalence.state import restarted
 from kerasfold.equivalence.tolerance import Tolerance
 from kerasfold.errors import FoldError, UnusableError, only_fold_errors, words_of
 from kerasfold.options import path_of, require_alone
 from kerasfold.paths import check_file, checked_output
-from kerasfold.read.model import input_structure, operations
+from kerasfold.read.model import input_structure
 from kerasfold.read.weights import as_dtype, require_double
 from kerasfold.replacing import replacing
 from kerasfold.unpacking import check_archive
 
-FORMAT = 1
+FORMAT = 2
 EXTENSION = (".npz",)
-SAMPLES = 4  # of each batch of random inputs
-LEVELS = 256  # of which a random number is one
 SEED = 0
+LARGE = 10 * 2**20  # bytes of a file that are more than one keeps with its tests
 
 Flat: TypeAlias = list[np.ndarray]  # of one batch, in flat order
 
@@ -58,8 +61,8 @@ class _Golden:
 
     Attributes:
         about: all that is not an array.
-        arrays: inputs (if they are the user's) and outputs, by kind, batch and number; effects of
-            noise, by kind and number.
+        arrays: what inputs are drawn of, or inputs if they are the user's; outputs, and effects of
+            noise, by kind, batch and number.
     """
 
     about: Mapping[str, Any]
@@ -70,18 +73,114 @@ class _Golden:
         count = len(self.about["inputs" if kind == "input" else "outputs"])
         return [self.arrays[f"{kind}.{batch}.{i}"] for i in range(count)]
 
-    def batches(self) -> list[Flat]:
-        """The inputs.
+    def inputs(self) -> Probes:
+        """The inputs, in flat order.
 
         Raises:
             UnusableError: they are not those that the outputs are of.
         """
-        drawn = self.about["drawn"]
-        count = self.about["batches"]
-        batches = _drawn(drawn) if drawn else [self.of("input", i) for i in range(count)]
-        if _digest(batches) != self.about["digest"]:
+        drawn, count = self.about["drawn"], len(self.about["inputs"])
+        if drawn:
+            found = draw(restored(Written(drawn, self.arrays)), [0] * count, Lasting(SEED))
+        else:
+            found = Probes([self.of("input", i) for i in range(self.about["batches"])], [])
+        if _digest(found) != self.about["digest"]:
             raise UnusableError("its inputs are not those that its outputs were computed of")
-        return batches
+        return found
+
+
+class _Kept:
+    """The original, as a file has it: what it gave on each batch."""
+
+    def __init__(self, golden: _Golden, batches: Probes) -> None:
+        self.about, self._golden, self._batches = golden.about, golden, batches
+        self.name = golden.about["model"]
+        self.ends = [output["end"] for output in golden.about["outputs"]]
+        everything = (*batches.usual, *batches.loud)
+        self._numbers = {id(batch): i for i, batch in enumerate(everything)}
+
+    @property
+    def taken(self) -> Probes:
+        """The batches that it ran on: of sizes that are drawn, some may be refused in a run."""
+        usual = [
+            x for i, x in enumerate(self._batches.usual) if f"truth.{i}.0" in self._golden.arrays
+        ]
+        return Probes(usual, self._batches.loud)
+
+    def ran(self, batch: Any, noise: Noise | None = None) -> Ran:
+        """See `Truth`."""
+        assert noise is None, "what noise makes of each number is not kept"
+        truth = self._golden.of("truth", self._numbers[id(batch)])
+        ends = enumerate(self.ends)
+        before = [self._array("judged", batch, i) if end else truth[i] for i, end in ends]
+        return Ran(truth, before)
+
+    def __call__(self, batch: Any) -> Flat:
+        """See `Runner`."""
+        return self._golden.of("own", self._numbers[id(batch)])
+
+    def effect(self, kind: str, batch: Any, output: int) -> np.ndarray:
+        """The largest change that noise made of each line."""
+        known = kind != "judged" or self.ends[output]
+        return self._array(f"effect.{kind if known else 'truth'}", batch, output)
+
+    def _array(self, kind: str, batch: Any, output: int) -> np.ndarray:
+        return self._golden.arrays[f"{kind}.{self._numbers[id(batch)]}.{output}"]
+
+
+@dataclass(kw_only=True)
+class _AgainstFile(Comparison):
+    """A model, and what a file has of its original.
+
+    Attributes:
+        kept: of the original; `a` is the model, for what both have alike.
+    """
+
+    kept: _Kept
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for tally, about in zip(self.tallies, self.kept.about["outputs"], strict=True):
+            tally.name = about["name"]
+
+    @cached_property
+    def dtype(self) -> str:
+        """See `Comparison`."""
+        return max(super().dtype, self.kept.about["dtype"], key=eps_of)
+
+    @cached_property
+    def unit(self) -> float:
+        """See `Comparison`."""
+        units = (interpolation_unit(copy.operations) for copy in self._copies)
+        return max(self.dtype_unit, self.kept.about["unit"], *units)
+
+    @cached_property
+    def noise(self) -> Noise:
+        """See `Comparison`."""
+        return Noise(max(stored_eps(self.a), self.kept.about["stored_eps"], self.unit), self.unit)
+
+    @cached_property
+    def own_eps(self) -> float:
+        """See `Comparison`."""
+        return float(self.kept.about["own_eps"])
+
+    @property
+    def reference(self) -> Runner:
+        """See `Comparison`."""
+        return self.kept
+
+    def take_noise(self, copy: Truth, batch: Any, plain: Ran) -> None:
+        """See `Comparison`."""
+        if copy is not self.kept:
+            super().take_noise(copy, batch, plain)
+            return
+        for i, (tally, judged) in enumerate(zip(self.tallies, self.alike, strict=True)):
+            tally.felt(self.kept.effect("judged" if judged else "truth", batch, i))
+
+    def take_own_noise(self, batch: Any, exact: Ran) -> None:
+        """See `Comparison`."""
+        for i, tally in enumerate(self.tallies):
+            tally.felt_own(self.kept.effect("own", batch, i))
 
 
 def write_golden(
@@ -90,13 +189,13 @@ def write_golden(
     data: Any = None,
     input_shape: Any = None,
 ) -> None:
-    """Write a model's outputs on fixed inputs, for `check_golden`.
+    """Write a model's outputs on fixed inputs, for `check_golden`; warn of more than 10 MB.
 
     Args:
         model: the original.
         path: of the file, `.npz`; it is replaced at once, or left as it is.
         data: inputs in place of random ones, as for `kerasfold.verify`: they become part of the
-            file. Of random ones it has the seed and the ranges.
+            file. Of random ones it has the seed and what they are drawn of.
         input_shape: of random inputs where sizes are free, as for `kerasfold.verify`.
 
     Raises:
@@ -114,25 +213,39 @@ def write_golden(
         require_alone("for random inputs, not with data=", input_shape=input_shape)
     target = checked_output(path_of("path", path), EXTENSION)
     with only_fold_errors("write_golden()"):
-        drawn = [] if data is not None else _ranges(model, input_shape)
-        flat = _drawn(drawn) if drawn else [_plain(batch) for batch in Given(model, data)]
-        batches = [_taken(model, batch) for batch in flat]
-        report = verify(model, model, iter(batches))
+        if data is None:
+            drawn = written(recipes(model, input_shape))
+            flat = draw(restored(drawn), [0] * len(model.inputs), Lasting(SEED))
+        else:
+            drawn = Written([], {})
+            flat = Probes([_plain(batch) for batch in Given(model, data)], [])
+        batches = _taken(model, flat)
+        given = None if data is None else iter(batches)
+        report = verify(model, model, given, input_shape)
         if not report.equivalent:
             raise FoldError(f"model '{model.name}' is no reference: {report.reason}")
-        with own_seeds(), full_precision(), restarted([model], drawn=bool(drawn)):
+        with own_seeds(), full_precision(), restarted([model], drawn=data is None):
             about, arrays = _recorded(model, batches)
     about |= {
         "format": FORMAT,
         "kerasfold": __version__,
-        "drawn": drawn,
+        "drawn": drawn.words,
         "digest": _digest(flat),
     }
-    if not drawn:
-        arrays |= {f"input.{i}.{j}": x for i, batch in enumerate(flat) for j, x in enumerate(batch)}
-    with replacing(target) as written:
+    arrays |= drawn.arrays
+    if data is not None:
+        inputs = enumerate(flat.usual)
+        arrays |= {f"input.{i}.{j}": x for i, batch in inputs for j, x in enumerate(batch)}
+    with replacing(target) as temporary:
         named: Any = {"about": np.array(json.dumps(about)), **arrays}
-        np.savez_compressed(written, **named)
+        np.savez_compressed(temporary, **named)
+    size = target.stat().st_size
+    if size > LARGE:
+        warnings.warn(
+            f"{target} has {size / 2**20:,.0f} MB: outputs of '{model.name}' are large; smaller or "
+            "fewer inputs, as input_shape= or data=, make it smaller",
+            stacklevel=2,
+        )
 
 
 def check_golden(
@@ -170,7 +283,7 @@ def check_golden(
         raise FoldError(f"check_golden() compares a keras.Model. Received: {type(model)}")
     try:
         golden = _read(name)
-        batches = golden.batches()
+        inputs = golden.inputs()
     except Exception as error:
         raise UnusableError(
             f"{name} cannot be read as a golden file ({words_of(error)})"
@@ -187,139 +300,82 @@ def check_golden(
     require_double("check_golden()")
     restart = restarted([model], drawn=bool(golden.about["drawn"]))
     with only_fold_errors("check_golden()"), own_seeds(), full_precision(), restart:
-        return _compared(model, golden, [_taken(model, batch) for batch in batches], tolerance)
+        kept = _Kept(golden, _taken(model, inputs))
+        batches = kept.taken
+        found = _AgainstFile(
+            a=model,
+            b=as_is(model),
+            a64=kept,
+            b64=None if tolerance is not None else exact_copy(model, batches.usual[0]),
+            rounded=True,
+            tolerance=tolerance,
+            drawn=bool(golden.about["drawn"]),
+            kept=kept,
+        )
+        return compared(found, batches, batches)
 
 
-def _recorded(
-    model: keras.Model, batches: Sequence[Any]
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _recorded(model: keras.Model, batches: Probes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """What is kept of a model: in words and numbers, and as arrays."""
-    exact, own, tallies = exact_copy(model, batches[0]), AsIs(model), tallies_of(model)
-    dtype, unit = _dtype_and_unit(exact)
-    own_eps = computed_eps(model)
-    before = tallies_of(model)  # of what goes into a last softmax or sigmoid
+    exact, own = exact_copy(model, batches.usual[0]), AsIs(model)
+    dtype = coarsest_dtype([exact.model])
+    unit = max(eps_of(dtype), interpolation_unit(exact.operations))
+    stored, own_eps = stored_eps(model), computed_eps(model)
+    tallies = tallies_of(model)
     arrays: dict[str, np.ndarray] = {}
-    for i, batch in enumerate(batches):
-        plain, mine = ran(exact, batch), outputs(own, batch)
-        noisy = exact.ran(batch, Noise(max(stored_eps(model), unit), unit))
+    for i, batch in enumerate((*batches.usual, *batches.loud)):
+        try:
+            plain = ran(exact, batch)
+        except FoldError:  # a further size, that `verify` passes over
+            continue
+        noisy = exact.ran(batch, Noise(max(stored, unit), unit))
         own_noisy = exact.ran(batch, Noise(own_eps, own_eps))
-        for j, tally in enumerate(tallies):
-            tally.saw_own(plain.outputs[j], mine[j], mine[j])
-            tally.saw_noise(plain.outputs[j], noisy.outputs[j])
-            before[j].saw_noise(plain.judged[j], noisy.judged[j])
-            tally.saw_own_noise(plain.outputs[j], own_noisy.outputs[j])
-            arrays[f"truth.{i}.{j}"] = plain.outputs[j].astype("float64")
-            arrays[f"judged.{i}.{j}"] = plain.judged[j].astype("float64")
-            arrays[f"own.{i}.{j}"] = _storable(mine[j])
-    for j, tally in enumerate(tallies):
-        arrays |= {f"effect.{j}": tally.effect, f"effect_before.{j}": before[j].effect}
-        arrays[f"own_effect.{j}"] = tally.own_effect
+        for j, (tally, end) in enumerate(zip(tallies, exact.ends, strict=True)):
+            truth, moved = plain.outputs[j], tally.moved
+            arrays[f"truth.{i}.{j}"] = truth.astype("float64")
+            arrays[f"effect.truth.{i}.{j}"] = moved(truth, noisy.outputs[j])
+            arrays[f"effect.own.{i}.{j}"] = moved(truth, own_noisy.outputs[j])
+            if end:
+                arrays[f"judged.{i}.{j}"] = plain.judged[j].astype("float64")
+                arrays[f"effect.judged.{i}.{j}"] = moved(plain.judged[j], noisy.judged[j])
+        if i < len(batches.usual):
+            arrays |= {f"own.{i}.{j}": _storable(y) for j, y in enumerate(outputs(own, batch))}
     about = {
         "model": model.name,
-        "batches": len(batches),
+        "batches": len(batches.usual),
         "inputs": [{"shape": list(x.shape)} for x in model.inputs],
         "outputs": [
-            {"name": t.name, "shape": list(t.shape), "dtype": t.own_dtype, "end": end}
+            {"name": t.name, "shape": list(t.shape), "end": end}
             for t, end in zip(tallies, exact.ends, strict=True)
         ],
         "dtype": dtype,
         "unit": unit,
+        "stored_eps": stored,
         "own_eps": own_eps,
     }
     return about, arrays
 
 
-def _compared(
-    model: keras.Model, golden: _Golden, batches: Sequence[Any], tolerance: Tolerance | None
-) -> EquivalenceReport:
-    """The verdict on a model, on the inputs of a file."""
-    alone = tolerance is not None  # then the model's own outputs are all that is judged
-    exact, own, tallies = exact_copy(model, batches[0]), AsIs(model), tallies_of(model, alone)
-    dtype, unit = _dtype_and_unit(exact)
-    unit = max(unit, golden.about["unit"])
-    noise = Noise(max(stored_eps(model), unit), unit)
-    own_noise = Noise(golden.about["own_eps"], golden.about["own_eps"])
-    share = 0.0 if tolerance is None else tolerance.rtol
-    ends = zip(exact.ends, golden.about["outputs"], strict=True)
-    alike = [not alone and mine == known["end"] != "" for mine, known in ends]
-    for i, batch in enumerate(batches):
-        plain, mine = ran(exact, batch), outputs(own, batch)
-        noisy, own_noisy = exact.ran(batch, noise), exact.ran(batch, own_noise)
-        kept = {kind: golden.of(kind, i) for kind in ("truth", "judged", "own")}
-        known = Ran(kept["truth"], kept["judged"]).judged_where(alike)
-        mine64, noisy64 = plain.judged_where(alike), noisy.judged_where(alike)
-        for j, tally in enumerate(tallies):
-            tally.saw_copies(known[j], None if alone else mine64[j])
-            tally.saw_own(kept["truth"][j], kept["own"][j], mine[j], share)
-            tally.saw_noise(mine64[j], noisy64[j])
-            tally.saw_own_noise(plain.outputs[j], own_noisy.outputs[j])
-    for j, (tally, about) in enumerate(zip(tallies, golden.about["outputs"], strict=True)):
-        tally.name, tally.own_dtype = about["name"], about["dtype"]
-        effect = golden.arrays[f"effect_before.{j}" if alike[j] else f"effect.{j}"]
-        tally.effect = np.maximum(tally.effect, effect)
-        tally.own_effect = np.maximum(tally.own_effect, golden.arrays[f"own_effect.{j}"])
-    coarser = max(dtype, golden.about["dtype"], key=eps_of)
-    own_unit = max(unit, interpolation_unit(operations(model)))
-    return report_of(tallies, coarser, unit, own_unit, tolerance, both=not alone)
-
-
-def _dtype_and_unit(exact: Copy) -> tuple[str, float]:
-    """The coarsest dtype of a float64 copy, and the unit that it rounds to."""
-    dtype = coarsest_dtype([exact.model])
-    return dtype, max(eps_of(dtype), interpolation_unit(exact.operations))
-
-
-def _ranges(model: keras.Model, input_shape: Any) -> list[list[dict[str, Any]]]:
-    """Of what shapes and between which values the random inputs of a model are."""
-    specs = tree.flatten(input_structure(model))
-    fixed = any(spec.shape[0] is not None for spec in specs)
-    return [
-        [
-            {
-                "shape": [len(x) if fixed else min(len(x), SAMPLES), *x.shape[1:]],
-                "low": float(np.min(x)),
-                "high": float(np.max(x)),
-                "integer": "float" not in spec.dtype,
-            }
-            for x, spec in zip(_plain(batch), specs, strict=True)
-        ]
-        for batch in probes(model, input_shape).usual
-    ]
-
-
-def _drawn(ranges: Sequence[Sequence[Mapping[str, Any]]]) -> list[Flat]:
-    """Random inputs, the same wherever and whenever they are drawn.
-
-    NumPy promises that of the integers of RandomState, and arithmetic is IEEE 754's.
-    """
-
-    def draw(batch: int, index: int, wanted: Mapping[str, Any]) -> np.ndarray:
-        stream = np.random.RandomState([SEED, batch, index])
-        low, high, shape = wanted["low"], wanted["high"], wanted["shape"]
-        if wanted["integer"]:
-            return stream.randint(int(low), int(high) + 1, shape, "int64")
-        return low + (high - low) * (stream.randint(0, LEVELS, shape, "int64") / (LEVELS - 1))
-
-    return [
-        [draw(i, j, wanted) for j, wanted in enumerate(batch)] for i, batch in enumerate(ranges)
-    ]
-
-
-def _digest(batches: Sequence[Flat]) -> str:
+def _digest(batches: Probes) -> str:
     """What tells these inputs from others."""
     sha = hashlib.sha256()
-    for x in (x for batch in batches for x in batch):
+    for x in (x for batch in (*batches.usual, *batches.loud) for x in batch):
         sha.update(f"{x.shape} {x.dtype}".encode())
         sha.update(np.ascontiguousarray(x).tobytes())
     return sha.hexdigest()
 
 
-def _taken(model: keras.Model, flat: Flat) -> Any:
-    """A batch as a model takes it."""
+def _taken(model: keras.Model, flat: Probes) -> Probes:
+    """Batches as a model takes them."""
     structure = input_structure(model)
     specs = tree.flatten(structure)
-    typed = [as_dtype(x, spec.dtype) for x, spec in zip(flat, specs, strict=True)]
-    return tree.pack_sequence_as(structure, typed)
+
+    def taken(batch: Flat) -> Any:
+        pairs = zip(batch, specs, strict=True)
+        typed = [x if x.dtype.kind == "U" else as_dtype(x, spec.dtype) for x, spec in pairs]
+        return tree.pack_sequence_as(structure, typed)
+
+    return Probes(list(map(taken, flat.usual)), list(map(taken, flat.loud)))
 
 
 def _plain(batch: Any) -> Flat:
@@ -327,8 +383,10 @@ def _plain(batch: Any) -> Flat:
 
 
 def _storable(x: np.ndarray) -> np.ndarray:
-    """The same numbers in a dtype that NumPy has: bfloat16 is not one."""
-    return x if x.dtype.kind in "fiub" else x.astype("float32")
+    """The same in a dtype that NumPy has: bfloat16 is not one, and objects are words."""
+    if x.dtype.kind in "fiubU":
+        return x
+    return x.astype(str if x.dtype.kind in "OS" else "float32")
 
 
 def _read(name: str) -> _Golden:

@@ -37,7 +37,7 @@ from kerasfold.equivalence.bounds import (
     stored_eps,
 )
 from kerasfold.equivalence.probes import probes
-from kerasfold.equivalence.runs import Arrays, AsIs, Noise, Ran, Runner, Walk, as_is, real
+from kerasfold.equivalence.runs import Arrays, AsIs, Noise, Ran, Runner, Truth, Walk, as_is, real
 from kerasfold.equivalence.tally import Lines, Tally, distances
 from kerasfold.equivalence.tolerance import Errors, Tolerance
 from kerasfold.equivalence.units import Units
@@ -102,7 +102,7 @@ class Comparison:
     Attributes:
         a: the reference.
         b: the other.
-        a64: the reference in float64, whose outputs are the truth.
+        a64: the reference in float64, whose outputs are the truth; or what was kept of them.
         b64: the other in float64; None where it has no such copy, or where it is held against a
             tolerance alone.
         rounded: whether weights of `b64` may be roundings of what comes of those of `a64`.
@@ -117,7 +117,7 @@ class Comparison:
 
     a: keras.Model
     b: Runner
-    a64: Copy
+    a64: Truth
     b64: Copy | None
     rounded: bool
     tolerance: Tolerance | None = None
@@ -175,7 +175,12 @@ class Comparison:
 
     @property
     def _copies(self) -> list[Copy]:
-        return [copy for copy in (self.a64, self.b64) if copy is not None]
+        return [copy for copy in (self.a64, self.b64) if isinstance(copy, Copy)]
+
+    @property
+    def reference(self) -> Runner:
+        """What runs the reference as it is."""
+        return as_is(self.a)
 
     def run(
         self, batches: Iterable[Any], saw: Callable[[Arrays, Arrays], None] | None = None
@@ -189,7 +194,7 @@ class Comparison:
         Raises:
             FoldError: a model that does not run here.
         """
-        own = as_is(self.a)
+        own = self.reference
         for batch in batches:
             others = self.drawn and self.tallies[0].number > 0  # sizes at which both did run
             try:
@@ -286,10 +291,7 @@ class Comparison:
             self.unit = SINGLE
             vars(self).pop("noise", None)  # of the unit before, if it was asked for
         for copy, plain in ((self.a64, exact), (self.b64, other)):
-            noisy = copy.ran(batch, self.noise)
-            pair = (each.judged_where(self.alike) for each in (plain, noisy))
-            for tally, x, y in zip(self.tallies, *pair, strict=True):
-                tally.saw_noise(x, y)
+            self.take_noise(copy, batch, plain)
             if all(np.all(t.error <= difference_bound(t, self.unit)) for t in self.tallies):
                 return  # as a rule, noise moves both alike
 
@@ -303,8 +305,18 @@ class Comparison:
             late = tally.other_error > accuracy_bound(tally, self.own_unit)
             off = tally.own_error > rebuilt_bound(tally, self.own_eps)
             doubt = doubt or bool(np.any(off if self.tolerance is not None else late | off))
-        if not doubt:
-            return
+        if doubt:
+            self.take_own_noise(batch, exact)
+
+    def take_noise(self, copy: Truth, batch: Any, plain: Ran) -> None:
+        """What noise makes of what a copy gave."""
+        noisy = copy.ran(batch, self.noise)
+        pair = (each.judged_where(self.alike) for each in (plain, noisy))
+        for tally, x, y in zip(self.tallies, *pair, strict=True):
+            tally.saw_noise(x, y)
+
+    def take_own_noise(self, batch: Any, exact: Ran) -> None:
+        """What that of the reference's own dtype makes of the truth."""
         noisy = self.a64.ran(batch, Noise(self.own_eps, self.own_eps))
         for tally, x, y in zip(self.tallies, exact.outputs, noisy.outputs, strict=True):
             tally.saw_own_noise(x, y)
@@ -369,7 +381,7 @@ def _larger(shown: Shown, other: Shown, scale: Lines) -> Shown:
     return shown if other.batch is None else _better(shown, other.error, scale, other.batch)
 
 
-def ran(copy: Copy, batch: Any) -> Ran:
+def ran(copy: Truth, batch: Any) -> Ran:
     """Run a copy that may not run here. Raises `FoldError`."""
     try:
         return copy.ran(batch)

@@ -19,7 +19,7 @@ from kerasfold.equivalence.bounds import (
 from kerasfold.equivalence.compare import Comparison
 from kerasfold.equivalence.culprit import is_its_copy, miscomputed
 from kerasfold.equivalence.report import EquivalenceReport, OutputReport, Verdict
-from kerasfold.equivalence.runs import AsIs, Walk
+from kerasfold.equivalence.runs import Walk
 from kerasfold.equivalence.tally import Lines, Tally
 from kerasfold.equivalence.tolerance import Tolerance
 
@@ -172,7 +172,7 @@ def _unlike_its_copy(found: Comparison, report: EquivalenceReport) -> Equivalenc
     model that is right is so noted, and one that is not is not handed out.
     """
     model = found.a
-    if isinstance(found.a64, AsIs):  # the model itself
+    if not isinstance(found.a64, Walk):  # no copy, but the model itself, or what was kept of it
         return report
     off = [t for t in found.tallies if np.any(t.own_error > rebuilt_bound(t, found.own_eps))]
     if not off:

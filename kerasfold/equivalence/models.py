@@ -143,7 +143,7 @@ def verify(
             report = _spread(Replicas(strategy), unseen, source, output_names(a))
         else:
             first, batches = _peeked(source)
-            report = _compared(unseen(first), batches, source)
+            report = compared(unseen(first), batches, source)
         return with_signature(report, signature, strict_signature)
 
 
@@ -200,7 +200,7 @@ def verify_fold(
             rounded=False,
             drawn=data is None,
         )
-        report = _compared(found, batches, source)
+        report = compared(found, batches, source)
         return with_signature(report, differences(original, folded))
 
 
@@ -241,7 +241,7 @@ def exact_copy(model: keras.Model, batch: Any) -> Copy:
         return AsIs(model)
 
 
-def _compared(
+def compared(
     found: Comparison, batches: Iterable[Any], source: Probes | Given
 ) -> EquivalenceReport:
     """What a comparison finds on some batches; of the user's data, how often classes agree."""

@@ -91,6 +91,24 @@ class Runner(Protocol):
         ...
 
 
+class Truth(Protocol):
+    """What gives a reference's outputs in the highest precision."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        ...
+
+    @property
+    def ends(self) -> list[str]:
+        """The softmax or sigmoid that each output ends in, or ""."""
+        ...
+
+    def ran(self, batch: Any, noise: Noise | None = None) -> Ran:
+        """What it gives on one batch."""
+        ...
+
+
 class AsIs:
     """A Keras model, run as its user runs it, at inference."""
 

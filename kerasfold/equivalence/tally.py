@@ -198,12 +198,24 @@ class Tally:
 
     def saw_noise(self, truth: np.ndarray, noisy: np.ndarray) -> None:
         """Take in what a float64 copy gives with noise."""
-        self.expected = 0.0
-        self.effect = np.maximum(self.effect, self.lines(_moved(noisy, truth)))
+        self.felt(self.moved(truth, noisy))
 
     def saw_own_noise(self, truth: np.ndarray, noisy: np.ndarray) -> None:
         """The same, of the noise of the models' own dtype."""
-        self.own_effect = np.maximum(self.own_effect, self.lines(_moved(noisy, truth)))
+        self.felt_own(self.moved(truth, noisy))
+
+    def felt(self, effect: Lines) -> None:
+        """Take in how far noise moves each line."""
+        self.expected = 0.0
+        self.effect = np.maximum(self.effect, effect)
+
+    def felt_own(self, effect: Lines) -> None:
+        """The same, of the noise of the models' own dtype."""
+        self.own_effect = np.maximum(self.own_effect, effect)
+
+    def moved(self, truth: np.ndarray, noisy: np.ndarray) -> Lines:
+        """How far noise moves each line at most."""
+        return self.lines(_moved(noisy, truth))
 
     def merge(self, other: Tally) -> None:
         """Take in what another has seen of the same output."""
