@@ -1,96 +1,193 @@
-"""A graph in which scales and shifts of channels stand before the maxima that they stood behind.
+"""A graph in which calls stand where they cost less, before others that they stood behind.
 
-`max(a x + b) = a max(x) + b` where a > 0: what grows with its input picks the same samples. Before
-the pool, it merges into the affine steps that the pool reads.
+Three laws, of a call `f` and of calls `g` behind it that nothing else reads in between:
+
+- `g(max(x)) = max(g(x))` where `g` multiplies channels by positive numbers, and shifts them: it
+  merges into the affine steps that the pool reads.
+- `g(f(x)) = f(g(x))` where `f` repeats pixels, and `g` works on each of them by itself: it works
+  on fewer.
+- `g(f(x)) = f(g(x))` where `f` puts samples elsewhere, and `g` works on each of them by itself:
+  `f` merges into what reads it, or meets its inverse.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
-import keras
 import numpy as np
-from keras import layers, tree
+from keras import layers, ops, tree
 
-from kerasfold.lift.regions import Regions, lift
+from kerasfold.layers.limits import acts_on_samples
+from kerasfold.lift.demand import pixel_axes
+from kerasfold.lift.pointwise import works_by_pixel, works_by_sample
+from kerasfold.lift.program import Node
+from kerasfold.lift.regions import Lifted, Regions, lift
 from kerasfold.read.graph import Call, Graph, Tensor, calls_read, given_others
 
-_IMAGES = (layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D, keras.ops.max_pool)
+Shape: TypeAlias = tuple[int | None, ...]
+
+_IMAGES = (layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D, ops.max_pool)
 _VECTORS = (layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D)
+_REPEATING = (layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D)
 
 
 def commuted(regions: Regions) -> Regions | None:
-    """The same model with steps that grow moved before a maximum; None where there are none."""
-    behind = _behind(regions)
-    return lift(_swapped(regions.graph, behind)) if behind else None
+    """The same model with calls moved; None where there are none to move."""
+    moves = _moves(regions)
+    return lift(_moved(regions.graph, moves)) if moves else None
 
 
-def _behind(regions: Regions) -> Mapping[int, list[Call]]:
-    """By the index of a pool of affine steps, the calls behind it that may stand before it."""
-    graph, found = regions.graph, defaultdict[int, list[Call]](list)
+class _Steps:
+    """What calls of one tensor do."""
+
+    def __init__(self, regions: Regions) -> None:
+        self.regions = regions
+        self.records: dict[int, Lifted] = {x.call.index: x for x in regions.lifted.values()}
+
+    def nodes(self, call: Call, activated: bool = False) -> list[Node]:
+        """The nodes of a lifted call, if it is affine or may be activated, sample by sample."""
+        record = self.records.get(call.index)
+        acts = record is not None and record.activation is not None
+        if record is None or (acts and not (activated and acts_on_samples(record.activation))):
+            return []
+        return [self.regions.program.nodes[i] for i in record.added]
+
+    def is_maximum(self, call: Call) -> bool:
+        """Whether it gives maxima, of affine steps."""
+        first = self.regions.graph.layout == "channels_first"  # where vectors count axes otherwise
+        kinds = _IMAGES if first else (*_IMAGES, *_VECTORS)
+        return call.kind in kinds and call.inputs[0].index in self.regions.tensors
+
+    def grows(self, call: Call) -> bool:
+        """Whether it multiplies channels by positive numbers, and shifts them."""
+        nodes = self.nodes(call)
+        return bool(nodes) and all(
+            n.op == "operator"
+            and n.work in ("scale", "shift")
+            and n.load is not None
+            and np.all(n.load().kernel > 0)
+            for n in nodes
+        )
+
+    def repeats(self, call: Call) -> bool:
+        """Whether it repeats pixels."""
+        nearest = getattr(call.operation, "interpolation", "nearest") == "nearest"
+        return call.kind in _REPEATING and nearest
+
+    def works_by_pixel(self, call: Call) -> bool:
+        """Whether it works on each pixel by itself."""
+        nodes = self.nodes(call, activated=True)
+        if nodes:
+            return all(
+                n.op == "operator" and n.geometry is not None and n.geometry.is_pointwise
+                for n in nodes
+            )
+        return works_by_pixel(call, pixel_axes(self.regions.graph, call.outputs[0]))
+
+    def rearranges(self, call: Call) -> bool:
+        """Whether it puts samples elsewhere, each once."""
+        nodes = self.nodes(call)
+        return bool(nodes) and all(
+            n.op == "rearrange" or sorted(n.selected) == list(range(n.channels)) for n in nodes
+        )
+
+    def works_by_sample(self, call: Call) -> bool:
+        """Whether it works on each sample by itself, and is not affine."""
+        return call.index in self.regions.barriers and works_by_sample(call)
+
+
+@dataclass(frozen=True, slots=True)
+class _Law:
+    """Which calls others pass, and which these are; and whether these may change the channels."""
+
+    leads: Callable[[_Steps, Call], bool]
+    passes: Callable[[_Steps, Call], bool]
+    channels: bool = False
+
+
+_LAWS = (
+    _Law(_Steps.is_maximum, _Steps.grows),
+    _Law(_Steps.repeats, _Steps.works_by_pixel, channels=True),
+    _Law(_Steps.rearranges, _Steps.works_by_sample),
+)
+
+
+@dataclass(slots=True)
+class _Move:
+    """Calls one after another that change places: those of `behind` come first."""
+
+    law: _Law
+    ahead: list[Call]
+    behind: list[Call] = field(default_factory=list)
+
+
+def _moves(regions: Regions) -> list[_Move]:
+    """The calls that can change places, as far as each can."""
+    graph, steps = regions.graph, _Steps(regions)
     readers = Counter(x.index for call in graph.calls for x in call.inputs)
     readers.update(x.index for x in tree.flatten(graph.outputs) if isinstance(x, Tensor))
-    pools: dict[int, Call] = {}  # by the tensor that is their output, or a growing function of it
-    grows = _growing(regions)
+    last: dict[int, _Move] = {}  # by the tensor that its last call makes
+    found: list[_Move] = []
     for call in graph.calls:
-        (read, *others), output = call.inputs or (None,), call.outputs[0]
-        if read is None or others or readers[read.index] > 1:
+        tensors = (*call.inputs, *call.outputs)
+        if len(tensors) != 2 or any(x.masked for x in tensors):
             continue
-        if _is_maximum(call, graph.layout) and read.index in regions.tensors:
-            pools[output.index] = call
-        elif read.index in pools and call.index in grows:
-            pools[output.index] = pools[read.index]
-            found[pools[read.index].index].append(call)
-    return found
-
-
-def _is_maximum(call: Call, layout: str) -> bool:
-    """Whether a call gives maxima of each channel; of vectors, whose channels are counted alike."""
-    if any(x.masked for x in (*call.inputs, *call.outputs)):
-        return False
-    return call.kind in _IMAGES or (call.kind in _VECTORS and layout == "channels_last")
-
-
-def _growing(regions: Regions) -> set[int]:
-    """Calls, by index, that multiply each channel by a positive number, and shift it."""
-    found = set()
-    for record in regions.lifted.values():
-        if record.activation is not None or len(record.added) != 1 or len(record.call.outputs) > 1:
+        read, output = tensors
+        move = last.get(read.index) if readers[read.index] == 1 else None
+        if move is not None and read.dtype == output.dtype and move.law.passes(steps, call):
+            move.behind.append(call)
+            last[output.index] = move
             continue
-        node = regions.program.nodes[record.node]
-        if node.op == "operator" and node.work in ("scale", "shift"):
-            assert node.load is not None
-            if np.all(node.load().kernel > 0):
-                found.add(record.call.index)
-    return found
+        law = next((law for law in _LAWS if law.leads(steps, call)), None)
+        if law is not None:
+            ahead = move.ahead if move and move.law is law and not move.behind else []
+            last[output.index] = _Move(law, [*ahead, call])
+            found.append(last[output.index])
+    return [move for move in found if move.behind]
 
 
-def _swapped(graph: Graph, behind: Mapping[int, list[Call]]) -> Graph:
-    """The graph with those calls before their pools."""
-    moved = {call.index for calls in behind.values() for call in calls}
+def _moved(graph: Graph, moves: Sequence[_Move]) -> Graph:
+    """The graph with calls in their new places."""
+    first = {move.ahead[0].index: move for move in moves}
+    others = {call.index for move in moves for call in (*move.ahead[1:], *move.behind)}
+    axis = 1 if graph.layout == "channels_first" else -1
     now: dict[int, Tensor] = {}  # what stands for a tensor
     calls: list[Call] = []
     for given in graph.calls:
-        if given.index in moved:
+        if given.index in others:
             continue
         call = given_others(given, lambda x: now.get(x.index, x))
-        for growing in behind.get(given.index, ()):
-            (x,), (y,) = call.inputs, growing.outputs
-            before = replace(y, shape=x.shape)
-            calls.append(replace(_reading(growing, x), outputs=(before,)))
-            call, now[y.index] = _reading(call, before), call.outputs[0]
-        calls.append(call)
+        move = first.get(given.index)
+        if move is None:
+            calls.append(call)
+            continue
+        (x,), (end,) = call.inputs, move.behind[-1].outputs
+        for step in move.behind:
+            x = _called(calls, step, x, _shape(x, step.outputs[0], axis, move.law.channels))
+        for step in move.ahead:
+            x = _called(calls, step, x, _shape(step.outputs[0], end, axis, move.law.channels))
+        now[end.index] = x
     outputs = tree.map_structure(
         lambda x: now.get(x.index, x) if isinstance(x, Tensor) else x, graph.outputs
     )
     read = [x for x in tree.flatten(outputs) if isinstance(x, Tensor)]
-    return replace(
-        graph, calls=calls_read(calls, read), outputs=outputs, original=graph.original or graph
-    )
+    original = graph.original or graph
+    return replace(graph, calls=calls_read(calls, read), outputs=outputs, original=original)
 
 
-def _reading(call: Call, tensor: Tensor) -> Call:
-    """A call of one tensor, of another."""
-    return given_others(call, lambda _: tensor)
+def _called(calls: list[Call], step: Call, x: Tensor, shape: Shape) -> Tensor:
+    """What a call makes of another tensor than before."""
+    output = replace(step.outputs[0], shape=shape)
+    calls.append(replace(given_others(step, lambda _: x), outputs=(output,)))
+    return output
+
+
+def _shape(like: Tensor, other: Tensor, axis: int, channels: bool) -> Shape:
+    """The shape of a tensor; with the channels of another, where they may differ."""
+    shape = list(like.shape)
+    if channels:
+        shape[axis] = other.shape[axis]
+    return tuple(shape)

@@ -72,3 +72,14 @@ def works_by_pixel(call: Call, axes: range) -> bool:
         and all(np.size(x) == 1 for x in tree.flatten(call.constants) if hasattr(x, "shape"))
         and condition(call, axes)
     )
+
+
+def works_by_sample(call: Call) -> bool:
+    """Whether a call of one tensor makes each sample of the one at its place, all alike."""
+    constants = (np.size(x) for x in tree.flatten(call.constants) if hasattr(x, "shape"))
+    return (
+        call.kind in _SAMPLE_BY_SAMPLE
+        and len(call.inputs) == len(call.outputs) == 1
+        and all(size == 1 for size in constants)
+        and acts_on_samples(getattr(call.operation, "activation", None))
+    )

@@ -96,3 +96,76 @@ def test_names_and_outputs_stay() -> None:
     assert_same(model, folded, FLOAT64)
     assert folded.output_names == model.output_names
     assert list(folded.output) == ["y"]
+
+
+def pixels(folded: keras.Model) -> dict[str, int]:
+    """Pixels that each operation gives, by its class."""
+    return {
+        type(op).__name__: int(np.prod(op.output.shape[1:-1]))
+        for op in folded.operations
+        if len(op.output.shape) > 3
+    }
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu", "sigmoid"])
+def test_what_works_on_pixels_runs_before_they_are_repeated(activation: str) -> None:
+    with policy("float64"):
+        inputs = keras.Input((6, 5, 3))
+        x = layers.UpSampling2D((2, 3))(ops.tanh(inputs))
+        x = layers.Activation(activation)(layers.Conv2D(8, 1)(x))
+        x = layers.BatchNormalization()(layers.Conv2D(4, 1, activation="relu")(x))
+        model = randomise(keras.Model(inputs, ops.sin(x)))
+    folded = kerasfold.fold(model)
+    assert_same(model, folded, FLOAT64)
+    assert pixels(folded)["Conv2D"] == pixels(folded)["Activation"] == 30
+    assert pixels(folded)["UpSampling2D"] == 180
+    assert folded.fold_report.macs_after <= 30 * (3 * 8 + 8 * 4 + 4)
+
+
+def test_bilinear_pixels_are_no_repeated_ones() -> None:
+    with policy("float64"):
+        inputs = keras.Input((6, 5, 3))
+        x = layers.UpSampling2D(2, interpolation="bilinear")(ops.tanh(inputs))
+        model = randomise(keras.Model(inputs, layers.Conv2D(2, 3)(layers.ReLU()(x))))
+    folded = kerasfold.fold(model)
+    assert pixels(folded)["ReLU"] == 120
+
+
+SHUFFLES: dict[str, Callable[[Any], Any]] = {
+    "shuffle": lambda x: layers.Reshape((6, 5, 4))(
+        layers.Permute((1, 2, 4, 3))(layers.Reshape((6, 5, 2, 2))(x))
+    ),
+    "reversed": lambda x: x[..., ::-1],
+    "taken": lambda x: ops.take(x, [2, 0, 3, 1], axis=-1),
+}
+
+
+@pytest.mark.parametrize("shuffle", SHUFFLES)
+def test_a_shuffle_of_channels_passes_an_activation(shuffle: str) -> None:
+    with policy("float64"):
+        inputs = keras.Input((6, 5, 3))
+        x = SHUFFLES[shuffle](ops.sin(layers.Conv2D(4, 3)(layers.ZeroPadding2D()(inputs))))
+        model = randomise(keras.Model(inputs, layers.Conv2D(2, 3)(ops.tanh(x))))
+    folded = kerasfold.fold(model)
+    assert_same(model, folded, FLOAT64)
+    names = [type(op).__name__ for op in folded.operations]
+    assert not {"Reshape", "Permute", "GetItem", "Take"} & set(names), names
+
+
+def test_reshapes_around_an_activation_meet() -> None:
+    with policy("float64"):
+        inputs = keras.Input((6, 4))
+        x = layers.Reshape((24,))(ops.sin(layers.Dense(4)(inputs)))
+        x = layers.Reshape((6, 4))(ops.tanh(x))
+        model = randomise(keras.Model(inputs, layers.Dense(3)(x)))
+    folded = kerasfold.fold(model)
+    assert_same(model, folded, FLOAT64)
+    assert "Reshape" not in kinds(folded)
+
+
+def test_a_slope_by_channel_is_not_by_sample() -> None:
+    with policy("float64"):
+        inputs = keras.Input((6, 5, 3))
+        x = layers.PReLU(shared_axes=[1, 2])(layers.Conv2D(4, 3)(inputs)[..., ::-1])
+        model = randomise(keras.Model(inputs, layers.Conv2D(2, 3)(x)))
+    assert_same(model, kerasfold.fold(model), FLOAT64)
