@@ -82,6 +82,15 @@ def sequences() -> keras.Model:
     return keras.Model(steps, layers.LSTM(3)(layers.Dense(4)(x)))
 
 
+def streams() -> keras.Model:
+    """A recurrent layer that goes on from batch to batch, and has run."""
+    x = step = keras.Input((1, 3), batch_size=2)
+    x = layers.LSTM(4, stateful=True)(layers.Dense(4)(layers.Dense(6)(x)))
+    model = keras.Model(step, layers.BatchNormalization()(x))
+    model(np.ones((2, 1, 3), "float32"))
+    return model
+
+
 def volumes() -> keras.Model:
     """Convolutions of volumes."""
     x = volume = keras.Input((6, 6, 6, 2))
@@ -109,6 +118,7 @@ MODELS: dict[str, Callable[[], keras.Model]] = {
     "separable": separable,
     "upsampling": upsampling,
     "sequences": sequences,
+    "streams": streams,
     "volumes": volumes,
     "mixed_bfloat16": half("mixed_bfloat16"),
     "mixed_float16": half("mixed_float16"),

@@ -68,17 +68,19 @@ def end_in_one_line() -> None:
 @contextlib.contextmanager
 def raised() -> Iterator[None]:
     """Let what would end the process raise `KeyboardInterrupt`, so that everything is left tidy."""
+    stops: list[BaseException] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)  # the next one ends it wherever it is
-        raise _Stopped(number)
+        stops.append(_Stopped(number))
+        raise stops[-1]
 
     ending = [
         number
         for number, before in _handlers().items()
         if before is signal.SIG_DFL or isinstance(before, _Ending)
     ]
-    with _handled(dict.fromkeys(ending, interrupt)):
+    with _arriving(stops), _handled(dict.fromkeys(ending, interrupt)):
         yield
 
 
@@ -102,13 +104,25 @@ def before_ending(do: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, before)
             signal.raise_signal(number)
 
+    with _arriving(stops), _handled(dict.fromkeys(usual, ended)):
+        yield
+
+
+@contextlib.contextmanager
+def _arriving(stops: list[BaseException]) -> Iterator[None]:
+    """Raise what a signal has raised where that is lost on its way.
+
+    Some code takes it for an error that one can go on after, and Python drops what is raised while
+    an object is finalised.
+    """
     try:
-        with _handled(dict.fromkeys(usual, ended)):
-            yield
+        yield
     except Exception:
-        if stops:  # and taken, on its way, for an error that one can go on after
+        if stops:
             raise stops[0] from None
         raise
+    if stops:
+        raise stops[0]
 
 
 def _handlers() -> dict[int, Any]:

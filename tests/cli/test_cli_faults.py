@@ -22,6 +22,7 @@ import pytest
 from kerasfold.errors import UnusableError
 from kerasfold.files import save
 from kerasfold.replacing import replacing
+from kerasfold.stopping import raised, said_of
 from zoo.commands import assert_fails, conv_bn, predictions
 
 MANY = 90 << 20  # bytes, more than a small file may unpack to
@@ -73,6 +74,23 @@ def test_an_interrupt_is_one_whoever_takes_it_for_an_error(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         write()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_while_an_object_is_finalised_is_not_lost(tmp_path):
+    class Finalised:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def __del__(self) -> None:  # Python drops what is raised here
+            signal.getsignal(self.number)(self.number, None)
+
+    with pytest.raises(KeyboardInterrupt) as stop, raised():
+        Finalised(signal.SIGTERM)
+    assert said_of(stop.value) == ("stopped by SIGTERM", 143)
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "model") as written:
+        written.write_text(str(Finalised(signal.SIGINT)))
     assert not list(tmp_path.iterdir())
 
 
