@@ -12,6 +12,7 @@ from kerasfold.algebra.rearrange import Rearrangement
 from kerasfold.errors import FoldError
 from kerasfold.layers.limits import is_depthwise_layer
 from kerasfold.layers.reorder import in_tensors, steps
+from kerasfold.layers.rewrite import input_padding
 from kerasfold.layers.spelling import computed_sizes, is_one_layer, written
 
 TIE = 1 + 1e-9  # sums in another order are no slower
@@ -358,4 +359,17 @@ def operator_cost(geometry: Geometry, shared: int = 1, kind: Kind | None = None)
     read = moved_bytes(sizes, geometry.channels[0])
     if geometry.ones:  # one more channel for each group, beside each group
         return cost + step_cost("copy", 2 * read, 2 + geometry.groups)
-    return cost if is_one_layer(geometry) else cost + step_cost("elementwise", 2 * read)
+    return cost if is_one_layer(geometry) else cost + _edges_cost(geometry)
+
+
+def _edges_cost(geometry: Geometry) -> Cost:
+    """The paddings and croppings of their own that an operator needs around its layer."""
+    axes, (inputs, outputs) = geometry.axes, geometry.channels
+    transposed = any(axis.upsampling > 1 for axis in axes)
+    pads = [(input_padding(a, 0), input_padding(a, 1)) if transposed else a.pad for a in axes]
+    seen = [None if a.size is None else a.size - sum(a.crop) for a in axes]
+    padded = [None if n is None else n + sum(p) for n, p in zip(seen, pads, strict=True)]
+    moved = [moved_bytes(seen, inputs)] * any(any(a.crop) for a in axes)
+    moved += [moved_bytes(padded, inputs)] * any(map(any, pads))
+    moved += [moved_bytes(geometry.sizes, outputs)] * transposed
+    return step_cost("elementwise", 2 * sum(moved), len(moved))
