@@ -29,11 +29,12 @@ if TYPE_CHECKING:
     )
     from kerasfold.inverse.deconvolve import Deconvolution, deconvolve
     from kerasfold.inverse.into import Factors, factor, factors_into
+    from kerasfold.keeping import report_of, save
     from kerasfold.lift.rules import lifts
     from kerasfold.lift.signal import Signal, weighted_sum
     from kerasfold.lift.stacked import concatenate
     from kerasfold.pipeline import explain, fold, require_linear
-    from kerasfold.report import FoldReport
+    from kerasfold.reports.views import FoldReport
 
 __version__ = "0.1.0"
 
@@ -57,7 +58,9 @@ __all__ = [
     "factors_into",
     "fold",
     "lifts",
+    "report_of",
     "require_linear",
+    "save",
     "verify",
     "weighted_sum",
 ]
@@ -75,11 +78,12 @@ _NAMES = {  # in the modules that have them
     ),
     "inverse.deconvolve": ("Deconvolution", "deconvolve"),
     "inverse.into": ("Factors", "factor", "factors_into"),
+    "keeping": ("report_of", "save"),
     "lift.rules": ("lifts",),
     "lift.signal": ("Signal", "weighted_sum"),
     "lift.stacked": ("concatenate",),
     "pipeline": ("explain", "fold", "require_linear"),
-    "report": ("FoldReport",),
+    "reports.views": ("FoldReport",),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 

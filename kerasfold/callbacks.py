@@ -18,7 +18,7 @@ from kerasfold.options import path_of, require_choice, require_flags
 from kerasfold.paths import HDF5, KERAS, checked_output
 from kerasfold.pipeline import explain, fold
 from kerasfold.read.model import sublayers
-from kerasfold.report import FoldReport
+from kerasfold.reports.views import FoldReport
 
 
 class FoldCheckpoint(keras.callbacks.ModelCheckpoint):

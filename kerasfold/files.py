@@ -11,7 +11,7 @@ import re
 import sys
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -183,11 +183,24 @@ def _refuse_code(name: str, config: Any) -> None:
             )
 
 
-def save(model: keras.Model, target: Path, custom: dict[str, type]) -> None:
-    """Write a model next to its target, read it back, then put it in place at once."""
+def save(
+    model: keras.Model,
+    target: Path,
+    custom: Mapping[str, type],
+    finish: Callable[[Path], None] = lambda written: None,
+) -> None:
+    """Write a model next to its target, read it back, then put it in place at once.
+
+    Args:
+        model: the model.
+        target: where it is to be.
+        custom: classes that it is made of, by name.
+        finish: what is done with the file before that.
+    """
     with replacing(target) as written:
         with _on_its_own():
             _write(model, written)
+        finish(written)
         _check_written(model, written, custom)
 
 
@@ -225,7 +238,7 @@ class _Archive(io.BufferedWriter):
         return str(self.path)
 
 
-def _check_written(model: keras.Model, written: Path, custom: dict[str, type]) -> None:
+def _check_written(model: keras.Model, written: Path, custom: Mapping[str, type]) -> None:
     """Refuse a file that gives another model: HDF5 files cannot hold the calls of `keras.ops`."""
     try:
         with _on_its_own():

@@ -21,7 +21,7 @@ from kerasfold.equivalence.report import EquivalenceReport
 from kerasfold.errors import EquivalenceError, FoldError, NonlinearLayerError, only_fold_errors
 from kerasfold.forms.kept import Kept
 from kerasfold.lift.regions import Regions, lifted
-from kerasfold.measure.measured import Clock, is_no_better, measured_plan
+from kerasfold.measure.measured import Clock, measured_plan, timed_whole
 from kerasfold.measure.runtimes import check_runtime, deploy, random_inputs
 from kerasfold.options import require_alone, require_choice, require_flags
 from kerasfold.plan.cheapest import cheapest
@@ -29,8 +29,10 @@ from kerasfold.plan.choose import Plan, original_plan
 from kerasfold.plan.choose import plan as make_plan
 from kerasfold.read.model import own_predictions, variables_of
 from kerasfold.read.parts import made_of, parts_of
-from kerasfold.read.weights import refuse_nonfinite, require_values
-from kerasfold.report import FoldReport, plain_model, report
+from kerasfold.read.weights import digest, refuse_nonfinite, require_values
+from kerasfold.report import plain_model, report
+from kerasfold.reports.record import Pace
+from kerasfold.reports.views import FoldReport
 from kerasfold.stages import at
 
 HERE = "tensorflow"  # the runtime where none is named
@@ -177,25 +179,37 @@ def _fold(
         once = Once(fitting(regions))
         compose = once if options.verify else once.handed_over
         try:
-            plan, folded = _planned(regions, first, objective, pinned, compose, options.measure)
+            built = _planned(regions, first, objective, pinned, compose, options.measure)
         except OutOfRange as overflow:
             nodes, why = set(overflow.nodes), "merged, its weights would not fit their dtype"
         else:
             nodes = _shared(regions) - pinned.keys()
             why = "its weights are shared with another call"
-            if objective != "params" or folded.count_params() <= model.count_params() or not nodes:
+            grows = built.model.count_params() > model.count_params()
+            if objective != "params" or not grows or not nodes:
                 break
         if regions is given:
             pinned |= dict.fromkeys(nodes, why)
         regions, first = given, None
+    plan, folded = built.plan, built.model
     result = report(model, regions, plan, objective, folded, pinned)
+    result = replace(result, measured=built.pace)
     if options.verify:
         at("comparing with the original")
         weights = once.handed_over
         found = verify_fold(regions, plan.forms, weights, model, folded, data, input_shape)
-        result = _verified(result, found)
+        result = _verified(model, result, found)
     folded.fold_report = result
     return folded
+
+
+@dataclass(frozen=True, slots=True)
+class _Built:
+    """A plan, the model that it is, and what that was timed to take, if it was."""
+
+    plan: Plan
+    model: keras.Model
+    pace: Pace | None = None
 
 
 def _of_its_class(
@@ -207,18 +221,22 @@ def _of_its_class(
     regions = _lifted(model, options.open_layers)
     whole = report(model, regions, original_plan(regions), options.objective, None, {})
     reports = {argument: part.fold_report for argument, part in folds.items()}
-    result = whole.with_parts(type(model).__name__, reports)
+    result = replace(
+        whole.with_parts(type(model).__name__, reports),
+        params_after=folded.count_params(),
+        keras_layers_after=len(folded.layers),
+    )
     if options.verify:
         at("comparing with the original")
-        result = _verified(result, compare_models(model, folded, data, input_shape))
+        result = _verified(model, result, compare_models(model, folded, data, input_shape))
     folded.fold_report = result
     return folded
 
 
-def _verified(result: FoldReport, found: EquivalenceReport) -> FoldReport:
+def _verified(model: keras.Model, result: FoldReport, found: EquivalenceReport) -> FoldReport:
     if found.verdict == "different" or not found.same_function:
         raise EquivalenceError(f"the fold of '{result.model}' is not handed out: {found}")
-    return result.verified(found)
+    return replace(result.verified(found), original=digest(model))
 
 
 def _planned(
@@ -228,28 +246,31 @@ def _planned(
     pinned: Mapping[int, str],
     compose: Compose,
     measure: _Measure,
-) -> tuple[Plan, keras.Model]:
+) -> _Built:
     """A plan, if none was found before, and the model that it is."""
     if not objective_of(objective).is_timed:
         at("planning")
         plan = make_plan(regions, objective, pinned=pinned) if first is None else first
         at("building")
-        return plan, emit(regions, plan.forms, compose).model
+        return _Built(plan, emit(regions, plan.forms, compose).model)
     clock, runtime = measure.clock, measure.runtime
     plan = measured_plan(regions, fitting(regions), runtime, clock, measure.progress, pinned)
     at("building")
     folded = emit(regions, plan.forms, compose).model
     if not clock.seconds:
-        return plan, folded
+        return _Built(plan, folded)
     at("timing the whole model")
     unfolded = original_plan(regions)
     same = emit(regions, unfolded.forms, compose).model
     if all(isinstance(form, Kept) for form in plan.forms.values()):
         deploy(same, runtime, random_inputs(same))  # which says so if it is refused
-    elif is_no_better(folded, same, runtime, max(clock.left, LAST)):
+        return _Built(plan, folded)
+    whole = timed_whole(folded, same, runtime, max(clock.left, LAST))
+    if not whole.is_better:
         why = f"merged, the whole model is no faster on {runtime}"
-        return replace(unfolded, apart=dict.fromkeys(unfolded.forms, why)), same
-    return plan, folded
+        return _Built(replace(unfolded, apart=dict.fromkeys(unfolded.forms, why)), same)
+    before, after = whole.seconds
+    return _Built(plan, folded, Pace(runtime, 1e3 * before, 1e3 * after))
 
 
 def explain(

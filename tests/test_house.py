@@ -29,7 +29,8 @@ FLOORS = (
     ("cli", "callbacks", "pytest_plugin"),
     ("commands",),
     ("pipeline",),
-    ("golden", "report", "testing", "html", "junit"),
+    ("golden", "keeping", "report", "testing", "junit"),
+    ("reports",),
     ("plots",),
     ("equivalence",),
     ("measure",),
@@ -48,7 +49,7 @@ FLOORS = (
     ("algebra",),
     ("options",),
     ("backend", "errors", "startup"),
-    ("stopping", "choices", "stages"),
+    ("stopping", "choices", "stages", "reasons"),
 )
 
 # Private attributes of Keras, by the file that reads or sets them.

@@ -167,8 +167,8 @@ def require_plain(*geometries: Geometry) -> None:
     """Refuse operators whose weights change at the border."""
     if any(geometry.normalised for geometry in geometries):
         raise Refused(
-            "average pooling 'same' divides by the pixels really there, and bilinear upsampling "
-            "clamps: their weights change at the border"
+            "together, their weights change along the border, where average pooling with "
+            "padding='same' and bilinear upsampling see fewer pixels"
         )
 
 

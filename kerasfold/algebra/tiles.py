@@ -94,7 +94,7 @@ def _mirrored_geometry(
     """The same, and of each axis (first tap, step) of the taps of each place."""
     require_plain(*tiles.values())
     if any(tile.ones for tile in tiles.values()):
-        raise Refused("a tile with an image of ones")
+        raise Refused("a tile with a bias before zero padding")
     columns: list[dict[int, Axis]] = [{} for _ in next(iter(tiles))]
     for place, tile in tiles.items():
         for column, i, axis in zip(columns, place, tile.axes, strict=True):

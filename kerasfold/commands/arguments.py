@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 from kerasfold.choices import RuntimeName
+from kerasfold.paths import checked_output
 
 RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
 HERE = RUNTIMES[0]  # the runtime where none is named
@@ -49,6 +50,26 @@ def add_loudness(command: argparse.ArgumentParser) -> None:
     how = command.add_mutually_exclusive_group()
     how.add_argument("-q", "--quiet", action="store_true", help="say nothing of what is going on")
     how.add_argument("-v", "--verbose", action="store_true", help="say all")
+
+
+VIEWS = {
+    "html": "write the report as a page, with the graph before and after",
+    "dot": "write the graphs for Graphviz",
+    "svg": "write the graphs as a picture",
+}
+
+
+def add_views(command: argparse.ArgumentParser) -> None:
+    """Files that show the report of a fold."""
+    for view, what in VIEWS.items():
+        command.add_argument(f"--{view}", metavar=f"FILE.{view}", help=what)
+
+
+def check_views(args: argparse.Namespace) -> None:
+    """Refuse files that they cannot go to. Raises `UnusableError`."""
+    for view in VIEWS:
+        if (name := getattr(args, view)) is not None:
+            checked_output(name, (f".{view}",))
 
 
 def positive(text: str) -> int:

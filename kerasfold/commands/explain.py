@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from kerasfold.commands.modules import imported
-from kerasfold.commands.output import DONE, show
+from kerasfold.commands.output import DONE, show_fold
 from kerasfold.files import load
 from kerasfold.pipeline import explain
 from kerasfold.plots.figure import require_matplotlib
@@ -22,5 +22,5 @@ def run(args: argparse.Namespace) -> int:
     if args.plot is not None:
         at("drawing")
         report.plot(args.plot)
-    show(report, args)
+    show_fold(report, args)
     return DONE

@@ -8,9 +8,10 @@ from typing import Any
 from kerasfold.choices import NonlinearName
 from kerasfold.commands.arguments import HERE
 from kerasfold.commands.modules import imported
-from kerasfold.commands.output import CODES, DONE, show
+from kerasfold.commands.output import CODES, DONE, show_fold
 from kerasfold.commands.parser import BUDGET, MEASURED
-from kerasfold.files import load, save
+from kerasfold.files import load
+from kerasfold.keeping import keep
 from kerasfold.pipeline import fold
 from kerasfold.stages import at
 
@@ -23,9 +24,9 @@ def run(args: argparse.Namespace) -> int:
     nonlinear: NonlinearName = "error" if args.strict else "keep"
     folded: Any = fold(model, args.objective, nonlinear, not args.no_verify, **_measured(args))
     at("writing")
-    save(folded, args.target, custom)
-    found = folded.fold_report.equivalence
-    show(folded.fold_report, args)
+    report = keep(folded, args.target, custom, args.input, args.output)
+    found = report.equivalence
+    show_fold(report, args)
     return DONE if found is None else CODES[found.verdict]
 
 

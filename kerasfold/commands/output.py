@@ -11,9 +11,14 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
+from kerasfold.paths import checked_output
+from kerasfold.replacing import replacing
 from kerasfold.stages import at
+
+if TYPE_CHECKING:
+    from kerasfold.reports.views import FoldReport
 
 DONE, DIFFERENT, UNUSABLE, INCONCLUSIVE = 0, 1, 2, 3
 CODES = {"equivalent": DONE, "different": DIFFERENT, "inconclusive": INCONCLUSIVE}  # of verdicts
@@ -34,10 +39,23 @@ def show(report: Any, args: argparse.Namespace) -> None:
     if args.json:
         say_json(report.to_dict())
         return
-    columns = width()
-    is_fold = columns is not None and hasattr(report, "text")
-    text = report.text(columns) if is_fold else str(report)
+    text = str(report)
     say(text.split("\n")[0] if args.quiet else text)
+
+
+def show_fold(report: FoldReport, args: argparse.Namespace) -> None:
+    """Print the report of a fold, as a command was asked to, and write its pages and pictures."""
+    for option, view in (("html", report.html), ("dot", report.dot), ("svg", report.svg)):
+        name = getattr(args, option)
+        if name is not None:
+            with replacing(checked_output(name, (f".{option}",))) as written:
+                written.write_text(view(), encoding="utf-8")
+    if args.json:
+        say_json(report.to_dict())
+    elif args.quiet:
+        say(report.headline)
+    else:
+        say(report.text(width(), args.verbose))
 
 
 def say_json(value: Any) -> None:

@@ -21,7 +21,9 @@ from kerasfold.commands.arguments import (
     add_objective,
     add_pair,
     add_runtime,
+    add_views,
     amount,
+    check_views,
     positive,
     seconds,
     shape,
@@ -39,18 +41,11 @@ from kerasfold.paths import (
     check_input,
     checked_output,
 )
+from kerasfold.reasons import BY_CODE
 
 MEASURED = "measured"  # an objective of fold alone: to measure is to build
 BUDGET = 60.0  # seconds
-FILES = ("A", "B", "FILE", "IN", "OUT", "PATH")  # what arguments are called that name one
-COMPLETED = {  # by files, as shtab says it for each shell
-    "bash": "_shtab_compgen_files",
-    "zsh": "_files",
-    "tcsh": "f",
-    "fish": "(__fish_complete_path (commandline -ct))",
-    "powershell": "_shtab_powershell_compgen_files",
-}
-SHELLS = tuple(COMPLETED)
+SILENT = {"quiet": True, "verbose": False}  # of commands that answer at once
 
 
 class _Parser(argparse.ArgumentParser):
@@ -92,6 +87,9 @@ def parser() -> argparse.ArgumentParser:
         add_modules(command)
         add_loudness(command)
     _completion(commands)
+
+    for add in (_report, _why, _schema):
+        add(commands)
     return whole
 
 
@@ -125,6 +123,7 @@ def _fold(commands: Any) -> argparse.ArgumentParser:
     )
     command.add_argument("--strict", action="store_true", help="refuse a model that is not linear")
     command.add_argument("--no-verify", action="store_true", help="write without comparing first")
+    add_views(command)
     return command
 
 
@@ -134,6 +133,7 @@ def _judge_fold(args: argparse.Namespace) -> None:
             raise UnusableError(
                 f"argument --{option}: only with --objective {MEASURED} (see kerasfold fold --help)"
             )
+    check_views(args)
     check_input(args.input)
     if args.output is None:
         args.output = f"{Path(args.input).with_suffix('')}-folded{KERAS[0]}"
@@ -154,10 +154,12 @@ def _explain(commands: Any) -> argparse.ArgumentParser:
         help="draw what becomes of the graph, and the kernel of its widest linear part "
         f"({', '.join(PICTURES)}; with the extra 'plot')",
     )
+    add_views(command)
     return command
 
 
 def _judge_explain(args: argparse.Namespace) -> None:
+    check_views(args)
     check_input(args.input)
     if args.plot is not None:
         checked_output(args.plot, PICTURES)
@@ -251,5 +253,46 @@ def _completion(commands: Any) -> argparse.ArgumentParser:
         "'completion')",
     )
     command.add_argument("shell", choices=SHELLS, help="the shell")
-    command.set_defaults(quiet=True, verbose=False)
+    command.set_defaults(**SILENT)
+
+
+def _report(commands: Any) -> argparse.ArgumentParser:
+    command = _command(
+        commands, _judge_report, "report", help="print the report that a folded model was kept with"
+    )
+    command.add_argument("input", metavar="FILE", help="what fold or kerasfold.save wrote (.keras)")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    add_views(command)
+    add_loudness(command)
+    return command
+
+
+def _judge_report(args: argparse.Namespace) -> None:
+    check_views(args)
+    check_file(args.input, KERAS)
+
+
+def _why(commands: Any) -> argparse.ArgumentParser:
+    command = _command(
+        commands, _judge_why, "why", help="explain the reason that a code in a report stands for"
+    )
+    command.add_argument(
+        "code", metavar="CODE", nargs="?", help="KF101, for one; else all are listed"
+    )
+    command.set_defaults(**SILENT)
+    return command
+
+
+def _judge_why(args: argparse.Namespace) -> None:
+    if args.code is not None and args.code.upper() not in BY_CODE:
+        raise UnusableError(
+            f"{args.code} is no code of a report: `kerasfold why` lists those that there are"
+        )
+
+
+def _schema(commands: Any) -> argparse.ArgumentParser:
+    command = _command(
+        commands, lambda args: None, "schema", help="print the JSON Schema of a report's --json"
+    )
+    command.set_defaults(**SILENT)
     return command

@@ -14,10 +14,10 @@ from kerasfold.equivalence.models import verify
 from kerasfold.equivalence.report import EquivalenceReport
 from kerasfold.equivalence.stored import Stored, dump, read_data
 from kerasfold.files import load
-from kerasfold.html import page
 from kerasfold.junit import junit
 from kerasfold.paths import NPZ, checked_output
 from kerasfold.replacing import replacing
+from kerasfold.reports.compared import page
 from kerasfold.stages import at
 
 COMPARING = "comparing"

@@ -14,14 +14,15 @@ from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
 from kerasfold.cost import moved_bytes, operator_cost, step_cost
 from kerasfold.forms.evaluate import Parts, evaluate
-from kerasfold.forms.form import Composed, Form, described, work_of_operator
-from kerasfold.forms.known import Known
+from kerasfold.forms.form import Composed, Form, work_of_operator
+from kerasfold.forms.known import Known, is_matrix_alone
 from kerasfold.layers.limits import check_emittable
+from kerasfold.layers.words import described
 from kerasfold.lift.program import Node
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value
-    from kerasfold.lift.regions import Lifted
+    from kerasfold.lift.regions import Regions
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -84,9 +85,9 @@ class Concatenated(Form[Block]):
         x = build.stacked([xs[root] for root in self.order], label)
         return build.convolution(x, composed.operator, name, activation, 0)
 
-    def words(self, owner: Mapping[int, Lifted]) -> str:
+    def words(self, regions: Regions) -> str:
         """The convolution, and how many tensors it reads."""
-        return f"{described(self.whole)}, of {len(self.order)} tensors side by side"
+        return f"Concatenate + {described(self.whole, is_matrix_alone(regions, self.visited))}"
 
     def work(self, nodes: Sequence[Node]) -> Counter[Hashable]:
         """The concatenation and the convolution."""

@@ -13,14 +13,15 @@ from kerasfold.algebra.operator import Operator
 from kerasfold.algebra.rearranged import Rearranged
 from kerasfold.cost import Cost, Kind, moved_bytes, operator_cost, step_cost
 from kerasfold.forms.evaluate import Part, evaluate, whole
-from kerasfold.forms.form import Composed, Form, described, work_of_operator
-from kerasfold.forms.known import Known
+from kerasfold.forms.form import Composed, Form, work_of_operator
+from kerasfold.forms.known import Known, is_matrix_alone
 from kerasfold.layers.limits import check_emittable, is_pointwise_matrix
+from kerasfold.layers.words import described
 from kerasfold.lift.program import Node, Sizes
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value
-    from kerasfold.lift.regions import Lifted
+    from kerasfold.lift.regions import Regions
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -74,9 +75,9 @@ class Convolved(Form[Terms]):
         terms = enumerate(self.reads.items())
         return {read: (None, i) for i, (read, geometry) in terms if geometry is not None}
 
-    def words(self, owner: Mapping[int, Lifted]) -> str:
+    def words(self, regions: Regions) -> str:
         """Its terms."""
-        return sum_words(self.reads)
+        return sum_words(self.reads, is_matrix_alone(regions, self.visited))
 
     def work(self, nodes: Sequence[Node]) -> Counter[Hashable]:
         """Its convolutions, and their sum."""
@@ -145,9 +146,13 @@ def summed(
     return build.activated(added, activation, name)
 
 
-def sum_words(terms: Mapping[int, Geometry | None]) -> str:
-    """Terms, for the report."""
-    return " + ".join(map(described, terms.values()))
+def sum_words(terms: Mapping[int, Geometry | None], is_matrix: bool) -> str:
+    """The layers of terms, and that they are added up, for the report."""
+    if len(terms) == 1:
+        (term,) = terms.values()
+        return described(term, is_matrix)
+    steps = (described(g, is_matrix) for g in terms.values() if g is not None)
+    return f"Add of {', '.join(steps)}"
 
 
 def sum_work(part: Part, sizes: Sizes) -> Counter[Hashable]:

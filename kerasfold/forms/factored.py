@@ -25,7 +25,7 @@ from kerasfold.read.weights import count_params
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value
-    from kerasfold.lift.regions import Lifted
+    from kerasfold.lift.regions import Regions
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -99,9 +99,9 @@ class Factored(Form[Factor]):
 
         return activated(build, linear)
 
-    def words(self, owner: Mapping[int, Lifted]) -> str:
+    def words(self, regions: Regions) -> str:
         """That it is a sum, scaled once."""
-        return f"sum of {len(self.reads)}, scaled as one"
+        return f"Add of {len(self.reads)}, scaled as one"
 
 
 def _is_scale(term: object) -> bool:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from kerasfold.forms.known import Known
     from kerasfold.layers.build import Builder, Value
-    from kerasfold.lift.regions import Lifted
+    from kerasfold.lift.regions import Regions
 
 
 class Composed(ABC):
@@ -113,8 +113,8 @@ class Form(ABC, Generic[C]):
         """
 
     @abstractmethod
-    def words(self, owner: Mapping[int, Lifted]) -> str:
-        """What the node became, for the report; `owner` gives the call of each node."""
+    def words(self, regions: Regions) -> str:
+        """The layers that the node became, for the report."""
 
     def work(self, nodes: Sequence[Node]) -> Counter[Hashable]:
         """What it computes: one item for each operator, sum or copy with its sizes.
@@ -142,18 +142,6 @@ def activated(build: Builder, linear: Callable[[str], Value]) -> Value:
     if activation is None:
         return linear(name)
     return build.activated(linear(build.names.reserve(f"{name}_linear")), activation, name)
-
-
-def described(geometry: Geometry | None) -> str:
-    """An operator in words: its kernel, stride and groups."""
-    if geometry is None:
-        return "identity"
-    kernel = "x".join(map(str, geometry.taps)) or "matrix"
-    strides = [axis.stride for axis in geometry.axes]
-    text = f"{kernel}{'/' + 'x'.join(map(str, sorted(set(strides)))) if strides else ''}"
-    if geometry.groups > 1:
-        text += f", {geometry.groups} groups"
-    return text + (", with an image of ones" if geometry.ones else "")
 
 
 def work_of(node: Node) -> Hashable:

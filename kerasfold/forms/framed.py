@@ -13,14 +13,15 @@ from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
 from kerasfold.cost import Cost, moved_bytes, operator_cost, step_cost
 from kerasfold.forms.bordered import Bordered, Frame, cut_in_stages, frame_found
-from kerasfold.forms.form import Composed, described
+from kerasfold.forms.form import Composed
 from kerasfold.forms.known import Known, plain_image
 from kerasfold.layers.limits import check_emittable
+from kerasfold.layers.words import described
 from kerasfold.lift.program import Node
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value
-    from kerasfold.lift.regions import Lifted
+    from kerasfold.lift.regions import Regions
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -145,10 +146,10 @@ class Framed(Bordered[Framing]):
         x = build.copied(node, x, build.names.reserve(f"{name}_pool"))
         return build.pad_and_crop(x, drops, [(0, 0)] * len(drops), f"{name}_cut")
 
-    def words(self, owner: Mapping[int, Lifted]) -> str:
+    def words(self, regions: Regions) -> str:
         """The interior, and the number of stages."""
         (geometry,) = self.reads.values()
-        return f"{described(geometry)}, its border in {len(self.stages)} steps"
+        return f"{described(geometry)}, and the border in {len(self.stages)} steps"
 
 
 def framed_geometries(

@@ -23,7 +23,7 @@ from kerasfold.read.model import is_layer
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value
-    from kerasfold.lift.regions import Lifted
+    from kerasfold.lift.regions import Regions
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -148,10 +148,10 @@ class Joined(Form[Nothing]):
 
         return cut
 
-    def words(self, owner: Mapping[int, Lifted]) -> str:
+    def words(self, regions: Regions) -> str:
         """The form, and the number of siblings."""
         counts = " and ".join(str(len(siblings)) for siblings in self.siblings.values())
-        return f"{self.form.words(owner)}, one of {counts} in one layer"
+        return f"a slice of {self.form.words(regions)}, for {counts} at once"
 
 
 def _composed(build: Builder, form: AnyForm) -> Any:

@@ -16,7 +16,7 @@ from kerasfold.read.weights import count_params
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value
-    from kerasfold.lift.regions import Lifted
+    from kerasfold.lift.regions import Regions
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -43,9 +43,9 @@ class Kept(Form[Any]):
         """The call, on a copy of its layer."""
         return build.keep(self.node)
 
-    def words(self, owner: Mapping[int, Lifted]) -> str:
+    def words(self, regions: Regions) -> str:
         """The class of the layer."""
-        return type(owner[self.node].call.operation).__name__
+        return type(regions.owner[self.node].call.operation).__name__
 
     def work(self, nodes: Sequence[Node]) -> Counter[Hashable]:
         """Each of its nodes."""

@@ -20,7 +20,7 @@ from kerasfold.lift.program import Node
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value
-    from kerasfold.lift.regions import Lifted
+    from kerasfold.lift.regions import Regions
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -59,6 +59,6 @@ class Normalised(Form[Constants]):
             build, lambda name: normalised(build, x, composed.gain, composed.shift, name)
         )
 
-    def words(self, owner: Mapping[int, Lifted]) -> str:
+    def words(self, regions: Regions) -> str:
         """That it is a normalisation."""
-        return "normalisation"
+        return "BatchNormalization"

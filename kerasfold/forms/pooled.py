@@ -16,18 +16,19 @@ from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
 from kerasfold.cost import Cost, elementwise_cost, operator_cost, pixels
 from kerasfold.forms.evaluate import own
-from kerasfold.forms.form import Composed, Form, described
+from kerasfold.forms.form import Composed, Form
 from kerasfold.forms.kept import moved_cost
-from kerasfold.forms.known import Known, plain_image
+from kerasfold.forms.known import Known, is_matrix_alone, plain_image
 from kerasfold.forms.weightless import Weightless
 from kerasfold.layers.limits import normalises
+from kerasfold.layers.words import described
 from kerasfold.lift.program import Node
 
 if TYPE_CHECKING:
     from typing import Self
 
     from kerasfold.layers.build import Activation, Builder, Value
-    from kerasfold.lift.regions import Lifted
+    from kerasfold.lift.regions import Regions
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -138,15 +139,15 @@ class Pooled(Form[Single]):
             return build.copied(self.pool, x, name)
         return self.several.emitted(build, x, name)
 
-    def words(self, owner: Mapping[int, Lifted]) -> str:
+    def words(self, regions: Regions) -> str:
         """Both steps, in order."""
-        kind = type(owner[self.pool].call.operation).__name__
-        steps = [self._said(owner), self.several.words(owner) if self.several else kind]
-        return ", then ".join(reversed(steps) if self.pool_first else steps)
+        kind = type(regions.owner[self.pool].call.operation).__name__
+        steps = [self._said(regions), self.several.words(regions) if self.several else kind]
+        return " + ".join(reversed(steps) if self.pool_first else steps)
 
-    def _said(self, owner: Mapping[int, Lifted]) -> str:
+    def _said(self, regions: Regions) -> str:
         (geometry,) = self.reads.values()
-        return described(geometry)
+        return described(geometry, is_matrix_alone(regions, self.visited))
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -196,7 +197,7 @@ class PoolThenScale(PoolFirst):
             x = build.scaled(x, gain if np.any(gain != 1) else None, shift, last)
         return x if activation is None else build.activated(x, activation, name)
 
-    def _said(self, owner: Mapping[int, Lifted]) -> str:
+    def _said(self, regions: Regions) -> str:
         return "elementwise"
 
 
@@ -220,7 +221,7 @@ class PoolThenNormalised(PoolFirst):
         axis = 1 if build.layout == "channels_first" else -1
         return build.copied(self.visited[0], x, name, axis=axis)  # no activation is inline in it
 
-    def _said(self, owner: Mapping[int, Lifted]) -> str:
+    def _said(self, regions: Regions) -> str:
         return "BatchNormalization"
 
 

@@ -20,13 +20,13 @@ from kerasfold.cost import elementwise_cost, pixels, rearrangement_cost
 from kerasfold.forms.convolved import sum_cost, sum_words, summed
 from kerasfold.forms.evaluate import Part, evaluate, whole
 from kerasfold.forms.form import Composed, Form
-from kerasfold.forms.known import Known
+from kerasfold.forms.known import Known, is_matrix_alone
 from kerasfold.layers.limits import acts_on_samples
 from kerasfold.lift.program import Node
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value
-    from kerasfold.lift.regions import Lifted
+    from kerasfold.lift.regions import Regions
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -129,9 +129,9 @@ class Reordered(Form[Samples]):
             )
         return x if last == name else build.activated(x, activation, name)
 
-    def words(self, owner: Mapping[int, Lifted]) -> str:
+    def words(self, regions: Regions) -> str:
         """Its terms, the shape after all, and what is done to each sample."""
-        steps = [sum_words(self.reads)]
+        steps = [sum_words(self.reads, is_matrix_alone(regions, self.visited))]
         if not self.rearrangement.is_identity:
             shape = "x".join("?" if n is None else str(n) for n in self.rearrangement.target)
             steps.append(f"then rearranged to {shape}")

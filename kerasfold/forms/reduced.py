@@ -24,7 +24,7 @@ from kerasfold.lift.program import Node
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value
-    from kerasfold.lift.regions import Lifted
+    from kerasfold.lift.regions import Regions
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -93,7 +93,7 @@ class Reduced(Form[Nothing]):
 
         return activated(build, linear)
 
-    def words(self, owner: Mapping[int, Lifted]) -> str:
+    def words(self, regions: Regions) -> str:
         """That it is one mean, or one sum."""
         return f"one {'sum' if self.adds_up else 'mean'} over {len(self.axes)} axes"
 

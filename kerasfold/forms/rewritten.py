@@ -25,7 +25,7 @@ from kerasfold.read.model import is_layer, is_restrained
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value
-    from kerasfold.lift.regions import Lifted
+    from kerasfold.lift.regions import Regions
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -85,6 +85,6 @@ class Rewritten(Kept):
         """A layer, and the padding that its own said."""
         return self.written.emit(build, composed, xs)
 
-    def words(self, owner: Mapping[int, Lifted]) -> str:
+    def words(self, regions: Regions) -> str:
         """The class of the layer that is written."""
-        return self.kind or Kept.words(self, owner)
+        return self.kind or Kept.words(self, regions)

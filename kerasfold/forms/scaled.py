@@ -23,7 +23,7 @@ from kerasfold.read.weights import count_params
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value
-    from kerasfold.lift.regions import Lifted
+    from kerasfold.lift.regions import Regions
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -107,7 +107,7 @@ class Scaled(Form[Constants]):
             return build.names.give_exactly(calls[last](x), name)
         return build.activated(x, activation or "linear", name)
 
-    def words(self, owner: Mapping[int, Lifted]) -> str:
+    def words(self, regions: Regions) -> str:
         """That it is elementwise."""
         return "elementwise"
 

@@ -10,15 +10,16 @@ from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.operator import Operator
 from kerasfold.cost import operator_cost
 from kerasfold.forms.evaluate import operator_of
-from kerasfold.forms.form import Composed, Form, described
+from kerasfold.forms.form import Composed, Form
 from kerasfold.forms.known import Known
 from kerasfold.layers.limits import check_emittable, is_separable
 from kerasfold.layers.spelling import without_idle_strides
+from kerasfold.layers.words import window
 from kerasfold.lift.program import Node
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value
-    from kerasfold.lift.regions import Lifted
+    from kerasfold.lift.regions import Regions
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -103,7 +104,8 @@ class Separable(Form[TwoSteps]):
             **build.window(geometry, padding),
         )
 
-    def words(self, owner: Mapping[int, Lifted]) -> str:
+    def words(self, regions: Regions) -> str:
         """Its depthwise part."""
         (geometry,) = self.reads.values()
-        return f"separable {described(geometry)}"
+        assert geometry is not None
+        return f"SeparableConv{len(geometry.axes)}D {window(geometry)}"

@@ -18,7 +18,7 @@ from kerasfold.lift.program import Node
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value
-    from kerasfold.lift.regions import Lifted
+    from kerasfold.lift.regions import Regions
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -83,9 +83,9 @@ class Sliced(Form[Nothing]):
 
         return activated(build, linear)
 
-    def words(self, owner: Mapping[int, Lifted]) -> str:
+    def words(self, regions: Regions) -> str:
         """That it is one slice."""
-        return "slice" if self.rest.is_identity else "slice, then rearranged"
+        return "a slice" if self.rest.is_identity else "a slice, then rearranged"
 
 
 def _whole(source: Node, nodes: Sequence[Node]) -> tuple[tuple[Axis, ...], Rearrangement]:

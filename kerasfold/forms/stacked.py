@@ -15,12 +15,12 @@ from kerasfold.cost import Cost, moved_bytes, step_cost
 from kerasfold.forms.convolved import sum_cost, sum_words, sum_work, summed
 from kerasfold.forms.evaluate import Parts, evaluate
 from kerasfold.forms.form import Composed, Form
-from kerasfold.forms.known import Known
+from kerasfold.forms.known import Known, is_matrix_alone
 from kerasfold.lift.program import Node
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value
-    from kerasfold.lift.regions import Lifted
+    from kerasfold.lift.regions import Regions
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -81,9 +81,11 @@ class Stacked(Form[Stack]):
         stack = build.stacked(values, build.names.reserve(f"{name}_stack"))
         return build.activated(stack, activation, name)
 
-    def words(self, owner: Mapping[int, Lifted]) -> str:
+    def words(self, regions: Regions) -> str:
         """Its parts."""
-        return "concatenation of " + ", ".join(sum_words(part.terms) for part in self.parts)
+        is_matrix = is_matrix_alone(regions, self.visited)
+        parts = (sum_words(part.terms, is_matrix) for part in self.parts if not part.is_identity)
+        return f"Concatenate of {', '.join(parts)}"
 
     def work(self, nodes: Sequence[Node]) -> Counter[Hashable]:
         """That of its parts, and the concatenation."""

@@ -26,14 +26,15 @@ from kerasfold.algebra.tiles import (
 )
 from kerasfold.cost import Cost, moved_bytes, operator_cost, step_cost
 from kerasfold.forms.bordered import Bordered, Frame, cut_in_stages, frame_found
-from kerasfold.forms.form import Composed, described
+from kerasfold.forms.form import Composed
 from kerasfold.forms.known import Known
 from kerasfold.layers.limits import check_emittable, is_depthwise_layer
+from kerasfold.layers.words import described
 from kerasfold.lift.program import Node
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value
-    from kerasfold.lift.regions import Lifted
+    from kerasfold.lift.regions import Regions
 
 MOST_TILES = 49  # convolutions an image may be put together from: a frame of 3 at each side
 
@@ -100,10 +101,10 @@ class Tiled(Bordered[Tiles]):
             return image
         return build.activated(image, activation or "linear", name)
 
-    def words(self, owner: Mapping[int, Lifted]) -> str:
+    def words(self, regions: Regions) -> str:
         """The interior."""
         (geometry,) = self.reads.values()
-        return f"{described(geometry)}, its border by convolutions of its own"
+        return f"{described(geometry)}, and the border by convolutions of its own"
 
 
 def _convolved(

@@ -18,15 +18,18 @@ from kerasfold.algebra.chain import chain
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
 from kerasfold.cost import Cost, Kind, moved_bytes, operator_cost, step_cost
-from kerasfold.forms.form import Form, Nothing, activated, described
+from kerasfold.forms.form import Form, Nothing, activated
 from kerasfold.forms.known import Known
 from kerasfold.layers.rewrite import keras_pairs
 from kerasfold.layers.spelling import keras_padding, nearest_axis, without_idle_strides
+from kerasfold.layers.words import window
 from kerasfold.lift.program import Node
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value
-    from kerasfold.lift.regions import Lifted
+    from kerasfold.lift.regions import Regions
+
+WINDOWED = ("AveragePooling", "UpSampling")  # what is said with its window
 
 Family: TypeAlias = Literal[
     "AveragePooling", "GlobalAveragePooling", "UpSampling", "ZeroPadding", "Cropping"
@@ -98,10 +101,10 @@ class Weightless(Form[Nothing]):
             x = build.pad_and_crop(x, crops, [(0, 0)] * rank, name)
         return build.layer(build.kind(self.family, rank), self.name, name=name, **config)(x)
 
-    def words(self, owner: Mapping[int, Lifted]) -> str:
+    def words(self, regions: Regions) -> str:
         """The layer."""
-        window = f" {described(replace(self.whole, groups=1))}"
-        return f"{self.family}{window if self.family == 'AveragePooling' else ''}"
+        said = f" {window(replace(self.whole, groups=1))}" if self.family in WINDOWED else ""
+        return f"{self.family}{len(self.whole.axes)}D{said}"
 
 
 def _counts(node: Node) -> bool:

@@ -71,7 +71,8 @@ def check_emittable(geometry: Geometry) -> None:
             raise Refused("a transposed convolution in groups, which no Keras layer expresses")
     if geometry.vector and geometry.groups > 1:
         raise Refused(
-            "global pooling with a weight per pixel and channel, which is no pooling layer"
+            "one number for each channel of a whole image, which no Keras layer but a global pool "
+            "gives"
         )
     if not geometry.axes and geometry.groups > 1:
         raise Refused("a scale per channel of a vector, which no Keras layer but itself expresses")

@@ -286,8 +286,8 @@ def _closed(call: Call) -> str:
 def _no_rule(call: Call) -> str:
     kind = type(call.operation).__name__
     if isinstance(call.operation, keras.Layer):
-        return f"{kind} is not affine, or has no lift rule"
-    return f"the operation {kind} is not affine, or has no lift rule"
+        return f"{kind} is not linear, or kerasfold has no rule for it"
+    return f"the operation {kind} is not linear, or kerasfold has no rule for it"
 
 
 def _arguments(call: Call, args: Any, kwargs: Any) -> tuple[Any, dict[str, Any]]:
@@ -330,5 +330,5 @@ def _check_shape(signal: Signal, output: Tensor) -> None:
         for a, b in zip(shape, output.shape[1:], strict=True)
     ):
         raise Refused(
-            f"its lift rule gives outputs of shape {tuple(shape)}, the layer {output.shape[1:]}"
+            f"its rule gives outputs of shape {tuple(shape)}, the layer {output.shape[1:]}"
         )

@@ -71,7 +71,8 @@ def inline_activation(layer: Any) -> Any:
 def _rule_of(inner: Any, layer: Any) -> Rule:
     """The rule of a layer inside another."""
     if type(inner) not in RULES:
-        raise Refused(f"{type(inner).__name__} in it is not affine, or has no lift rule")
+        kind = type(inner).__name__
+        raise Refused(f"{kind} in it is not linear, or kerasfold has no rule for it")
     if inner.compute_dtype != layer.compute_dtype:
         raise Refused(f"it casts {layer.compute_dtype} to {inner.compute_dtype}")
     return RULES[type(inner)]

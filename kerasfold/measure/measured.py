@@ -265,28 +265,42 @@ def _expected(model: keras.Model, runtime: str, inputs: list[np.ndarray]) -> lis
         return deploy(model, runtime, inputs)()
 
 
-def is_no_better(
-    folded: keras.Model, model: keras.Model, runtime: str, seconds: float = np.inf
-) -> bool:
-    """Whether a folded model as a whole takes longer on a runtime than its original.
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A model and what it was folded to, each as a whole, on a runtime.
 
-    Or the runtime refuses it, or computes it, and not the original, wrongly. After so many
-    seconds no further round of timing begins.
+    Attributes:
+        is_better: whether the fold is right there, and surely no slower.
+        seconds: that each takes, the original first; NaN where it was not timed.
+    """
+
+    is_better: bool
+    seconds: tuple[float, float] = (np.nan, np.nan)
+
+
+def timed_whole(
+    folded: keras.Model, model: keras.Model, runtime: str, seconds: float = np.inf
+) -> Whole:
+    """How long a folded model takes on a runtime, and its original.
+
+    It is no better where the runtime refuses it, or computes it, and not the original, wrongly.
+    After so many seconds no further round of timing begins.
     """
     inputs = random_inputs(model)
     runs = [deploy(model, runtime, inputs)]
     try:
         runs.append(deploy(folded, runtime, inputs))
     except FoldError:
-        return True
+        return Whole(is_better=False)
     outputs = [run() for run in runs]
     if not difference(*outputs) <= WRONG:
         expected = _expected(model, runtime, inputs)
         own, its = (difference(expected, y) <= WRONG for y in outputs)
         if own and not its:
-            return True
+            return Whole(is_better=False)
     times = paired_seconds(runs, FINAL_ROUNDS, seconds)
-    return ratio(times[:, 0], times[:, 1]).high < 1
+    before, after = np.median(times, axis=0).tolist()
+    return Whole(ratio(times[:, 0], times[:, 1]).high >= 1, (before, after))
 
 
 def _with_bar(components: Sequence[Any], runtime: str, progress: bool) -> Iterator[Any]:

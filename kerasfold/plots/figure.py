@@ -13,7 +13,7 @@ from kerasfold.algebra.axis import Axis
 from kerasfold.errors import FoldError
 from kerasfold.paths import PICTURES, checked_output
 from kerasfold.plots.effective import Effective
-from kerasfold.plots.flow import Flow, Step
+from kerasfold.plots.steps import Flow, Step
 from kerasfold.replacing import replacing
 
 if TYPE_CHECKING:

@@ -1,52 +1,18 @@
-"""A model's graph before and after a fold, as plain values: which calls became which step."""
+"""A lifted model -> its graph before and after a fold: which calls became which step."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from keras import tree
 
 from kerasfold.forms.form import AnyForm
 from kerasfold.forms.kept import Kept
 from kerasfold.lift.regions import Lifted, Regions
+from kerasfold.plots.steps import Flow, Step
 from kerasfold.read.graph import Call, Graph, Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """An input of a model, a call of it, or what calls became.
-
-    Attributes:
-        name: its name.
-        kind: its class; of what calls became, the operator in words.
-        reads: positions of the steps that it reads, on its own side of the fold.
-        calls: of a step after the fold, positions of the calls that became it.
-    """
-
-    name: str
-    kind: str
-    reads: tuple[int, ...] = ()
-    calls: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Flow:
-    """A graph before and after a fold, both in topological order.
-
-    Attributes:
-        before: the inputs and calls of the original.
-        after: the inputs, and what the calls became; of those that are removed, nothing.
-    """
-
-    before: tuple[Step, ...]
-    after: tuple[Step, ...]
-
-    @property
-    def removed(self) -> frozenset[int]:
-        """Positions of the calls that became nothing."""
-        return frozenset(range(len(self.before))).difference(*(step.calls for step in self.after))
 
 
 def flow_of(regions: Regions, forms: Mapping[int, AnyForm]) -> Flow:
@@ -111,7 +77,7 @@ class _After:
             for x in lifted[call.index]:
                 form = forms[x.node]
                 if isinstance(form, Kept):
-                    self._keep(call, form.words(self.regions.owner))
+                    self._keep(call, form.words(self.regions))
                 else:
                     self._merge(x, form)
                 self.nodes[x.node] = self.tensors[x.tensor.index]
@@ -130,7 +96,7 @@ class _After:
         calls = self._calls(owner[i].call for i in form.visited)
         self.tensors[lifted.tensor.index] = len(self.steps)
         reads = _unique(map(self._node, form.reads))
-        self.steps.append(Step(lifted.call.name, form.words(owner), reads, calls))
+        self.steps.append(Step(lifted.call.name, form.words(self.regions), reads, calls))
 
     def _calls(self, calls: Iterable[Call]) -> tuple[int, ...]:
         """The positions of calls, of those that the original has."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import Any
 
@@ -108,6 +109,15 @@ def as_dtype(value: Any, dtype: str) -> np.ndarray:
 def as_constant(value: Any) -> np.ndarray:
     """A number or list in a layer's config, as Keras reads it: floats are rounded to float32."""
     return as_array(keras.ops.convert_to_tensor(value))
+
+
+def digest(model: keras.Model) -> str:
+    """SHA-256 of the weights of a model, with their paths, shapes and dtypes, in hexadecimal."""
+    found = hashlib.sha256()
+    for variable in model.weights:
+        found.update(f"{variable.path} {tuple(variable.shape)} {variable.dtype}\n".encode())
+        found.update(np.ascontiguousarray(in_memory(variable)).view("uint8").data)
+    return found.hexdigest()
 
 
 def count_params(operation: keras.Operation) -> int:

@@ -96,7 +96,7 @@ def test_an_end_that_reads_the_whole_image_is_refused() -> None:
     ("axes", "settings", "reason"),
     [
         ([[PADDED], [PADDED]], {}, "an output that reads padding, in one convolution with another"),
-        ([[ENDED], [ENDED]], {"ones": True}, "a tile with an image of ones"),
+        ([[ENDED], [ENDED]], {"ones": True}, "a tile with a bias before zero padding"),
         (
             [[ENDED, ENDED], [Axis(8, 2, crop=(0, 6)), ENDED]],
             {},

@@ -16,8 +16,8 @@ import pytest
 
 import kerasfold
 from kerasfold.equivalence.report import EquivalenceReport
-from kerasfold.html import page
 from kerasfold.junit import junit
+from kerasfold.reports.compared import page
 from zoo.commands import assert_fails
 
 HOSTILE = "<script>alert('x')</script>\x00&\"]]>"

@@ -204,7 +204,7 @@ def test_it_is_saved_and_loaded(tmp_path: Any) -> None:
 @pytest.mark.parametrize(
     ("shape", "constant", "reason"),
     [
-        ((4, 5, 1), c(4, 5, 6), r"its lift rule|a constant of shape \(4, 5, 6\) on images of"),
+        ((4, 5, 1), c(4, 5, 6), r"its rule|a constant of shape \(4, 5, 6\) on images of"),
         (IMAGE, c(2, 4, 5, 6), "varies along the batch"),
         (IMAGE, np.full((4, 5, 6), np.inf), "not finite"),
     ],

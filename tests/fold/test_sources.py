@@ -157,7 +157,7 @@ def test_groups_that_read_one_part_each() -> None:
 def test_the_report_says_what_the_parts_are() -> None:
     report = kerasfold.fold(model_of(csp)).fold_report
     (merged,) = report.merged
-    assert merged.kind == "concatenation of 1x1/1, 1x1/1"
+    assert merged.kind == "Concatenate of Conv2D 1x1, Conv2D 1x1"
     assert len(merged.layers) == 4
     assert (report.layers_before, report.layers_after) == (3, 2)
     assert report.params_after == 4 * 4 + 4 + 4 * 6 + 6

@@ -168,6 +168,6 @@ def test_a_pool_is_no_slower_as_one() -> None:
     """Under the default objective; the report says what it is."""
     model = chain((8, 8, 2), layers.ReLU(), mean(2), mean(2))
     report = kerasfold.fold(model).fold_report
-    assert [m.kind for m in report.merged] == ["AveragePooling 4x4/4"]
+    assert [m.kind for m in report.merged] == ["AveragePooling2D 4x4, stride 4"]
     assert report.layers_after == 1
     assert report.macs_after < report.macs_before

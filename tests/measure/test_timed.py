@@ -13,6 +13,7 @@ import kerasfold
 from kerasfold.compose import exact
 from kerasfold.lift.regions import lift
 from kerasfold.measure import measured
+from kerasfold.measure.measured import Whole
 from kerasfold.pipeline import LAST
 from kerasfold.read.graph import read
 from zoo.blocks import conv
@@ -126,11 +127,11 @@ def test_the_whole_model_is_timed_for_what_its_parts_left(watch, monkeypatch, st
     found.steps = (0.0, step)
     given: list[float] = []
 
-    def spied(folded: Any, model: Any, runtime: str, seconds: float) -> bool:
+    def spied(folded: Any, model: Any, runtime: str, seconds: float) -> Whole:
         given.append(seconds)
-        return False
+        return Whole(is_better=True)
 
-    monkeypatch.setattr("kerasfold.pipeline.is_no_better", spied)
+    monkeypatch.setattr("kerasfold.pipeline.timed_whole", spied)
     by_measuring(stack(conv(8, 1), conv(3)), budget=500.0, verify=False)
     assert len(found.timed) == 1
     assert given == [left]

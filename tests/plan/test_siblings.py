@@ -393,7 +393,7 @@ def test_parts_of_steps_are_siblings(name):
     folded = kerasfold.fold(model, "layers")
     report = folded.fold_report
     assert (report.layers_before, report.layers_after) == (before, after)
-    assert "one of 2 in one layer" in str(report.merged)
+    assert "for 2 at once" in str(report.merged)
     assert report.params_after == folded.count_params()
     assert_same(model, folded, FLOAT64)
 
@@ -459,15 +459,15 @@ def test_the_report_says_what_became_one_layer():
     folded = kerasfold.fold(model_of(normed))
     report = folded.fold_report
     assert [(m.into, m.kind) for m in report.merged] == [
-        ("first", "3x3/1, one of 2 in one layer"),
-        ("second", "3x3/1, one of 2 in one layer"),
+        ("first", "a slice of Conv2D 3x3, for 2 at once"),
+        ("second", "a slice of Conv2D 3x3, for 2 at once"),
     ]
     assert [m.layers[-1] for m in report.merged] == ["first", "second"]
     assert [len(m.layers) for m in report.merged] == [2, 2]
     assert (report.layers_before, report.layers_after) == (4, 1)
     assert report.params_after == folded.count_params() == 9 * 16 * 7 + 7
     assert report.macs_after == 56 * 56 * 9 * 16 * 7
-    assert "3x3/1, one of 2 in one layer" in str(report)
+    assert "a slice of Conv2D 3x3, for 2 at once" in str(report)
     assert kerasfold.explain(model_of(normed)).layers_after == 1
 
 

@@ -177,15 +177,15 @@ WRONG: dict[str, tuple[Rule, str]] = {
     ),
     "smaller": (
         lambda layer, x: x.scale(layer.gain, layer.offset).crop([(0, 1), (0, 0)]),
-        r"is not lifted: its lift rule gives outputs of shape \(5, 5, 3\), the layer \(6, 5, 3\)",
+        r"is not lifted: its rule gives outputs of shape \(5, 5, 3\), the layer \(6, 5, 3\)",
     ),
     "fewer_channels": (
         lambda layer, x: x.scale(layer.gain, layer.offset).take(slice(0, 2)),
-        r"is not lifted: its lift rule gives outputs of shape \(6, 5, 2\), the layer \(6, 5, 3\)",
+        r"is not lifted: its rule gives outputs of shape \(6, 5, 2\), the layer \(6, 5, 3\)",
     ),
     "flat": (
         lambda layer, x: x.scale(layer.gain, layer.offset).flatten(),
-        r"is not lifted: its lift rule gives outputs of shape \(90,\), the layer \(6, 5, 3\)",
+        r"is not lifted: its rule gives outputs of shape \(90,\), the layer \(6, 5, 3\)",
     ),
 }
 
@@ -201,8 +201,8 @@ def test_check_lift_fails_for_a_wrong_rule(rule: Rule, message: str) -> None:
 def test_check_lift_fails_without_a_rule() -> None:
     with pytest.raises(
         AssertionError,
-        match=r"layer 'mine' of class ChannelScale is not lifted: ChannelScale is not affine, or "
-        r"has no lift rule",
+        match=r"layer 'mine' of class ChannelScale is not lifted: ChannelScale is not linear, or "
+        r"kerasfold has no rule for it",
     ):
         check_lift(ChannelScale(name="mine"), (6, 5, 3))
 
@@ -217,13 +217,13 @@ def test_check_lift_fails_where_the_rule_refuses() -> None:
 
 
 def test_check_lift_fails_for_what_is_not_affine() -> None:
-    with pytest.raises(AssertionError, match="LayerNormalization is not affine"):
+    with pytest.raises(AssertionError, match="LayerNormalization is not linear"):
         check_lift(layers.LayerNormalization(), (6, 5, 3))
 
 
 def test_rules_are_of_the_exact_class() -> None:
     lift_scale()
-    with pytest.raises(AssertionError, match="Subclass is not affine, or has no lift rule"):
+    with pytest.raises(AssertionError, match="Subclass is not linear, or kerasfold has no rule"):
         check_lift(Subclass(), (6, 5, 3))
 
 
@@ -357,7 +357,7 @@ def test_a_refusal_halfway_leaves_nothing_behind() -> None:
 
 def test_without_a_rule_the_report_says_so() -> None:
     report = kerasfold.explain(chain((6, 5, 3), layers.Conv2D(4, 3), ChannelScale(name="own")))
-    assert ("own", "ChannelScale is not affine, or has no lift rule") in [
+    assert ("own", "ChannelScale is not linear, or kerasfold has no rule for it") in [
         (row.layer, row.reason) for row in report.kept
     ]
 

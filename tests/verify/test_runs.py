@@ -125,7 +125,7 @@ def test_a_fold_that_is_verified_is_composed_once(monkeypatch: pytest.MonkeyPatc
     folded = model.fold("layers")
     assert folded.fold_report.equivalence.equivalent
     kinds = [row.kind for row in folded.fold_report.merged]
-    assert kinds[1:] == ["1x1/1, one of 2 in one layer"] * 2
+    assert kinds[1:] == ["a slice of Conv2D 1x1, for 2 at once"] * 2
     assert Counter(name for name, _ in composed) == {"Convolved": 3, "Joined": 2}
     assert set(composed.values()) == {1}
 

@@ -1,4 +1,4 @@
-"""What a comparison found, as one page: no script, and nothing that is loaded from elsewhere."""
+"""What a comparison found, as one page without a script."""
 
 from __future__ import annotations
 
@@ -8,45 +8,7 @@ from html import escape
 
 from kerasfold.equivalence.agreement import AgreementReport
 from kerasfold.equivalence.report import EquivalenceReport, OutputReport
-
-_STYLE = """
-:root {
-  color-scheme: light dark;
-  --ink: #1c1e21; --soft: #62676e; --line: #e2e4e8; --page: #f6f7f9; --card: #fff;
-  --equivalent: #14804a; --different: #c02b37; --inconclusive: #a46208;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --ink: #e7e9ec; --soft: #9aa1aa; --line: #31353b; --page: #15171a; --card: #1d2024;
-    --equivalent: #4cc38a; --different: #ff7b84; --inconclusive: #f0b35a;
-  }
-}
-body { margin: 0; background: var(--page); color: var(--ink);
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-main { max-width: 64rem; margin: 0 auto; padding: 2rem 1rem 4rem; }
-h1 { font-size: 1.3rem; margin: 0 0 1rem; overflow-wrap: anywhere; }
-h2 { font-size: 1rem; margin: 2rem 0 .5rem; }
-section, .verdict { background: var(--card); border: 1px solid var(--line); border-radius: .6rem;
-  padding: 1rem 1.2rem; overflow-x: auto; }
-.verdict { border-left: .35rem solid var(--colour); }
-.verdict strong { color: var(--colour); font-size: 1.5rem; text-transform: uppercase;
-  letter-spacing: .04em; }
-.verdict p { margin: .4rem 0 0; overflow-wrap: anywhere; }
-.equivalent { --colour: var(--equivalent); }
-.different { --colour: var(--different); }
-.inconclusive { --colour: var(--inconclusive); }
-.soft { color: var(--soft); }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .6rem; text-align: right; border-bottom: 1px solid var(--line); }
-th { color: var(--soft); font-weight: 500; font-size: .85rem; vertical-align: bottom; }
-th:first-child, td:first-child { text-align: left; min-width: 7rem; overflow-wrap: break-word; }
-tr:last-child td { border-bottom: 0; }
-.mark { color: var(--colour); font-weight: 600; }
-.gauge { display: inline-block; width: 6rem; height: .5rem; border-radius: .25rem;
-  background: var(--line); vertical-align: middle; }
-.gauge i { display: block; height: 100%; border-radius: .25rem; background: var(--colour); }
-summary { cursor: pointer; color: var(--soft); }
-"""
+from kerasfold.reports.markup import document, section, table
 
 
 def page(report: EquivalenceReport, title: str) -> str:
@@ -56,18 +18,17 @@ def page(report: EquivalenceReport, title: str) -> str:
         report: of the comparison.
         title: what was compared.
     """
+    return document(f"{report.verdict}: {title}", f"<h1>{escape(title)}</h1>", *comparison(report))
+
+
+def comparison(report: EquivalenceReport) -> list[str]:
+    """What a page says of a comparison, as sections."""
     parts = [_verdict(report), _outputs(report.outputs)]
     deployed = [out for out in report.outputs if out.absolute is not None]
     if deployed:
         parts.append(_percentiles(deployed))
     parts += [_agreement(out.agreement) for out in report.outputs if out.agreement is not None]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(report.verdict)}: {escape(title)}</title>\n<style>{_STYLE}</style>\n"
-        f"</head>\n<body>\n<main>\n<h1>{escape(title)}</h1>\n" + "\n".join(parts) + "\n"
-        "</main>\n</body>\n</html>\n"
-    )
+    return parts
 
 
 def _verdict(report: EquivalenceReport) -> str:
@@ -96,8 +57,8 @@ def _outputs(outputs: Sequence[OutputReport]) -> str:
         "judged difference",
         "bound",
         "how close",
-        "own error of A",
-        "of B",
+        "A against float64",
+        "B against float64",
         "bound" if tolerance is None else f"allowed ({escape(str(tolerance))})",
     )
     rows = [
@@ -116,7 +77,7 @@ def _outputs(outputs: Sequence[OutputReport]) -> str:
         )
         for out in outputs
     ]
-    return _section("Outputs", _table(head, rows))
+    return section("Outputs", table(head, rows))
 
 
 def _gauge(out: OutputReport) -> str:
@@ -135,15 +96,15 @@ def _percentiles(outputs: Iterable[OutputReport]) -> str:
         for kind, p in (("absolute", out.absolute), ("relative", out.relative))
         if p is not None
     ]
-    return _section("Errors are at most", _table(head, rows))
+    return section("Errors are at most", table(head, rows))
 
 
 def _agreement(found: AgreementReport) -> str:
     summary = ((f"{found.inputs} inputs", *map(_share, (found.top1, found.top5))),)
-    body = _table(("", "same top class", "among B's best five"), summary)
+    body = table(("", "same top class", "among B's best five"), summary)
     if found.accuracy_a is not None:
         accuracy = (("accuracy", *map(_share, (found.accuracy_a, found.accuracy_b))),)
-        body += _table(("", "of A", "of B"), accuracy)
+        body += table(("", "of A", "of B"), accuracy)
         classes = [
             (
                 str(one.label),
@@ -154,20 +115,9 @@ def _agreement(found: AgreementReport) -> str:
         ]
         head = ("class", "inputs", "same top class", "named by A", "named by B")
         body += (
-            f"<details><summary>{len(classes)} classes</summary>{_table(head, classes)}</details>"
+            f"<details><summary>{len(classes)} classes</summary>{table(head, classes)}</details>"
         )
-    return _section(f"Classes of {escape(found.output)}", body)
-
-
-def _section(title: str, body: str) -> str:
-    return f"<h2>{title}</h2>\n<section>{body}</section>"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of what is HTML already."""
-    cells = "".join(f"<th>{name}</th>" for name in head)
-    body = "\n".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table>\n<thead><tr>{cells}</tr></thead>\n<tbody>{body}</tbody>\n</table>"
+    return section(f"Classes of {escape(found.output)}", body)
 
 
 def _number(value: float) -> str:

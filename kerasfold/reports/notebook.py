@@ -1,0 +1,40 @@
+"""A report in a notebook: HTML that needs neither a script nor a style of its own."""
+
+from __future__ import annotations
+
+from html import escape
+
+from kerasfold.reports.record import Record
+from kerasfold.reports.text import Group, few, headline, keeps, merges
+
+_CELL = "text-align:left;vertical-align:top;padding:.15rem .6rem"
+
+
+def notebook(report: Record) -> str:
+    """The first line, and a table of each kind of group."""
+    parts = [
+        f"<p><b>{escape(headline(report))}</b></p>",
+        _table("merged", merges(report.merged), is_open=True),
+        _table("kept", keeps(report.kept), is_open=False),
+        _table("merged, and no further", keeps(report.apart), is_open=False),
+    ]
+    return f"<div>{''.join(parts)}</div>"
+
+
+def _table(title: str, groups: list[Group], is_open: bool) -> str:
+    if not groups:
+        return ""
+    rows = "".join(
+        "<tr>"
+        + "".join(
+            f'<td style="{_CELL}">{escape(cell)}</td>'
+            for cell in (f"{g.size} x", g.what, g.why, g.code, ", ".join(few(g.names)))
+        )
+        + "</tr>"
+        for g in groups
+    )
+    count = sum(group.size for group in groups)
+    return (
+        f"<details{' open' * is_open}><summary>{title} ({count})</summary>"
+        f"<table><tbody>{rows}</tbody></table></details>"
+    )
