@@ -89,7 +89,7 @@ REASONS = (
         "Conv2D -> MaxPooling2D -> Conv2D",
         "a layer of your own that is linear gets a rule with @kerasfold.lifts: see "
         "help(kerasfold.lifts).",
-        (r"is not linear, or kerasfold has no rule",),
+        (r"is not linear, or kerasfold has no rule", r"a maximum of", r"compares more often"),
     ),
     Reason(
         "KF103",
@@ -197,7 +197,8 @@ REASONS = (
             r"no (Keras|cropping|pooling) layer|no layer",
             r"^it is no convolution|selecting, which is no",
             r"Keras has no",
-            r"a mean that counts",
+            r"a mean (that counts|of windows|whose|times)|nothing is reduced|no slice",
+            r"which do not divide \d|leave samples out",
             r"a selection",
             r"indexes|it slices|operands|outputs have|gives outputs|it leaves no channels",
             r"no tensor|not compose|steps at once|multiples|is called on other",

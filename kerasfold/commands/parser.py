@@ -46,6 +46,15 @@ from kerasfold.reasons import BY_CODE
 MEASURED = "measured"  # an objective of fold alone: to measure is to build
 BUDGET = 60.0  # seconds
 SILENT = {"quiet": True, "verbose": False}  # of commands that answer at once
+FILES = ("A", "B", "FILE", "IN", "OUT", "PATH")  # what arguments are called that name one
+COMPLETED = {  # by files, as shtab says it for each shell
+    "bash": "_shtab_compgen_files",
+    "zsh": "_files",
+    "tcsh": "f",
+    "fish": "(__fish_complete_path (commandline -ct))",
+    "powershell": "_shtab_powershell_compgen_files",
+}
+SHELLS = tuple(COMPLETED)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -254,6 +263,7 @@ def _completion(commands: Any) -> argparse.ArgumentParser:
     )
     command.add_argument("shell", choices=SHELLS, help="the shell")
     command.set_defaults(**SILENT)
+    return command
 
 
 def _report(commands: Any) -> argparse.ArgumentParser:
