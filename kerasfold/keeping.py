@@ -32,10 +32,9 @@ def save(model: keras.Model, path: str | Path) -> None:
         FoldError: a model without a report, or a path that cannot be written to.
 
     Example:
-        >>> import keras, kerasfold
         >>> folded = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).fold()
-        >>> kerasfold.save(folded, "folded.keras")
-        >>> kerasfold.report_of("folded.keras").params_after
+        >>> kerasfold.save(folded, folder / "folded.keras")
+        >>> keras.saving.load_model(folder / "folded.keras").count_params()
         10
     """
     report = _own(model)
@@ -83,6 +82,12 @@ def report_of(model: keras.Model | str | Path) -> FoldReport:
 
     Raises:
         FoldError: there is none.
+
+    Example:
+        >>> folded = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).fold()
+        >>> kerasfold.save(folded, folder / "folded.keras")
+        >>> kerasfold.report_of(folder / "folded.keras") == kerasfold.report_of(folded)
+        True
     """
     if isinstance(model, keras.Model):
         return _own(model)
