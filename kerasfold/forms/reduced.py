@@ -95,7 +95,7 @@ class Reduced(Form[Nothing]):
 
     def words(self, regions: Regions) -> str:
         """That it is one mean, or one sum."""
-        return f"one {'sum' if self.adds_up else 'mean'} over {len(self.axes)} axes"
+        return f"{'sum' if self.adds_up else 'mean'} over {len(self.axes)} axes"
 
 
 def _is(factor: float, number: float) -> bool:
