@@ -65,11 +65,9 @@ class Factored(Form[Factor]):
         terms, node = parts[0].terms, known.nodes[index]
         if len(parts) > 1 or len(terms) == 1 or not all(map(_is_scale, terms.values())):
             return None
-        factor = known.once((cls, *visited), lambda: _factored(known.nodes, visited))
-        scale = factor.scale.geometry
+        signs, scale, multiplies = known.told(cls, visited)
         trains = any(count_params(known.owner[i].call.operation) for i in visited)
-        multiplies = bool(np.any(factor.gain != 1))
-        cost = _sum_cost(node, list(factor.signs.values()))
+        cost = _sum_cost(node, signs)
         if trains and (multiplies or scale.biased):
             check_emittable(scale)
             cost += operator_cost(scale, known.shared(visited))
@@ -77,6 +75,13 @@ class Factored(Form[Factor]):
             samples = pixels(node.sizes) * node.channels
             cost += elementwise_cost(samples, 0, multiplies, scale.biased)
         return cls(node=index, reads=terms, visited=tuple(visited), cost=cost, trains=trains)
+
+    @staticmethod
+    def ask(known: Known, visited: Sequence[int]) -> tuple[tuple[bool, ...], Geometry, bool]:
+        """The signs of terms, the scale of their sum, and whether it multiplies."""
+        factor = _factored(known.nodes, visited)
+        multiplies = bool(np.any(factor.gain != 1))
+        return tuple(factor.signs.values()), factor.scale.geometry, multiplies
 
     def compose(self, nodes: Sequence[Node]) -> Factor:
         """The scale, and the signs."""

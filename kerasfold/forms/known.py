@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from kerasfold import backend
 from kerasfold.algebra.axis import Refused
@@ -28,6 +29,19 @@ from kerasfold.read.weights import count_params
 MOST_BRANCHED = 256  # steps composed at once where they branch
 
 T = TypeVar("T")
+A_co = TypeVar("A_co", bound=Hashable, covariant=True)
+
+
+class Asking(Protocol[A_co]):
+    """A form whose proposal depends on what weights say."""
+
+    @staticmethod
+    def ask(known: Known, visited: Sequence[int]) -> A_co:
+        """All that it depends on, of the weights of steps. Raises `Refused`."""
+
+
+# What weights said, or why they refused, by the form that asked and the nodes that it asked of.
+Answers: TypeAlias = dict[tuple[Asking[Hashable], tuple[int, ...]], Hashable]
 
 
 class Known:
@@ -47,6 +61,7 @@ class Known:
         self._kinds: dict[int, int] = {}
         self._path: tuple[Sequence[int], bool] = ((), False)
         self._found: dict[Hashable, Any] = {}
+        self._answers: Answers = {}
 
     def once(self, key: Hashable, find: Callable[[], T]) -> T:
         """What `find` gives, worked out once for each key; a refusal is raised again."""
@@ -69,6 +84,23 @@ class Known:
     def weights(self, visited: Sequence[int]) -> Operator:
         """What `operator_of` gives, the weights read when first asked for. Raises `Refused`."""
         return self.once(("weights", *visited), lambda: operator_of(self.nodes, visited))
+
+    def told(self, form: Asking[A_co], visited: Sequence[int]) -> A_co:
+        """What weights say to a form that asks. Raises `Refused`."""
+        key = form, tuple(visited)
+        try:
+            answer = self.once(key, lambda: form.ask(self, visited))
+        except Refused as refusal:
+            self._answers[key] = refusal.reason
+            raise
+        self._answers[key] = answer
+        return answer
+
+    @contextlib.contextmanager
+    def asked(self) -> Iterator[Answers]:
+        """What forms ask of weights meanwhile, with the answers."""
+        self._answers = {}
+        yield self._answers
 
     def kind(self, index: int) -> int:
         """A number for the node's geometry, to compare by."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -40,6 +40,20 @@ class Constants(Composed):
         return (self.operator,)
 
 
+class Said(NamedTuple):
+    """What weights say of steps by constants.
+
+    Attributes:
+        selected: the channels that are read, where a slice says them.
+        multiplies: whether any of them is multiplied.
+        shifts: whether something is added.
+    """
+
+    selected: range | None
+    multiplies: bool
+    shifts: bool
+
+
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Scaled(Form[Constants]):
     """A slice of the channels, a product and a sum: those of the three that are needed.
@@ -62,22 +76,28 @@ class Scaled(Form[Constants]):
         term = term_of_pixels(known, visited)
         if term is None or any(count_params(known.owner[i].call.operation) for i in visited):
             return None
-        whole, node = known.weights(visited), known.nodes[index]
-        selected = known.once((cls, *visited), lambda: _selected(whole))
-        if selected is None:
+        (read, _), node = term, known.nodes[index]
+        said = known.told(cls, visited)
+        if said.selected is None:
             return None
-        multiplies = bool(np.any(gain_of(whole) != 1))
         samples = pixels(node.sizes) * node.channels
-        cost = elementwise_cost(samples, 0, multiplies, whole.geometry.biased)
-        if len(selected) < whole.geometry.channels[0]:
+        cost = elementwise_cost(samples, 0, said.multiplies, said.shifts)
+        if len(said.selected) < known.nodes[read].channels:
             cost += step_cost("elementwise", 8 * samples)
         return cls(
             node=index,
             reads=dict([term]),
             visited=tuple(visited),
             cost=cost,
-            selected=selected,
+            selected=said.selected,
         )
+
+    @staticmethod
+    def ask(known: Known, visited: Sequence[int]) -> Said:
+        """Which of the three are needed."""
+        whole = known.weights(visited)
+        multiplies = bool(np.any(gain_of(whole) != 1))
+        return Said(_selected(whole), multiplies, whole.geometry.biased)
 
     def compose(self, nodes: Sequence[Node]) -> Constants:
         """The product and the sum of each channel."""

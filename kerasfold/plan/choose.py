@@ -20,6 +20,7 @@ from kerasfold.forms.known import Known
 from kerasfold.forms.ways import as_it_is
 from kerasfold.lift.program import Node
 from kerasfold.lift.regions import Regions
+from kerasfold.plan.alike import alike
 from kerasfold.plan.methods import METHODS
 from kerasfold.plan.search import Forms, Search, With, Without, total
 from kerasfold.plan.worth import GAIN, Unshared, growth, replaced, unshared
@@ -80,7 +81,8 @@ def plan(
         raise FoldError(f"unknown method {method!r}: choose one of {', '.join(map(repr, METHODS))}")
     if materialise is not None:
         return assembled(search, lambda part: search.forced(part, frozenset(materialise)))
-    found = assembled(search, lambda part: loosened(search, METHODS[method](search, part)))
+    chosen = alike(search, lambda part: loosened(search, METHODS[method](search, part)))
+    found = assembled(search, chosen)
     found = joined(search, found, aim.embeds)
     if not aim.careful:
         return found
