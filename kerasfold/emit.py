@@ -222,12 +222,24 @@ class _Emitter:
             result = self.copies[id(operation)](*args, **kwargs)
         else:
             self.copies[id(operation)], result = called_copy(
-                operation, self._call_name(call), self.dtype, args, kwargs
+                *(operation, self._call_name(call), self.dtype, args, kwargs),
+                gives=self._given(call, args, kwargs),
             )
         if call.cut is not None:
             result = self.names.give(result[call.cut], f"{call.name}_cut")
         for tensor, value in zip(call.outputs, tree.flatten(result), strict=True):
             self.values.setdefault(tensor.index, value)
+
+    def _given(self, call: Call, args: Any, kwargs: Any) -> Value | None:
+        """What a call gives, if it is one tensor: that of the original, on tensors like its own."""
+        inputs = [x for x in tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
+        alike = all(
+            (tuple(x.shape), x.dtype) == (tensor.shape, tensor.dtype) and not (x.sparse or x.ragged)
+            for x, tensor in zip(inputs, call.inputs, strict=True)
+        )
+        if self.dtype is not None or not alike or len(call.outputs) > 1:
+            return None
+        return keras.KerasTensor(call.outputs[0].shape, call.outputs[0].dtype)
 
     def _form(self, lifted: Lifted, form: AnyForm) -> None:
         xs = {read: self._node(read) for read in form.reads}

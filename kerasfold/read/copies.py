@@ -13,6 +13,7 @@ import keras
 from kerasfold.backend import tensor_of, unsaid
 from kerasfold.errors import UnsupportedModelError, words_of
 from kerasfold.read.model import is_layer, is_of_keras, sublayers, variables_of
+from kerasfold.read.told import said_by
 from kerasfold.read.weights import as_array
 
 T = TypeVar("T")
@@ -60,6 +61,7 @@ def called_copy(
     args: Any,
     kwargs: Any,
     settings: Mapping[str, Any] = MappingProxyType({}),
+    gives: keras.KerasTensor | None = None,
 ) -> tuple[keras.Operation, Any]:
     """A copy of a layer or operation that has been called, with the state of its original.
 
@@ -70,6 +72,8 @@ def called_copy(
         args: what it is called on.
         kwargs: the same.
         settings: attributes that it has otherwise than its original.
+        gives: what the original gives where it is called so, if that is one tensor and known: a
+            copy with the same settings is not traced to find out.
 
     Returns:
         The copy, and what it gives.
@@ -83,14 +87,40 @@ def called_copy(
         fresh = make(operation, name, dtype)
         for attribute, value in settings.items():
             setattr(fresh, attribute, value)
-        with _started(operation, fresh) as starts, unsaid():  # the original gave its own
-            result = fresh(*args, **kwargs)
+        with _started(operation, fresh) as starts, _giving(operation, fresh, gives), unsaid():
+            result = fresh(*args, **kwargs)  # the original gave its own warnings
         # Others than Keras's own may do more to their weights than to build them.
         asked = {n for n, start in starts.items() if start.was_asked and is_of_keras(fresh)}
         copy_state(operation, fresh, {id(getattr(fresh, name)) for name in asked})
         return fresh, result
 
     return _first(operation, called)
+
+
+@contextlib.contextmanager
+def _giving(
+    source: keras.Operation, target: keras.Operation, given: keras.KerasTensor | None
+) -> Iterator[None]:
+    """Let a copy say what its original gives, if that is known, where it is like its original.
+
+    Args:
+        source: the original.
+        target: its copy, to be built and called meanwhile.
+        given: what the original gives where it is called so.
+    """
+
+    def told(*args: Any, **kwargs: Any) -> Any:
+        alike = is_of_keras(target) or said_by(source) == said_by(target)
+        return given if alike else type(target).compute_output_spec(target, *args, **kwargs)
+
+    if given is None or not is_layer(target):
+        yield
+        return
+    vars(target)["compute_output_spec"] = told
+    try:
+        yield
+    finally:
+        del vars(target)["compute_output_spec"]
 
 
 def _first(operation: keras.Operation, use: Callable[[_Make], T]) -> T:

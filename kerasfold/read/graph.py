@@ -16,7 +16,7 @@ from keras import tree
 
 from kerasfold.algebra.axis import Refused
 from kerasfold.errors import UnsupportedModelError
-from kerasfold.read.inside import Inside, Made, inside_of, is_composite, traced
+from kerasfold.read.inside import Inside, Made, Told, inside_of, is_composite, traced
 from kerasfold.read.model import (
     functional_graph,
     is_masked,
@@ -210,6 +210,7 @@ class _Reader:
 
     def __init__(self, opens: Callable[[keras.Operation], bool]) -> None:
         self.opens = opens
+        self.told = Told()
         self.known: dict[int, Tensor] = {}
         self.calls: list[Call] = []
         self.opened: list[str] = []
@@ -315,7 +316,7 @@ class _Reader:
             lambda x: keras.KerasTensor(x.shape, x.dtype) if isinstance(x, Tensor) else x,
             (args, {k: v for k, v in kwargs.items() if k != "training"}),
         )
-        return traced(made.operation, args, kwargs, self.opens)
+        return traced(made.operation, args, kwargs, self.opens, self.told)
 
     def _walk_inside(
         self, inner: Inside, made: Made, args: tuple, kwargs: dict, prefix: str

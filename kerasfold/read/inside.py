@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ from kerasfold.read.model import (
     operations,
     sublayers,
 )
+from kerasfold.read.told import Told, said_by
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -117,7 +118,9 @@ def _each_step(layer: Any, inputs: Any, **flags: Any) -> Any:
 _CALLS: dict[type, Callable[..., Any]] = {keras.layers.TimeDistributed: _each_step}
 
 
-def traced(layer: keras.Layer, args: Any, kwargs: Any, opens: Callable[[Any], bool]) -> Inside:
+def traced(
+    layer: keras.Layer, args: Any, kwargs: Any, opens: Callable[[Any], bool], told: Told
+) -> Inside:
     """The calls that a layer makes at inference; the layer stays as it was.
 
     Args:
@@ -125,16 +128,17 @@ def traced(layer: keras.Layer, args: Any, kwargs: Any, opens: Callable[[Any], bo
         args: as it is called, with `keras.KerasTensor` for tensors.
         kwargs: the same, with no flag `training`.
         opens: of a layer inside, whether what is inside it is asked for too.
+        told: what is known of layers from other traces, and more from this one.
 
     Raises:
         Refused: its call is not a graph of layers and `keras.ops`, or computes with weights of
             its own. The reason follows on the layer as a subject.
     """
     _refuse_weights(layer)
-    inside = _Trace(layer, opens).run(args, kwargs)
+    inside = _Trace(layer, opens, told).run(args, kwargs)
     constants = _constants(inside)
     if constants:
-        again = _constants(_Trace(layer, opens).run(args, kwargs))
+        again = _constants(_Trace(layer, opens, told).run(args, kwargs))
         same = len(again) == len(constants) and all(map(np.array_equal, constants, again))
         if not same:
             raise Refused("computes with other constants in every call")
@@ -144,8 +148,9 @@ def traced(layer: keras.Layer, args: Any, kwargs: Any, opens: Callable[[Any], bo
 class _Trace:
     """One symbolic call of a layer."""
 
-    def __init__(self, layer: keras.Layer, opens: Callable[[Any], bool]) -> None:
+    def __init__(self, layer: keras.Layer, opens: Callable[[Any], bool], told: Told) -> None:
         self.layer = layer
+        self.told = told
         self.parts = list(sublayers(layer))
         self.held = {id(part) for part in self.parts}
         self.opened = [
@@ -154,6 +159,8 @@ class _Trace:
             if part is not layer
             and (functional_graph(part) is not None or (is_composite(part) and opens(part)))
         ]
+        opened = {id(part) for part in (layer, *self.opened)}
+        self.closed = [p for p in self.parts if id(p) not in opened and not is_of_keras(p)]
         self.found: dict[int, Inside] = {}  # by the first tensor that the call gives
         self.strays: list[tuple[keras.Layer, Any]] = []  # layers not held, with what they noted
 
@@ -161,6 +168,7 @@ class _Trace:
         """What the layer calls. Raises `Refused`."""
         inputs = _symbolic((args, kwargs))
         inside: list[Inside | Refused] = []
+        self.told.tried.clear()
 
         def call(*args: Any, **kwargs: Any) -> Any:
             try:
@@ -175,6 +183,8 @@ class _Trace:
             vars(self.layer)["symbolic_call"] = call
             for part in self.opened:
                 vars(part)["symbolic_call"] = self._opening(part)
+            for part in self.closed:
+                vars(part)["symbolic_call"] = self._closed(part)
             known, counts = len(self.layer.variables), _numbers(self.parts)
             try:
                 with unsaid():  # they were given when the model was built
@@ -194,6 +204,7 @@ class _Trace:
             raise Refused("changes its state when it is called")
         (calls,) = inside
         assert isinstance(calls, Inside)
+        self.told.keep()  # what layers give that did nothing else
         return calls
 
     def _opening(self, part: keras.Layer) -> Callable[..., Any]:
@@ -219,6 +230,21 @@ class _Trace:
                 return first(*args, **kwargs)
             except Exception:
                 return second(*args, **kwargs)
+
+        return call
+
+    def _closed(self, part: keras.Layer) -> Callable[..., Any]:
+        """What a layer does that is not looked into, and whose call Keras would trace each time."""
+        says = said_by(part)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            given = tree.flatten((args, kwargs))
+            known = self.told.known(says, given)
+            if known is not None:
+                return known
+            result = type(part).symbolic_call(part, *args, **kwargs)
+            self.told.learn(says, given, result)
+            return result
 
         return call
 
@@ -252,7 +278,7 @@ class _Trace:
             self.strays.append((operation, node))  # such as one made in the call
         inside = self.found.get(id(node.outputs[0]))
         if inside is None and not (is_layer(operation) and is_of_keras(operation)):
-            operation = _written(operation, node.input_tensors)
+            operation = _written(operation, node.input_tensors, self.told.written)
         kwargs = {k: v for k, v in kwargs.items() if k != "mask"}
         # It follows the flag of the model, as the whole layer does.
         if kwargs.pop("training", False):  # and here goes before it, as it would not in a graph
@@ -275,7 +301,9 @@ def _refuse_weights(layer: keras.Layer) -> None:
         raise Refused("computes with weights of its own")
 
 
-def _written(operation: keras.Operation, inputs: Sequence[Any]) -> keras.Operation:
+def _written(
+    operation: keras.Operation, inputs: Sequence[Any], known: set[Hashable]
+) -> keras.Operation:
     """An operation as it can be written into a model again.
 
     A `reshape` to a shape with an unknown batch is one that works the size of the batch out.
@@ -283,18 +311,24 @@ def _written(operation: keras.Operation, inputs: Sequence[Any]) -> keras.Operati
     Args:
         operation: the operation.
         inputs: the tensors that it is called on.
+        known: what layers say that can be, and what this one says, if so.
 
     Raises:
         Refused: one that cannot.
     """
+    if is_layer(operation) and said_by(operation) in known:
+        return operation
     try:
         config = copy_operation(operation, operation.name, None).get_config()
     except UnsupportedModelError as error:
         raise Refused(f"holds what cannot be rebuilt: {error}") from None
+    if is_layer(operation):
+        known.add(said_by(operation))
+        return operation
     unknown = [
         key for key, value in config.items() if isinstance(value, (list, tuple)) and None in value
     ]
-    if is_layer(operation) or not unknown:
+    if not unknown:
         return operation
     shape = _of_any_batch(config["newshape"], inputs[0].shape) if unknown == ["newshape"] else None
     if shape is None:
