@@ -50,7 +50,11 @@ def cases() -> Iterator[tuple[str, Kind, Sizes, int, Factory]]:
                 yield f"conv{k}x{k}", "convolution", image, channels, _conv(k)
         if size * size * channels**2 <= LARGEST:
             yield "dense", "matrix", image, channels, layers.Dense
-            yield "transposed3x3", "transposed", image, channels, _transposed
+            yield "transposed3x3", "transposed", image, channels, _upsampled("2D", 3, 1)
+            for k, stride in ((2, 2), (3, 2), (4, 2), (3, 3), (4, 4)):
+                if size * stride <= 112:
+                    up = _upsampled("2D", k, stride)
+                    yield f"transposed{k}x{k}/{stride}", "transposed", image, channels, up
             yield "grouped3x3", "grouped", image, channels, _conv(3, groups=2)
         if size * size * channels <= 2e6:
             yield "depthwise3x3", "depthwise", image, channels, _depthwise(3)
@@ -64,7 +68,8 @@ def cases() -> Iterator[tuple[str, Kind, Sizes, int, Factory]]:
             volume = (size,) * 3
             yield "conv3x3x3", "volume", volume, channels, _volume(1)
             yield "grouped3x3x3", "grouped volume", volume, channels, _volume(2)
-            yield "transposed3x3x3", "transposed volume", volume, channels, _upsampled
+            up = _upsampled("3D", 3, 2)
+            yield "transposed3x3x3/2", "transposed volume", volume, channels, up
 
 
 def _conv(k: int, **settings: Any) -> Factory:
@@ -75,14 +80,15 @@ def _volume(groups: int) -> Factory:
     return lambda channels: layers.Conv3D(channels, 3, padding="same", groups=groups)
 
 
-def _upsampled(channels: int) -> Callable[[Any], Any]:
-    """To twice the size, and back again by a slice."""
-    up = layers.Conv3DTranspose(channels, 3, strides=2, padding="same")
-    return lambda x: up(x)[:, ::2, ::2, ::2]
+def _upsampled(rank: str, k: int, stride: int) -> Factory:
+    """To a multiple of the size, and back again by a crop."""
 
+    def factory(channels: int) -> Callable[[Any], Any]:
+        kind = getattr(layers, f"Conv{rank}Transpose")
+        up = kind(channels, k, strides=stride, padding="same")
+        return lambda x: up(x)[:, *(slice(n) for n in x.shape[1:-1])] if stride > 1 else up(x)
 
-def _transposed(channels: int) -> keras.Layer:
-    return layers.Conv2DTranspose(channels, 3, padding="same")
+    return factory
 
 
 def _depthwise(k: int) -> Factory:
@@ -125,7 +131,7 @@ def measure(runtime: str, kinds: Collection[Kind], rounds: int, seconds: float) 
         times = paired_seconds([deploy(m, runtime, inputs) for m in models], rounds, seconds)
         image = moved_bytes(sizes, channels)
         nodes = lift(read(models[0])).program.nodes
-        geometries = [n.geometry for n in nodes if n.geometry is not None]
+        geometries = [n.geometry for n in nodes if n.geometry is not None and n.work != "copy"]
         single = len(geometries) == 1
         rows.append(
             {

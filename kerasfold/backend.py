@@ -48,6 +48,38 @@ def own_seeds() -> Iterator[None]:
         state.set_global_attribute(key, theirs)
 
 
+_UNFILLED: ContextVar[bool] = ContextVar("_UNFILLED", default=False)
+_DRAWS = ("normal", "truncated_normal", "uniform")
+
+
+class _Draws:
+    """What initializers draw with: Keras's own functions, but for `unfilled`."""
+
+    def __getattr__(self, name: str) -> Any:
+        is_draw = _UNFILLED.get() and name in _DRAWS
+        return _no_draw if is_draw else getattr(keras.src.backend.random, name)
+
+
+def _no_draw(shape: Any, *_: Any, dtype: Any = None, **__: Any) -> Any:
+    return keras.ops.zeros(shape, dtype=dtype or keras.config.floatx())
+
+
+keras.src.initializers.random_initializers.random = _Draws()
+
+
+@contextlib.contextmanager
+def unfilled() -> Iterator[None]:
+    """Weights that are built meanwhile, here, start as zeros: for those that get others' values.
+
+    To draw them takes longer than all else that a large kernel needs.
+    """
+    token = _UNFILLED.set(True)
+    try:
+        yield
+    finally:
+        _UNFILLED.reset(token)
+
+
 class _Unsaid:
     """What `warnings` takes for the pattern of a message: one that is that of a thread alone."""
 

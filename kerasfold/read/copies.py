@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import keras
 
-from kerasfold.backend import tensor_of, unsaid
+from kerasfold.backend import tensor_of, unfilled, unsaid
 from kerasfold.errors import UnsupportedModelError, words_of
 from kerasfold.read.model import is_layer, is_of_keras, sublayers, variables_of
 from kerasfold.read.told import said_by
@@ -87,8 +87,13 @@ def called_copy(
         fresh = make(operation, name, dtype)
         for attribute, value in settings.items():
             setattr(fresh, attribute, value)
-        with _started(operation, fresh) as starts, _giving(operation, fresh, gives), unsaid():
-            result = fresh(*args, **kwargs)  # the original gave its own warnings
+        with (
+            _started(operation, fresh) as starts,
+            _giving(operation, fresh, gives),
+            unfilled(),
+            unsaid(),  # the original gave its own warnings
+        ):
+            result = fresh(*args, **kwargs)
         # Others than Keras's own may do more to their weights than to build them.
         asked = {n for n, start in starts.items() if start.was_asked and is_of_keras(fresh)}
         copy_state(operation, fresh, {id(getattr(fresh, name)) for name in asked})

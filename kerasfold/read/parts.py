@@ -6,14 +6,16 @@ models that it is made of as arguments, and says them in its config.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from weakref import WeakKeyDictionary
 
 import keras
 
 from kerasfold.algebra.axis import Refused
+from kerasfold.backend import unfilled
 from kerasfold.errors import words_of
 from kerasfold.read.copies import copy_state
-from kerasfold.read.model import functional_graph
+from kerasfold.read.model import functional_graph, is_of_keras, sublayers
 from kerasfold.read.part import Part
 
 
@@ -64,9 +66,28 @@ def _made_of(model: keras.Model, parts: Mapping[str, keras.Model]) -> keras.Mode
         if isinstance(value := getattr(model, argument, None), keras.Layer)
         and id(value) not in inside
     }
-    made = type(model).from_config({**config, **beside, **parts})
+    with unfilled():
+        made = type(model).from_config({**config, **beside, **parts})
     for old, new in zip(model.layers, made.layers, strict=True):
         if not any(new is part for part in parts.values()):
             copy_state(old, new)
-    type(model).from_config(made.get_config())  # as reading it from a file does
+    _require_readable(made, parts)
     return made
+
+
+# Of each class, the parts that it is known to take when it is read from a file.
+_TAKEN: WeakKeyDictionary[type, set[Hashable]] = WeakKeyDictionary()
+
+
+def _require_readable(made: keras.Model, parts: Mapping[str, keras.Model]) -> None:
+    """Raise what reading a model from a file would, of the classes of its parts and their layers.
+
+    That builds it once more, so it is done once for a class and parts of Keras's own layers.
+    """
+    layers = (layer for part in parts.values() for layer in sublayers(part) if layer is not part)
+    taken = _TAKEN.setdefault(type(made), set())
+    key = frozenset((argument, type(part)) for argument, part in parts.items())
+    if key not in taken or not all(map(is_of_keras, layers)):
+        with unfilled():
+            type(made).from_config(made.get_config())
+        taken.add(key)

@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -65,3 +66,24 @@ def test_a_plain_model_is_said_to_be_one(make: Callable[[], keras.Model], words:
     assert folded.fold_report.note in str(folded.fold_report).replace("\n", " ")
     assert "BatchNormalization" not in kinds(folded)
     assert_same(keras.Model(task.input, task.output), folded, ONLY_FLOAT32)
+
+
+@keras.saving.register_keras_serializable("classes")
+class Counted(Classifier):
+    """It counts how often one is made."""
+
+    made: ClassVar[int] = 0
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        Counted.made += 1
+        super().__init__(*args, **options)
+
+
+def test_a_class_is_tried_to_be_read_again_once() -> None:
+    tasks = [Counted(backbone(), 3, Halve()) for _ in range(3)]
+    counts = []
+    for task in tasks:
+        Counted.made = 0
+        assert type(kerasfold.fold(task, verify=False)) is Counted
+        counts.append(Counted.made)
+    assert counts == [2, 1, 1]

@@ -21,7 +21,7 @@ from keras import layers
 
 import kerasfold
 from kerasfold import FoldError, files
-from kerasfold.backend import full_precision, own_seeds, unsaid
+from kerasfold.backend import full_precision, own_seeds, unfilled, unsaid
 from zoo.making import randomise
 
 
@@ -228,3 +228,28 @@ def test_a_switch_that_was_off_stays_off() -> None:
         assert not switch.tensor_float_32_execution_enabled()
     finally:
         switch.enable_tensor_float_32_execution(True)
+
+
+@pytest.mark.parametrize(
+    "name", ["glorot_uniform", "he_normal", "random_normal", "truncated_normal", "orthogonal"]
+)
+def test_nothing_is_drawn_for_weights_that_get_the_values_of_others(name: str) -> None:
+    """Here and meanwhile alone; another thread, and whoever comes after, draws as ever."""
+    draws: list[np.ndarray] = []
+
+    def draw() -> None:
+        initializer = getattr(keras.initializers, name.title().replace("_", ""))(seed=1)
+        draws.append(keras.ops.convert_to_numpy(initializer((3, 4), dtype="float32")))
+
+    draw()
+    with unfilled():
+        thread = threading.Thread(target=draw)
+        thread.start()
+        thread.join()
+        draw()
+    draw()
+    before, elsewhere, here, after = draws
+    assert before.any()
+    assert not here.any()
+    np.testing.assert_array_equal(elsewhere, before)
+    np.testing.assert_array_equal(after, before)
