@@ -3,8 +3,8 @@
 Channels of B that are a factor of the channels before R: B' is B in as many groups as the other
 factors count, or, for one weight per channel, the same weights over again. Channels of B that
 hold all samples along some axes of the image, as after flattening: B' has windows that see these
-axes whole. Windows pass where their axis is one axis before R as well; those that see all of what
-is a factor of the channels before R are a matrix on these.
+axes whole. Windows pass where their axis is one axis before R as well; along what is a factor of
+the channels before R they are a matrix on these.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class Passage:
             one that B does not look along.
         taps: for each axis of B that it does not look along, the tap that sees the image.
         channels: the parts that the channels of B are made of, in their order.
-        mixed: the parts of the channels before R that windows of B see whole.
+        mixed: the parts of the channels before R that windows of B are along.
+        across: the axes of B that are of such parts alone.
         others: the other parts of the channels before R.
     """
 
@@ -55,6 +56,7 @@ class Passage:
     taps: Sequence[int | slice]
     channels: Sequence[Part]
     mixed: Sequence[Part]
+    across: Sequence[int]
     others: Sequence[Part]
 
     def operator(self, b: Operator) -> Operator:
@@ -63,11 +65,12 @@ class Passage:
             kernel, bias = map(self._spread, (self._placed(b.kernel, split=False), b.bias))
             return Operator(self.geometry, kernel, bias)
         count = math.prod(part.size or 0 for part in self.others)
-        bias = np.tile(b.bias, count)
+        bias = np.tile(b.bias, self.geometry.channels[1] // len(b.bias))
         if self.geometry.groups == b.geometry.groups * count:
-            kernel = self._placed(b.kernel, split=b.geometry.groups == 1)
+            kernel = self._placed(self._spelled(b, b.kernel), split=b.geometry.groups == 1)
             return Operator(self.geometry, np.tile(kernel, count), bias)
-        kernel = self._placed(regroup(b.kernel, b.geometry.groups, 1), split=True)
+        dense = regroup(b.kernel, b.geometry.groups, 1)
+        kernel = self._placed(self._spelled(b, dense), split=True)
         blocks = kernel[..., None, None, :] * np.eye(count)[:, :, None]
         mine = [p for p in self.parts if p in self.channels or p in self.mixed]
         sizes = [part.size or 0 for part in (*mine, *self.others)]
@@ -78,6 +81,21 @@ class Passage:
         return Operator(
             self.geometry, blocks.transpose(axes).reshape(self.geometry.kernel_shape), bias
         )
+
+    def _spelled(self, b: Operator, kernel: Array) -> Array:
+        """B's kernel with a weight for each sample and each output across channels.
+
+        Its taps there become samples, and its outputs (*those across, outputs).
+        """
+        before = 1
+        for number in self.across:
+            kernel = np.tensordot(kernel, _samples(b.geometry.axes[number]), axes=(number, 0))
+            kernel = np.moveaxis(kernel, -2, number)
+            *rest, outputs, across = kernel.shape
+            kernel = kernel.reshape(*rest, before, outputs // before, across).swapaxes(-1, -2)
+            kernel = kernel.reshape(*rest, outputs * across)
+            before *= across
+        return kernel
 
     def _placed(self, kernel: Array, split: bool) -> Array:
         """B's kernel on the axes before R: (*taps, inputs, outputs).
@@ -143,7 +161,7 @@ def passage(b: Geometry, r: Rearrangement) -> Passage:
     if whole and others:
         raise Refused("a matrix on pixels and on a part of their channels is no convolution")
     _see_whole(axes, whole, last, parts)
-    windows, taps = [], []
+    windows, taps, across = [], [], []
     for number, axis in enumerate(b.axes):
         along = [part for part in in_order if part.target == number]
         tap: int | slice = slice(None)
@@ -154,10 +172,12 @@ def passage(b: Geometry, r: Rearrangement) -> Passage:
             and [part for part in parts if part.source == along[0].source] == along
         ):
             axes[along[0].source] = axis
+        elif all(part.source == rank for part in along):
+            require_plain(b)
+            across.append(number)
         else:
             if axis.taps != axis.size or axis.out != 1 or not axis.pad == axis.crop == (0, 0):
-                was = "are channels" if rank in {part.source for part in along} else "is no axis"
-                raise Refused(f"windows along what {was} before a rearrangement")
+                raise Refused("windows along what is no axis before a rearrangement")
             seen = {part.source for part in along} - {rank}
             _see_whole(axes, seen, number, parts)
             whole |= seen
@@ -174,8 +194,10 @@ def passage(b: Geometry, r: Rearrangement) -> Passage:
         outputs = groups = inputs
         kept += [(part.size, part.place) for part in before]
     else:
-        kept += [*((part.size, part.place) for part in others), (outputs, len(parts))]
+        found = [(b.axes[i].out, windows[i][0].place) for i in across]
+        kept += [*((part.size, part.place) for part in others), *found, (outputs, len(parts))]
         count = math.prod(part.size or 0 for part in others)
+        outputs *= math.prod(n or 0 for n, _ in found)
         behind = before[len(others) :]
         leads = before == others + behind and (b.groups == 1 or behind == channels)
         groups, outputs = b.groups * count if leads else 1, outputs * count
@@ -187,7 +209,7 @@ def passage(b: Geometry, r: Rearrangement) -> Passage:
     target = (*(() if b.vector else b.sizes), b.channels[1])
     order = [int(i) for i in np.argsort([place for _, place in kept])]
     after = Rearrangement.of(source, target, [n for n, _ in kept], order)
-    return Passage(geometry, after, parts, windows, taps, channels, mixed, others)
+    return Passage(geometry, after, parts, windows, taps, channels, mixed, across, others)
 
 
 def _see_whole(axes: list[Axis], which: Iterable[int], number: int, parts: Sequence[Part]) -> None:
@@ -210,3 +232,17 @@ def _only_tap(b: Geometry, axis: Axis) -> int:
         raise Refused("an axis of one sample that is padded")
     _, taps = axis.trimmed()
     return taps.start
+
+
+def _samples(axis: Axis) -> Array:
+    """Which sample each tap of each output sees: 1 where it does, of (taps, samples, outputs)."""
+    size, out = axis.size or 0, axis.out or 0
+    seen = np.zeros((axis.taps, size, out))
+    for place in range(out):
+        for tap in range(axis.taps):
+            at = place * axis.stride + tap * axis.dilation - axis.pad[0]
+            sample, between = divmod(at, axis.upsampling)
+            sample += axis.crop[0]
+            if not between and axis.crop[0] <= sample < size - axis.crop[1]:
+                seen[tap, sample, place] = 1.0
+    return seen

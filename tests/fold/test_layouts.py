@@ -135,6 +135,14 @@ ROWS = {
         [conv(8, 1), reshape(6, 5, 2, 4), permute(3, 1, 2, 4), lambda x: ops.mean(x, axis=1)],
         ["Conv2D"],
     ),
+    "stacked_and_taken": Row(
+        IMAGE,
+        [lambda x: ops.stack([conv(6, 1)(x), conv(6, 1)(x)], axis=1)[:, 1], bn],
+        ["Conv2D"],
+    ),
+    "a_head_of_several": Row(
+        (7,), [dense(12), reshape(3, 4), lambda x: x[:, 1], bn, dense(2)], ["Dense"]
+    ),
     "columns": Row(IMAGE, [conv(), reshape(4, 18), dense(3)], ["Conv2D", "Reshape"]),
     "operations": Row(
         IMAGE,
@@ -174,7 +182,7 @@ KEPT = {
     "a_window_across_channels": (
         IMAGE,
         [conv(), reshape(4, 18, 1), conv(2, (1, 3))],
-        "windows along what are channels before a rearrangement",
+        "windows along what is no axis before a rearrangement",
     ),
     "a_matrix_on_half_the_channels": (
         IMAGE,
