@@ -95,7 +95,6 @@ def report(
     done = {name for one in regions.graph.together for name in one.names}
     repeated = [call for call in lost if call.name not in done]
     original = plan.original if given is regions else original_plan(given).cost
-    original = plan.original if given is regions else original_plan(given).cost
     removed = _counted(x.call for x in given.identities)
     barred = _counted(call for call in given.graph.calls if call.index in given.barriers)
     before = model.count_params()
@@ -122,6 +121,7 @@ def report(
         keras_layers_after=None if folded is None else len(folded.layers),
         predicted=_paces(original, plan.cost),
         is_linear=not barriers and all(x.activation is None for x in regions.lifted.values()),
+        narrowed=_narrowed(regions, given),
         uncounted=tuple(dict.fromkeys(c.name for c in barriers if _multiplies(c))),
         version=kerasfold.__version__,
     )
@@ -139,6 +139,20 @@ def _naming(regions: Regions) -> list[Call]:
         and call.index in named
         and (owner is None or owner.call.index in named)
     ]
+
+
+def _narrowed(regions: Regions, given: Regions) -> tuple[str, ...]:
+    """Calls that compute fewer numbers than they did."""
+    before = {x.index: x.shape for call in given.graph.calls for x in call.outputs}
+    return tuple(
+        call.name
+        for call in regions.graph.calls
+        for x in call.outputs
+        if any(
+            n is not None and m is not None and n < m
+            for n, m in zip(x.shape, before.get(x.index, x.shape), strict=False)
+        )
+    )
 
 
 def _name(call: Call) -> str:

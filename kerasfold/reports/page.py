@@ -134,6 +134,7 @@ def _tables(report: Record) -> Iterator[str]:
         for what, names in (
             ("removed, as they do nothing at inference", report.removed),
             ("computed once with what they equal", report.repeated),
+            ("computed for the pixels that are read alone", report.narrowed),
             ("opened: the layers inside them stand for them", report.opened),
             ("random where the original is called without training=False", report.random),
             ("multiply-accumulates inside are not counted", report.uncounted),

@@ -93,8 +93,18 @@ class Files:
 
 # What reports of parts are joined by, and what is saved of what they count.
 _LISTS = (
-    *("merged", "removed", "kept", "apart", "random", "opened", "repeated", "uncounted"),
-    *("flows", "models"),
+    *(
+        "merged",
+        "removed",
+        "kept",
+        "apart",
+        "random",
+        "opened",
+        "repeated",
+        "narrowed",
+        "uncounted",
+    ),
+    *("uncounted", "flows", "models"),
 )
 COUNTS = ("macs", "params", "layers")
 
@@ -127,6 +137,7 @@ class Record:
     predicted: tuple[Pace, ...] = ()
     measured: Pace | None = None
     is_linear: bool = False
+    narrowed: tuple[str, ...] = ()
     uncounted: tuple[str, ...] = ()
     files: Files | None = None
     original: str = ""

@@ -125,6 +125,7 @@ def text(report: Record, verbose: bool, width: int | None) -> str:
     for title, called in (
         ("removed, as they do nothing at inference", report.removed),
         ("computed once with what they equal", report.repeated),
+        ("computed for the pixels that are read alone", report.narrowed),
         ("opened (the layers inside them are listed)", report.opened),
         ("MACs not counted, before or after, inside", report.uncounted),
         (

@@ -43,6 +43,7 @@ class FoldReport(Record):
         equivalence: what verification found, or None where it was not asked for.
         opened: names of layers made of others, for which the layers inside them stand now.
         repeated: calls that compute what one before them does, which is computed once now.
+        narrowed: calls that compute only those pixels now that are read of them, or hardly others.
         note: what else is to be known, or "".
         flows: the graph before and after, for `plot`; of a model of which only parts were folded,
             one for each.

@@ -129,6 +129,18 @@ def test_what_is_narrowed_is_right_under_every_objective(objective: str) -> None
         assert_same(model, kerasfold.fold(model, objective=objective), FLOAT64)
 
 
+def test_the_report_names_what_computes_less() -> None:
+    with policy("float64"):
+        inputs = keras.Input((9, 9, 3))
+        x = layers.Conv2D(4, 3, activation="tanh", name="first")(inputs)
+        x = layers.ReLU(name="second")(layers.Conv2D(4, 1, name="linear")(x))
+        model = keras.Model(inputs, layers.Conv2D(2, 1, strides=2, name="last")(x))
+    report = kerasfold.fold(model, objective="macs").fold_report
+    assert report.narrowed == ("first", "second")
+    assert "read alone: first, second" in str(report)
+    assert report.to_dict()["narrowed"] == ["first", "second"]
+
+
 def test_resnet50_by_count() -> None:
     model = keras.applications.ResNet50(weights=None)
     report = kerasfold.explain(model)
