@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
-import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -177,7 +177,7 @@ def test_what_is_deployed_is_held_against_its_original(files, run, tmp_path) -> 
 
 def test_inconclusive_is_exit_code_3(files, run, monkeypatch) -> None:
     found = inconclusive(report(shift=0.0))
-    command = sys.modules["kerasfold.commands.verify"]
+    command = importlib.import_module("kerasfold.commands.verify")
     monkeypatch.setattr(command, "verify", lambda *args, **options: found)
     code, stdout, stderr = run("verify", files["linear.keras"], files["linear.keras"])
     assert (code, stderr) == (3, "")
@@ -193,7 +193,7 @@ def test_a_fold_whose_accuracy_cannot_be_told_is_written_with_exit_code_3(
         folded.fold_report = replace(folded.fold_report, equivalence=found)
         return folded
 
-    monkeypatch.setattr(sys.modules["kerasfold.commands.fold"], "fold", unsure)
+    monkeypatch.setattr(importlib.import_module("kerasfold.commands.fold"), "fold", unsure)
     code, stdout, stderr = run("fold", files["linear.keras"], "-o", tmp_path / "out.keras")
     assert (code, stderr) == (3, "")
     assert "inconclusive: noise hides it (" in stdout
@@ -225,7 +225,7 @@ def test_where_nothing_can_be_written_nothing_is_compared(
     files, run, tmp_path, monkeypatch, args, message
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    command = sys.modules["kerasfold.commands.verify"]
+    command = importlib.import_module("kerasfold.commands.verify")
     monkeypatch.setattr(command, "load", lambda *args: pytest.fail("a model was loaded"))
     assert_fails(run("verify", files["linear.keras"], files["linear.keras"], *args), 2, message)
     assert list(Path().iterdir()) == []
