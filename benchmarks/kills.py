@@ -128,8 +128,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     runs = Counter((suffix, name) for suffix, name, *_ in rows)
     failed = Counter((suffix, name) for suffix, name, _, found in rows if found)
     table = Table("format", "signal", "moments", "wrong")
-    for (suffix, name), count in runs.items():
-        table.add_row(str(suffix), str(name), str(count), str(failed[suffix, name]))
+    for (kind, signalled), count in runs.items():
+        table.add_row(str(kind), str(signalled), str(count), str(failed[kind, signalled]))
     Console().print(table)
     if args.out:
         args.out.write_text(json.dumps({"seed": args.seed, "rows": rows}, indent=1))
