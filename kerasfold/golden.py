@@ -38,6 +38,7 @@ from kerasfold.equivalence.recipes import Lasting, Written, restored, written
 from kerasfold.equivalence.report import EquivalenceReport
 from kerasfold.equivalence.runs import AsIs, Noise, Ran, Runner, Truth, as_is
 from kerasfold.equivalence.state import restarted
+from kerasfold.equivalence.steps import Step
 from kerasfold.equivalence.tolerance import Tolerance
 from kerasfold.errors import FoldError, UnusableError, only_fold_errors, words_of
 from kerasfold.options import path_of, require_alone
@@ -95,6 +96,7 @@ class _Kept:
     def __init__(self, golden: _Golden, batches: Probes) -> None:
         self.about, self._golden, self._batches = golden.about, golden, batches
         self.name = golden.about["model"]
+        self.steps: list[Step | None] = [None] * len(golden.about["outputs"])
         self.ends = [output["end"] for output in golden.about["outputs"]]
         everything = (*batches.usual, *batches.loud)
         self._numbers = {id(batch): i for i, batch in enumerate(everything)}

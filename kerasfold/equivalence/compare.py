@@ -38,6 +38,7 @@ from kerasfold.equivalence.bounds import (
 )
 from kerasfold.equivalence.probes import probes
 from kerasfold.equivalence.runs import Arrays, AsIs, Noise, Ran, Runner, Truth, Walk, as_is, real
+from kerasfold.equivalence.steps import Step
 from kerasfold.equivalence.tally import Lines, Tally, distances
 from kerasfold.equivalence.tolerance import Errors, Tolerance
 from kerasfold.equivalence.units import Units
@@ -130,6 +131,9 @@ class Comparison:
 
     def __post_init__(self) -> None:
         self.tallies = tallies_of(self.a, alone=self.b64 is None)
+        for tally, step in zip(self.tallies, self.steps, strict=True):
+            if step is not None:
+                tally.inner = Tally(name=step.words, shape=step.shape, pixels=())
         self.shows = [Shown() for _ in self.tallies]
         self.shows_own = [Shown() for _ in self.tallies]
         self.places = devices() if isinstance(self.b, (AsIs, Walk)) else devices()[:1]
@@ -172,6 +176,15 @@ class Comparison:
         """Whether each output ends in the same softmax or sigmoid in both copies."""
         ends = self.b64.ends if self.b64 is not None else [""] * len(self.tallies)
         return [mine == theirs != "" for mine, theirs in zip(self.a64.ends, ends, strict=True)]
+
+    @cached_property
+    def steps(self) -> list[Step | None]:
+        """The last step of each output that makes few values of many, where both have the same."""
+        theirs = self.a64.steps if self.b64 is None else self.b64.steps
+        return [
+            x if self.b64 is not None and x and y and x.words == y.words else None
+            for x, y in zip(self.a64.steps, theirs, strict=True)
+        ]
 
     @property
     def _copies(self) -> list[Copy]:
@@ -281,10 +294,10 @@ class Comparison:
         for i, (tally, x, y) in enumerate(zip(self.tallies, truths, values, strict=True)):
             error = tally.saw_copies(x, y)
             self.shows[i] = _better(self.shows[i], error, tally.scale, batch)
-            sure = difference_bound(tally, self.unit)
-            if not tally.varies:  # what noise does is known of one input, too
-                sure = np.maximum(FEW * sure, noise_bound(tally))
-            doubt = doubt or bool(np.any(error > sure))
+            doubt = doubt or self._is_doubtful(tally, error)
+            if tally.inner is not None and other is not None and i in other.given:
+                error = tally.inner.saw_copies(exact.given[i], other.given[i])
+                doubt = doubt or self._is_doubtful(tally.inner, error)
         if self.b64 is None or other is None or not doubt:
             return
         if not self.rounded and self.unit <= DOUBLE and self._rounds_to_single(batch, exact):
@@ -292,8 +305,18 @@ class Comparison:
             vars(self).pop("noise", None)  # of the unit before, if it was asked for
         for copy, plain in ((self.a64, exact), (self.b64, other)):
             self.take_noise(copy, batch, plain)
-            if all(np.all(t.error <= difference_bound(t, self.unit)) for t in self.tallies):
+            inner = (t.inner for t in self.tallies if t.inner is not None)
+            if all(
+                np.all(t.error <= difference_bound(t, self.unit)) for t in (*self.tallies, *inner)
+            ):
                 return  # as a rule, noise moves both alike
+
+    def _is_doubtful(self, tally: Tally, error: Lines) -> bool:
+        """Whether a difference is more than is explained before noise is measured on its batch."""
+        sure = difference_bound(tally, self.unit)
+        if not tally.varies:  # what noise does is known of one input, too
+            sure = np.maximum(FEW * sure, noise_bound(tally))
+        return bool(np.any(error > sure))
 
     def _take_own(self, batch: Any, exact: Ran, mine: Arrays, theirs: Arrays) -> None:
         share = 0.0 if self.tolerance is None else self.tolerance.rtol
@@ -312,8 +335,10 @@ class Comparison:
         """What noise makes of what a copy gave."""
         noisy = copy.ran(batch, self.noise)
         pair = (each.judged_where(self.alike) for each in (plain, noisy))
-        for tally, x, y in zip(self.tallies, *pair, strict=True):
+        for i, (tally, x, y) in enumerate(zip(self.tallies, *pair, strict=True)):
             tally.saw_noise(x, y)
+            if tally.inner is not None and i in plain.given:
+                tally.inner.saw_noise(plain.given[i], noisy.given[i])
 
     def take_own_noise(self, batch: Any, exact: Ran) -> None:
         """What that of the reference's own dtype makes of the truth."""

@@ -31,12 +31,25 @@ def judged(found: Comparison) -> EquivalenceReport:
     both = found.b64 is not None
     units = found.unit, found.own_unit
     report = report_of(found.tallies, found.dtype, *units, found.tolerance, both)
-    report = replace(report, device=device(found.places))
+    report = replace(report, device=device(found.places), note=_unseen(found))
     if isinstance(found.a64, Walk):
         report = replace(report, unreached=found.a64.units.share)
     if found.other_shape:
         return replace(report, verdict="different", reason=found.other_shape)
     return report if report.verdict == "inconclusive" else _unlike_its_copy(found, report)
+
+
+def _unseen(found: Comparison) -> str:
+    """Of which outputs nothing but answers was compared, of few values, or ""."""
+    theirs = found.a64.steps if found.b64 is None else found.b64.steps
+    steps = zip(found.tallies, found.a64.steps, theirs, strict=True)
+    ends = ((t, next((s for s in pair if s and s.is_last), None)) for t, *pair in steps)
+    return "; ".join(
+        f"of output '{tally.name}' only the {tally.numbers} answers were compared that "
+        f"{step.words} gives, and not what goes into it"
+        for tally, step in ends
+        if step is not None and tally.inner is None
+    )
 
 
 def report_of(
@@ -104,7 +117,7 @@ def _output(
         relative=None if tally.errors is None else tally.errors.relative,
         tolerance=tolerance,
         untold=untold,
-        doubt=_doubt(tally, untold, _unsure(tally, own_unit)),
+        doubt=_doubt(tally, untold, _unsure(tally, own_unit)) or _doubt_within(tally, unit),
     )
 
 
@@ -127,6 +140,22 @@ def _doubt(tally: Tally, untold: float, unsure: bool) -> str:
             "size: its accuracy cannot be told"
         )
     return ""
+
+
+def _doubt_within(tally: Tally, unit: float) -> str:
+    """Where both answer alike, but by something else; or ""."""
+    inner = tally.inner
+    if inner is None:
+        return ""
+    bound = difference_bound(inner, unit)
+    line = _closest(inner.error, bound)
+    error, most = _at(inner.error, line), _at(bound, line)
+    if error <= most:
+        return ""
+    return (
+        f"all {tally.numbers} answers of output '{tally.name}' agree, but what goes into "
+        f"{inner.name} differs by {error:.3g}, more than {most:.3g}"
+    )
 
 
 def _untold(size: Lines, bound: Lines) -> float:
@@ -198,6 +227,9 @@ def _unlike_its_copy(found: Comparison, report: EquivalenceReport) -> Equivalenc
         f"is {error:.3g} off what it gives in float64"
     )
     if all(np.all(t.other_error <= rebuilt_bound(t, found.own_eps)) for t in found.tallies):
-        return replace(report, note=f"{said}; the second model is computed rightly")
+        note = "; ".join(
+            filter(None, [report.note, f"{said}; the second model is computed rightly"])
+        )
+        return replace(report, note=note)
     reason = f"{said}: run the model elsewhere, or write that layer otherwise"
     return replace(report, verdict="different", reason=reason)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 import keras
@@ -15,6 +15,7 @@ from keras import tree
 from kerasfold.backend import double_precision, in_memory, place, placed, tensor_of, unsaid
 from kerasfold.equivalence.endings import Ending, ending_of
 from kerasfold.equivalence.interpolation import exactly
+from kerasfold.equivalence.steps import Step, last_step
 from kerasfold.equivalence.units import Units, has_flat_part
 from kerasfold.read.inside import Made, inside_of
 from kerasfold.read.model import (
@@ -60,10 +61,12 @@ class Ran:
     Attributes:
         outputs: in flat order.
         judged: the same; of an output that ends in a softmax or a sigmoid, what goes into it.
+        given: by output, what goes into the last step that makes few values of many, if known.
     """
 
     outputs: Arrays
     judged: Arrays
+    given: Mapping[int, np.ndarray] = field(default_factory=dict)
 
     def where_finite(self, truth: Ran) -> Ran:
         """The same, with the values of another wherever either's are not finite."""
@@ -104,6 +107,11 @@ class Truth(Protocol):
         """The softmax or sigmoid that each output ends in, or ""."""
         ...
 
+    @property
+    def steps(self) -> list[Step | None]:
+        """The last step that each output is computed of and that makes few values of many."""
+        ...
+
     def ran(self, batch: Any, noise: Noise | None = None) -> Ran:
         """What it gives on one batch."""
         ...
@@ -117,6 +125,7 @@ class AsIs:
         self.variables = variables_of(model)
         self.specs = input_structure(model)
         self.ends = [""] * len(tree.flatten(getattr(model, "outputs", [])))
+        self.steps: list[Step | None] = [None] * len(self.ends)
         self.operations = operations(model)
 
     def __call__(self, batch: Any) -> Arrays:
@@ -184,6 +193,8 @@ class Walk:
         self.inside = inside_of(functional)
         self.specs = tree.flatten(input_structure(model))
         self.makers = {id(t): i for i, made in enumerate(self.inside.calls) for t in made.outputs}
+        makers = {tensor: self.inside.calls[i] for tensor, i in self.makers.items()}
+        self.steps = [last_step(makers, t) if is_copy else None for t in self.inside.outputs]
         self.endings = self._endings() if is_copy else {}
         self.freed = self._freed()
         calls = enumerate(self.inside.calls)
@@ -256,13 +267,18 @@ class Walk:
             for name in self.freed[index]:
                 values.pop(name, None)
         outputs = [real(keras.ops.convert_to_numpy(values[id(y)])) for y in self.inside.outputs]
+        stepped = {
+            i: step.given([keras.ops.convert_to_numpy(x) for x in self._into(step, values, before)])
+            for i, step in enumerate(self.steps)
+            if step is not None
+        }
         judged = [
             self.endings[self.makers[id(t)]].centred(keras.ops.convert_to_numpy(before[id(t)]))
             if id(t) in before
             else y
             for t, y in zip(self.inside.outputs, outputs, strict=True)
         ]
-        return Ran(outputs, judged)
+        return Ran(outputs, judged, stepped)
 
     @property
     def ends(self) -> list[str]:
@@ -274,7 +290,18 @@ class Walk:
         """The calls, by number, that are the last activation of an output."""
         last = {self.makers[id(t)] for t in self.inside.outputs if id(t) in self.makers}
         found = {i: ending_of(self.inside.calls[i]) for i in last}
+        for step in filter(None, self.steps):
+            index = self.makers.get(id(step.tensors[0]))
+            ending = None if index is None else ending_of(self.inside.calls[index])
+            if index is not None and ending is not None and step.passes(ending):
+                found[index] = ending
         return {i: ending for i, ending in found.items() if ending is not None}
+
+    def _into(self, step: Step, values: Mapping[int, Any], before: Mapping[int, Any]) -> list[Any]:
+        """What a step is given, or what goes into the softmax before it."""
+        ending = self.endings.get(self.makers.get(id(step.tensors[0]), -1))
+        behind = before if ending is not None and step.passes(ending) else {}
+        return [behind.get(id(t), values[id(t)]) for t in step.tensors]
 
     def _freed(self) -> list[list[int]]:
         """After each call, the tensors that nothing reads any more."""
@@ -282,7 +309,8 @@ class Walk:
         for index, made in enumerate(self.inside.calls):
             last |= dict.fromkeys(map(id, _symbolic((made.args, made.kwargs))), index)
             last |= {id(t): index for t in made.outputs if id(t) not in last}
-        kept = set(map(id, self.inside.outputs))
+        kept = {id(t) for step in filter(None, self.steps) for t in step.tensors}
+        kept |= set(map(id, self.inside.outputs))
         freed: dict[int, list[int]] = defaultdict(list)
         for tensor, index in last.items():
             if tensor not in kept:

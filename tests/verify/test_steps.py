@@ -1,0 +1,83 @@
+"""Outputs that are few values of many: what they were made of is compared too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import kerasfold
+
+
+def net(ending: Callable[[Any], Any], off: float = 0.0, activation: str | None = None) -> Any:
+    """Ten scores, and what is made of them; weights that are off by a share."""
+    keras.utils.set_random_seed(3)
+    x = keras.Input((12,), name="x")
+    scores = layers.Dense(10, activation, name="scores")
+    y = ending(scores(x))
+    rng = np.random.default_rng(3)
+    kernel = 0.1 * rng.normal(size=(12, 10))
+    scores.kernel.assign(kernel * (1 + off * rng.normal(size=kernel.shape)))
+    return keras.Model(x, y)
+
+
+STEPS: dict[str, Callable[[Any], Any]] = {
+    "argmax": lambda y: ops.argmax(y, axis=-1),
+    "its class by name": lambda y: ops.one_hot(ops.argmax(y, axis=1), 10),
+    "argmin, and more": lambda y: ops.argmin(y, axis=-1) + 1,
+    "round": lambda y: ops.round(1e-3 * y),
+    "sign": ops.sign,
+    "threshold": lambda y: ops.sigmoid(y) > 0.5,
+    "which of two": lambda y: y[:, :5] > y[:, 5:],
+    "cast": lambda y: ops.cast(y, "int32"),
+    "bins": lambda y: layers.Discretization([0.0, 1.0, 2.0], name="bins")(y),
+    "in the middle": lambda y: layers.Dense(2, name="last")(ops.cast(y > 0, "float32")),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_what_goes_into_the_last_step_is_compared(step: str) -> None:
+    report = kerasfold.verify(net(STEPS[step]), net(STEPS[step], off=1e-6))
+    assert report.verdict == "inconclusive"
+    assert "agree, but what goes into" in report.reason
+    report = kerasfold.verify(net(STEPS[step]), net(STEPS[step]))
+    assert (report.verdict, report.note) == ("equivalent", "")
+
+
+def test_a_softmax_before_an_argmax_is_looked_behind() -> None:
+    plain = net(STEPS["argmax"])
+    other = net(STEPS["argmax"], activation="softmax")
+    assert kerasfold.verify(plain, other).equivalent
+    assert kerasfold.verify(other, plain).equivalent
+    off = net(STEPS["argmax"], off=1e-6, activation="softmax")
+    assert kerasfold.verify(plain, off).verdict == "inconclusive"
+
+
+def test_another_step_is_noted() -> None:
+    report = kerasfold.verify(net(ops.sign), net(lambda y: ops.sign(y) * ops.ones((10,))))
+    assert (report.verdict, report.note) == ("equivalent", "")
+    report = kerasfold.verify(net(lambda y: y > 0), net(lambda y: ops.sigmoid(y) > 0.5))
+    assert report.verdict == "equivalent"
+    assert "answers were compared that greater 0 gives, and not what goes into it" in report.note
+    report = kerasfold.verify(net(ops.sign), net(ops.sign), rtol=1e-3)
+    assert "answers were compared that sign gives" in report.note
+
+
+def test_what_is_computed_of_rounded_inputs_is_not_said_to_be_answers() -> None:
+    x = keras.Input((4,))
+    table = layers.Embedding(10, 3)(ops.cast(x, "int32"))
+    model = keras.Model(x, table)
+    report = kerasfold.verify(model, model, np.ones((3, 4)), rtol=1e-3)
+    assert report.note == ""
+
+
+def test_a_fold_before_an_argmax_is_equivalent() -> None:
+    keras.utils.set_random_seed(1)
+    x = keras.Input((8, 8, 3))
+    y = layers.Flatten()(layers.BatchNormalization()(layers.Conv2D(4, 3)(x)))
+    model = keras.Model(x, ops.argmax(layers.Dense(5)(layers.Dense(7)(y)), axis=-1))
+    assert model.fold(objective="layers").fold_report.equivalence.equivalent
