@@ -28,6 +28,8 @@ REBUILT = 16.0  # times rounding effects that a model may be off its rebuilt flo
 
 SINGLE = 2.0**-23  # unit of float32 rounding
 DOUBLE = 2.0**-52
+# What may be lost whole: processors flush what is no normal number, but of float16.
+LOST = {"float64": 2.0**-1022, "float32": 2.0**-126, "bfloat16": 2.0**-126, "float16": 2.0**-24}
 FLOAT_EPS = {"float64": DOUBLE, "float32": SINGLE, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
@@ -96,8 +98,7 @@ def accuracy_bound(tally: Tally, unit: float) -> Lines:
 
 def usual_accuracy_bound(tally: Tally, unit: float) -> Lines:
     """The same, from the error of the first model alone."""
-    rounding = ARITHMETIC * max(eps_of(tally.own_dtype), unit) * tally.output_scale
-    return LOSS * tally.own_error + rounding
+    return LOSS * tally.own_error + _rounding(tally, max(eps_of(tally.own_dtype), unit))
 
 
 def rebuilt_bound(tally: Tally, eps: float) -> Lines:
@@ -107,8 +108,13 @@ def rebuilt_bound(tally: Tally, eps: float) -> Lines:
         tally: of the output.
         eps: unit of rounding of what the model computes in.
     """
-    rounding = ARITHMETIC * eps * tally.output_scale
+    rounding = _rounding(tally, eps)
     return np.where(tally.own_effect > 0, REBUILT * (tally.own_effect + rounding), rounding)
+
+
+def _rounding(tally: Tally, eps: float) -> Lines:
+    """What sums of the outputs' size may be off; a class so improbable underflows to none."""
+    return ARITHMETIC * eps * tally.output_scale + LOST.get(tally.own_dtype, 0.0)
 
 
 def coarsest_dtype(models: Sequence[keras.Model]) -> str:

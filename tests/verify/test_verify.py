@@ -555,3 +555,23 @@ def test_names_what_failed() -> None:
     assert "bad" in report.reason
     with pytest.raises(AssertionError, match="bad"):
         kerasfold.assert_equivalent(two(1.0), two(1.01))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "logit"),
+    [
+        *(("float32", -88.5), ("float32", -95.0), ("float32", -110.0)),
+        *(("mixed_float16", -17.0), ("mixed_bfloat16", -90.0)),
+    ],
+)
+def test_an_improbable_class_may_underflow(dtype: str, logit: float) -> None:
+    """It is less than the smallest normal number of the output's dtype, and may be given as 0."""
+    with policy(dtype):
+        x = keras.Input((3,))
+        model = keras.Model(x, layers.Softmax()(layers.Dense(3)(layers.Dense(4)(x))))
+    rng = np.random.default_rng(0)
+    shift = np.array([0.0, logit, 1.0])
+    model.set_weights([rng.normal(size=w.shape) * 0.05 for w in model.weights[:3]] + [shift])
+    folded = model.fold()
+    assert folded.fold_report.equivalence.verdict == "equivalent"
+    assert kerasfold.verify(model, folded).verdict == "equivalent"
