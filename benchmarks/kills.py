@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args(argv)
     model, rng = net(), random.Random(args.seed)
-    rows = []
+    rows: list[tuple[str, str, float, list[str]]] = []
     for suffix in (".keras", ".h5"):
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / f"model{suffix}"
@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for number, _ in zip(itertools.cycle(SIGNALS), range(args.moments), strict=False):
                 moment = rng.uniform(0, span)
                 found = wrong(model, target, number, moment)
-                rows.append([suffix, number.name, moment, found])
+                rows.append((suffix, number.name, moment, found))
                 if found:
                     print(*rows[-1], flush=True)
     runs = Counter((suffix, name) for suffix, name, *_ in rows)
