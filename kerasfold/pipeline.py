@@ -1,4 +1,38 @@
-"""The pipeline: read, lift, plan, compose, emit, verify. And nothing but."""
+"""The pipeline: read, lift, plan, compose, emit, verify. And nothing but.
+
+A fold reads a Keras model into calls, *lifts* the affine ones into a program, *plans* which of
+its tensors to materialise and in which *form*, *composes* their weights, *emits* Keras layers,
+and *verifies* the result. Each step is a room; a module imports only from those below it
+(`tests/test_house.py`).
+
+    cli.py  callbacks.py  pytest_plugin.py  the command line; FoldCheckpoint; fixtures for tests
+    commands/    fold explain verify bench what each command takes, does and prints
+    pipeline.py                            fold, explain: from a model to its fold, step by step
+    golden.py  keeping.py  report.py       outputs, and reports, kept in files; of a fold
+    testing.py  junit.py                   check_lift; what is said of a comparison, for CI
+    reports/     record text page ...      a report as values, and its views: text, JSON, pages
+    plots/       figure flow effective     pictures of a fold, and of a linear part as one kernel
+    equivalence/                           two models: the same function, as accurate?
+    measure/                               plans timed on a runtime
+    plan/        search methods choose     which tensors to materialise
+    emit.py                                chosen forms -> a Keras model; a copy of the original
+    compose.py                             weights in float64, and whether a dtype holds them
+    forms/       form known ways kept ...  the ways to compute one tensor, a file each
+    cost.py                                what a step costs; the objectives
+    inverse/     deconvolve into chain ... convolutions taken apart, on the algebra
+    lift/        program signal rules ...  calls -> affine program, one rule a layer
+    files.py                               model files: nothing in them is run
+    replacing.py  unpacking.py             files written whole or not at all, and read in bounds
+    paths.py                               names of files, judged before anything loads
+    layers/      spelling limits build ... what one stock layer can say, and how it is made
+    read/        graph inside model ...    Keras model -> calls; the only room, with backend.py,
+                                           that touches Keras's insides
+    algebra/     axis geometry chain ...   the operator and its laws, on NumPy alone
+    options.py                             options refused where they are not of their kind
+    backend.py  errors.py  startup.py
+    stopping.py  choices.py  stages.py     stopped by a signal; names to choose from; what goes on
+    reasons.py                             why a layer stays, by its code
+"""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ What needs Keras is imported by the fixture that needs it: the laws of the algeb
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,29 @@ settings.register_profile(
     suppress_health_check=list(HealthCheck),
 )
 settings.load_profile("same_each_time")
+
+
+# Of each room something: run as `pytest -m smoke`.
+SMOKE = (
+    "algebra/test_refusals.py",
+    "algebra/test_sums.py",
+    "cli/test_cli_arguments.py",
+    "cli/test_cli_fold.py",
+    "fold/test_bad_input.py",
+    "fold/test_blocks.py",
+    "read/test_warnings.py",
+    "test_docstrings.py",
+    "test_house.py",
+    "verify/test_verify.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of some files."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here) and str(item.path.relative_to(here)) in SMOKE:
+            item.add_marker("smoke")
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """The examples run, and the committed model is trained and folds."""
 
+import importlib
+from importlib.util import find_spec
 from pathlib import Path
 
 import block_search
@@ -11,6 +13,7 @@ import train_and_fold as training
 from rewritings import CHAINS, Miss
 
 import kerasfold
+from kerasfold.lift.rules import RULES
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -31,6 +34,13 @@ def test_seeds_prints_every_collapsed_form(monkeypatch, capsys):
             assert f" {seed.kernel}x{seed.kernel}{stride} " in row
     for part in (CHAINS[0].about, "exact", "25.0%", "25, 18"):
         assert part in printed
+
+
+def test_rules_for_layers_of_others_are_registered_where_those_are(rules_restored):
+    before = len(RULES)
+    importlib.import_module("zoo_rules")
+    layers = {"kimm": 2, "keras_hub": 2}
+    assert len(RULES) - before == sum(n for name, n in layers.items() if find_spec(name))
 
 
 def test_block_search_prints_every_block(monkeypatch, capsys):

@@ -54,13 +54,11 @@ def test_shell_blocks_run(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "folded.keras").exists()
 
 
-def rows() -> list[list[str]]:
-    """Cells of the table of layers."""
-    table = README[README.index("| layers | exact | refused |") :].split("\n\n")[0]
-    return [
-        [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-        for line in table.splitlines()[2:]
-    ]
+def rows() -> list[tuple[str, str, str]]:
+    """Of each entry of the list of layers: which, what is exact, what is refused."""
+    entries = [" ".join(entry.split()) for entry in (kerasfold.lift.__doc__ or "").split("\n\n")]
+    found = [re.fullmatch(r"(.*?) exact: (.*?)(?: refused: (.*))?", entry) for entry in entries]
+    return [(entry[1], entry[2], entry[3] or "") for entry in found if entry is not None]
 
 
 def names(cell: str) -> list[str]:
@@ -108,6 +106,11 @@ REFUSED = {
         lambda x: L.UpSampling2D(4)(conv(x, strides=2)),
         "a stride of 2 meets an upsampling by 4",
     ),
+    "maxima of several samples": (
+        IMAGE,
+        lambda x: conv(L.MaxPooling2D(2)(x)),
+        "a maximum of several samples is not linear",
+    ),
     "images that it does not divide": (
         IMAGE,
         lambda x: L.AdaptiveAveragePooling2D(5)(conv(x)),
@@ -118,10 +121,10 @@ REFUSED = {
         lambda x: L.Dense(2)(L.GlobalAveragePooling2D()(conv(x))),
         "at an unknown image size",
     ),
-    "windows along what was channels": (
+    "windows along what is no axis before": (
         IMAGE,
         lambda x: conv(L.Reshape((10, 44, 1))(conv(x))),
-        "windows along what are channels before a rearrangement",
+        "windows along what is no axis before a rearrangement",
     ),
     "another axis": (
         IMAGE,

@@ -24,8 +24,8 @@ def lifts(*kinds: Any, override: bool = False) -> Callable[[R], R]:
     """Register the lift rule of layer classes or `keras.ops` functions.
 
     The rule is called as `rule(layer, x)`, `x` a `kerasfold.Signal` or, for layers that are
-    called on a list, a list of them; it returns one, or a list of all outputs. See "How to add
-    a layer" in the README.
+    called on a list, a list of them; it returns one, or a list of all outputs. See
+    `help(kerasfold.lift)`.
 
     Args:
         *kinds: layer classes (matched exactly, never a subclass) or `keras.ops` functions.
