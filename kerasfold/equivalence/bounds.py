@@ -60,7 +60,7 @@ def tolerated_share(tolerance: Tolerance, usual: Tally) -> float:
 def noise_bound(tally: Tally) -> Lines:
     """What rounding noise may change, by line."""
     effect = np.maximum(tally.effect, tally.expected * tally.scale)
-    return NOISE * _at_least_usual(effect, tally.spread)
+    return NOISE * _at_least_usual(effect, tally.spread * tally.share)
 
 
 def noise_share(tally: Tally) -> float:
@@ -69,7 +69,7 @@ def noise_share(tally: Tally) -> float:
     That of the median line, and no more than leaves a comparison sharp.
     """
     effect, scale = np.broadcast_arrays(tally.effect, tally.scale)
-    some = scale > 0
+    some = (scale > 0) & (effect > 0)
     return min(float(np.median(effect[some] / scale[some])), SHARP) if some.any() else 0.0
 
 
@@ -81,7 +81,7 @@ def own_noise_bound(tally: Tally) -> Lines:
 def _at_least_usual(effect: Lines, size: Lines) -> Lines:
     """The effect of noise; where it is less by chance, what it may be for a line of its size."""
     effect, size = np.broadcast_arrays(effect, size)
-    some = size > 0
+    some = (size > 0) & (effect > 0)
     usual = float(np.median(effect[some] / size[some])) if some.any() else 0.0
     return np.maximum(effect, CHANCE * usual * size)
 

@@ -109,6 +109,7 @@ class Comparison:
         rounded: whether weights of `b64` may be roundings of what comes of those of `a64`.
         tolerance: what a user allows, in place of what is measured.
         drawn: whether inputs are drawn: a size that the reference does not take is passed over.
+        kinds: of samples that come in turn: see `Tally`.
         tallies: what is kept, by output.
         shows: by output, the batch that shows a difference in float64 best.
         shows_own: the same of either's error in its own dtype.
@@ -123,6 +124,7 @@ class Comparison:
     rounded: bool
     tolerance: Tolerance | None = None
     drawn: bool = False
+    kinds: int = 1
     tallies: list[Tally] = field(default_factory=list)
     shows: list[Shown] = field(default_factory=list)
     shows_own: list[Shown] = field(default_factory=list)
@@ -130,7 +132,7 @@ class Comparison:
     places: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.tallies = tallies_of(self.a, alone=self.b64 is None)
+        self.tallies = tallies_of(self.a, self.b64 is None, self.kinds)
         for tally, step in zip(self.tallies, self.steps, strict=True):
             if step is not None:
                 tally.inner = Tally(name=step.words, shape=step.shape, pixels=())
@@ -373,12 +375,13 @@ class Comparison:
         return ""
 
 
-def tallies_of(model: keras.Model, alone: bool = False) -> list[Tally]:
+def tallies_of(model: keras.Model, alone: bool = False, kinds: int = 1) -> list[Tally]:
     """Of each output of a model, before anything was run.
 
     Args:
         model: the reference.
         alone: whether the other model has no float64 copy, and its own errors are all there is.
+        kinds: of samples: see `Tally`.
     """
     first = 2 if layout_of(sublayers(model)) == "channels_first" else 1
     return [
@@ -386,6 +389,7 @@ def tallies_of(model: keras.Model, alone: bool = False) -> list[Tally]:
             name=name,
             shape=tuple(y.shape),
             pixels=tuple(range(first, first + len(y.shape) - 2)),
+            kinds=kinds,
             errors=Errors() if alone else None,
         )
         for name, y in zip(output_names(model), tree.flatten(model.outputs), strict=True)
@@ -398,7 +402,7 @@ def _better(shown: Shown, error: Lines, scale: Lines, batch: Any) -> Shown:
         return shown
     before = np.broadcast_to(shown.error, error.shape)
     worst = int(np.argmax(np.maximum(error, before) / np.where(scale > 0, scale, 1.0)))
-    return Shown(error, batch) if error[worst] > before[worst] else shown
+    return Shown(error, batch) if error.flat[worst] > before.flat[worst] else shown
 
 
 def _larger(shown: Shown, other: Shown, scale: Lines) -> Shown:

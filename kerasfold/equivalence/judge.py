@@ -98,7 +98,7 @@ def _output(
     if tolerance is not None:
         folded, allowed = tally.beyond, tolerance.atol
     largest = tally.error if tally.errors is None else tally.other_error
-    untold = _untold(tally.spread, bound) if both else 0.0
+    untold = _untold(tally.spread, np.max(np.atleast_2d(bound), axis=0)) if both else 0.0
     return OutputReport(
         name=tally.name,
         max_abs_error=float(np.max(largest)),
@@ -108,7 +108,7 @@ def _output(
         scale=tally.whole_scale,
         error=_at(tally.error, line),
         bound=_at(bound, line),
-        line=tally.place(line),
+        line=tally.place(line % tally.spread.size),
         original_error=original,
         folded_error=folded,
         accuracy_bound=allowed,
@@ -181,7 +181,7 @@ def _closest(error: Lines, bound: Lines) -> int:
 
 
 def _at(lines: Lines, line: int) -> float:
-    return float(lines[line] if len(lines) > 1 else lines[0])
+    return float(lines.flat[line] if lines.size > 1 else lines.flat[0])
 
 
 def _of_outputs(report: EquivalenceReport) -> EquivalenceReport:

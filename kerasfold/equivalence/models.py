@@ -137,6 +137,7 @@ def verify(
                 rounded=True,
                 tolerance=tolerance,
                 drawn=data is None,
+                kinds=len(kinds) if data is None else 1,
             )
 
         if strategy is not None and isinstance(source, Given):
@@ -199,6 +200,7 @@ def verify_fold(
             b64=other,
             rounded=False,
             drawn=data is None,
+            kinds=len(KINDS) if data is None else 1,
         )
         report = compared(found, batches, source)
         return with_signature(report, differences(original, folded))
@@ -288,7 +290,8 @@ def _loudly(found: Comparison, report: EquivalenceReport, loud: list[Any]) -> Eq
     """
     if not loud or report.verdict == "different" or not isinstance(found.b, Copy):
         return report
-    apart = replace(found, b64=found.b64 or exact_copy(found.b.model, loud[0]), tolerance=None)
+    b64 = found.b64 or exact_copy(found.b.model, loud[0])
+    apart = replace(found, b64=b64, tolerance=None, kinds=1)
     if eps_of(apart.dtype) > SINGLE:  # half precision overflows, or not, by how it adds up
         return report
     for tally, usual in zip(apart.tallies, found.tallies, strict=True):

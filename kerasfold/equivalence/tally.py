@@ -60,13 +60,15 @@ class Tally:
         name: of the output.
         shape: of the output, with None for the batch and for sizes that are free.
         pixels: the axes of an image.
-        error: largest difference of the float64 copies, by line.
+        kinds: of samples that come in turn, of one loudness each; what rounds is larger in a louder
+            one, and is judged apart.
+        error: largest difference of the float64 copies, by kind and line.
         border_error: the same among the outermost pixels, over all lines.
         inside_error: the same among the others; of vectors and small images, 0.
-        scale: largest finite value in float64, by line.
+        scale: largest finite value in float64, by kind and line.
         own_error: of the reference in its own dtype, against float64, by line.
         other_error: of the other model.
-        effect: largest change that rounding noise makes in float64, by line.
+        effect: largest change that rounding noise makes in float64, by kind and line.
         expected: the same, as a share of the scale, until it is measured.
         own_effect: the same, of the noise of the models' own dtype.
         output_scale: as `scale`, of the output itself where something before it is judged.
@@ -87,6 +89,7 @@ class Tally:
     name: str
     shape: tuple[int | None, ...]
     pixels: tuple[int, ...]
+    kinds: int = 1
     error: Lines = field(default_factory=lambda: np.zeros(1))
     border_error: float = 0.0
     inside_error: float = 0.0
@@ -134,20 +137,28 @@ class Tally:
             line -= size
         return None
 
+    def _by_kind(self, values: np.ndarray, first: int) -> np.ndarray:
+        """The largest of each line of each kind, of samples whose first has this number."""
+        if self.kinds == 1:
+            return self.lines(values)
+        starts = ((kind - first) % self.kinds for kind in range(self.kinds))
+        return np.stack([self.lines(values[start :: self.kinds]) for start in starts])
+
     def saw_copies(self, truth: np.ndarray, other: np.ndarray | None) -> Lines:
         """Take in what float64 copies give; the largest difference of each line of this batch."""
+        first = self.number
         self.number += len(truth)
         self.numbers += truth.size
         finite = np.isfinite(truth)
         self.finite += int(finite.sum())
         values = np.where(finite, truth, 0.0)
-        scale = self.lines(np.abs(values))
+        scale = self._by_kind(np.abs(values), first)
         self.scale = np.maximum(self.scale, scale)
         self._saw_moments(values)
         if other is None:
             return np.zeros_like(scale)
         errors = distances(other, truth)
-        error = self.lines(errors)
+        error = self._by_kind(errors, first)
         self.error = np.maximum(self.error, error)
         self._saw_border(errors)
         return error
@@ -199,8 +210,8 @@ class Tally:
         return np.maximum(own_error, other_error)
 
     def saw_noise(self, truth: np.ndarray, noisy: np.ndarray) -> None:
-        """Take in what a float64 copy gives with noise."""
-        self.felt(self.moved(truth, noisy))
+        """Take in what a float64 copy gives with noise, of the batch that was seen last."""
+        self.felt(self._by_kind(_moved(noisy, truth), self.number - len(truth)))
 
     def saw_own_noise(self, truth: np.ndarray, noisy: np.ndarray) -> None:
         """The same, of the noise of the models' own dtype."""
@@ -239,7 +250,19 @@ class Tally:
     @property
     def spread(self) -> Lines:
         """Standard deviation over inputs, by line; the scale where a line ignores its input."""
-        return _or_scale(self._deviation(self._sums), self.scale)
+        return _or_scale(self._deviation(self._sums), self.line_scale)
+
+    @property
+    def line_scale(self) -> Lines:
+        """Largest finite value, by line, of all kinds."""
+        return self.scale.max(axis=0) if self.scale.ndim > 1 else self.scale
+
+    @property
+    def share(self) -> Lines:
+        """The scale of each kind, as a share of that of all kinds, by kind and line."""
+        return np.divide(
+            self.scale, self.line_scale, out=np.ones_like(self.scale), where=self.line_scale > 0
+        )
 
     @property
     def whole_spread(self) -> float:

@@ -19,6 +19,23 @@ def test_every_fault_that_an_input_shows_is_found(name: str) -> None:
     assert not missed_of(rows)
 
 
+# What showed in one sample of many, or within bounds that were too wide.
+SMALL = {
+    "excited": "rounded to float16",
+    "one-hot": "one number 1 % off",
+    "two vocabularies": "the bias of the least class",
+    "dictionary": "clipped at 100",
+    "mixed float16": "an input clipped at 100",
+    "float64": "one number 1 % off",
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_small_fault_is_found(name: str) -> None:
+    (row,) = mutation_rows(NAMES.index(name), (SMALL[name],))
+    assert row["found"]
+
+
 @pytest.mark.parametrize("first", range(0, 50, 10))
 def test_no_right_fold_is_called_different(first: int) -> None:
     rows = [row for number in range(first, first + 10) for row in fold_rows(number)]

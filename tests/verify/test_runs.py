@@ -13,8 +13,10 @@ import tensorflow as tf
 from keras import layers
 
 import kerasfold
+from kerasfold.equivalence.bounds import difference_bound
 from kerasfold.equivalence.probes import probes
 from kerasfold.equivalence.runs import AsIs, Walk
+from kerasfold.equivalence.tally import Tally
 from kerasfold.forms.form import Form
 from kerasfold.forms.joined import Joined
 from kerasfold.forms.ways import FORMS
@@ -169,3 +171,16 @@ def test_a_difference_inside_is_none_at_the_border_in_channels_first() -> None:
     (out,) = kerasfold.verify(net(0.0), net(1.0)).outputs
     assert out.max_abs_error == pytest.approx(1.0)
     assert out.max_border_error == 0.0
+
+
+@pytest.mark.parametrize(("kinds", "seen"), [(1, False), (3, True)])
+def test_samples_are_judged_beside_those_of_their_loudness(kinds: int, seen: bool) -> None:
+    """One in three is a thousand times as loud; the others have an error, and less noise."""
+    tally = Tally(name="y", shape=(None, 2), pixels=(), kinds=kinds)
+    loudness = np.array([1.0, 1e3, 1.0] * 4)[:, None]
+    values = loudness * np.random.default_rng(0).normal(size=(12, 2))
+    for start, stop in ((0, 1), (1, 6), (6, 12)):
+        batch, error = values[start:stop], 1e-5 * (loudness[start:stop] < 2)
+        tally.saw_copies(batch, batch * (1 + error))
+        tally.saw_noise(batch, batch * (1 + 1e-7))
+    assert np.any(tally.error > difference_bound(tally, 2.0**-52)) == seen
