@@ -171,10 +171,10 @@ class _AgainstFile(Comparison):
         """See `Comparison`."""
         return self.kept
 
-    def take_noise(self, copy: Truth, batch: Any, plain: Ran) -> None:
-        """See `Comparison`."""
+    def take_noise(self, copy: Truth, batch: Any, plain: Ran, draw: int = 0) -> None:
+        """See `Comparison`; of the golden file's there is one draw."""
         if copy is not self.kept:
-            super().take_noise(copy, batch, plain)
+            super().take_noise(copy, batch, plain, draw)
             return
         for i, (tally, judged) in enumerate(zip(self.tallies, self.alike, strict=True)):
             tally.felt(self.kept.effect("judged" if judged else "truth", batch, i))

@@ -14,7 +14,7 @@ Noise is measured on those batches alone whose differences are more than float64
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -47,6 +47,10 @@ from kerasfold.read.model import layout_of, operations, output_names, sublayers
 
 Copy: TypeAlias = Walk | AsIs
 
+# Of noise, where it leaves a difference: an output that hangs on one unit moves with its error, of
+# which one draw may be next to nothing.
+DRAWS = 4
+FAR = 1e3  # times its bound, that a difference is whatever else were drawn
 FEW = 1e-3  # of its scale, that the spread of an output may be as long as one input is known
 
 
@@ -305,13 +309,22 @@ class Comparison:
         if not self.rounded and self.unit <= DOUBLE and self._rounds_to_single(batch, exact):
             self.unit = SINGLE
             vars(self).pop("noise", None)  # of the unit before, if it was asked for
-        for copy, plain in ((self.a64, exact), (self.b64, other)):
-            self.take_noise(copy, batch, plain)
-            inner = (t.inner for t in self.tallies if t.inner is not None)
-            if all(
-                np.all(t.error <= difference_bound(t, self.unit)) for t in (*self.tallies, *inner)
-            ):
-                return  # as a rule, noise moves both alike
+        for draw in range(DRAWS):
+            for copy, plain in ((self.a64, exact), (self.b64, other)):
+                self.take_noise(copy, batch, plain, draw)
+                inner = (t.inner for t in self.tallies if t.inner is not None)
+                beyond = max(self._beyond(tally) for tally in (*self.tallies, *inner))
+                if beyond <= 1:
+                    return  # as a rule, noise moves both alike
+            if beyond > FAR:
+                return
+
+    def _beyond(self, tally: Tally) -> float:
+        """The largest difference of an output, as a multiple of its bound."""
+        error, bound = np.broadcast_arrays(tally.error, difference_bound(tally, self.unit))
+        within = error <= bound  # both may be infinite, or 0
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return float(np.max(np.where(within, 1.0, error / bound), initial=1.0))
 
     def _is_doubtful(self, tally: Tally, error: Lines) -> bool:
         """Whether a difference is more than is explained before noise is measured on its batch."""
@@ -333,9 +346,9 @@ class Comparison:
         if doubt:
             self.take_own_noise(batch, exact)
 
-    def take_noise(self, copy: Truth, batch: Any, plain: Ran) -> None:
-        """What noise makes of what a copy gave."""
-        noisy = copy.ran(batch, self.noise)
+    def take_noise(self, copy: Truth, batch: Any, plain: Ran, draw: int = 0) -> None:
+        """What noise makes of what a copy gave; of several, which."""
+        noisy = copy.ran(batch, replace(self.noise, draw=draw))
         pair = (each.judged_where(self.alike) for each in (plain, noisy))
         for i, (tally, x, y) in enumerate(zip(self.tallies, *pair, strict=True)):
             tally.saw_noise(x, y)

@@ -43,10 +43,12 @@ class Noise:
     Attributes:
         weights: the unit of weights.
         values: the unit of what calls give.
+        draw: which of several that are drawn alike.
     """
 
     weights: float
     values: float
+    draw: int = 0
 
     @property
     def ends_at_weights(self) -> bool:
@@ -353,8 +355,8 @@ class _Drawn:
 
     def __init__(self, noise: Noise) -> None:
         self.noise = noise
-        self.rng = np.random.default_rng(0)
-        self.of_values = np.random.default_rng(1)  # of which there are as many as inputs
+        self.rng = np.random.default_rng([0, noise.draw])
+        self.of_values = np.random.default_rng([1, noise.draw])  # which depend on the batch's size
         self.moved: set[int] = set()  # tensors that noise of weights before them moves
 
     def weights(self, operation: keras.Operation) -> list[tuple[keras.Variable, Any]]:

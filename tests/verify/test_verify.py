@@ -488,6 +488,21 @@ def test_same_function_but_less_accurate() -> None:
     assert not report.equivalent, str(report)
 
 
+@pytest.mark.parametrize("seed", [20, 548, 696, 702])
+def test_an_output_that_hangs_on_one_unit(seed: int) -> None:
+    """All lines then move with that unit's error, of which one draw of noise is next to nothing."""
+    rng = np.random.default_rng(seed)
+    kernel = rng.normal(size=(6, 1)).astype("float32")
+    models = []
+    for first in (kernel, np.nextafter(kernel, np.float32(rng.choice([-9, 9], kernel.shape)))):
+        i = keras.Input((6,))
+        unit = layers.Dense(1, use_bias=False)(i)
+        models.append(keras.Model(i, layers.Dense(3, use_bias=False)(unit)))
+        models[-1].set_weights([first, np.float32([[1, 2, 3]])])
+    report = kerasfold.verify(*models, rng.normal(size=(1, 6)).astype("float32"))
+    assert report.equivalent, str(report)
+
+
 def test_verify_touches_neither_model() -> None:
     model = trained_like()
     folded = kerasfold.fold(model)
