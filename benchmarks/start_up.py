@@ -17,6 +17,7 @@ COMMANDS = {
     "--version": ("-m", "kerasfold", "--version"),
     "--help": ("-m", "kerasfold", "--help"),
     "fold --help": ("-m", "kerasfold", "fold", "--help"),
+    "why": ("-m", "kerasfold", "why", "KF101"),
     "a slip of the pen": ("-m", "kerasfold", "flod", "model.keras"),
     "no such file": ("-m", "kerasfold", "fold", "none.keras"),
 }

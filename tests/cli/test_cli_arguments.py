@@ -103,8 +103,10 @@ def test_nothing_is_loaded_to_answer_at_once(files, tmp_path):
     lines = (
         "--help",
         "--version",
-        "fold --help",
+        "why KF101",
         "melt",
+        "why KF999999",
+        "report no.keras",
         "explain",
         "explain no.keras",
         "verify a.txt b.keras",
@@ -118,8 +120,8 @@ def test_nothing_is_loaded_to_answer_at_once(files, tmp_path):
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
-    assert done.stdout.splitlines()[-1] == f"{[0] * 3 + [2] * 7} set()"
-    assert len(done.stderr.splitlines()) == 7
+    assert done.stdout.splitlines()[-1] == f"{[0] * 3 + [2] * 9} set()"
+    assert len(done.stderr.splitlines()) == 9
 
 
 def test_choices_are_the_rows_of_their_tables():

@@ -90,6 +90,22 @@ def test_the_examples_pass(fixture: str, files: dict[str, str], pytester: pytest
     passed.assert_outcomes(passed=source.count("def test_"))
 
 
+def test_a_failure_is_shown_where_the_suite_asks(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import keras
+        import kerasfold
+
+        def test_two_models():
+            a, b = (keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]) for _ in "ab")
+            kerasfold.assert_equivalent(a, b)
+        """
+    )
+    shown = pytester.runpytest("-p", "no:cacheprovider").stdout.str()
+    assert "kerasfold.assert_equivalent(a, b)" in shown
+    assert "equivalence/models.py" not in shown
+
+
 def test_a_golden_file_is_written_when_that_is_asked_for(
     files: dict[str, str], pytester: pytest.Pytester
 ) -> None:
