@@ -98,7 +98,9 @@ def report(
     removed = _counted(x.call for x in given.identities)
     barred = _counted(call for call in given.graph.calls if call.index in given.barriers)
     before = model.count_params()
-    after = before + round(plan.cost.params - plan.original.params) - _only_of(repeated, regions)
+    constants = sum(form.constants for form in plan.forms.values())
+    grown_by = round(plan.cost.params - plan.original.params) - constants
+    after = before + grown_by - _only_of(repeated, regions)
     return FoldReport(
         model.name,
         objective,

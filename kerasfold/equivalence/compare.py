@@ -43,7 +43,7 @@ from kerasfold.equivalence.tally import Lines, Tally, distances
 from kerasfold.equivalence.tolerance import Errors, Tolerance
 from kerasfold.equivalence.units import Units
 from kerasfold.errors import FoldError, words_of
-from kerasfold.read.model import layout_of, operations, output_names, sublayers
+from kerasfold.read.model import layout_of, operations, output_labels, sublayers
 
 Copy: TypeAlias = Walk | AsIs
 
@@ -407,7 +407,7 @@ def tallies_of(model: keras.Model, alone: bool = False, kinds: int = 1) -> list[
             kinds=kinds,
             errors=Errors() if alone else None,
         )
-        for name, y in zip(output_names(model), tree.flatten(model.outputs), strict=True)
+        for name, y in zip(output_labels(model), tree.flatten(model.outputs), strict=True)
     ]
 
 

@@ -38,7 +38,7 @@ from kerasfold.errors import FoldError, only_fold_errors
 from kerasfold.forms.form import AnyForm
 from kerasfold.lift.regions import Regions, lifted
 from kerasfold.options import require_alone, require_flags
-from kerasfold.read.model import input_structure, output_names, variables_of
+from kerasfold.read.model import input_structure, output_labels, variables_of
 from kerasfold.read.weights import require_double, require_values
 
 
@@ -141,7 +141,7 @@ def verify(
             )
 
         if strategy is not None and isinstance(source, Given):
-            report = _spread(Replicas(strategy), unseen, source, output_names(a))
+            report = _spread(Replicas(strategy), unseen, source, output_labels(a))
         else:
             first, batches = _peeked(source)
             report = compared(unseen(first), batches, source)
@@ -250,7 +250,7 @@ def compared(
     if isinstance(source, Probes):
         found.run(batches)
         return _loudly(found, _reported(found), source.loud)
-    agreement = Agreement(output_names(found.a))
+    agreement = Agreement(output_labels(found.a))
     found.run(batches, lambda x, y: agreement.saw(x, y, source.labels()))
     return _with_agreement(_reported(found), agreement, source)
 

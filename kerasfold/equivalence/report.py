@@ -226,8 +226,8 @@ class EquivalenceReport:
 def _words(out: OutputReport) -> str:
     largest = f"{out.max_abs_error:.2g} (at the border {out.max_border_error:.2g})"
     own = (
-        f"own error {out.original_error:.2g} -> {out.folded_error:.2g}, "
-        f"{line_words(out.accuracy_line)}bound {out.accuracy_bound:.2g}"
+        f"error against float64 {out.original_error:.2g} -> {out.folded_error:.2g}, "
+        f"{line_words(out.accuracy_line)}at most {out.accuracy_bound:.2g}"
     )
     if out.absolute is not None:
         return (

@@ -64,6 +64,7 @@ class Form(ABC, Generic[C]):
         visited: nodes composed into it, `node` the last.
         cost: its cost.
         refusal: why the whole of it is not one operator, or "".
+        constants: numbers that it holds and that are no weights to Keras.
     """
 
     name: ClassVar[str]
@@ -75,6 +76,7 @@ class Form(ABC, Generic[C]):
     visited: tuple[int, ...]
     cost: Cost
     refusal: str = ""
+    constants: int = 0
 
     @classmethod
     @abstractmethod

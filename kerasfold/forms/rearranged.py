@@ -86,16 +86,19 @@ class Reordered(Form[Samples]):
         cost = sum_cost(known, Part(node.channels, terms), node.sizes, known.layering(visited))
         if not rearrangement.is_identity:
             cost += rearrangement_cost(rearrangement, known.regions.graph.layout)
+        constants = 0
         if after is not None:
             require_along(after)
             shifts = any(scale.biased for scale in scales)
-            samples = pixels(node.sizes) * node.channels
-            cost += elementwise_cost(samples, scales[0].channels[0], multiplies, shifts)
+            samples, count = pixels(node.sizes) * node.channels, scales[0].channels[0]
+            constants = count * (multiplies + shifts)
+            cost += elementwise_cost(samples, count, multiplies, shifts)
         return cls(
             node=index,
             reads=terms,
             visited=tuple(visited),
             cost=cost,
+            constants=constants,
             rearrangement=rearrangement,
             after=after,
             multiplies=multiplies,

@@ -122,6 +122,10 @@ def loosened(search: Search, forms: Forms) -> Forms:
     result, tried = dict(forms), list(forms.values())
     while tried:
         form = tried.pop()
+        as_read = _as_read(search, form)
+        if search.total(as_read) <= search.total({form.node: form}):
+            result |= as_read
+            continue
         last = set(search.known.owner[form.node].added)
         read = {o for i in last for o in search.nodes[i].operands}
         parts = sorted(read & set(form.visited) - last)
@@ -139,6 +143,12 @@ def loosened(search: Search, forms: Forms) -> Forms:
             result |= apart
             tried += apart.values()
     return dict(sorted(result.items()))
+
+
+def _as_read(search: Search, form: AnyForm) -> Forms:
+    """The calls that a form stands for, as they are."""
+    ends = [i for i in form.visited if i in search.regions.lifted]
+    return {i: as_it_is(search.known, Kept.of(search.known, i)) for i in ends}
 
 
 def joined(search: Search, plan: Plan, embeds: bool = False) -> Plan:

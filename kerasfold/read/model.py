@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -102,6 +102,21 @@ def output_names(model: keras.Model) -> list[str]:
         if isinstance(model, keras.Sequential)
         else model.output_names
     )
+
+
+def output_labels(model: keras.Model) -> list[str]:
+    """What a user calls each output of a model: by its keys, where it has any, else its name."""
+    places = tree.flatten_with_path(output_structure(model))
+    return [
+        _label(path) if any(isinstance(key, str) for key in path) else name
+        for (path, _), name in zip(places, output_names(model), strict=True)
+    ]
+
+
+def _label(path: Sequence[Any]) -> str:
+    """Keys and positions, as in `boxes[0]`."""
+    first, *rest = path
+    return str(first) + "".join(f"[{key}]" for key in rest)
 
 
 def refuse_quantised(model: keras.Model) -> None:

@@ -143,7 +143,7 @@ def _tables(report: Record) -> Iterator[str]:
     ]
     if names:
         rows_of = [(escape(what), escape(said)) for what, said in names]
-        yield section("Beside these", table(("", ""), rows_of, "sorts plain"))
+        yield section("Beside these", table(("", ""), rows_of, "plain"))
 
 
 def _row(kept: Kept) -> tuple[str, ...]:

@@ -38,6 +38,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i in (2, 10, 1):
         x = layers.Conv2D(4, 3, padding="same", name=f"conv{i}")(x)
         x = layers.ReLU(name=f"relu{i}")(layers.BatchNormalization(name=f"bn{i}")(x))
+    x = layers.Dropout(0.5)(x)
     report = kerasfold.fold(keras.Model(image, x)).fold_report
     path = tmp_path_factory.mktemp("pages") / "report.html"
     path.write_text(report.html(), encoding="utf-8")
