@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,8 +16,10 @@ from kerasfold.forms.evaluate import Part, evaluate, whole
 from kerasfold.forms.form import Composed, Form, work_of_operator
 from kerasfold.forms.known import Known, is_matrix_alone
 from kerasfold.layers.limits import check_emittable, is_pointwise_matrix
+from kerasfold.layers.rewrite import pad_value, unpadded
 from kerasfold.layers.words import described
 from kerasfold.lift.program import Node, Sizes
+from kerasfold.read.weights import largest
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value
@@ -44,10 +46,16 @@ class Terms(Composed):
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Convolved(Form[Terms]):
-    """One convolution for each tensor that is read, added up."""
+    """One convolution for each tensor that is read, added up.
+
+    Attributes:
+        padded: those of what is read that are padded with a constant, by a step of its own.
+    """
 
     name: ClassVar[str] = "operator"
     is_whole: ClassVar[bool] = True
+
+    padded: frozenset[int] = frozenset()
 
     @classmethod
     def propose(cls, known: Known, index: int, visited: Sequence[int]) -> Convolved | None:
@@ -57,8 +65,14 @@ class Convolved(Form[Terms]):
         terms, node = known.terms(visited), known.nodes[index]
         if any(isinstance(value, Rearranged) for value in terms.values()):
             return None
-        cost = sum_cost(known, Part(node.channels, terms), node.sizes, known.layering(visited))
-        return cls(node=index, reads=terms, visited=tuple(visited), cost=cost)
+        padded = _padded(known, index, visited, terms)
+        priced = Part(node.channels, {**terms, **padded})
+        cost = sum_cost(known, priced, node.sizes, known.layering(visited))
+        moved = (moved_bytes([a.size for a in g.axes], g.channels[0]) for g in padded.values())
+        cost += Cost.sum([Cost(), *(step_cost("elementwise", 2 * each) for each in moved)])
+        return cls(
+            node=index, reads=terms, visited=tuple(visited), cost=cost, padded=frozenset(padded)
+        )
 
     def compose(self, nodes: Sequence[Node]) -> Terms:
         """Each term by itself."""
@@ -77,12 +91,36 @@ class Convolved(Form[Terms]):
 
     def words(self, regions: Regions) -> str:
         """Its terms."""
-        return sum_words(self.reads, is_matrix_alone(regions, self.visited))
+        return sum_words(self.reads, is_matrix_alone(regions, self.visited), self.padded)
 
     def work(self, nodes: Sequence[Node]) -> Counter[Hashable]:
         """Its convolutions, and their sum."""
         node = nodes[self.node]
         return sum_work(Part(node.channels, self.reads), node.sizes)
+
+
+def _padded(
+    known: Known, index: int, visited: Sequence[int], terms: Mapping[int, Any]
+) -> dict[int, Geometry]:
+    """Of terms with a bias before zero padding, those that a constant to pad with does away with.
+
+    What is left of each then, by what it reads. That is known of the weights alone.
+    """
+    biased = [read for read, g in terms.items() if g is not None and g.ones and not g.vector]
+    if not biased:
+        return {}
+    limit = largest(known.owner[index].tensor.dtype)
+    found = known.once(
+        ("terms", *visited), lambda: whole(evaluate(known.nodes, visited), known.nodes, Operator)
+    )
+    values = {
+        read: pad_value(found[read], limit) for read in biased if found[read].ones is not None
+    }
+    return {
+        read: unpadded(found[read], value).geometry
+        for read, value in values.items()
+        if value is not None
+    }
 
 
 def sum_cost(known: Known, part: Part, sizes: Sizes, how: tuple[int, bool]) -> Cost:
@@ -146,12 +184,14 @@ def summed(
     return build.activated(added, activation, name)
 
 
-def sum_words(terms: Mapping[int, Geometry | None], is_matrix: bool) -> str:
+def sum_words(
+    terms: Mapping[int, Geometry | None], is_matrix: bool, padded: Collection[int] = ()
+) -> str:
     """The layers of terms, and that they are added up, for the report."""
     if len(terms) == 1:
-        (term,) = terms.values()
-        return described(term, is_matrix)
-    steps = (described(g, is_matrix) for g in terms.values() if g is not None)
+        ((read, term),) = terms.items()
+        return described(term, is_matrix, read in padded)
+    steps = (described(g, is_matrix, read in padded) for read, g in terms.items() if g is not None)
     return f"Add of {', '.join(steps)}"
 
 
