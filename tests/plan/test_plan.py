@@ -215,7 +215,7 @@ def test_a_cropping_behind_a_padding_merges_what_the_padding_kept_apart():
         assert found == pytest.approx(optimum(regions, objective), rel=1e-9)
     forms = plan(regions, "latency").forms.values()
     assert sum(form.cost.layers for form in forms) == 1
-    assert not {"ZeroPadding2D", "Cropping2D"} & {form.words(regions.owner) for form in forms}
+    assert not {"ZeroPadding2D", "Cropping2D"} & {form.words(regions) for form in forms}
 
 
 def optimum(regions: Regions, objective: str) -> tuple[float, ...]:
