@@ -57,6 +57,14 @@ def tolerated_share(tolerance: Tolerance, usual: Tally) -> float:
     return min(tolerance.rtol + (tolerance.atol / scale if scale else 1.0), 1.0)
 
 
+def beyond_bound(tally: Tally, unit: float) -> float:
+    """The largest difference of an output, as a multiple of its bound; 1.0 of what is within."""
+    error, bound = np.broadcast_arrays(tally.error, difference_bound(tally, unit))
+    within = error <= bound  # both may be infinite, or 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.max(np.where(within, 1.0, error / bound), initial=1.0))
+
+
 def noise_bound(tally: Tally) -> Lines:
     """What rounding noise may change, by line."""
     effect = np.maximum(tally.effect, tally.expected * tally.scale)

@@ -27,6 +27,7 @@ from kerasfold.equivalence.bounds import (
     DOUBLE,
     SINGLE,
     accuracy_bound,
+    beyond_bound,
     coarsest_dtype,
     computed_eps,
     difference_bound,
@@ -313,18 +314,11 @@ class Comparison:
             for copy, plain in ((self.a64, exact), (self.b64, other)):
                 self.take_noise(copy, batch, plain, draw)
                 inner = (t.inner for t in self.tallies if t.inner is not None)
-                beyond = max(self._beyond(tally) for tally in (*self.tallies, *inner))
+                beyond = max(beyond_bound(t, self.unit) for t in (*self.tallies, *inner))
                 if beyond <= 1:
                     return  # as a rule, noise moves both alike
             if beyond > FAR:
                 return
-
-    def _beyond(self, tally: Tally) -> float:
-        """The largest difference of an output, as a multiple of its bound."""
-        error, bound = np.broadcast_arrays(tally.error, difference_bound(tally, self.unit))
-        within = error <= bound  # both may be infinite, or 0
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return float(np.max(np.where(within, 1.0, error / bound), initial=1.0))
 
     def _is_doubtful(self, tally: Tally, error: Lines) -> bool:
         """Whether a difference is more than is explained before noise is measured on its batch."""
