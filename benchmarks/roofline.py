@@ -55,6 +55,7 @@ def cases() -> Iterator[tuple[str, Kind, Sizes, int, Factory]]:
                 if size * stride <= 112:
                     up = _upsampled("2D", k, stride)
                     yield f"transposed{k}x{k}/{stride}", "transposed", image, channels, up
+            yield "padded1x1", "padded", image, channels, _behind_zeros
             yield "grouped3x3", "grouped", image, channels, _conv(3, groups=2)
         if size * size * channels <= 2e6:
             yield "depthwise3x3", "depthwise", image, channels, _depthwise(3)
@@ -89,6 +90,12 @@ def _upsampled(rank: str, k: int, stride: int) -> Factory:
         return lambda x: up(x)[:, *(slice(n) for n in x.shape[1:-1])] if stride > 1 else up(x)
 
     return factory
+
+
+def _behind_zeros(channels: int) -> Callable[[Any], Any]:
+    """A matrix product of each pixel and of zeros around them, which a crop takes off again."""
+    conv = layers.Conv2D(channels, 1)
+    return lambda x: conv(layers.ZeroPadding2D(1)(x))[:, 1:-1, 1:-1]
 
 
 def _depthwise(k: int) -> Factory:

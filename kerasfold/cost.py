@@ -129,6 +129,7 @@ def objective_of(name: Any) -> Objective:
 
 Kind: TypeAlias = Literal[
     "convolution",
+    "padded",
     "transposed",
     "depthwise",
     "scale",
@@ -206,11 +207,13 @@ class Roofline:
 # Fitted by benchmarks/roofline.py to two cores of an AMD EPYC, on 2026-11-26. TensorFlow runs
 # convolutions in groups through XLA; XLA fuses what is elementwise with what it stands beside, and
 # gathers the inputs of a convolution piece by piece, for each group by itself.
+# What would be a matrix product if there were no zeros around its input is a convolution to XLA.
 # Light steps count as half of what they take in a chain of their like: a depthwise layer in their
 # place would wake threads, which no such chain shows.
 TENSORFLOW = Roofline(
     {
         "convolution": Rate(1.3e-5, 7.9e10, 1.5e10, gathered=2.7e10, shared=5e-5),
+        "padded": Rate(1.3e-5, 7.9e10, 1.5e10, gathered=2.7e10, shared=5e-5),
         "transposed": Rate(6.4e-5, 7.4e10, gathered=3e9),
         "depthwise": Rate(8.1e-5, 2.9e10),
         "scale": Rate(6.4e-5, bytes=6.25e9),
@@ -230,6 +233,7 @@ TENSORFLOW = Roofline(
 XLA = Roofline(
     {
         "convolution": Rate(7.9e-6, 6.7e10, 9.3e9, gathered=4.2e10, pieces=2.4e8),
+        "padded": Rate(4.5e-5, 6.7e10, 9.3e9, gathered=4.2e10, pieces=2.4e8),
         "transposed": Rate(1.1e-5, 5.5e10, pieces=1.8e8, shared=4.4e-5),
         "depthwise": Rate(4.5e-5, 3.9e10, pieces=1.7e8),
         "scale": Rate(5e-6, bytes=2e11),
@@ -337,7 +341,11 @@ def kind_of(geometry: Geometry) -> Kind:
         return "scale" if geometry.is_pointwise else "depthwise"
     if is_volume:
         return "grouped volume" if geometry.groups > 1 else "volume"
-    return "grouped" if geometry.groups > 1 else "convolution"
+    if geometry.groups > 1:
+        return "grouped"
+    of_pixels = all(axis.taps == axis.stride == 1 for axis in geometry.axes)
+    is_padded = any(any(axis.pad) for axis in geometry.axes)
+    return "padded" if of_pixels and is_padded else "convolution"
 
 
 def operator_cost(geometry: Geometry, shared: int = 1, kind: Kind | None = None) -> Cost:

@@ -219,10 +219,14 @@ class Known:
     def kind_reading(self, read: int, geometry: Geometry) -> Kind:
         """The kind of layer that an operator is written as that is applied to a node.
 
-        XLA makes a convolution of its input and of the zeros around that, and then no scale.
+        XLA makes a convolution of its input and of the zeros around that, and then no scale and
+        no matrix product.
         """
         kind = kind_of(geometry)
-        return "depthwise" if kind == "scale" and self.pads(read) else kind
+        if not (geometry.is_pointwise and self.pads(read)):
+            return kind
+        behind_zeros: dict[Kind, Kind] = {"scale": "depthwise", "convolution": "padded"}
+        return behind_zeros.get(kind, kind)
 
     def pads(self, index: int) -> bool:
         """Whether a node pads with zeros."""

@@ -220,6 +220,16 @@ def test_a_depthwise_layer_of_what_is_padded_is_no_scale_either() -> None:
     assert [name.split("_")[0] for name in merged.layers] == ["depthwise", "multiply"]
 
 
+def test_a_matrix_product_of_what_is_padded_is_a_convolution_under_xla() -> None:
+    """What stands between the zeros and the product stays there, and keeps it one."""
+    steps = [layers.ZeroPadding2D(1), lambda x: layers.Add()([x, x]), layers.SeparableConv2D(16, 1)]
+    folded = kerasfold.fold(model := between((28, 7, 3), *steps))
+    assert_same(model, folded, FLOAT32)
+    assert kinds(folded) == ["ReLU", "ZeroPadding2D", "Add", "Conv2D", "ReLU"]
+    model = between((28, 7, 3), layers.ZeroPadding2D(1), layers.SeparableConv2D(16, 1))
+    assert kinds(kerasfold.fold(model)) == ["ReLU", "ZeroPadding2D", "Conv2D", "ReLU"]
+
+
 def test_a_depthwise_layer_of_pixels_and_a_normalisation_are_one() -> None:
     steps = [layers.ZeroPadding2D(1), layers.DepthwiseConv2D(1), layers.BatchNormalization()]
     model = between((28, 14, 16), *steps)
