@@ -53,7 +53,7 @@ class Pooled(Form[Single]):
 
     Attributes:
         pool: the node that the pool is; of several, the last.
-        several: what they are together, or None.
+        several: what they are together, or what one is that is a part of a call; else None.
     """
 
     name: ClassVar[str] = "pooled"
@@ -71,8 +71,9 @@ class Pooled(Form[Single]):
         others = [i for i in visited if i not in pools]
         if not (pools and others):
             return None
-        several = Weightless.propose(known, pools[-1], pools)
-        if several is None and not (len(pools) == 1 and known.is_layer(pools[0])):
+        alone = len(pools) == 1 and known.is_layer(pools[0])
+        several = None if alone else Weightless.of(known, pools)
+        if several is None and not alone:
             return None
         geometry = known.geometry(pools[0]) if several is None else several.whole
         if not geometry.steady or any(a.crop[0] for a in geometry.axes):

@@ -53,14 +53,19 @@ class Weightless(Form[Nothing]):
     @classmethod
     def propose(cls, known: Known, index: int, visited: Sequence[int]) -> Weightless | None:
         """A path of several such steps that is one."""
-        if len(visited) == 1 or not known.is_path(visited):
+        return None if len(visited) == 1 else cls.of(known, visited)
+
+    @classmethod
+    def of(cls, known: Known, visited: Sequence[int]) -> Weightless | None:
+        """The layer that a path of such steps is; None of other steps. Raises `Refused`."""
+        if not known.is_path(visited):
             return None
         nodes = [known.nodes[i] for i in visited]
         if not all(map(_counts, nodes)):
             return None
         family, whole = known.once((cls, *map(known.kind, visited)), lambda: _layer(nodes))
         return cls(
-            node=index,
+            node=visited[-1],
             reads=known.reads(visited, whole),
             visited=tuple(visited),
             cost=_cost(family, whole),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 import kerasfold
 from zoo.making import chain, randomise
@@ -167,4 +167,13 @@ def test_upsamplings_apart_stay_apart() -> None:
     model = chain((6, 5, 8), *steps, layers.ReLU(name="end"))
     folded = kerasfold.fold(model)
     assert kinds(folded).count("UpSampling2D") == 2
+    assert_same(model, folded, FLOAT64)
+
+
+def test_what_is_before_a_sum_over_pixels_is_computed_behind_it() -> None:
+    inputs = keras.Input((6, 5, 8), dtype="float64")
+    summed = ops.sum(layers.ReLU()(inputs) * 3.0, axis=(1, 2))
+    model = randomise(keras.Model(inputs, layers.Dense(3)(summed)))
+    folded = kerasfold.fold(model)
+    assert kinds(folded) == ["GlobalAveragePooling2D", "Dense"]
     assert_same(model, folded, FLOAT64)
