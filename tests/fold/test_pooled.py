@@ -123,7 +123,7 @@ def test_a_normalisation_of_the_mean_is_the_one_of_the_pixels() -> None:
     assert (report.macs_before, report.macs_after) == (2 * SUMS, SUMS + CHANNELS)
     assert report.params_before == report.params_after
     (merged,) = report.merged
-    assert merged.kind == "GlobalAveragePooling2D, then BatchNormalization"
+    assert merged.kind == "GlobalAveragePooling2D + BatchNormalization"
     for before, after in zip(model.weights, folded.weights, strict=True):
         assert np.array_equal(before, after)
 
