@@ -237,7 +237,7 @@ class _Emitter:
             (tuple(x.shape), x.dtype) == (tensor.shape, tensor.dtype) and not (x.sparse or x.ragged)
             for x, tensor in zip(inputs, call.inputs, strict=True)
         )
-        if self.dtype is not None or not alike or len(call.outputs) > 1:
+        if self.dtype is not None or call.cut is not None or not alike or len(call.outputs) > 1:
             return None
         return keras.KerasTensor(call.outputs[0].shape, call.outputs[0].dtype)
 

@@ -229,3 +229,15 @@ def test_a_progression_holds_all_places(places: str) -> None:
     wanted = np.array([c == "1" for c in places])
     cut = progression(wanted)
     assert np.arange(7)[cut].tolist() == np.flatnonzero(wanted).tolist()
+
+
+def test_a_layer_that_is_kept_before_a_cut_gives_all_of_its_pixels() -> None:
+    with policy("float64"):
+        inputs = keras.Input((8, 8, 4), dtype="float64")
+        padded = layers.ZeroPadding2D(((0, 2), (1, 0)))(inputs)
+        dense = layers.Dense(5, activation="tanh")(padded)
+        flat = layers.Flatten()(layers.AveragePooling2D((1, 3), strides=2)(dense))
+        model = randomise(keras.Model(inputs, [flat, layers.MaxPooling2D(3, 1, "same")(padded)]))
+    folded = kerasfold.fold(model, "layers", verify=False)
+    assert [y.shape for y in folded.outputs] == [y.shape for y in model.outputs]
+    assert_same(model, folded, FLOAT64)
