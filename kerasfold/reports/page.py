@@ -9,7 +9,8 @@ from html import escape
 from kerasfold.reasons import BY_CODE
 from kerasfold.reports.compared import comparison
 from kerasfold.reports.layout import COLOURS
-from kerasfold.reports.markup import document, read, section, table
+from kerasfold.reports.markup import document, section, table
+from kerasfold.reports.markup import read as file_of
 from kerasfold.reports.record import Kept, Record
 from kerasfold.reports.svg import BETWEEN, EDGE, PALETTE, Drawing
 from kerasfold.reports.text import predictions, run_length, short
@@ -21,7 +22,11 @@ def page(report: Record) -> str:
         f"<h1>{escape(report.model)} <small>folded by kerasfold {escape(report.version)}, "
         f"objective {escape(report.objective)}</small></h1>"
     )
-    parts = [title, f'<div class="tiles">{"".join(_tiles(report))}</div>']
+    parts = [title]
+    if report.files is not None:
+        read, written = escape(report.files.read), escape(report.files.written)
+        parts.append(f'<p class="soft files">{read} &rarr; {written}</p>')
+    parts.append(f'<div class="tiles">{"".join(_tiles(report))}</div>')
     if report.note:
         parts.append(f"<p>{escape(report.note)}</p>")
     parts += _graphs(report)
@@ -29,8 +34,8 @@ def page(report: Record) -> str:
     if report.equivalence is not None:
         parts += comparison(report.equivalence)
     parts.append(_codes(report))
-    style = read("graph.css") + _colours()
-    return document(f"{report.model}, folded", *parts, style=style, script=read("page.js"))
+    style = file_of("graph.css") + _colours()
+    return document(f"{report.model}, folded", *parts, style=style, script=file_of("page.js"))
 
 
 def _colours() -> str:
@@ -66,8 +71,6 @@ def _tiles(report: Record) -> Iterator[str]:
     verdict = "not verified" if report.equivalence is None else report.equivalence.verdict
     to = "to the original" if report.equivalence else "against the original"
     yield f'<div class="tile {verdict}"><b class="mark">{verdict}</b><span>{to}</span></div>'
-    if report.files is not None:
-        yield _tile(report.files.written, f"read from {report.files.read}")
 
 
 def _tile(value: str, what: str) -> str:
@@ -154,7 +157,7 @@ def _row(kept: Kept) -> tuple[str, ...]:
 
 def _sorted(title: str, count: int, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     buttons = [f'<button type="button">{name}</button>' for name in head]
-    body = table(buttons, rows, "sorts")
+    body = table(buttons, rows, f"sorts {'merges' * (title == 'Merged')}".strip())
     return f'<h2>{title} ({count})</h2>\n<section class="long">{body}</section>'
 
 
