@@ -107,7 +107,7 @@ class _Kept:
         usual = [
             x for i, x in enumerate(self._batches.usual) if f"truth.{i}.0" in self._golden.arrays
         ]
-        return Probes(usual, self._batches.loud)
+        return Probes(usual, self._batches.loud, self._batches.blank)
 
     def ran(self, batch: Any, noise: Noise | None = None) -> Ran:
         """See `Truth`."""
@@ -377,7 +377,7 @@ def _taken(model: keras.Model, flat: Probes) -> Probes:
         typed = [x if x.dtype.kind == "U" else as_dtype(x, spec.dtype) for x, spec in pairs]
         return tree.pack_sequence_as(structure, typed)
 
-    return Probes(list(map(taken, flat.usual)), list(map(taken, flat.loud)))
+    return Probes(list(map(taken, flat.usual)), list(map(taken, flat.loud)), flat.blank)
 
 
 def _plain(batch: Any) -> Flat:

@@ -13,6 +13,7 @@ Noise is measured on those batches alone whose differences are more than float64
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -38,7 +39,18 @@ from kerasfold.equivalence.bounds import (
     stored_eps,
 )
 from kerasfold.equivalence.probes import probes
-from kerasfold.equivalence.runs import Arrays, AsIs, Noise, Ran, Runner, Truth, Walk, as_is, real
+from kerasfold.equivalence.runs import (
+    Arrays,
+    AsIs,
+    Noise,
+    Ran,
+    Runner,
+    Truth,
+    Walk,
+    as_is,
+    excused,
+    real,
+)
 from kerasfold.equivalence.steps import Step
 from kerasfold.equivalence.tally import Lines, Tally, distances
 from kerasfold.equivalence.tolerance import Errors, Tolerance
@@ -203,19 +215,24 @@ class Comparison:
         return as_is(self.a)
 
     def run(
-        self, batches: Iterable[Any], saw: Callable[[Arrays, Arrays], None] | None = None
+        self,
+        batches: Iterable[Any],
+        saw: Callable[[Arrays, Arrays], None] | None = None,
+        blank: Iterable[int] = (),
     ) -> None:
         """Run everything on some batches, and take in what it gives.
 
         Args:
             batches: as the reference takes them.
             saw: told what both models give, as they are, on each batch.
+            blank: of how many of the last samples of each the reference may make NaN, of which
+                nothing is asked then.
 
         Raises:
             FoldError: a model that does not run here.
         """
         own = self.reference
-        for batch in batches:
+        for batch, last in zip(batches, itertools.chain(blank, itertools.repeat(0)), strict=False):
             others = self.drawn and self.tallies[0].number > 0  # sizes at which both did run
             try:
                 exact, mine = ran(self.a64, batch), outputs(own, batch)
@@ -235,7 +252,8 @@ class Comparison:
             self.other_shape = self._other_shape(exact.outputs, theirs)
             if self.other_shape:
                 return
-            self._take_copies(batch, exact, other)
+            mine, theirs = (excused(each, exact.outputs, last) for each in (mine, theirs))
+            self._take_copies(batch, exact, other and other.excused(exact, last))
             self._take_own(batch, exact, mine, theirs)
             if saw is not None:
                 saw(mine, theirs)

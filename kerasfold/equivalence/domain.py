@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeAlias
 import keras
 import numpy as np
 
-from kerasfold.equivalence.ranges import Ask, Numbers, Rows
+from kerasfold.equivalence.ranges import Ask, Blank, Numbers, Rows
 from kerasfold.read.weights import as_array, as_dtype, largest
 
 Kind: TypeAlias = tuple[float, float]  # scale and shift of what is usually 0 +- 1
@@ -41,12 +41,14 @@ class Domain:
         dtype: of the input.
         usual: centre and unit (n,) of each number, in turn of one sample after another.
         choices: places that are looked up in a table, and the values that have a row in it.
+        blank: (n,) what each number is where part of a sample is blank.
     """
 
     shape: tuple[int, ...]
     dtype: str
     usual: list[tuple[np.ndarray, np.ndarray]]
     choices: list[tuple[np.ndarray, np.ndarray]]
+    blank: np.ndarray
 
     @classmethod
     def of(cls, shape: Sequence[int], dtype: str, asked: Sequence[Ask]) -> Domain:
@@ -57,7 +59,11 @@ class Domain:
             (places, _possible(values, dtype))
             for places, values in _choices([x for x in asked if isinstance(x, Rows)])
         ]
-        return cls(tuple(shape), dtype, _usual(math.prod(shape), numbers, least), choices)
+        blank = np.zeros(math.prod(shape))
+        for x in asked:
+            if isinstance(x, Blank):
+                blank[x.places] = x.values
+        return cls(tuple(shape), dtype, _usual(blank.size, numbers, least), choices, blank)
 
     @property
     def samples(self) -> int:
@@ -76,7 +82,11 @@ class Domain:
         return looked_up < math.prod(self.shape) and self.dtype != "string"
 
     def draw(
-        self, kinds: Sequence[Kind], rng: Stream, rows: np.ndarray | None = None
+        self,
+        kinds: Sequence[Kind],
+        rng: Stream,
+        rows: np.ndarray | None = None,
+        blank: int = 0,
     ) -> np.ndarray:
         """Samples, one of each kind, rounded as the model will round them.
 
@@ -86,8 +96,12 @@ class Domain:
             rows: (samples, numbers that are looked up), the rows to read, in the order of `ranges`;
                 None to read the last and the first of a table first, and each once before one is
                 again.
+            blank: how many samples are blank: the last throughout, that before, if it is, in part.
         """
         drawn = self._numbers(kinds, rng)
+        if blank and self._is_float:
+            drawn[-1] = 0.0
+            drawn[-blank] = np.where(_blotted(self.shape), self.blank, drawn[-blank])
         done = 0
         for places, values in self.choices:
             if values.dtype.kind not in "if":
@@ -123,6 +137,16 @@ class Domain:
         low, high = _limits(self.dtype)
         drawn = np.rint(drawn)
         return np.clip(drawn if low < 0 else np.abs(drawn), low, high)
+
+
+def _blotted(shape: tuple[int, ...]) -> np.ndarray:
+    """Which numbers of a sample are blank: the last quarter of its pixels or time steps, and more.
+
+    Those that are all of a vector count one by one.
+    """
+    count = math.prod(shape[:-1]) if len(shape) > 1 else math.prod(shape)
+    at = np.arange(count)
+    return np.repeat((at >= count - count // 4) | (at % 5 == 1), math.prod(shape) // max(count, 1))
 
 
 def domains(

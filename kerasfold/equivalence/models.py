@@ -248,7 +248,7 @@ def compared(
 ) -> EquivalenceReport:
     """What a comparison finds on some batches; of the user's data, how often classes agree."""
     if isinstance(source, Probes):
-        found.run(batches)
+        found.run(batches, blank=source.blank)
         return _loudly(found, _reported(found), source.loud)
     agreement = Agreement(output_labels(found.a))
     found.run(batches, lambda x, y: agreement.saw(x, y, source.labels()))

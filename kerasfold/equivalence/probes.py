@@ -10,7 +10,7 @@ import itertools
 import math
 import operator
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -26,6 +26,7 @@ from kerasfold.read.model import input_structure, sublayers
 
 PROBES = (3, 16)  # samples of one size, at least and at most
 PROBED = 200_000  # numbers in all of them, between the two
+BLANK = 2  # samples of zeros, one of them in part; of inputs of more than WORDS numbers one
 FURTHER = 2  # samples of every further size
 BATCH = 2**19  # numbers in a batch of several, unless two samples have more
 WORDS = 2**13  # the same of samples that there are many of, to read every row of a table
@@ -48,10 +49,13 @@ class Probes:
         loud: so large that activations reach whatever ends them far from 0, as relu6 is ended.
             What is small is lost beside them, and half precision overflows: they are to be judged
             apart, in float64. None of a model that computes with nothing but rows of tables.
+        blank: of each usual batch, how many of its last samples are zeros, or are in part, as black
+            images and what is padded are. A model may give NaN there.
     """
 
     usual: list[Any]
     loud: list[Any]
+    blank: list[int] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[Any]:
         """The usual ones."""
@@ -67,12 +71,14 @@ class Recipe:
         lengths: of the batches.
         kinds: of each sample.
         loud: whether they are loud.
+        blank: how many of the last are blank.
     """
 
     inputs: list[Domain]
     lengths: list[int]
     kinds: list[Kind]
     loud: bool = False
+    blank: int = 0
 
 
 def probes(
@@ -116,7 +122,12 @@ def recipes(
         asks = [asked_unread(x, shapes) if g is None else asked(g, shapes) for x, g in read]
         inputs = domains(specs, shapes, of_both(*asks))
         lengths = _lengths(model, inputs, len(sizes), not found)
-        found.append(Recipe(inputs, lengths, list(itertools.islice(repeated, sum(lengths)))))
+        blank = min(BLANK if _numbers(inputs) <= WORDS else 1, lengths[-1])
+        blank *= not found and any(x.scales for x in inputs)
+        if not _fixed(model):
+            lengths[-1] += blank
+        chosen = list(itertools.islice(repeated, sum(lengths)))
+        found.append(Recipe(inputs, lengths, chosen, blank=blank))
         if not any(each.loud for each in found) and any(x.scales for x in inputs):
             lengths = _batches(model, min(max(LOUDLY // _numbers(inputs), 1), PROBES[1]))
             found.append(Recipe(inputs, lengths, [LOUD] * sum(lengths), loud=True))
@@ -127,17 +138,19 @@ def draw(drawn: Iterable[Recipe], structure: Any, rng: Stream) -> Probes:
     """The inputs of some recipes, in this order, in the structure of a model's inputs."""
     usual: list[Any] = []
     loud: list[Any] = []
+    blank: list[int] = []
     for each in drawn:
         rows = _combined(each.inputs, len(each.kinds), rng)
         pairs = zip(each.inputs, rows, strict=True)
-        arrays = [x.draw(each.kinds, rng, read) for x, read in pairs]
+        arrays = [x.draw(each.kinds, rng, read, each.blank) for x, read in pairs]
         ends = itertools.accumulate(each.lengths)
         batches = loud if each.loud else usual
         batches += [
             tree.pack_sequence_as(structure, [x[end - n : end] for x in arrays])
             for n, end in zip(each.lengths, ends, strict=True)
         ]
-    return Probes(usual, loud)
+        blank += [] if each.loud else [*(len(each.lengths) - 1) * [0], each.blank]
+    return Probes(usual, loud, blank)
 
 
 def _read(model: keras.Model) -> Graph | None:

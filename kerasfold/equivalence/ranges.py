@@ -70,7 +70,25 @@ class Numbers:
         return Numbers(places, self.centre[inside], self.unit[inside]) if inside.any() else None
 
 
-Ask: TypeAlias = Rows | Numbers
+@dataclass(frozen=True, eq=False, slots=True)
+class Blank:
+    """What tells some of its input from all else asks for: a Masking, time steps of one value.
+
+    Attributes:
+        places: (n,) elements of the inputs, as places among all their numbers.
+        values: (n,) what each is, where it is blank.
+    """
+
+    places: np.ndarray
+    values: np.ndarray
+
+    def within(self, start: int, stop: int) -> Blank | None:
+        """What it asks for between two places, counted from the first; None of nothing."""
+        inside = (self.places >= start) & (self.places < stop)
+        return Blank(self.places[inside] - start, self.values[inside]) if inside.any() else None
+
+
+Ask: TypeAlias = Rows | Numbers | Blank
 Asked: TypeAlias = list[Ask]
 
 LOST = 2.0**-20  # of a number that a change of it is lost beside
@@ -123,6 +141,11 @@ class Held:
         ]
         return [*flags, Numbers(places[~flag], centres[~flag], units[~flag])]
 
+    def blank(self, value: float) -> Asked:
+        """What asks for one value of all of it."""
+        places, scale, offset = self._of_inputs()
+        return [Blank(places, (value - offset) / scale)]
+
     def _of_inputs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Places, scales and offsets of its numbers that are some of the inputs."""
         held = self.places >= 0
@@ -154,6 +177,7 @@ def asked(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> Asked:
         read = [x for x in dict.fromkeys(call.inputs) if x.index in held]
         if not read:
             continue
+        found += _BLANK[call.kind](call, held[read[0].index]) if call.kind in _BLANK else []
         try:
             passed = _PASSING[call.kind](call, held)
         except (KeyError, Refused):
@@ -194,7 +218,8 @@ def of_both(asked: Asked, others: Sequence[Ask] = ()) -> Asked:
     rows += [x.without([*rows, *numbers]) for x in theirs]
     rows += [x.without(rows) for x in guesses]
     numbers += [x for x in others if isinstance(x, Numbers)]
-    return [*numbers, *(x for x in rows if len(x.places))]
+    blank = [x for x in (*others, *asked) if isinstance(x, Blank)]
+    return [*numbers, *blank, *(x for x in rows if len(x.places))]
 
 
 def _given(shapes: Sequence[tuple[int, ...]]) -> list[Held]:
@@ -352,6 +377,10 @@ _PASSING: dict[Any, Callable[[Call, Mapping[int, Held]], list[Held]]] = {
 
 
 # Calls that ask for values.
+
+_BLANK: dict[Any, Callable[[Call, Held], Asked]] = {
+    layers.Masking: lambda call, held: held.blank(call.operation.mask_value),
+}
 
 
 def _taken(call: Call) -> int:

@@ -69,6 +69,7 @@ def written(recipes: Sequence[Recipe]) -> Written:
             "lengths": recipe.lengths,
             "kinds": recipe.kinds,
             "loud": recipe.loud,
+            "blank": recipe.blank,
         }
         for recipe in recipes
     ]
@@ -91,24 +92,31 @@ def restored(stored: Written) -> list[Recipe]:
                     words["dtype"],
                     usual=_pairs(stored, "centre", "unit", f"{i}.{j}", words["usual"]),
                     choices=_pairs(stored, "places", "values", f"{i}.{j}", words["choices"]),
+                    blank=stored.arrays[f"blank.{i}.{j}.0"],
                 )
                 for j, words in enumerate(recipe["inputs"])
             ],
             lengths=recipe["lengths"],
             kinds=[(scale, shift) for scale, shift in recipe["kinds"]],
             loud=recipe["loud"],
+            blank=recipe["blank"],
         )
         for i, recipe in enumerate(stored.words)
     ]
 
 
 def _arrays(domain: Domain) -> Iterator[tuple[str, int, np.ndarray]]:
-    """The arrays of an input, each by its kind and its number; what is one number, as that."""
+    """The arrays of an input, each by its kind and its number."""
     for k, (centre, unit) in enumerate(domain.usual):
-        for kind, array in (("centre", centre), ("unit", unit)):
-            yield kind, k, array[0] if array.size and np.all(array == array.flat[0]) else array
+        yield from (("centre", k, _short(centre)), ("unit", k, _short(unit)))
     for k, (places, values) in enumerate(domain.choices):
         yield from (("places", k, places), ("values", k, values))
+    yield "blank", 0, _short(domain.blank)
+
+
+def _short(array: np.ndarray) -> np.ndarray:
+    """An array, or the one number that all of it is."""
+    return array[0] if array.size and np.all(array == array[0]) else array
 
 
 def _pairs(

@@ -77,6 +77,11 @@ class Ran:
         pairs = zip(self.judged, truth.judged, strict=True)
         return Ran(outputs, [_where_finite(y, x) for y, x in pairs])
 
+    def excused(self, truth: Ran, last: int) -> Ran:
+        """The same, with NaN wherever the truth has it, among so many of the last samples."""
+        judged = excused(self.judged, truth.judged, last)
+        return Ran(excused(self.outputs, truth.outputs, last), judged, self.given)
+
     def judged_where(self, alike: Sequence[bool]) -> Arrays:
         """What is judged of outputs that end alike in both models, and the others as they are."""
         triples = zip(self.outputs, self.judged, alike, strict=True)
@@ -332,6 +337,19 @@ def real(values: np.ndarray) -> np.ndarray:
     if np.iscomplexobj(values):
         return np.stack([values.real, values.imag], axis=-1)
     return values
+
+
+def excused(values: Arrays, truths: Arrays, last: int) -> Arrays:
+    """Outputs with NaN wherever the true ones have it, among so many of the last samples."""
+    return [_excused(y, x, last) for y, x in zip(values, truths, strict=True)]
+
+
+def _excused(value: np.ndarray, truth: np.ndarray, last: int) -> np.ndarray:
+    if not last or value.shape != truth.shape or truth.dtype.kind != "f":
+        return value
+    lost = np.isnan(truth)
+    lost[:-last] = False
+    return np.where(lost, truth.astype(value.dtype), value)
 
 
 def _where_finite(value: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -127,8 +127,8 @@ def test_random_inputs_are_the_same_everywhere() -> None:
     numbers = [(np.zeros(6), np.ones(6)), (np.arange(6.0), np.full(6, 0.5))]
     rows = [(np.arange(3), np.arange(50))]
     inputs = [
-        Domain((2, 3), "float32", numbers, []),
-        Domain((3,), "int32", [(np.zeros(3), np.ones(3))], rows),
+        Domain((2, 3), "float32", numbers, [], np.zeros(6)),
+        Domain((3,), "int32", [(np.zeros(3), np.ones(3))], rows, np.zeros(3)),
     ]
     usual = Recipe(inputs, [1, 3], [(5.0, 1.0)] * 4)
     drawn = [usual, Recipe(inputs, [1], [(4096.0, 0.0)], loud=True)]
