@@ -51,10 +51,10 @@ from kerasfold.equivalence.runs import (
     excused,
     real,
 )
+from kerasfold.equivalence.seen import Seen, Shown, larger
 from kerasfold.equivalence.steps import Step
 from kerasfold.equivalence.tally import Lines, Tally, distances
 from kerasfold.equivalence.tolerance import Errors, Tolerance
-from kerasfold.equivalence.units import Units
 from kerasfold.errors import FoldError, words_of
 from kerasfold.read.model import layout_of, operations, output_labels, sublayers
 
@@ -65,52 +65,6 @@ Copy: TypeAlias = Walk | AsIs
 DRAWS = 4
 FAR = 1e3  # times its bound, that a difference is whatever else were drawn
 FEW = 1e-3  # of its scale, that the spread of an output may be as long as one input is known
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Shown:
-    """A batch that shows an error best.
-
-    Attributes:
-        error: of each line.
-        batch: as the reference takes it.
-    """
-
-    error: Lines = field(default_factory=lambda: np.zeros(1))
-    batch: Any = None
-
-
-@dataclass(eq=False, slots=True)
-class Seen:
-    """What a verdict needs of a comparison that has run, wherever it ran.
-
-    Attributes:
-        tallies: by output.
-        shows: by output, the batch that shows a difference in float64 best.
-        shows_own: the same of either's error in its own dtype.
-        reached: what units of the reference gave, if that is known.
-        unit: of rounding, of the copies.
-        other_shape: which output has another shape, or "".
-    """
-
-    tallies: list[Tally]
-    shows: list[Shown]
-    shows_own: list[Shown]
-    reached: Units | None
-    unit: float
-    other_shape: str
-
-    def merge(self, other: Seen) -> None:
-        """Take in what another has seen of the same models."""
-        for mine, theirs in zip(self.tallies, other.tallies, strict=True):
-            mine.merge(theirs)
-        for i, tally in enumerate(self.tallies):
-            self.shows[i] = _larger(self.shows[i], other.shows[i], tally.scale)
-            self.shows_own[i] = _larger(self.shows_own[i], other.shows_own[i], tally.output_scale)
-        if self.reached is not None and other.reached is not None:
-            self.reached.merge(other.reached)
-        self.unit = max(self.unit, other.unit)
-        self.other_shape = self.other_shape or other.other_shape
 
 
 @dataclass(kw_only=True)
@@ -318,7 +272,7 @@ class Comparison:
         doubt = False
         for i, (tally, x, y) in enumerate(zip(self.tallies, truths, values, strict=True)):
             error = tally.saw_copies(x, y)
-            self.shows[i] = _better(self.shows[i], error, tally.scale, batch)
+            self.shows[i] = larger(self.shows[i], error, tally.scale, batch)
             doubt = doubt or self._is_doubtful(tally, error)
             if tally.inner is not None and other is not None and i in other.given:
                 error = tally.inner.saw_copies(exact.given[i], other.given[i])
@@ -351,7 +305,7 @@ class Comparison:
         doubt = False
         for i, (tally, truth, x, y) in enumerate(columns):
             error = tally.saw_own(truth, x, y, share)
-            self.shows_own[i] = _better(self.shows_own[i], error, tally.output_scale, batch)
+            self.shows_own[i] = larger(self.shows_own[i], error, tally.output_scale, batch)
             late = tally.other_error > accuracy_bound(tally, self.own_unit)
             off = tally.own_error > rebuilt_bound(tally, self.own_eps)
             doubt = doubt or bool(np.any(off if self.tolerance is not None else late | off))
@@ -421,20 +375,6 @@ def tallies_of(model: keras.Model, alone: bool = False, kinds: int = 1) -> list[
         )
         for name, y in zip(output_labels(model), tree.flatten(model.outputs), strict=True)
     ]
-
-
-def _better(shown: Shown, error: Lines, scale: Lines, batch: Any) -> Shown:
-    """The batch with the larger error in the line where either has the worst, for its scale."""
-    if not error.size:
-        return shown
-    before = np.broadcast_to(shown.error, error.shape)
-    worst = int(np.argmax(np.maximum(error, before) / np.where(scale > 0, scale, 1.0)))
-    return Shown(error, batch) if error.flat[worst] > before.flat[worst] else shown
-
-
-def _larger(shown: Shown, other: Shown, scale: Lines) -> Shown:
-    """The same of two that were kept."""
-    return shown if other.batch is None else _better(shown, other.error, scale, other.batch)
 
 
 def ran(copy: Truth, batch: Any) -> Ran:

@@ -19,8 +19,9 @@ from typing import Any, Protocol, Self, TypeVar
 import numpy as np
 
 from kerasfold.backend import name
-from kerasfold.equivalence.compare import Comparison, Seen
+from kerasfold.equivalence.compare import Comparison
 from kerasfold.equivalence.runs import Arrays
+from kerasfold.equivalence.seen import Seen
 from kerasfold.errors import FoldError, words_of
 
 KNOWN = ("OneDeviceStrategy", "MirroredStrategy", "MultiWorkerMirroredStrategy")

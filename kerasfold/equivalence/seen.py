@@ -1,0 +1,71 @@
+"""What is kept of two models that run on batches, and what two that ran elsewhere have kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kerasfold.equivalence.tally import Lines, Tally
+from kerasfold.equivalence.units import Units
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Shown:
+    """A batch that shows an error best.
+
+    Attributes:
+        error: of each line.
+        batch: as the reference takes it.
+    """
+
+    error: Lines = field(default_factory=lambda: np.zeros(1))
+    batch: Any = None
+
+
+@dataclass(eq=False, slots=True)
+class Seen:
+    """What a verdict needs of a comparison that has run, wherever it ran.
+
+    Attributes:
+        tallies: by output.
+        shows: by output, the batch that shows a difference in float64 best.
+        shows_own: the same of either's error in its own dtype.
+        reached: what units of the reference gave, if that is known.
+        unit: of rounding, of the copies.
+        other_shape: which output has another shape, or "".
+    """
+
+    tallies: list[Tally]
+    shows: list[Shown]
+    shows_own: list[Shown]
+    reached: Units | None
+    unit: float
+    other_shape: str
+
+    def merge(self, other: Seen) -> None:
+        """Take in what another has seen of the same models."""
+        for mine, theirs in zip(self.tallies, other.tallies, strict=True):
+            mine.merge(theirs)
+        for i, tally in enumerate(self.tallies):
+            self.shows[i] = _of_both(self.shows[i], other.shows[i], tally.scale)
+            self.shows_own[i] = _of_both(self.shows_own[i], other.shows_own[i], tally.output_scale)
+        if self.reached is not None and other.reached is not None:
+            self.reached.merge(other.reached)
+        self.unit = max(self.unit, other.unit)
+        self.other_shape = self.other_shape or other.other_shape
+
+
+def larger(shown: Shown, error: Lines, scale: Lines, batch: Any) -> Shown:
+    """The batch with the larger error in the line where either has the worst, for its scale."""
+    if not error.size:
+        return shown
+    before = np.broadcast_to(shown.error, error.shape)
+    worst = int(np.argmax(np.maximum(error, before) / np.where(scale > 0, scale, 1.0)))
+    return Shown(error, batch) if error.flat[worst] > before.flat[worst] else shown
+
+
+def _of_both(shown: Shown, other: Shown, scale: Lines) -> Shown:
+    """The same of two that were kept."""
+    return shown if other.batch is None else larger(shown, other.error, scale, other.batch)
