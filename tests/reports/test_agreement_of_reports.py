@@ -54,8 +54,8 @@ def test_of_a_fold_nothing_is_left(name: str, fresh: None) -> None:
 def test_a_padding_and_a_convolution_stay_what_they_are() -> None:
     """Merged, they would be a padding and a convolution."""
     image = keras.Input((8, 8, 3))
-    x = keras.layers.ZeroPadding2D(((0, 1), (0, 1)), name="pad")(image)
-    model = keras.Model(image, keras.layers.Conv2D(4, 3, strides=2, name="conv")(x))
+    x = keras.layers.ZeroPadding2D(2, name="pad")(image)
+    model = keras.Model(image, keras.layers.Conv2D(4, 3, name="conv")(x))
     report = kerasfold.explain(model)
     assert not report.merged
     assert [row.layer for row in report.kept] == ["pad", "conv"]
