@@ -272,7 +272,8 @@ class Comparison:
         doubt = False
         for i, (tally, x, y) in enumerate(zip(self.tallies, truths, values, strict=True)):
             error = tally.saw_copies(x, y)
-            self.shows[i] = larger(self.shows[i], error, tally.scale, batch)
+            worst = np.max(np.atleast_2d(error), axis=0)  # of all kinds
+            self.shows[i] = larger(self.shows[i], worst, tally.line_scale, batch)
             doubt = doubt or self._is_doubtful(tally, error)
             if tally.inner is not None and other is not None and i in other.given:
                 error = tally.inner.saw_copies(exact.given[i], other.given[i])

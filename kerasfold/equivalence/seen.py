@@ -49,7 +49,7 @@ class Seen:
         for mine, theirs in zip(self.tallies, other.tallies, strict=True):
             mine.merge(theirs)
         for i, tally in enumerate(self.tallies):
-            self.shows[i] = _of_both(self.shows[i], other.shows[i], tally.scale)
+            self.shows[i] = _of_both(self.shows[i], other.shows[i], tally.line_scale)
             self.shows_own[i] = _of_both(self.shows_own[i], other.shows_own[i], tally.output_scale)
         if self.reached is not None and other.reached is not None:
             self.reached.merge(other.reached)
@@ -63,7 +63,7 @@ def larger(shown: Shown, error: Lines, scale: Lines, batch: Any) -> Shown:
         return shown
     before = np.broadcast_to(shown.error, error.shape)
     worst = int(np.argmax(np.maximum(error, before) / np.where(scale > 0, scale, 1.0)))
-    return Shown(error, batch) if error.flat[worst] > before.flat[worst] else shown
+    return Shown(error, batch) if error[worst] > before[worst] else shown
 
 
 def _of_both(shown: Shown, other: Shown, scale: Lines) -> Shown:
