@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
+import string
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import keras
 
@@ -19,6 +20,10 @@ from kerasfold.paths import HDF5, KERAS, checked_output
 from kerasfold.pipeline import explain, fold
 from kerasfold.read.model import sublayers
 from kerasfold.reports.views import FoldReport
+
+_OBJECTIVES = tuple(
+    name for kind in get_args(ObjectiveName) for name in (get_args(kind) or (kind,))
+)
 
 
 class FoldCheckpoint(keras.callbacks.ModelCheckpoint):
@@ -82,6 +87,8 @@ class FoldCheckpoint(keras.callbacks.ModelCheckpoint):
         if not path.endswith(KERAS + HDF5):
             ends = " or ".join(KERAS + HDF5)
             raise FoldError(f"filepath={path!r}: expected one that ends in {ends}")
+        _require_format(path)
+        require_choice("objective", objective, _OBJECTIVES)
         require_choice("mode", mode, ("auto", "min", "max"))
         require_choice("on_error", on_error, ("warn", "raise"))
         require_flags(save_best_only=save_best_only)
@@ -133,6 +140,16 @@ class FoldCheckpoint(keras.callbacks.ModelCheckpoint):
             if self.on_error == "raise":
                 raise
             warnings.warn(f"FoldCheckpoint wrote nothing: {error}", stacklevel=3)
+
+
+def _require_format(path: str) -> None:
+    """Refuse a path whose counts cannot be filled in. Raises `FoldError`."""
+    try:
+        for _, name, form, _ in string.Formatter().parse(path):
+            if name in ("epoch", "batch"):
+                format(1, form or "")
+    except ValueError as error:
+        raise FoldError(f"filepath={path!r} cannot be filled in: {error}") from None
 
 
 class _Folding:

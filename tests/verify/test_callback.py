@@ -143,6 +143,21 @@ def test_options_are_checked_where_they_are_given() -> None:
         FoldCheckpoint("m.keras", objektive="macs")
 
 
+@pytest.mark.parametrize(
+    ("path", "options", "message"),
+    [
+        ("{epoch:zz}.keras", {}, "cannot be filled in: "),
+        ("{epoch.keras", {}, r"cannot be filled in: expected '}'"),
+        ("a.keras", {"objective": "zz"}, r"unknown objective='zz': choose 'latency'"),
+    ],
+)
+def test_paths_and_objectives_are_checked_where_they_are_given(
+    path: str, options: dict, message: str
+) -> None:
+    with pytest.raises(kerasfold.FoldError, match=message):
+        FoldCheckpoint(path, **options)
+
+
 def test_the_example_in_its_docstring_runs(
     model: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
