@@ -66,6 +66,7 @@ def _write(args: argparse.Namespace, report: EquivalenceReport) -> None:
     if args.dump is not None and report.shown:
         dump(report.shown, checked_output(args.dump, NPZ))
     elif args.dump is not None:
+        checked_output(args.dump, NPZ).unlink(missing_ok=True)  # of a difference that is no more
         note(f"no inputs show a difference: {args.dump} not written")
 
 

@@ -146,6 +146,7 @@ def test_what_is_dumped_shows_the_difference_again(files, run, tmp_path) -> None
 
 def test_nothing_is_dumped_where_nothing_differs(files, run, tmp_path) -> None:
     pair, dumped = (files["linear.keras"], files["legacy.h5"]), tmp_path / "x.npz"
+    dumped.write_bytes(b"of a run before")
     code, _, stderr = run("verify", *pair, "--dump", dumped)
     assert (code, dumped.exists()) == (0, False)
     assert stderr == f"kerasfold: no inputs show a difference: {dumped} not written\n"
