@@ -260,6 +260,8 @@ class Comparison:
         for batch in batches:
             exact = ran(self.a64, batch)
             other = None if self.b64 is None else ran(self.b64, batch).where_finite(exact)
+            if other is not None:
+                other = other.where_told(exact, self.a64.ends)
             self._take_copies(batch, exact, other)
 
     def shown_own(self, tally: Tally) -> Any:
@@ -400,5 +402,5 @@ def _does_not_run(name: str, error: Exception) -> FoldError:
     return FoldError(
         f"model '{name}' does not run on {device()}, where it was to be compared "
         f"({words_of(error)}): give the size of one it runs on as input_shape=, or inputs as "
-        "data=, or pass verify=False and compare where it does run"
+        "data=, or compare where it does run (a fold that is made with verify=False)"
     )

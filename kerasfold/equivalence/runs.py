@@ -33,6 +33,7 @@ Arrays: TypeAlias = list[np.ndarray]
 Saw: TypeAlias = Callable[[Made, Sequence[Any]], None]
 
 LOST = 2.0**-16  # of other noise, that noise may be to be lost in it
+TOLD = 2.0**-53  # that two sigmoids differ by, at most, where float64 tells no one from 1
 LEVELS = 256  # that noise has between its ends
 
 
@@ -76,6 +77,23 @@ class Ran:
         outputs = [_where_finite(y, x) for y, x in pairs]
         pairs = zip(self.judged, truth.judged, strict=True)
         return Ran(outputs, [_where_finite(y, x) for y, x in pairs])
+
+    def where_told(self, truth: Ran, ends: Sequence[str]) -> Ran:
+        """The same, with what goes into a sigmoid that is as good as 0 or 1 as it is in another.
+
+        Args:
+            truth: the other.
+            ends: what each output ends in.
+        """
+        judged = [
+            np.where(np.abs(y - x) <= TOLD, given, mine)
+            if end == "sigmoid" and y.shape == x.shape == mine.shape == given.shape
+            else mine
+            for y, x, mine, given, end in zip(
+                self.outputs, truth.outputs, self.judged, truth.judged, ends, strict=True
+            )
+        ]
+        return Ran(self.outputs, judged, self.given)
 
     def excused(self, truth: Ran, last: int) -> Ran:
         """The same, with NaN wherever the truth has it, among so many of the last samples."""

@@ -75,6 +75,15 @@ def test_what_is_computed_of_rounded_inputs_is_not_said_to_be_answers() -> None:
     assert report.note == ""
 
 
+def test_sigmoids_that_are_one_in_float64_are_equal() -> None:
+    def ended(most: float) -> keras.Model:
+        return net(lambda y: ops.sigmoid(ops.clip(y, -most, most)))
+
+    plain = net(ops.sigmoid)
+    assert kerasfold.verify(plain, ended(100.0), strict_signature=False).equivalent
+    assert not kerasfold.verify(plain, ended(20.0), strict_signature=False).equivalent
+
+
 def test_a_fold_before_an_argmax_is_equivalent() -> None:
     keras.utils.set_random_seed(1)
     x = keras.Input((8, 8, 3))
