@@ -85,6 +85,7 @@ class Comparison:
         shows: by output, the batch that shows a difference in float64 best.
         shows_own: the same of either's error in its own dtype.
         other_shape: which output has another shape, or at what size there is none, or "".
+        shapes: of the inputs, without the batch, that both ran on.
         places: the devices that both are compared on, as they are; first the usual one.
     """
 
@@ -100,6 +101,7 @@ class Comparison:
     shows: list[Shown] = field(default_factory=list)
     shows_own: list[Shown] = field(default_factory=list)
     other_shape: str = ""
+    shapes: dict[tuple[tuple[int, ...], ...], None] = field(default_factory=dict)
     places: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -207,6 +209,7 @@ class Comparison:
             if self.other_shape:
                 return
             mine, theirs = (excused(each, exact.outputs, last) for each in (mine, theirs))
+            self.shapes[tuple(np.shape(x)[1:] for x in tree.flatten(batch))] = None
             self._take_copies(batch, exact, other and other.excused(exact, last))
             self._take_own(batch, exact, mine, theirs)
             if saw is not None:

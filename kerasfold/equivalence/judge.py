@@ -32,6 +32,8 @@ def judged(found: Comparison) -> EquivalenceReport:
     units = found.unit, found.own_unit
     report = report_of(found.tallies, found.dtype, *units, found.tolerance, both)
     report = replace(report, device=device(found.places), note=_unseen(found))
+    if found.drawn and len(found.shapes) > 1:
+        report = replace(report, shapes=tuple(found.shapes))
     if isinstance(found.a64, Walk):
         report = replace(report, unreached=found.a64.units.share)
     if found.other_shape:

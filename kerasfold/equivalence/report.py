@@ -153,6 +153,7 @@ class EquivalenceReport:
         reason: what failed, or why nothing can be told, or "".
         note: what is to be known of a comparison that did not fail, or "".
         signature: in what the second model would break callers of the first, unless that may be.
+        shapes: of drawn inputs whose sizes are free: those that were compared, without the batch.
         where: where the models part, if they differ and that is known.
         shown: the inputs that show it, by the names of the model's inputs; not in `to_dict()`.
 
@@ -174,6 +175,7 @@ class EquivalenceReport:
     reason: str = ""
     note: str = ""
     signature: tuple[str, ...] = ()
+    shapes: tuple[tuple[tuple[int, ...], ...], ...] = ()
     where: Parting | None = None
     shown: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -214,6 +216,9 @@ class EquivalenceReport:
         lines += [f"  {_words(out)}" for out in self.outputs]
         if self.where is not None:
             lines.append(f"  {self.where}")
+        if self.shapes:
+            sizes = (" and ".join(map(str, each)) for each in self.shapes)
+            lines.append(f"  sizes are free: compared at {', '.join(sizes)}")
         if self.unreached:
             share = f"{100 * self.unreached:.2g} %"
             lines.append(f"  no input reached {share} of the units of ReLUs and their like")

@@ -61,3 +61,12 @@ def test_shapes_of_several_inputs() -> None:
 def test_a_shape_that_does_not_fit_is_refused(shape: Any) -> None:
     with pytest.raises(kerasfold.FoldError, match=r"'splice'.* \{'sequence': \(None, 4\)\}"):
         kerasfold.fold(cropped(), input_shape=shape)
+
+
+def test_the_sizes_that_were_compared_are_said() -> None:
+    x = keras.Input((None, None, 3))
+    model = keras.Model(x, layers.Conv2D(2, 3, padding="same")(x))
+    report = kerasfold.verify(model, model)
+    assert len(report.shapes) > 2
+    assert f"sizes are free: compared at {report.shapes[0][0]}, " in str(report)
+    assert {each[0][-1] for each in report.shapes} == {3}
