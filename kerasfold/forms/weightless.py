@@ -107,7 +107,9 @@ class Weightless(Form[Nothing]):
         return build.layer(build.kind(self.family, rank), self.name, name=name, **config)(x)
 
     def words(self, regions: Regions) -> str:
-        """The layer."""
+        """The layer; of a crop of what was padded by as much, nothing."""
+        if self.whole.is_pointwise:
+            return "Identity"
         said = f" {window(replace(self.whole, groups=1))}" if self.family in WINDOWED else ""
         return f"{self.family}{len(self.whole.axes)}D{said}"
 

@@ -53,12 +53,12 @@ class Device(layers.Layer):
 
 def net(ceiling=None):
     keras.utils.set_random_seed(0)
-    image = keras.Input((6, 6, 2), name="image")
+    image = keras.Input((24, 24, 2), name="image")
     x = layers.BatchNormalization()(layers.Conv2D(4, 3)(Device()(image)))
     x = layers.Flatten()(layers.ReLU(ceiling, name="relu")(x))
     return keras.Model(image, layers.Dense(3, "softmax", name="scores")(x), name="net")
 
-images = np.random.default_rng(0).normal(size=(100, 6, 6, 2)).astype("float32")
+images = np.random.default_rng(0).normal(size=(100, 24, 24, 2)).astype("float32")
 """
 
 DEVICES = """
