@@ -31,7 +31,9 @@ def judged(found: Comparison) -> EquivalenceReport:
     both = found.b64 is not None
     units = found.unit, found.own_unit
     report = report_of(found.tallies, found.dtype, *units, found.tolerance, both)
-    report = replace(report, device=device(found.places), note=_unseen(found))
+    report = replace(
+        report, device=device(found.places), note=_joined(_unseen(found), _in_training(found))
+    )
     if found.drawn and len(found.shapes) > 1:
         report = replace(report, shapes=tuple(found.shapes))
     if isinstance(found.a64, Walk):
@@ -39,6 +41,26 @@ def judged(found: Comparison) -> EquivalenceReport:
     if found.other_shape:
         return replace(report, verdict="different", reason=found.other_shape)
     return report if report.verdict == "inconclusive" else _unlike_its_copy(found, report)
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(filter(None, notes))
+
+
+def _in_training(found: Comparison) -> str:
+    """Which layers `predict` does not run as `model(x)` does, or ""."""
+    walks = (x for x in (found.a64, found.b64) if isinstance(x, Walk))
+    names = dict.fromkeys(
+        made.name
+        for walk in walks
+        for made in walk.inside.calls
+        if made.kwargs.get("training") is True
+    )
+    return "; ".join(
+        f"layer '{name}' is called with training=True, which model(x) obeys and predict does not: "
+        "compared as predict runs it"
+        for name in names
+    )
 
 
 def _unseen(found: Comparison) -> str:
@@ -229,9 +251,7 @@ def _unlike_its_copy(found: Comparison, report: EquivalenceReport) -> Equivalenc
         f"is {error:.3g} off what it gives in float64"
     )
     if all(np.all(t.other_error <= rebuilt_bound(t, found.own_eps)) for t in found.tallies):
-        note = "; ".join(
-            filter(None, [report.note, f"{said}; the second model is computed rightly"])
-        )
+        note = _joined(report.note, f"{said}; the second model is computed rightly")
         return replace(report, note=note)
     reason = f"{said}: run the model elsewhere, or write that layer otherwise"
     return replace(report, verdict="different", reason=reason)

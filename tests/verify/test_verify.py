@@ -590,3 +590,10 @@ def test_an_improbable_class_may_underflow(dtype: str, logit: float) -> None:
     folded = model.fold()
     assert folded.fold_report.equivalence.verdict == "equivalent"
     assert kerasfold.verify(model, folded).verdict == "equivalent"
+
+
+def test_what_is_always_in_training_is_noted() -> None:
+    x = keras.Input((4,), name="x")
+    model = keras.Model(x, layers.Dropout(0.5, name="drop")(x, training=True))
+    report = kerasfold.verify(model, keras.Model(x, layers.Identity(name="drop")(x)))
+    assert "layer 'drop' is called with training=True, which model(x) obeys" in report.note
