@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 
 UPDATE = "--kerasfold-update-golden"
+_WRITTEN = pytest.StashKey[set[Path]]()  # in this session: what else goes by that name is no other
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -94,7 +96,7 @@ def golden(request: pytest.FixtureRequest) -> Callable[..., EquivalenceReport]:
     model with what the original gave on fixed inputs, which `golden/NAME.npz` beside the test has,
     or the file whose path (`.npz`) is given for a name. The original itself is not needed. Options
     are those of `kerasfold.golden.check_golden` (`atol`, `rtol`). With
-    `pytest --kerasfold-update-golden` the file is written, of the model that is given.
+    `pytest --kerasfold-update-golden` the file is written, of the first model that is given for it.
 
         def test_the_build_is_what_was_released(golden):
             golden("model.keras", "release-1")
@@ -107,9 +109,13 @@ def golden(request: pytest.FixtureRequest) -> Callable[..., EquivalenceReport]:
         from kerasfold.golden import check_golden, write_golden
 
         given = os.fspath(name)
+        if not given:
+            raise AssertionError("golden(model, name): the name of the file is empty")
         path = request.path.parent / (given if given.endswith(".npz") else f"golden/{given}.npz")
         loaded = _model(model)
-        if request.config.getoption(UPDATE):
+        written = request.config.stash.setdefault(_WRITTEN, set())
+        if request.config.getoption(UPDATE) and path not in written:
+            written.add(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_golden(loaded, path)
         elif not path.exists():

@@ -167,3 +167,28 @@ def test_a_fold_that_differs_fails_with_the_report(
     monkeypatch.setitem(RULES, keras.layers.BatchNormalization, forgetful)
     with pytest.raises(AssertionError, match=r"(?s)'small' is not handed out: NOT equivalent.*bn"):
         fold_equivalent(conv_bn())
+
+
+def test_a_golden_file_is_of_one_model(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(
+        """
+        import keras
+
+        def model(seed):
+            keras.utils.set_random_seed(seed)
+            return keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="y")])
+
+        def test_first(golden):
+            golden(model(1), "same")
+
+        def test_second(golden):
+            golden(model(2), "same")
+
+        def test_empty(golden):
+            golden(model(1), "")
+        """
+    )
+    result = pytester.runpytest("-p", "no:cacheprovider", "--kerasfold-update-golden")
+    result.assert_outcomes(passed=1, failed=2)
+    result.stdout.fnmatch_lines(["E*NOT equivalent*", "E*the name of the file is empty*"])
