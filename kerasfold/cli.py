@@ -21,6 +21,7 @@ from kerasfold.errors import (
     NonlinearLayerError,
     words_of,
 )
+from kerasfold.legible import legible
 from kerasfold.stages import at
 
 
@@ -72,5 +73,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _fail(message: str, code: int) -> int:
     word = in_colour("error:", RED) if has_colour(sys.stderr) else "error:"
-    print(f"kerasfold: {word} {' '.join(message.split())}", file=sys.stderr)
+    print(f"kerasfold: {word} {legible(' '.join(message.split()))}", file=sys.stderr)
     return code

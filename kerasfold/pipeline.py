@@ -32,6 +32,7 @@ and *verifies* the result. Each step is a room; a module imports only from those
     backend.py  errors.py  startup.py
     stopping.py  choices.py  stages.py     stopped by a signal; names to choose from; what goes on
     reasons.py                             why a layer stays, by its code
+    legible.py                             names as they can be shown, whatever is in them
 """
 
 from __future__ import annotations

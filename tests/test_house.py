@@ -49,7 +49,7 @@ FLOORS = (
     ("algebra",),
     ("options",),
     ("backend", "errors", "startup"),
-    ("stopping", "choices", "stages", "reasons"),
+    ("stopping", "choices", "stages", "reasons", "legible"),
 )
 
 # Private attributes of Keras, by the file that reads or sets them.

@@ -13,6 +13,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
+from kerasfold.legible import legible
 from kerasfold.paths import checked_output
 from kerasfold.replacing import replacing
 from kerasfold.stages import at
@@ -133,4 +134,4 @@ def say_as_it_is(text: str) -> None:
 def note(text: str) -> None:
     """Say something beside what a command gives: on stderr."""
     at("")
-    print(f"kerasfold: {text}", file=sys.stderr)
+    print(f"kerasfold: {legible(text)}", file=sys.stderr)

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from kerasfold.equivalence.agreement import AgreementReport
 from kerasfold.equivalence.tolerance import Percentiles, Tolerance
+from kerasfold.legible import legible
 
 Verdict: TypeAlias = Literal["equivalent", "different", "inconclusive"]
 
@@ -213,7 +214,7 @@ class EquivalenceReport:
             f"{verdict} ({self.inputs} inputs, {self.dtype}, {self.device}; largest difference "
             f"{self.max_abs_error:.2g}, {self.max_rel_error:.2g} of the spread)"
         ]
-        lines += [f"  {_words(out)}" for out in self.outputs]
+        lines += [f"  {line}" for out in self.outputs for line in _words(out)]
         if self.where is not None:
             lines.append(f"  {self.where}")
         if self.shapes:
@@ -225,24 +226,25 @@ class EquivalenceReport:
         if self.note:
             lines.append(f"  {self.note}")
         lines += [f"  {out.agreement}" for out in self.outputs if out.agreement is not None]
-        return "\n".join(lines)
+        return "\n".join(map(legible, lines))
 
 
-def _words(out: OutputReport) -> str:
+def _words(out: OutputReport) -> list[str]:
     largest = f"{out.max_abs_error:.2g} (at the border {out.max_border_error:.2g})"
     own = (
         f"error against float64 {out.original_error:.2g} -> {out.folded_error:.2g}, "
         f"{line_words(out.accuracy_line)}at most {out.accuracy_bound:.2g}"
     )
     if out.absolute is not None:
-        return (
-            f"{out.name}: error {largest}; {own}\n    absolute {out.absolute}\n    "
-            f"relative {out.relative}"
-        )
-    return (
+        return [
+            f"{out.name}: error {largest}; {own}",
+            f"  absolute {out.absolute}",
+            f"  relative {out.relative}",
+        ]
+    return [
         f"{out.name}: difference {largest}, closest to its bound {line_words(out.line)}with "
         f"{out.error:.2g} of {out.bound:.2g}; {own}"
-    )
+    ]
 
 
 def line_words(line: tuple[int, int] | None) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from html import escape
 
 from kerasfold.equivalence.agreement import AgreementReport
 from kerasfold.equivalence.report import EquivalenceReport, OutputReport
-from kerasfold.reports.markup import document, section, table
+from kerasfold.reports.markup import document, escape, section, table
 
 
 def page(report: EquivalenceReport, title: str) -> str:

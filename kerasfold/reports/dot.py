@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+from kerasfold.legible import legible
 from kerasfold.reports.layout import COLOURS, Side, sides
 from kerasfold.reports.record import Record
 from kerasfold.reports.svg import PALETTE
@@ -13,7 +14,7 @@ from kerasfold.reports.svg import PALETTE
 def dot(report: Record) -> str:
     """A digraph, with a cluster for each graph before and after."""
     lines = [
-        f"digraph {_quoted(report.model)} {{",
+        f"digraph {_quoted(legible(report.model))} {{",
         '  node [shape=box, style="filled,rounded", fillcolor=white, fontname=Helvetica];',
     ]
     for number, flow in enumerate(report.flows):
@@ -32,7 +33,7 @@ def dot(report: Record) -> str:
 def _cluster(name: str, label: str, side: Side, removed: frozenset[int]) -> Iterator[str]:
     yield f"  subgraph cluster_{name} {{ label={label};"
     for i, (step, group) in enumerate(zip(side.steps, side.groups, strict=True)):
-        said = _quoted(f"{step.name}\n{step.kind}")
+        said = _quoted(f"{legible(step.name)}\n{legible(step.kind)}")
         fill = "" if group is None else f', fillcolor="{PALETTE[group % COLOURS][0]}"'
         style = ', style="dashed,rounded"' if i in removed else ""
         yield f"    {name}_{i} [label={said}{fill}{style}];"

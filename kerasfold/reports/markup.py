@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterable, Sequence
-from html import escape
 from pathlib import Path
+
+from kerasfold.legible import legible
 
 _HERE = Path(__file__).parent
 
@@ -25,6 +27,11 @@ def document(title: str, *parts: str, style: str = "", script: str = "") -> str:
         f"<title>{escape(title)}</title>\n<style>{read('page.css')}{style}</style>\n"
         "</head>\n<body>\n<main>\n" + "\n".join(parts) + f"\n</main>\n{end}</body>\n</html>\n"
     )
+
+
+def escape(text: str) -> str:
+    """A text as HTML; what does not print is spelled out."""
+    return html.escape(legible(text))
 
 
 def read(name: str) -> str:

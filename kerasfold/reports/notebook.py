@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from html import escape
-
+from kerasfold.reports.markup import escape
 from kerasfold.reports.record import Record
 from kerasfold.reports.text import Group, few, headline, keeps, merges
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from html import escape
 
 from kerasfold.reasons import BY_CODE
 from kerasfold.reports.compared import comparison
 from kerasfold.reports.layout import COLOURS
-from kerasfold.reports.markup import document, section, table
+from kerasfold.reports.markup import document, escape, section, table
 from kerasfold.reports.markup import read as file_of
 from kerasfold.reports.record import Kept, Record
 from kerasfold.reports.svg import BETWEEN, EDGE, PALETTE, Drawing

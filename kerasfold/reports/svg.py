@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from html import escape
 from itertools import count
 
 from kerasfold.plots.steps import Flow, Step
 from kerasfold.reports.layout import COLOURS, Edge, Side, sides
+from kerasfold.reports.markup import escape
 from kerasfold.reports.record import Kept, Merged, Record
 
 ROW, BOX, LANE, EDGE, BETWEEN = 30, 300, 9, 10, 110  # units: heights, widths, and a margin
@@ -88,10 +88,10 @@ class Drawing:
         data |= {} if after is None else {"group": f"{self.number}-{after}"}
         data |= self._said(step, group, removed, is_after)
         attributes = "".join(f' data-{key}="{escape(value)}"' for key, value in data.items())
-        hover = "\n".join(f"{key}: {value}" for key, value in data.items() if key not in _HIDDEN)
+        hover = [f"{key}: {value}" for key, value in data.items() if key not in _HIDDEN]
         return (
             f'<g class="{kinds}{" removed" * removed}" tabindex="0"{attributes}>'
-            f"<title>{escape(hover)}</title>"
+            "<title>" + "\n".join(map(escape, hover)) + "</title>"
             f'<rect x="{left}" y="{middle - HALF}" width="{BOX}" height="{2 * HALF}" rx="5"/>'
             f'<text x="{left + 8}" y="{middle + 4}">{escape(name)}</text>'
             f'<text class="kind" x="{left + BOX - 8}" y="{middle + 4}" text-anchor="end">'

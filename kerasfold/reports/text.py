@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
+from kerasfold.legible import legible
 from kerasfold.reasons import BY_CODE
 from kerasfold.reports.record import Kept, Merged, Pace, Record
 
@@ -52,7 +53,7 @@ def headline(report: Record) -> str:
     said.append("not verified" if report.equivalence is None else report.equivalence.verdict)
     if report.files is not None:
         said.append(f"written to {report.files.written}")
-    return f"{report.model}: {'; '.join(said)}"
+    return legible(f"{report.model}: {'; '.join(said)}")
 
 
 def _predicted(report: Record) -> str:
@@ -145,6 +146,7 @@ def text(report: Record, verbose: bool, width: int | None) -> str:
     if codes:
         more = "" if verbose else "; kerasfold report FILE -v, or .text(verbose=True), lists all"
         lines += ["", f"kerasfold why {codes[0]} explains a reason{more}"]
+    lines = list(map(legible, lines))
     if width is None:
         return "\n".join(lines)
     return "\n".join(part for line in lines for part in _wrapped(line, width))

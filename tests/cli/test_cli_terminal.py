@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from kerasfold import startup
+from kerasfold import cli, startup
 from kerasfold.commands import output, progress
+from kerasfold.errors import FoldError
 from kerasfold.stages import at
 
 ROOT = Path(__file__).parents[2]
@@ -180,3 +181,14 @@ def test_encodings_without_our_signs_get_ascii() -> None:
 def test_a_quiet_command_prints_its_first_line(files, run, tmp_path: Path) -> None:
     code, stdout, stderr = run("fold", files["linear.keras"], "-o", tmp_path / "out.keras", "-q")
     assert (code, len(stdout.splitlines()), stderr) == (0, 1, "")
+
+
+def test_a_refusal_says_names_as_they_can_be_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(argv: object) -> None:
+        raise FoldError("layer 'a\x1b]0;b\x07' is odd")
+
+    monkeypatch.setattr(cli, "parsed", refuse)
+    assert cli.main([]) == 2
+    assert capsys.readouterr().err == "kerasfold: error: layer 'a\\x1b]0;b\\x07' is odd\n"

@@ -14,6 +14,7 @@ from keras import layers
 
 import kerasfold
 from kerasfold.plots.steps import Flow, Step
+from kerasfold.reports import compared
 from kerasfold.reports.layout import sides
 from kerasfold.reports.record import Files, Kept, Merged, Pace
 from kerasfold.reports.text import short
@@ -21,6 +22,7 @@ from kerasfold.reports.views import FoldReport
 from zoo.making import randomise
 
 HOSTILE = "</script><script>alert('x')</script>&\"\\"
+FORGED = "a\x1b[31m\x9b\r\nequivalent (3 inputs)\u2028\x85equivalent"
 
 
 def blocks(count: int) -> keras.Model:
@@ -257,3 +259,29 @@ def test_commands_write_pages_and_pictures(files, run, tmp_path) -> None:
     assert run("report", tmp_path / "out.keras", *options)[0] == 0
     assert {name: path.read_text() for name, path in views.items()} == written
     assert run("explain", files["relu.keras"], "--html", tmp_path / "page.txt")[0] == 2
+
+
+@pytest.mark.parametrize("view", ["text", "html", "dot", "svg", "_repr_html_"])
+def test_names_are_neither_commands_to_a_terminal_nor_lines(report: FoldReport, view: str) -> None:
+    shown = getattr(resembling(report, FORGED), view)
+    for said in [shown(), *([shown(verbose=True), shown(None)] if view == "text" else [])]:
+        lines = said.splitlines()
+        assert lines == said.removesuffix("\n").split("\n")
+        assert all(line.isprintable() for line in lines)
+        assert not any(line.strip().startswith("equivalent") for line in lines)
+        assert r"a\x1b[31m\x9b\r\nequivalent" in said.replace("\\\\", "\\")
+
+
+@pytest.mark.parametrize("weight", [1.0, 2.0])
+def test_a_name_forges_no_verdict(weight: float) -> None:
+    x = keras.Input((4,), name="x")
+    models = [keras.Model(x, layers.Dense(1, name=FORGED)(x)) for _ in range(2)]
+    models[1].set_weights([weight * w for w in models[0].get_weights()])
+    report = kerasfold.verify(*models)
+    lines = str(report).splitlines()
+    assert all(line.isprintable() for line in lines)
+    begun = [line for line in lines if line.strip().startswith("equivalent")]
+    assert begun == (lines[:1] if weight == 1 else [])
+    page = compared.page(report, FORGED)
+    assert all(line.isprintable() for line in page.split("\n"))
+    assert report.to_dict()["outputs"][0]["name"] == FORGED  # plain values are as they are
