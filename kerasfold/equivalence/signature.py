@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -49,7 +50,7 @@ class Place:
 
 
 def differences(a: keras.Model, b: keras.Model) -> list[Difference]:
-    """How the signatures of two models differ whose inputs and outputs have the same shapes.
+    """How the signatures of two models differ that may be compared: see `refuse_other_shapes`.
 
     Names that Keras counted itself, such as `dense_3` or `input_layer_2`, never matter. What
     breaks callers: another dtype of an input or output, other keys of a dict, another structure
@@ -102,17 +103,26 @@ def refuse_other_shapes(a: keras.Model, b: keras.Model) -> None:
 
     Raises:
         UnsupportedModelError: a model that is subclassed, or not built.
-        FoldError: inputs or outputs of other number or shape, batch apart.
+        FoldError: inputs or outputs of other number or shape, batch apart; of an output, a size
+            that one model does not know is that of the other, until both have run.
     """
     for model in (a, b):
         require_inputs(model)
     for what in ("inputs", "outputs"):
         shapes = [[tuple(x.shape[1:]) for x in getattr(model, what)] for model in (a, b)]
-        if shapes[0] != shapes[1]:
+        if len(shapes[0]) != len(shapes[1]) or not all(map(_FITS[what], *shapes)):
             raise FoldError(
                 f"models '{a.name}' and '{b.name}' have {what} of different shapes: "
                 f"{shapes[0]} and {shapes[1]}"
             )
+
+
+def _may_be_one(a: Sequence[int | None], b: Sequence[int | None]) -> bool:
+    """Whether two shapes differ at most in what is known of them."""
+    return len(a) == len(b) and all(m == n or None in (m, n) for m, n in zip(a, b, strict=True))
+
+
+_FITS = {"inputs": operator.eq, "outputs": _may_be_one}
 
 
 def _of_structure(what: str, a: Any, b: Any, matters: bool) -> Iterator[Difference]:
@@ -141,6 +151,8 @@ def _of_places(
         if x.shape[:1] != y.shape[:1]:
             first, second = (n or "free" for n in (x.shape[0], y.shape[0]))
             yield differ("has a batch that is", first, second, y.shape[0] is not None)
+        if x.shape[1:] != y.shape[1:]:
+            yield differ("has the shape", x.shape[1:], y.shape[1:], False)
         if not _alike(x, y):
             yield differ("is named", f"'{x.name}'", f"'{y.name}'", names_matter)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import keras
@@ -184,6 +185,39 @@ def test_shapes_that_cannot_be_compared() -> None:
         refuse_other_shapes(net(), net(shape=(5,)))
     with pytest.raises(kerasfold.FoldError, match="outputs of different shapes"):
         refuse_other_shapes(giving(["p"]), giving(["p", "q"]))
+    other = known(6)
+    wide = keras.Model(other.input, layers.Reshape((6, 4, 1))(other.output))
+    with pytest.raises(kerasfold.FoldError, match=r"\[\(None, 4\)\] and \[\(6, 4, 1\)\]"):
+        refuse_other_shapes(less_known(6), wide)
+
+
+def less_known(size: int, scale: float = 1.0) -> keras.Model:
+    """Of (size, 4), twice as much; statically, of any size."""
+    x = keras.Input((size, 4), name="x")
+    y = layers.Lambda(lambda t: 2.0 * scale * t, output_shape=(None, 4), name="y")(x)
+    return keras.Model(x, y, name="less")
+
+
+def known(size: int) -> keras.Model:
+    x = keras.Input((size, 4), name="x")
+    return keras.Model(x, layers.Rescaling(2.0, name="y")(x), name="known")
+
+
+def test_a_shape_of_which_less_is_known_is_compared_and_noted() -> None:
+    assert less_known(6).output_shape == (None, None, 4)
+    for pair in ([known(6), less_known(6)], [less_known(6), known(6)]):
+        report = kerasfold.verify(*pair)
+        assert (report.equivalent, report.signature) == (True, ())
+        assert re.search(r"output 'y' has the shape \((6|None), 4\) in the first", report.note)
+
+
+def test_what_differs_is_found_whatever_is_known_of_its_shape() -> None:
+    assert kerasfold.verify(known(6), less_known(6, 1.001)).verdict == "different"
+    x = keras.Input((6, 4), name="x")
+    y = layers.Lambda(lambda t: 2.0 * t[:, :5], output_shape=(None, 4), name="y")(x)
+    report = kerasfold.verify(known(6), keras.Model(x, y))
+    assert report.verdict == "different"
+    assert report.reason == "output 'y' has shape (6, 4) in one, (5, 4) in the other"
 
 
 def test_a_model_without_symbolic_inputs_cannot_be_compared() -> None:
