@@ -262,16 +262,19 @@ class Comparison:
         """
         for batch in batches:
             exact = ran(self.a64, batch)
-            other = None if self.b64 is None else ran(self.b64, batch).where_finite(exact)
+            plain = other = None if self.b64 is None else ran(self.b64, batch)
             if other is not None:
-                other = other.where_told(exact, self.a64.ends)
-            self._take_copies(batch, exact, other)
+                other = other.where_finite(exact).where_told(exact, self.a64.ends)
+            self._take_copies(batch, exact, other, plain)
 
     def shown_own(self, tally: Tally) -> Any:
         """The batch that shows best that an output is computed wrongly in its own dtype."""
         return self.shows_own[self.tallies.index(tally)].batch
 
-    def _take_copies(self, batch: Any, exact: Ran, other: Ran | None) -> None:
+    def _take_copies(
+        self, batch: Any, exact: Ran, other: Ran | None, plain: Ran | None = None
+    ) -> None:
+        """Take in what the copies gave; `plain` of the other, where that is left out of it."""
         truths = exact.judged_where(self.alike)
         values = [None] * len(truths) if other is None else other.judged_where(self.alike)
         doubt = False
@@ -289,8 +292,8 @@ class Comparison:
             self.unit = SINGLE
             vars(self).pop("noise", None)  # of the unit before, if it was asked for
         for draw in range(DRAWS):
-            for copy, plain in ((self.a64, exact), (self.b64, other)):
-                self.take_noise(copy, batch, plain, draw)
+            for copy, gave in ((self.a64, exact), (self.b64, plain or other)):
+                self.take_noise(copy, batch, gave, draw)
                 inner = (t.inner for t in self.tallies if t.inner is not None)
                 beyond = max(beyond_bound(t, self.unit) for t in (*self.tallies, *inner))
                 if beyond <= 1:

@@ -36,7 +36,8 @@ COMBINED = 2**28  # the same of their combinations, of which some alone may reac
 # Scale and shift of what is usually 0 +- 1, sample by sample; and of what is loud.
 KINDS: tuple[Kind, ...] = ((1, 0), (5, 0), (1, 2), (0.25, -1))
 USUAL: tuple[Kind, ...] = ((1, 0),)
-LOUD: Kind = (2.0**12, 0)
+# Half of them no louder than leaves some sigmoids of what they become apart.
+LOUD: tuple[Kind, ...] = ((2.0**12, 0), (2.0**8, 0))
 LOUDLY = 2**13  # numbers in a batch of several loud samples
 
 
@@ -130,7 +131,8 @@ def recipes(
         found.append(Recipe(inputs, lengths, chosen, blank=blank))
         if not any(each.loud for each in found) and any(x.scales for x in inputs):
             lengths = _batches(model, min(max(LOUDLY // _numbers(inputs), 1), PROBES[1]))
-            found.append(Recipe(inputs, lengths, [LOUD] * sum(lengths), loud=True))
+            louds = list(itertools.islice(itertools.cycle(LOUD), sum(lengths)))
+            found.append(Recipe(inputs, lengths, louds, loud=True))
     return found
 
 

@@ -27,6 +27,7 @@ SMALL = {
     "dictionary": "clipped at 100",
     "mixed float16": "an input clipped at 100",
     "float64": "one number 1 % off",
+    "labels": "an input clipped at 100",
 }
 
 
