@@ -19,6 +19,7 @@ import numpy as np
 from keras import layers, ops, tree
 
 from kerasfold.algebra.axis import Refused
+from kerasfold.equivalence.tables import COUNTED, rows_of, tables_in
 from kerasfold.read.graph import Call, Graph, Tensor
 from kerasfold.read.model import input_structure, is_pure, sublayers
 from kerasfold.read.weights import as_array
@@ -192,7 +193,7 @@ def asked(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> Asked:
 
 def asked_unread(model: keras.Model, shapes: Sequence[tuple[int, ...]]) -> Asked:
     """What a model that cannot be read may ask of its integers: rows that all its tables have."""
-    tables = _tables(model)
+    tables = tables_in(model)
     found: Asked = []
     for spec, x in zip(tree.flatten(input_structure(model)), _given(shapes), strict=True):
         if not keras.backend.is_float_dtype(spec.dtype):
@@ -229,12 +230,6 @@ def _given(shapes: Sequence[tuple[int, ...]]) -> list[Held]:
         Held.of(np.arange(start, start + math.prod(shape)).reshape(1, *shape))
         for start, shape in zip(starts, shapes, strict=False)
     ]
-
-
-def _tables(operation: keras.Operation) -> list[int]:
-    """How many rows each Embedding in a layer has."""
-    within = sublayers(operation) if isinstance(operation, keras.Layer) else ()
-    return [layer.input_dim for layer in within if isinstance(layer, layers.Embedding)]
 
 
 # Calls that pass numbers of the inputs on.
@@ -383,31 +378,10 @@ _BLANK: dict[Any, Callable[[Call, Held], Asked]] = {
 }
 
 
-def _taken(call: Call) -> int:
-    """The size of the axis that is taken from; 1 where it is unknown."""
-    operation: Any = call.operation
-    table = call.args[0]
-    shape = [n or 1 for n in (table.shape if isinstance(table, Tensor) else np.shape(table))]
-    return math.prod(shape) if operation.axis is None else shape[operation.axis]
-
-
-# Which argument is the number of a row, and how many rows there are.
-_COUNTED: dict[Any, tuple[int, Callable[[Any], int]]] = {
-    layers.Embedding: (0, lambda call: call.operation.input_dim),
-    layers.CategoryEncoding: (0, lambda call: call.operation.num_tokens),
-    ops.one_hot: (0, lambda call: call.operation.num_classes),
-    ops.multi_hot: (0, lambda call: call.operation.num_classes),
-    ops.take: (1, _taken),
-    ops.take_along_axis: (1, _taken),
-}
-
-
 def _counted(call: Call, x: Tensor, held: Held) -> Asked:
     """Each row, by its number."""
-    place, count = _COUNTED[call.kind]
-    number = call.args[place]  # which may be an array
-    is_asked = isinstance(number, Tensor) and number == x
-    return held.rows(range(count(call))) if is_asked else held.numbers()
+    counts = [n for number, n in rows_of(call) if number == x]
+    return held.rows(range(counts[0])) if counts else held.numbers()
 
 
 def _looked_up(call: Call, _: Tensor, held: Held) -> Asked:
@@ -426,7 +400,7 @@ def _binned(call: Call, _: Tensor, held: Held) -> Asked:
 
 def _computed(call: Call, x: Tensor, held: Held) -> Asked:
     """Numbers; of what is not Keras's own, integers that any table has, 0 and 1 if need be."""
-    rows = _tables(call.operation)
+    rows = tables_in(call.operation)
     unknown = "float" not in x.dtype and not is_pure(call.operation)
     values = range(min(rows, default=2))
     return held.rows(values, guessed=True) if rows or unknown else held.numbers()
@@ -435,7 +409,7 @@ def _computed(call: Call, x: Tensor, held: Held) -> Asked:
 _VOCABULARIES = (layers.IntegerLookup, layers.StringLookup, layers.TextVectorization)
 
 _ASKING: dict[Any, Callable[[Call, Tensor, Held], Asked]] = {
-    **dict.fromkeys(_COUNTED, _counted),
+    **dict.fromkeys(COUNTED, _counted),
     **dict.fromkeys(_VOCABULARIES, _looked_up),
     layers.Discretization: _binned,
 }
