@@ -19,6 +19,7 @@ import numpy as np
 from keras import layers, ops, tree
 
 from kerasfold.algebra.axis import Refused
+from kerasfold.equivalence.reached import Sent, reached
 from kerasfold.equivalence.tables import COUNTED, rows_of, tables_in
 from kerasfold.read.graph import Call, Graph, Tensor
 from kerasfold.read.model import input_structure, is_pure, sublayers
@@ -147,6 +148,13 @@ class Held:
         places, scale, offset = self._of_inputs()
         return [Blank(places, (value - offset) / scale)]
 
+    def sent(self, whole: np.ndarray, tried: np.ndarray) -> Sent:
+        """What candidates for its numbers that are some of `whole` become."""
+        held = np.isin(self.places, whole)
+        laws = set(zip(self.scale[held].tolist(), self.offset[held].tolist(), strict=True))
+        scale, offset = laws.pop() if len(laws) == 1 else (1, 0)
+        return Sent(np.unique(self.places[held]), tried * scale + offset)
+
     def _of_inputs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Places, scales and offsets of its numbers that are some of the inputs."""
         held = self.places >= 0
@@ -180,15 +188,18 @@ def asked(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> Asked:
             continue
         found += _BLANK[call.kind](call, held[read[0].index]) if call.kind in _BLANK else []
         try:
-            passed = _PASSING[call.kind](call, held)
-        except (KeyError, Refused):
+            passed = _PASSING.get(call.kind, _hidden)(call, held)
+        except Refused:
             for x in read:
                 found += _ASKING.get(call.kind, _computed)(call, x, held[x.index])
         else:
             held |= zip((x.index for x in call.outputs), passed, strict=True)
     for x in tree.flatten(graph.outputs):
         found += held[x.index].numbers() if x.index in held else []
-    return found
+    through = reached(graph, held, lambda call: _PASSING.get(call.kind) is _moved)
+    rows = [Rows(places, values, guessed=True) for places, values in through]
+    guesses = [x for x in found if isinstance(x, Rows) and x.guessed]
+    return [*(x for x in found if x not in guesses), *rows, *(x.without(rows) for x in guesses)]
 
 
 def asked_unread(model: keras.Model, shapes: Sequence[tuple[int, ...]]) -> Asked:
@@ -233,6 +244,11 @@ def _given(shapes: Sequence[tuple[int, ...]]) -> list[Held]:
 
 
 # Calls that pass numbers of the inputs on.
+
+
+def _hidden(call: Call, held: Mapping[int, Held]) -> list[Held]:
+    """All calls that are not among those below."""
+    raise Refused("hides what its input is")
 
 
 def _same(call: Call, held: Mapping[int, Held]) -> list[Held]:

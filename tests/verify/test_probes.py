@@ -11,6 +11,7 @@ import pytest
 from keras import layers, ops
 
 import kerasfold
+from kerasfold.equivalence import ranges
 from kerasfold.equivalence.probes import probes
 from zoo.making import chain, policy, randomise
 
@@ -273,6 +274,77 @@ READERS: dict[str, tuple[Callable[[Any], Any], set[int]]] = {
 def test_every_row_is_read(reader: str) -> None:
     read, rows = READERS[reader]
     assert set(drawn(rows_of(read)).tolist()) == rows
+
+
+# How whole numbers come to be those of rows, otherwise than as they are given.
+WAYS: dict[str, Callable[[Any], Any]] = {
+    "clip": lambda x: ops.clip(x, 0, 299),
+    "minimum": lambda x: ops.minimum(x, 299),
+    "maximum": lambda x: ops.minimum(ops.maximum(x, 0), 299),
+    "where": lambda x: ops.where(ops.equal(x, 0), 1, x),
+    "abs": abs,
+    "halved": lambda x: x // 2,
+    "by_ten": lambda x: x // 10,
+    "remainder": lambda x: (x + 3) % 300,
+    "hashed": lambda x: layers.Hashing(300)(x),
+    "as_floats": lambda x: ops.cast(ops.clip(ops.cast(x, "float32"), 0, 299), "int32"),
+    "moved": lambda x: ops.clip(ops.expand_dims(x + 1, -1), 0, 299)[:, :, 0],
+    "unknown": lambda x: layers.Lambda(lambda t: t * 1, output_shape=(7,))(x),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("table", ["embedding", "one_hot", "take"])
+def test_every_row_is_read_through_other_numbers(way: str, table: str) -> None:
+    """As a run of the model itself tells."""
+    x = keras.Input((7,), dtype="int32")
+    reader: Callable[[Any], Any] = {
+        "embedding": layers.Embedding(300, 1, embeddings_initializer="zeros", name="table"),
+        "one_hot": lambda i: ops.one_hot(i, 300),
+        "take": lambda i: ops.take(np.ones((300, 1), "float32"), i, axis=0),
+    }[table]
+    rows = WAYS[way](x)
+    model, looked_up = keras.Model(x, reader(rows)), keras.Model(x, rows)
+    read = np.concatenate([np.ravel(looked_up(batch)) for batch in probes(model)])
+    assert set(read) == set(range(way == "where", 300))
+
+
+@pytest.mark.parametrize("way", ["clip", "minimum", "abs", "halved", "hashed"])
+def test_a_wrong_row_behind_other_numbers(way: str) -> None:
+    def net(error: float) -> keras.Model:
+        x = keras.Input((7,), dtype="int32")
+        model = randomise(keras.Model(x, layers.Embedding(300, 4, name="table")(WAYS[way](x))))
+        table = model.get_layer("table").embeddings
+        table.assign(table + error * (np.arange(300) == 177)[:, None])
+        return model
+
+    assert kerasfold.verify(net(0.0), net(0.0)).verdict == "equivalent"
+    assert kerasfold.verify(net(0.0), net(1.0)).verdict == "different"
+
+
+def test_both_tables_of_a_quotient_and_a_remainder_are_read() -> None:
+    x = keras.Input((4,), dtype="int32")
+    pair = [layers.Embedding(20, 2)(x // 10), layers.Embedding(10, 2)(x % 10)]
+    values = drawn(keras.Model(x, pair))
+    assert set(values // 10) == set(range(20))
+    assert set(values % 10) == set(range(10))
+
+
+def test_an_index_that_is_computed_does_not_say_what_words_there_are() -> None:
+    x = keras.Input((4,), dtype="int32")
+    scores = layers.Dense(1)(layers.Embedding(40, 3)(x))
+    best = ops.argmax(scores[..., 0], axis=-1)
+    assert set(drawn(keras.Model(x, layers.Embedding(4, 2)(best)))) == set(range(40))
+
+
+def test_an_error_of_a_rule_is_not_taken_for_its_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*_: object) -> Any:
+        raise KeyError("of the rule itself")
+
+    monkeypatch.setitem(ranges._PASSING, layers.Rescaling, wrong)
+    x = keras.Input((2,))
+    with pytest.raises(KeyError, match="of the rule itself"):
+        probes(keras.Model(x, layers.Rescaling(2.0)(x)))
 
 
 def test_words_in_an_input_of_floats() -> None:
