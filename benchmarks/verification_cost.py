@@ -88,7 +88,8 @@ def in_float64(model: keras.Model) -> keras.Model:
     """The same model, in float64 from its inputs on."""
 
     def remade(layer: keras.Layer) -> keras.Layer:
-        return type(layer).from_config({**layer.get_config(), "dtype": "float64"})
+        policy = {"dtype": "float64"} if isinstance(layer, keras.Layer) else {}
+        return type(layer).from_config({**layer.get_config(), **policy})
 
     copy = keras.models.clone_model(model, clone_function=remade)
     copy.set_weights(model.get_weights())
