@@ -14,7 +14,7 @@ from kerasfold.emit import Emission, copy
 from kerasfold.equivalence.bounds import eps_of
 from kerasfold.equivalence.compare import outputs
 from kerasfold.equivalence.report import Parting
-from kerasfold.equivalence.runs import Arrays, Walk, as_is
+from kerasfold.equivalence.runs import Arrays, Runner, Walk, as_is
 from kerasfold.equivalence.tally import at_border, distances
 from kerasfold.errors import FoldError
 from kerasfold.lift.regions import Regions, lift, lifted
@@ -72,6 +72,29 @@ def first_difference(a: Walk, b: Walk, batch: Any, small: float) -> Parting:
         place = tuple(map(int, np.unravel_index(np.argmax(error), error.shape)))
         return Parting(name, float(np.max(error)), place, border, inside)
     return Parting("")
+
+
+def unsteady(models: Sequence[Runner], batch: Any, index: int, eps: float) -> str:
+    """Which model gives other values each time that it is run on one batch, or "".
+
+    Args:
+        models: as they are.
+        batch: inputs, as they take them.
+        index: of the output that is looked at.
+        eps: unit of rounding of what they compute in; sums may be added up in another order.
+    """
+    again = tree.map_structure(np.array, batch)  # a copy, as a walk of the same batch is kept
+    for model in models:
+        first, second = (outputs(model, x)[index] for x in (batch, again))
+        moved = distances(first, second)
+        told = np.isfinite(moved) & np.isfinite(first)
+        most = np.max(moved, initial=0.0, where=told)
+        if most > math.sqrt(eps) * np.max(np.abs(first), initial=0.0, where=told):
+            return (
+                f"model '{model.name}' does not give the same twice: run again on the same inputs, "
+                f"an output is {most:.3g} off"
+            )
+    return ""
 
 
 def _parting(calls: Sequence[Made], errors: Mapping[str, np.ndarray]) -> list[str]:

@@ -18,7 +18,7 @@ from kerasfold.emit import copy, emit
 from kerasfold.equivalence.agreement import Agreement
 from kerasfold.equivalence.bounds import SINGLE, eps_of, noise_share, tolerated_share
 from kerasfold.equivalence.compare import Comparison, Copy, outputs
-from kerasfold.equivalence.culprit import first_difference
+from kerasfold.equivalence.culprit import first_difference, unsteady
 from kerasfold.equivalence.data import Given
 from kerasfold.equivalence.deployed import Deployed, deployed
 from kerasfold.equivalence.judge import judged
@@ -317,6 +317,15 @@ def _peeked(batches: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
     return first, itertools.chain([first], rest)
 
 
+def _with_cause(report: EquivalenceReport, failing: int, said: str) -> EquivalenceReport:
+    """The report with why an output fails; instead of a doubt, and beside a difference."""
+    if report.verdict == "different":
+        return replace(report, reason=f"{report.reason}; {said}")
+    outputs = list(report.outputs)
+    outputs[failing] = replace(outputs[failing], doubt=said)
+    return replace(report, reason=said, outputs=tuple(outputs))
+
+
 def _reported(found: Comparison) -> EquivalenceReport:
     """The verdict; where it is not one of equality, with where the models part."""
     report = judged(found)
@@ -329,6 +338,10 @@ def _reported(found: Comparison) -> EquivalenceReport:
     names = [spec.name for spec in tree.flatten(input_structure(found.a))]
     arrays = map(np.asarray, tree.flatten(shown)) if shown is not None else ()
     report = replace(report, shown=dict(zip(names, arrays, strict=False)))
+    if shown is not None:
+        own = [each for each in (found.reference, found.b) if isinstance(each, Copy)]
+        said = unsteady(own, shown, failing, found.own_eps)
+        report = _with_cause(report, failing, said) if said else report
     if not in_function or not (isinstance(found.a64, Walk) and isinstance(found.b64, Walk)):
         return report
     small = 64 * found.noise.weights if found.rounded else 1e-9

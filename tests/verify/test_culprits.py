@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import keras
@@ -91,3 +92,54 @@ def test_a_config_that_lies_is_not_the_backend(volume: bool) -> None:
     message = r"get_config\(\) or weights do not say all"
     with pytest.raises(kerasfold.EquivalenceError, match=message):
         kerasfold.fold(model)
+
+
+RNG = np.random.default_rng(0)
+TWICE = r"model 'net' does not give the same twice: run again on the same inputs, an output is \S+"
+
+
+class Draws(layers.Layer):
+    """The input and what is drawn anew each time."""
+
+    def call(self, x: Any) -> Any:
+        return x + keras.ops.cast(RNG.normal(size=x.shape[1:]), x.dtype)
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return shape
+
+
+def drawing(*last: keras.Layer) -> keras.Model:
+    x = keras.Input((8,), name="x")
+    return randomise(keras.Sequential([x, *last], name="net"))
+
+
+TWICE = (
+    r"model 'net' does not give the same twice: run again on the same inputs, an output is [.\d]+"
+)
+
+
+@pytest.mark.parametrize("last", [(), (layers.Softmax,)])
+def test_a_model_that_draws_is_told_by_that(last: tuple[type[keras.Layer], ...]) -> None:
+    models = [drawing(layers.Dense(3), Draws(), *(kind() for kind in last)) for _ in range(2)]
+    models[1].set_weights(models[0].get_weights())
+    report = kerasfold.verify(*models)
+    assert report.verdict == "inconclusive"
+    assert re.fullmatch(f"{TWICE} off", report.reason)
+    assert report.outputs[0].reason == report.reason
+
+
+def test_a_second_model_alone_that_draws_is_different_and_says_so() -> None:
+    report = kerasfold.verify(drawing(layers.ReLU()), drawing(layers.ReLU(), Draws()))
+    assert report.verdict == "different"
+    assert re.fullmatch(f"output .*; {TWICE} off", report.reason)
+
+
+def test_a_model_that_draws_nothing_is_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the verdict is one of equality; and where it is not, it says no such thing."""
+    models = [drawing(layers.Dense(3, name="y")) for _ in range(2)]
+    models[1].set_weights([2 * w for w in models[1].get_weights()])
+    report = kerasfold.verify(*models)
+    assert report.verdict == "different"
+    assert "twice" not in report.reason
+    monkeypatch.setattr("kerasfold.equivalence.models.unsteady", None)
+    assert kerasfold.verify(models[0], models[0]).equivalent
