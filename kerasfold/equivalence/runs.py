@@ -363,11 +363,12 @@ def excused(values: Arrays, truths: Arrays, last: int) -> Arrays:
 
 
 def _excused(value: np.ndarray, truth: np.ndarray, last: int) -> np.ndarray:
-    if not last or value.shape != truth.shape or truth.dtype.kind != "f":
+    whole = any(x.dtype.kind in "iub" for x in (value, truth))
+    if not last or whole or value.shape != truth.shape:
         return value
     lost = np.isnan(truth)
     lost[:-last] = False
-    return np.where(lost, truth.astype(value.dtype), value)
+    return np.where(lost, np.asarray(np.nan, value.dtype), value)
 
 
 def _where_finite(value: np.ndarray, truth: np.ndarray) -> np.ndarray:
