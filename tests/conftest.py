@@ -5,6 +5,7 @@ What needs Keras is imported by the fixture that needs it: the laws of the algeb
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ settings.register_profile(
     suppress_health_check=list(HealthCheck),
 )
 settings.load_profile("same_each_time")
+os.environ.pop("COLUMNS", None)  # which whoever runs the tests in parallel sets
 
 
 # Of each room something: run as `pytest -m smoke`.

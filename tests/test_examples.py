@@ -79,10 +79,10 @@ def test_training_goes_on_around_a_fold(capsys, tmp_path):
         assert stage.difference < 1e-5
     printed = capsys.readouterr().out
     for part in (
-        "macs",
-        "params",
+        "MACs",
+        "parameters",
         "layers",
-        "block1a_3x3_norm",
+        "BatchNormalization",
         "equivalent",
         "accuracy on the test images",
     ):

@@ -117,7 +117,9 @@ def _wrapped(text: str, columns: int) -> Iterator[str]:
             yield line
         else:
             indent = line[: len(line) - len(line.lstrip())] + "  "
-            yield from textwrap.wrap(line, columns, subsequent_indent=indent)
+            yield from textwrap.wrap(
+                line, columns, subsequent_indent=indent, break_long_words=False
+            )
 
 
 def say_as_it_is(text: str) -> None:

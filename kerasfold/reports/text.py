@@ -158,6 +158,7 @@ def _wrapped(line: str, width: int) -> list[str]:
         line,
         max(width, 40),
         subsequent_indent=indent,
+        break_long_words=False,
         break_on_hyphens=False,
         drop_whitespace=True,
         replace_whitespace=False,

@@ -181,7 +181,7 @@ NORMALISED = _normalised_operands()
 
 @pytest.mark.parametrize("case", NORMALISED)
 def test_a_normalised_operator_composes_with_nothing(case: str) -> None:
-    with pytest.raises(Refused, match=re.escape("weights change at the border")):
+    with pytest.raises(Refused, match=re.escape("weights change along the border")):
         NORMALISED[case]()
 
 

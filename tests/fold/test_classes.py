@@ -63,7 +63,7 @@ def test_a_plain_model_is_said_to_be_one(make: Callable[[], keras.Model], words:
         folded = kerasfold.fold(task)
     assert any(re.search(words, str(warning.message)) for warning in caught)
     assert type(folded) is type(keras.Model(task.input, task.output))
-    assert folded.fold_report.note in str(folded.fold_report).replace("\n", " ")
+    assert folded.fold_report.note in folded.fold_report.text(width=None)
     assert "BatchNormalization" not in kinds(folded)
     assert_same(keras.Model(task.input, task.output), folded, ONLY_FLOAT32)
 

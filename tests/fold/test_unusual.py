@@ -261,7 +261,7 @@ def test_an_overflow_on_random_inputs_is_called_so():
     folded = model.fold()
     found = folded.fold_report.equivalence
     assert found.verdict == "inconclusive"
-    assert "overflows its dtype on all inputs" in found.reason
+    assert "overflows its dtype on most inputs" in found.reason
     assert found.same_function
     assert len(folded.layers) == 3
 

@@ -282,7 +282,7 @@ KERNEL = np.ones((5, 5, 2, 3))
             {"first": layers.AveragePooling2D(2), "strides": 3},
             "strides (2, 2). Received: strides=3",
         ),
-        ({"first": layers.MaxPooling2D(2)}, "has no lift rule"),
+        ({"first": layers.MaxPooling2D(2)}, "a maximum of several samples is not linear"),
         ({"first": built(layers.Flatten(), 2, 2)}, "no single convolution"),
     ],
 )

@@ -280,6 +280,12 @@ CASES: list[Case] = [
         ),
         (5, 4, 5, 2),
     ),
+    after_conv(layers.MaxPooling1D, "1_stride2", (9, 4), pool_size=1, strides=2),
+    after_conv(layers.MaxPooling2D, "1_stride2", (9, 8, 4), pool_size=1, strides=2),
+    after_conv(layers.MaxPooling3D, "1_stride2", (5, 4, 5, 2), pool_size=1, strides=2),
+    after_conv(layers.GlobalMaxPooling1D, "of_one", (2, 4)),
+    after_conv(layers.GlobalMaxPooling2D, "of_one", (2, 2, 4)),
+    after_conv(layers.GlobalMaxPooling3D, "of_one", (2, 2, 2, 4)),
     after_conv(layers.Cropping2D, "1", (9, 8, 4), cropping=1),
     after_conv(layers.Cropping2D, "uneven", (9, 8, 4), cropping=((2, 0), (1, 3))),
     Case(

@@ -499,7 +499,8 @@ def name_collisions() -> keras.Model:
     """`a_b` exists at the top, and `a` holds a `b`."""
     i = image()
     inner = keras.Sequential(
-        [keras.Input((8, 8, 3)), layers.ReLU(name="b"), Conv(3, 3, name="c")], name="a"
+        [keras.Input((8, 8, 3)), layers.Activation("tanh", name="b"), Conv(3, 3, name="c")],
+        name="a",
     )
     x = layers.ReLU(name="a_b")(i)
     x = inner(x)

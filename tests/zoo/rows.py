@@ -18,6 +18,8 @@ from keras import layers
 from zoo.making import policy, randomise
 from zoo.same import FLOAT32, FLOAT64
 
+POOLING_3D = (layers.AveragePooling3D, layers.AdaptiveAveragePooling3D, layers.MaxPooling3D)
+
 
 @dataclass(frozen=True)
 class Case:
@@ -42,7 +44,7 @@ class Case:
     @property
     def has_float64(self) -> bool:
         """TensorFlow has no 3-D pooling of float64 on the CPU."""
-        return self.kind not in (layers.AveragePooling3D, layers.AdaptiveAveragePooling3D)
+        return self.kind not in POOLING_3D
 
     @property
     def tolerance(self) -> float | None:
