@@ -9,6 +9,13 @@ No plan is taken that is worse than the original under its objective; of the tim
 is surely slower. The objectives but `"measured"` look at sizes alone, and at whether biases are
 zero: nothing is timed.
 
+Before it is planned, a model is rewritten where that makes a cheaper plan
+(`plan.cheapest.REWRITINGS`). A call that works on every pixel by itself, such as an activation or
+a sum, computes those that are read: a stride, a crop or a slice behind it moves before it, and on
+into what it reads (`lift.narrowed`). What works on pixels runs before they are repeated by a
+nearest upsampling; a shuffle of channels passes an activation; a positive scale, and a shift, pass
+a maximum (`lift.commuted`). `"measured"` times the model as it is.
+
 An objective is a row of `cost.OBJECTIVES`: what costs are compared by. A search method is a
 function of a `Search` and a component that returns a form for each node that it materialises, and
 a row of `plan.methods.METHODS`.
