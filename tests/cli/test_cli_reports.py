@@ -6,7 +6,6 @@ import importlib
 import json
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -19,6 +18,7 @@ from kerasfold.equivalence.report import EquivalenceReport
 from kerasfold.junit import junit
 from kerasfold.reports.compared import page
 from zoo.commands import assert_fails
+from zoo.pages import Page
 
 HOSTILE = "<script>alert('x')</script>\x00&\"]]>"
 
@@ -43,25 +43,6 @@ def report(name: str = "scores", shift: float = 1.0) -> EquivalenceReport:
 def inconclusive(found: EquivalenceReport) -> EquivalenceReport:
     outputs = tuple(replace(out, doubt="noise hides it") for out in found.outputs)
     return replace(found, verdict="inconclusive", outputs=outputs, reason="noise hides it")
-
-
-class Page(HTMLParser):
-    """Counts tags, and sees to it that each that is opened is closed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.seen: list[str] = []
-        self.feed(text)
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.append(tag)
-        if tag != "meta":
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
 
 
 def test_a_page_holds_the_verdict_and_each_output() -> None:

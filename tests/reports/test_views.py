@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
-from typing import Any
 from xml.etree import ElementTree
 
 import keras
@@ -20,7 +18,9 @@ from kerasfold.reports.record import Files, Kept, Merged, Pace
 from kerasfold.reports.text import short
 from kerasfold.reports.views import FoldReport
 from zoo.making import randomise
+from zoo.pages import Page
 
+VOID = ("meta", "input", "br")  # tags that nothing closes
 HOSTILE = "</script><script>alert('x')</script>&\"\\"
 FORGED = "a\x1b[31m\x9b\r\nequivalent (3 inputs)\u2028\x85equivalent"
 
@@ -58,28 +58,6 @@ def resembling(report: FoldReport, name: str) -> FoldReport:
         files=Files(name, name, 1, 1, ""),
         measured=Pace(name, 2.0, 1.0),
     )
-
-
-class Page(HTMLParser):
-    """Counts tags, and sees to it that each that is opened is closed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.seen: list[str] = []
-        self.feed(text)
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: Any) -> None:
-        self.seen.append(tag)
-        if tag not in ("meta", "input", "br"):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: Any) -> None:
-        self.seen.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
 
 
 # Text.
@@ -173,7 +151,7 @@ def test_layers_of_unknown_insides_are_named() -> None:
 
 def test_a_page_holds_all_and_comes_from_nowhere_else(report) -> None:
     text = report.html()
-    seen = Page(text).seen
+    seen = Page(text, VOID).seen
     assert (seen.count("svg"), seen.count("table")) == (3, 2)
     assert not re.search(r"https?:|src=|href=|@import|url\(", text)
     assert "prefers-color-scheme: dark" in text
@@ -185,8 +163,8 @@ def test_a_page_holds_all_and_comes_from_nowhere_else(report) -> None:
 
 def test_what_the_user_named_is_escaped(report) -> None:
     hostile = resembling(report, HOSTILE)
-    scripts = Page(report.html()).seen.count("script")
-    assert Page(hostile.html()).seen.count("script") == scripts
+    scripts = Page(report.html(), VOID).seen.count("script")
+    assert Page(hostile.html(), VOID).seen.count("script") == scripts
     assert "<script>alert" not in hostile.html() + hostile.svg() + hostile._repr_html_()
     ElementTree.fromstring(hostile.svg())
     assert hostile.text(None, verbose=True).count(HOSTILE) > 10
@@ -209,7 +187,7 @@ def test_a_notebook_shows_groups(report) -> None:
     html = report._repr_html_()
     assert html.startswith("<div><p><b>blocks: its linear part predicted")
     assert ">12 x</td>" in html
-    assert "script" not in Page(html).seen
+    assert "script" not in Page(html, VOID).seen
 
 
 # Pictures.
