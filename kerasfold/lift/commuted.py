@@ -12,7 +12,6 @@ Three laws, of a call `f` and of calls `g` behind it that nothing else reads in 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
@@ -25,7 +24,7 @@ from kerasfold.lift.demand import pixel_axes
 from kerasfold.lift.pointwise import works_by_pixel, works_by_sample
 from kerasfold.lift.program import Node
 from kerasfold.lift.regions import Lifted, Regions, lift
-from kerasfold.read.graph import Call, Graph, Tensor, calls_read, given_others
+from kerasfold.read.graph import Call, Graph, Tensor, calls_read, given_others, read_counts
 
 Shape: TypeAlias = tuple[int | None, ...]
 
@@ -127,8 +126,7 @@ class _Move:
 def _moves(regions: Regions) -> list[_Move]:
     """The calls that can change places, as far as each can."""
     graph, steps = regions.graph, _Steps(regions)
-    readers = Counter(x.index for call in graph.calls for x in call.inputs)
-    readers.update(x.index for x in tree.flatten(graph.outputs) if isinstance(x, Tensor))
+    readers = read_counts(graph)
     last: dict[int, _Move] = {}  # by the tensor that its last call makes
     found: list[_Move] = []
     for call in graph.calls:

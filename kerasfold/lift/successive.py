@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -25,15 +24,13 @@ from kerasfold.layers.spelling import padded_axis
 from kerasfold.lift.program import Sizes
 from kerasfold.lift.rules import RULES
 from kerasfold.lift.wrapper_rules import inline_activation
-from kerasfold.read.graph import Call, Graph, Tensor, Together
+from kerasfold.read.graph import Call, Graph, Tensor, Together, read_counts
 from kerasfold.read.model import is_layer, is_of_keras
 
 
 def in_one(graph: Graph) -> Graph:
     """The graph with such calls in one; itself where there are none."""
-    outputs = [x for x in tree.flatten(graph.outputs) if isinstance(x, Tensor)]
-    readers = Counter(x.index for call in graph.calls for x in call.inputs)
-    readers.update(x.index for x in outputs)
+    readers = read_counts(graph)
     makers: dict[int, Call] = {}  # by tensor, of those that are left
     before: dict[int, Tensor] = {}  # of a tensor that is made no more, the one that it equals
     together: dict[int, Together] = {}  # by tensor

@@ -7,6 +7,7 @@ order.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -345,6 +346,14 @@ def calls_read(calls: Sequence[Call], outputs: Sequence[Tensor]) -> tuple[Call, 
             kept.append(call)
             wanted |= {x.index for x in call.inputs}
     return tuple(replace(call, index=i) for i, call in enumerate(reversed(kept)))
+
+
+def read_counts(graph: Graph) -> Counter[int]:
+    """How often each tensor is read, by its index: by calls, and by whoever calls the model."""
+    outputs = (x for x in tree.flatten(graph.outputs) if isinstance(x, Tensor))
+    return Counter(x.index for call in graph.calls for x in call.inputs) + Counter(
+        x.index for x in outputs
+    )
 
 
 def given_others(call: Call, other: Callable[[Tensor], Tensor]) -> Call:
