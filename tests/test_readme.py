@@ -43,6 +43,17 @@ def test_python_blocks_run_one_after_another(capsys):
     assert "block" in capsys.readouterr().out
 
 
+def test_the_picture_is_that_of_the_first_fold(capsys):
+    keras.utils.clear_session()
+    names: dict = {"__name__": "readme"}
+    first = next(source for kind, source in BLOCKS if kind == "python")
+    exec(compile(first, "README.md", "exec"), names)
+    (drawn,) = re.findall(r"!\[.*?\]\((.*?)\)", README)
+    labels = re.compile(r"<text.*?</text>")
+    picture = names["folded"].fold_report.svg()
+    assert labels.findall((ROOT / drawn).read_text()) == labels.findall(picture)
+
+
 def test_shell_blocks_run(tmp_path, monkeypatch, capsys):
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
