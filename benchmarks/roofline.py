@@ -27,11 +27,12 @@ from rich.console import Console
 from rich.table import Table
 from scipy.optimize import minimize
 
-from kerasfold.cost import ROOFLINES, Kind, Load, Rate, Roofline, load_of, moved_bytes
+from kerasfold.cost import load_of, moved_bytes
 from kerasfold.lift.regions import lift
 from kerasfold.measure.runtimes import deploy, random_inputs
 from kerasfold.measure.timing import paired_seconds
 from kerasfold.read.graph import read
+from kerasfold.rooflines import ROOFLINES, Kind, Load, Rate, Roofline
 
 CHAIN = 4  # layers in the longer chain, beside the one in both
 LARGEST = 2e8  # multiply-accumulates of the largest layer timed

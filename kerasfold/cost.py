@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.rearrange import Rearrangement
@@ -14,6 +14,7 @@ from kerasfold.layers.limits import is_depthwise_layer
 from kerasfold.layers.reorder import in_tensors, steps
 from kerasfold.layers.rewrite import input_padding
 from kerasfold.layers.spelling import computed_sizes, is_one_layer, written
+from kerasfold.rooflines import ROOFLINES, Kind, Load
 
 TIE = 1 + 1e-9  # sums in another order are no slower
 NOMINAL_SIZE = 64  # samples assumed along an axis of unknown size
@@ -127,130 +128,6 @@ def objective_of(name: Any) -> Objective:
     return OBJECTIVES[name]
 
 
-Kind: TypeAlias = Literal[
-    "convolution",
-    "padded",
-    "transposed",
-    "depthwise",
-    "scale",
-    "grouped",
-    "volume",
-    "grouped volume",
-    "transposed volume",
-    "matrix",
-    "pool",
-    "reduction",
-    "normalisation",
-    "elementwise",
-    "copy",
-]
-
-
-class Rate(NamedTuple):
-    """How fast a runtime does one kind of work, in float32 at batch 1.
-
-    Attributes:
-        start: seconds to begin a call.
-        macs: multiply-accumulates, or additions, per second.
-        bytes: per second.
-        gathered: inputs copied together for a matrix product (im2col), per second.
-        pieces: runs of neighbours that those are copied in, per second.
-        shared: seconds more to begin a call that is shared among cores.
-    """
-
-    start: float
-    macs: float = math.inf
-    bytes: float = 1.25e10
-    gathered: float = math.inf
-    pieces: float = math.inf
-    shared: float = 0.0
-
-
-class Load(NamedTuple):
-    """What one call does; see `Rate`.
-
-    Attributes:
-        moved: bytes read and written.
-        image: bytes of the larger of what is read and what is written.
-        macs: multiply-accumulates, or additions.
-        gathered: inputs copied together.
-        pieces: runs that they are in.
-    """
-
-    moved: float
-    image: float = 0.0
-    macs: float = 0.0
-    gathered: float = 0.0
-    pieces: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Roofline:
-    """What a runtime takes.
-
-    Attributes:
-        rates: of each kind of work.
-        sharing: bytes of an image from which on a call is shared among cores.
-    """
-
-    rates: Mapping[Kind, Rate]
-    sharing: float
-
-    def seconds(self, kind: Kind, load: Load) -> float:
-        """Of one call."""
-        rate = self.rates[kind]
-        work = load.macs / rate.macs + load.gathered / rate.gathered + load.pieces / rate.pieces
-        start = rate.start + (rate.shared if load.image > self.sharing else 0.0)
-        return start + max(work, load.moved / rate.bytes)
-
-
-# Fitted by benchmarks/roofline.py to two cores of an AMD EPYC, on 2026-11-26. TensorFlow runs
-# convolutions in groups through XLA; XLA fuses what is elementwise with what it stands beside, and
-# gathers the inputs of a convolution piece by piece, for each group by itself.
-# What would be a matrix product if there were no zeros around its input is a convolution to XLA.
-# Light steps count as half of what they take in a chain of their like: a depthwise layer in their
-# place would wake threads, which no such chain shows.
-TENSORFLOW = Roofline(
-    {
-        "convolution": Rate(1.3e-5, 7.9e10, 1.5e10, gathered=2.7e10, shared=5e-5),
-        "padded": Rate(1.3e-5, 7.9e10, 1.5e10, gathered=2.7e10, shared=5e-5),
-        "transposed": Rate(6.4e-5, 7.4e10, gathered=3e9),
-        "depthwise": Rate(8.1e-5, 2.9e10),
-        "scale": Rate(6.4e-5, bytes=6.25e9),
-        "grouped": Rate(7.4e-5, 4.4e10, gathered=4.9e9, pieces=1.4e8),
-        "volume": Rate(1e-4, 2.2e11, gathered=3.2e9),
-        "grouped volume": Rate(7.4e-5, 2.1e10, gathered=1.7e9, pieces=4.3e7),
-        "transposed volume": Rate(2.3e-4, 1.6e10),
-        "matrix": Rate(5.7e-6, 2.2e11, 4.6e9),
-        "pool": Rate(4e-5, 1.7e11),
-        "reduction": Rate(2e-6, 1.7e11),
-        "normalisation": Rate(3e-6),
-        "elementwise": Rate(1.5e-6),
-        "copy": Rate(1.5e-6),
-    },
-    sharing=8e3,
-)
-XLA = Roofline(
-    {
-        "convolution": Rate(7.9e-6, 6.7e10, 9.3e9, gathered=4.2e10, pieces=2.4e8),
-        "padded": Rate(4.5e-5, 6.7e10, 9.3e9, gathered=4.2e10, pieces=2.4e8),
-        "transposed": Rate(1.1e-5, 5.5e10, pieces=1.8e8, shared=4.4e-5),
-        "depthwise": Rate(4.5e-5, 3.9e10, pieces=1.7e8),
-        "scale": Rate(5e-6, bytes=2e11),
-        "grouped": Rate(2.3e-5, 4.3e10, gathered=7.8e9, pieces=1.2e8),
-        "volume": Rate(4.2e-5, 1.7e10, pieces=4.7e7),
-        "grouped volume": Rate(4.2e-5, 4.3e10, gathered=9.6e8, pieces=4.6e7),
-        "transposed volume": Rate(4.4e-5, 2.2e8),
-        "matrix": Rate(5.1e-6, 2.2e11, 6.1e9),
-        "pool": Rate(1e-6, 2.5e9),
-        "reduction": Rate(1e-6),
-        "normalisation": Rate(5e-6, bytes=2e11),
-        "elementwise": Rate(5e-7, bytes=2e11),
-        "copy": Rate(1e-6),
-    },
-    sharing=1e5,
-)
-ROOFLINES = {"tensorflow": TENSORFLOW, "xla": XLA}
 LANES, ROWS = 16, 48  # output channels and pixels that are computed at a time
 RESHAPED = 3  # a depthwise layer's sequence, kernel and result: it computes images
 

@@ -18,7 +18,7 @@ and *verifies* the result. Each step is a room; a module imports only from those
     emit.py                                chosen forms -> a Keras model; a copy of the original
     compose.py                             weights in float64, and whether a dtype holds them
     forms/       form known ways kept ...  the ways to compute one tensor, a file each
-    cost.py                                what a step costs; the objectives
+    cost.py  rooflines.py                  what a step costs; the objectives; what runtimes take
     inverse/     deconvolve into chain ... convolutions taken apart, on the algebra
     lift/        program signal rules ...  calls -> affine program, one rule a layer
     files.py                               model files: nothing in them is run

@@ -39,6 +39,7 @@ FLOORS = (
     ("compose",),
     ("forms",),
     ("cost",),
+    ("rooflines",),
     ("inverse",),
     ("lift",),
     ("files",),

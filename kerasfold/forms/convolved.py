@@ -11,7 +11,7 @@ from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.geometry import Geometry, require_plain
 from kerasfold.algebra.operator import Operator
 from kerasfold.algebra.rearranged import Rearranged
-from kerasfold.cost import Cost, Kind, moved_bytes, operator_cost, step_cost
+from kerasfold.cost import Cost, moved_bytes, operator_cost, step_cost
 from kerasfold.forms.evaluate import Part, evaluate, whole
 from kerasfold.forms.form import Composed, Form, work_of_operator
 from kerasfold.forms.known import Known, is_matrix_alone
@@ -20,6 +20,7 @@ from kerasfold.layers.rewrite import pad_value, unpadded
 from kerasfold.layers.words import described
 from kerasfold.lift.program import Node, Sizes
 from kerasfold.read.weights import largest
+from kerasfold.rooflines import Kind
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
-from kerasfold.cost import Cost, Kind, kind_of, moved_bytes, operator_cost, step_cost
+from kerasfold.cost import Cost, kind_of, moved_bytes, operator_cost, step_cost
 from kerasfold.forms.convolved import Convolved, term_cost
 from kerasfold.forms.form import AnyForm, Form, Nothing
 from kerasfold.forms.kept import Kept
@@ -20,6 +20,7 @@ from kerasfold.forms.known import Known
 from kerasfold.layers.limits import check_emittable
 from kerasfold.lift.program import Node
 from kerasfold.read.model import is_layer
+from kerasfold.rooflines import Kind
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value

@@ -7,12 +7,13 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kerasfold.cost import Cost, Kind, moved_by, moved_bytes, operator_cost, step_cost
+from kerasfold.cost import Cost, moved_by, moved_bytes, operator_cost, step_cost
 from kerasfold.forms.form import Composed, Form, Nothing, work_of
 from kerasfold.forms.known import Known
 from kerasfold.layers.limits import is_free
 from kerasfold.lift.program import Node, Sizes
 from kerasfold.read.weights import count_params
+from kerasfold.rooflines import Kind
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value

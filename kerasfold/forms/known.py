@@ -12,7 +12,7 @@ from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.chain import collapsed, one_of, shifted
 from kerasfold.algebra.geometry import Geometry, require_plain
 from kerasfold.algebra.operator import Operator
-from kerasfold.cost import Kind, kind_of
+from kerasfold.cost import kind_of
 from kerasfold.forms.evaluate import (
     Part,
     Parts,
@@ -25,6 +25,7 @@ from kerasfold.forms.evaluate import (
 from kerasfold.layers.limits import check_emittable, depthwise_kind
 from kerasfold.lift.regions import Regions
 from kerasfold.read.weights import count_params
+from kerasfold.rooflines import Kind
 
 MOST_BRANCHED = 256  # steps composed at once where they branch
 

@@ -17,13 +17,14 @@ from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.chain import chain
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
-from kerasfold.cost import Cost, Kind, moved_bytes, operator_cost, step_cost
+from kerasfold.cost import Cost, moved_bytes, operator_cost, step_cost
 from kerasfold.forms.form import Form, Nothing, activated
 from kerasfold.forms.known import Known
 from kerasfold.layers.rewrite import keras_pairs
 from kerasfold.layers.spelling import keras_padding, nearest_axis, without_idle_strides
 from kerasfold.layers.words import window
 from kerasfold.lift.program import Node
+from kerasfold.rooflines import Kind
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value

@@ -16,7 +16,7 @@ from keras import layers
 
 import kerasfold
 from kerasfold.algebra.operator import Operator
-from kerasfold.cost import OBJECTIVES, ROOFLINES, UNTIMED, step_cost
+from kerasfold.cost import OBJECTIVES, UNTIMED, step_cost
 from kerasfold.errors import EquivalenceError
 from kerasfold.forms.joined import Joined
 from kerasfold.lift.regions import Regions, lift
@@ -24,6 +24,7 @@ from kerasfold.plan.choose import Plan, assembled, loosened, plan
 from kerasfold.plan.methods import auto
 from kerasfold.plan.search import Search
 from kerasfold.read.graph import read
+from kerasfold.rooflines import ROOFLINES
 from zoo.blocks import conv, same
 from zoo.making import policy, randomise
 from zoo.same import FLOAT32, FLOAT64, assert_same, kinds, run, run_under_xla

@@ -14,8 +14,9 @@ from keras import layers, ops
 import kerasfold
 from kerasfold.algebra.axis import Axis
 from kerasfold.algebra.geometry import Geometry
-from kerasfold.cost import ROOFLINES, Cost, Load, operator_cost, slower_on
+from kerasfold.cost import Cost, operator_cost, slower_on
 from kerasfold.plan.worth import GAIN, gain, growth
+from kerasfold.rooflines import ROOFLINES, Load
 from zoo.making import randomise
 from zoo.same import FLOAT32, assert_same, kinds
 
