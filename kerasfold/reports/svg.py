@@ -12,7 +12,7 @@ from kerasfold.reports.record import Kept, Merged, Record
 
 ROW, BOX, LANE, EDGE, BETWEEN = 30, 300, 9, 10, 110  # units: heights, widths, and a margin
 HALF = 11  # half the height of a box
-LETTERS = 45  # that a box has room for
+LETTERS = 40  # that a box has room for, of seven units each
 PALETTE = (
     ("#cfe3f7", "#23415f"),
     ("#d8efd3", "#2c4a2a"),
