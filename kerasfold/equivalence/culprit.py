@@ -74,27 +74,26 @@ def first_difference(a: Walk, b: Walk, batch: Any, small: float) -> Parting:
     return Parting("")
 
 
-def unsteady(models: Sequence[Runner], batch: Any, index: int, eps: float) -> str:
-    """Which model gives other values each time that it is run on one batch, or "".
+def unsteady(model: Runner, batch: Any, index: int, eps: float) -> str:
+    """How far a model's values move from run to run on one batch, in words; or "".
 
     Args:
-        models: as they are.
-        batch: inputs, as they take them.
+        model: as it is.
+        batch: inputs, as it takes them.
         index: of the output that is looked at.
         eps: unit of rounding of what they compute in; sums may be added up in another order.
     """
     again = tree.map_structure(np.array, batch)  # a copy, as a walk of the same batch is kept
-    for model in models:
-        first, second = (outputs(model, x)[index] for x in (batch, again))
-        moved = distances(first, second)
-        told = np.isfinite(moved) & np.isfinite(first)
-        most = np.max(moved, initial=0.0, where=told)
-        if most > math.sqrt(eps) * np.max(np.abs(first), initial=0.0, where=told):
-            return (
-                f"model '{model.name}' does not give the same twice: run again on the same inputs, "
-                f"an output is {most:.3g} off"
-            )
-    return ""
+    first, second = (outputs(model, x)[index] for x in (batch, again))
+    moved = distances(first, second)
+    told = np.isfinite(moved) & np.isfinite(first)
+    most = np.max(moved, initial=0.0, where=told)
+    if most <= math.sqrt(eps) * np.max(np.abs(first), initial=0.0, where=told):
+        return ""
+    return (
+        f"model '{model.name}' does not give the same twice: run again on the same inputs, "
+        f"an output is {most:.3g} off"
+    )
 
 
 def _parting(calls: Sequence[Made], errors: Mapping[str, np.ndarray]) -> list[str]:

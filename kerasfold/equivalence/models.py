@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -317,13 +318,22 @@ def _peeked(batches: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
     return first, itertools.chain([first], rest)
 
 
-def _with_cause(report: EquivalenceReport, failing: int, said: str) -> EquivalenceReport:
-    """The report with why an output fails; instead of a doubt, and beside a difference."""
-    if report.verdict == "different":
+def _with_cause(
+    report: EquivalenceReport, failing: int, said: str, told: bool
+) -> EquivalenceReport:
+    """The report with why an output fails; instead of a doubt, and beside a difference.
+
+    Args:
+        report: of models that are not equivalent.
+        failing: which output is the first to fail.
+        said: why.
+        told: whether a difference is one, and not that the first model moves as far by itself.
+    """
+    if report.verdict == "different" and told:
         return replace(report, reason=f"{report.reason}; {said}")
     outputs = list(report.outputs)
-    outputs[failing] = replace(outputs[failing], doubt=said)
-    return replace(report, reason=said, outputs=tuple(outputs))
+    outputs[failing] = replace(outputs[failing], accuracy_bound=math.inf, doubt=said)
+    return replace(report, verdict="inconclusive", reason=said, outputs=tuple(outputs))
 
 
 def _reported(found: Comparison) -> EquivalenceReport:
@@ -339,9 +349,13 @@ def _reported(found: Comparison) -> EquivalenceReport:
     arrays = map(np.asarray, tree.flatten(shown)) if shown is not None else ()
     report = replace(report, shown=dict(zip(names, arrays, strict=False)))
     if shown is not None:
-        own = [each for each in (found.reference, found.b) if isinstance(each, Copy)]
-        said = unsteady(own, shown, failing, found.own_eps)
-        report = _with_cause(report, failing, said) if said else report
+        causes = [
+            unsteady(each, shown, failing, found.own_eps) if isinstance(each, Copy) else ""
+            for each in (found.reference, found.b)
+        ]
+        said = next(filter(None, causes), "")
+        told = not causes[0] or not all(out.same_function for out in report.outputs)
+        report = _with_cause(report, failing, said, told) if said else report
     if not in_function or not (isinstance(found.a64, Walk) and isinstance(found.b64, Walk)):
         return report
     small = 64 * found.noise.weights if found.rounded else 1e-9
