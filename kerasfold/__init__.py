@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from kerasfold.inverse.deconvolve import Deconvolution, deconvolve
     from kerasfold.inverse.into import Factors, factor, factors_into
     from kerasfold.keeping import report_of, save
+    from kerasfold.lift.activations import obeys
     from kerasfold.lift.rules import lifts
     from kerasfold.lift.signal import Signal, weighted_sum
     from kerasfold.lift.stacked import concatenate
@@ -58,6 +59,7 @@ __all__ = [
     "factors_into",
     "fold",
     "lifts",
+    "obeys",
     "report_of",
     "require_linear",
     "save",
@@ -79,6 +81,7 @@ _NAMES = {  # in the modules that have them
     "inverse.deconvolve": ("Deconvolution", "deconvolve"),
     "inverse.into": ("Factors", "factor", "factors_into"),
     "keeping": ("report_of", "save"),
+    "lift.activations": ("obeys",),
     "lift.rules": ("lifts",),
     "lift.signal": ("Signal", "weighted_sum"),
     "lift.stacked": ("concatenate",),

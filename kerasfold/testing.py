@@ -1,13 +1,14 @@
-"""The property test of a lift rule, for anyone who writes one.
+"""The property tests of a lift rule and of an activation's laws, for anyone who states them.
 
 `check_lift(layer, input_shape)` runs the rule, evaluates what it wrote with the slow and
 obvious loops below, in float64, and compares with what the layer itself computes.
+`check_laws(activation)` holds what is stated of an activation against random numbers.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -21,14 +22,16 @@ from kerasfold.equivalence.runs import Walk
 from kerasfold.equivalence.sizes import FREE_SIZES
 from kerasfold.errors import FoldError, words_of
 from kerasfold.layers.spelling import padded_axis
+from kerasfold.lift.activations import UNKNOWN, laws_of
 from kerasfold.lift.program import Node, Program
 from kerasfold.lift.regions import Regions, lift
 from kerasfold.read.graph import read
 from kerasfold.read.model import interpolates, sublayers
 
+_SIGNS = (0.45, 0.1, 0.45)  # how often a number is below, at and above zero
 DRAWN = 11  # samples along the first axis, where it is unknown
 
-__all__ = ["apply", "check_lift", "run"]
+__all__ = ["apply", "check_laws", "check_lift", "run"]
 
 
 def check_lift(
@@ -127,9 +130,80 @@ def check_lift(
     )
 
 
+def check_laws(activation: Any, input_shape: Sequence[int] = (5, 4, 3), seed: int = 0) -> None:
+    """Assert that an activation obeys the laws that are stated of it, on random numbers.
+
+    They are of all sizes from 1e-3 to 1e3 and of both signs, zeros among them; computed in
+    float64, where the activation does.
+
+    Args:
+        activation: a function, or a layer.
+        input_shape: shape of one input, without the batch, channels last.
+        seed: of the random inputs.
+
+    Raises:
+        AssertionError: a law that does not hold, with the largest difference.
+        FoldError: an activation of which no law is stated.
+
+    Example:
+        >>> from kerasfold.testing import check_laws
+        >>> check_laws(keras.activations.relu)
+        >>> check_laws(keras.layers.LeakyReLU(0.2))
+    """
+    laws = laws_of(activation)
+    if laws == UNKNOWN:
+        raise FoldError(f"no law of {activation!r} is stated: decorate it with kerasfold.obeys")
+    rng = np.random.default_rng(seed)
+
+    def drawn(*shape: int) -> np.ndarray:
+        return 10.0 ** rng.uniform(-3, 3, shape) * rng.choice([-1.0, 0.0, 1.0], shape, p=_SIGNS)
+
+    def f(x: np.ndarray) -> np.ndarray:
+        return np.asarray(keras.ops.convert_to_numpy(activation(_given(activation, x))), "float64")
+
+    x, y = drawn(16, *input_shape), drawn(16, *input_shape)
+    gain = np.abs(drawn(input_shape[-1])) + 1e-3
+    low, high, given = f(np.minimum(x, y)), f(np.maximum(x, y)), f(x)
+    order = rng.permutation(x.size)
+    same = given.shape == x.shape
+    moved = f(x.ravel()[order].reshape(x.shape)).ravel() if same else given
+    sides: dict[str, Callable[[], tuple[np.ndarray, np.ndarray]]] = {
+        "pointwise": lambda: (moved, given.ravel()[order] if same else x),
+        "positively_homogeneous": lambda: (f(gain * x), gain * given),
+        "monotone": lambda: (np.maximum(low, high), high),
+        "odd": lambda: (f(-x), -given),
+        "idempotent": lambda: (f(given), given),
+    }
+    for law, both in sides.items():
+        if not getattr(laws, law):
+            continue
+        is_so, should = both()
+        assert is_so.shape == should.shape, (
+            f"{activation!r} is not {law}: it gives {given.shape[1:]} of {input_shape}"
+        )
+        with np.errstate(invalid="ignore"):  # of what is infinite, if it is so on both sides
+            missed = np.where(is_so == should, 0.0, np.abs(is_so - should))
+        scale = np.where(np.isfinite(should), np.abs(should), 0.0)
+        coarse = 1e-10 if _computes_double(activation) else 1e-4
+        wrong = missed > coarse * np.maximum(scale, 1e-3)
+        assert not np.any(wrong), (
+            f"{activation!r} is not {law}: it differs by up to {np.max(missed):.3g}"
+        )
+
+
 def _sizes(shape: Sequence[int | None]) -> list[int]:
     """A shape with sizes for those that are unknown, an odd one and an even one."""
     return [DRAWN - axis if n is None else n for axis, n in enumerate(shape)]
+
+
+def _computes_double(activation: Any) -> bool:
+    return not isinstance(activation, keras.Layer) or activation.compute_dtype == "float64"
+
+
+def _given(activation: Any, x: np.ndarray) -> Any:
+    """Numbers as an activation takes them, which as a layer casts them by itself."""
+    dtype = "float64" if _computes_double(activation) else activation.compute_dtype
+    return keras.ops.convert_to_tensor(x, dtype=dtype)
 
 
 def run(program: Program, roots: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:

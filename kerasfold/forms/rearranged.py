@@ -21,7 +21,7 @@ from kerasfold.forms.convolved import sum_cost, sum_words, summed
 from kerasfold.forms.evaluate import Part, evaluate, whole
 from kerasfold.forms.form import Composed, Form
 from kerasfold.forms.known import Known, is_matrix_alone
-from kerasfold.layers.limits import acts_on_samples
+from kerasfold.lift.activations import acts_on_samples
 from kerasfold.lift.program import Node
 
 if TYPE_CHECKING:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 
 from kerasfold.algebra.axis import Refused
@@ -118,14 +116,3 @@ _FREE_OPS = (
 def is_free(operation: keras.Operation) -> bool:
     """Whether a call counts 0 under "layers": padding, reshaping, activations and the like."""
     return isinstance(operation, _FREE) or public_op(type(operation)) in _FREE_OPS
-
-
-_ALONG_CHANNELS = ("softmax", "log_softmax", "sparsemax", "glu")
-
-
-def acts_on_samples(activation: Any) -> bool:
-    """Whether an activation is Keras's own, and acts on each sample by itself; None does."""
-    if activation is None:
-        return True
-    name = getattr(activation, "__name__", "")
-    return name not in _ALONG_CHANNELS and getattr(keras.activations, name, None) is activation

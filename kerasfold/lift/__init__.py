@@ -134,6 +134,14 @@ in affine steps (`convolve`, `scale`, `average`, `pad`, `crop`, `upsample`, `tak
 Layers that only drop things in training are `x` itself. `examples/zoo_rules.py` has rules for
 layers of kimm and keras-hub.
 
+An activation of your own, a function or a class of layers, states its laws (`pointwise`,
+`positively_homogeneous`, `monotone`, `odd`, `idempotent`) with `kerasfold.obeys`, by which strides,
+scales and shuffles pass it; `kerasfold.testing.check_laws` holds them against random numbers.
+
+    @kerasfold.obeys(positively_homogeneous=True, monotone=True)
+    def leaky(x):
+        return keras.ops.maximum(x, 0.1 * x)
+
 A rule may raise `kerasfold.Refused(reason)`; the layer is then kept, with that reason in the
 report. A rule takes the place of another, such as kerasfold's own, only with `lifts(...,
 override=True)`.

@@ -19,7 +19,7 @@ from typing import TypeAlias
 import numpy as np
 from keras import layers, ops, tree
 
-from kerasfold.layers.limits import acts_on_samples
+from kerasfold.lift.activations import acts_on_samples
 from kerasfold.lift.demand import pixel_axes
 from kerasfold.lift.pointwise import works_by_pixel, works_by_sample
 from kerasfold.lift.program import Node

@@ -14,7 +14,7 @@ from typing import TypeAlias
 from keras import tree
 
 from kerasfold.algebra.places import Places, places_read, union
-from kerasfold.layers.limits import acts_on_samples
+from kerasfold.lift.activations import acts_on_samples
 from kerasfold.lift.pointwise import works_by_pixel
 from kerasfold.lift.regions import Lifted, Regions
 from kerasfold.read.graph import Call, Graph, Tensor

@@ -19,7 +19,7 @@ import keras
 from keras import tree
 
 from kerasfold.algebra.places import progression
-from kerasfold.layers.limits import acts_on_samples
+from kerasfold.lift.activations import acts_on_samples
 from kerasfold.lift.demand import demands, pixel_axes
 from kerasfold.lift.pointwise import works_by_pixel
 from kerasfold.lift.regions import Regions, lift

@@ -8,31 +8,25 @@ from typing import Any
 import numpy as np
 from keras import layers, ops, tree
 
-from kerasfold.layers.limits import acts_on_samples
+from kerasfold.lift.activations import laws_of
 from kerasfold.read.graph import Call
 
-# fmt: off
-_SAMPLE_BY_SAMPLE = (
-    layers.Activation, layers.ReLU, layers.LeakyReLU, layers.ELU, layers.Add, layers.Subtract,
-    layers.Multiply, layers.Average, layers.Maximum, layers.Minimum,
-    ops.relu, ops.relu6, ops.leaky_relu, ops.elu, ops.selu, ops.celu, ops.gelu, ops.silu,
-    ops.swish, ops.hard_silu, ops.hard_swish, ops.sigmoid, ops.hard_sigmoid, ops.log_sigmoid,
-    ops.sparse_sigmoid, ops.tanh, ops.hard_tanh, ops.tanh_shrink, ops.softplus, ops.softsign,
-    ops.squareplus, ops.sparse_plus, ops.soft_shrink, ops.hard_shrink, ops.threshold, ops.abs,
-    ops.absolute, ops.negative, ops.square, ops.sqrt, ops.rsqrt, ops.cbrt, ops.reciprocal,
-    ops.exp, ops.exp2, ops.expm1, ops.log, ops.log1p, ops.log2, ops.log10, ops.sin, ops.cos,
-    ops.tan, ops.arcsin, ops.arccos, ops.arctan, ops.sinh, ops.cosh, ops.arcsinh, ops.arccosh,
-    ops.arctanh, ops.erf, ops.sign, ops.floor, ops.ceil, ops.round, ops.trunc, ops.clip, ops.cast,
-    ops.add, ops.subtract, ops.multiply, ops.divide, ops.true_divide, ops.divide_no_nan,
-    ops.maximum, ops.minimum, ops.power, ops.arctan2, ops.logaddexp, ops.where, ops.greater,
-    ops.greater_equal, ops.less, ops.less_equal, ops.equal, ops.not_equal, ops.logical_and,
-    ops.logical_or, ops.logical_not,
+# Of several tensors.
+_JOINING = (
+    *(layers.Add, layers.Subtract, layers.Multiply, layers.Average, layers.Maximum),
+    *(layers.Minimum, ops.add, ops.subtract, ops.multiply, ops.divide, ops.true_divide),
+    *(ops.divide_no_nan, ops.maximum, ops.minimum, ops.power, ops.arctan2, ops.logaddexp),
+    *(ops.where, ops.greater, ops.greater_equal, ops.less, ops.less_equal, ops.equal),
+    *(ops.not_equal, ops.logical_and, ops.logical_or),
 )
-# fmt: on
 
 
-def _acts_on_samples(call: Call, axes: range) -> bool:
-    return acts_on_samples(getattr(call.operation, "activation", None))
+def _always(call: Call, axes: range) -> bool:
+    return True
+
+
+def _by_its_laws(call: Call, axes: range) -> bool:
+    return laws_of(call.operation).pointwise
 
 
 def _slope_is_shared(call: Call, axes: range) -> bool:
@@ -45,7 +39,7 @@ def _joins_channels(call: Call, axes: range) -> bool:
 
 # By kind, whether a call works so along some axes, if what it is given has the sizes for it.
 _CONDITIONS: dict[Any, Callable[[Call, range], bool]] = {
-    **dict.fromkeys(_SAMPLE_BY_SAMPLE, _acts_on_samples),
+    **dict.fromkeys(_JOINING, _always),
     layers.PReLU: _slope_is_shared,
     layers.Concatenate: _joins_channels,
     ops.concatenate: _joins_channels,
@@ -59,8 +53,8 @@ def works_by_pixel(call: Call, axes: range) -> bool:
         call: the call.
         axes: those of the pixels, in the tensors; what has one sample along one is repeated.
     """
-    condition = _CONDITIONS.get(call.kind)
-    if condition is None or len(call.outputs) != 1:
+    condition = _CONDITIONS.get(call.kind, _by_its_laws)
+    if len(call.outputs) != 1 or not call.inputs or call.training:
         return False
     (output,) = call.outputs
     if any(x.masked for x in (*call.inputs, output)):
@@ -78,8 +72,8 @@ def works_by_sample(call: Call) -> bool:
     """Whether a call of one tensor makes each sample of the one at its place, all alike."""
     constants = (np.size(x) for x in tree.flatten(call.constants) if hasattr(x, "shape"))
     return (
-        call.kind in _SAMPLE_BY_SAMPLE
-        and len(call.inputs) == len(call.outputs) == 1
+        len(call.inputs) == len(call.outputs) == 1
+        and not call.training
+        and (call.kind in _JOINING or laws_of(call.operation).pointwise)
         and all(size == 1 for size in constants)
-        and acts_on_samples(getattr(call.operation, "activation", None))
     )
