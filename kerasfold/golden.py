@@ -176,7 +176,7 @@ class _AgainstFile(Comparison):
         if copy is not self.kept:
             super().take_noise(copy, batch, plain, draw)
             return
-        for i, (tally, judged) in enumerate(zip(self.tallies, self.alike, strict=True)):
+        for i, (tally, judged) in enumerate(zip(self.tallies, self.endings, strict=True)):
             tally.felt(self.kept.effect("judged" if judged else "truth", batch, i))
 
     def take_own_noise(self, batch: Any, exact: Ran) -> None:

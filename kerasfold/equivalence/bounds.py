@@ -47,6 +47,8 @@ def difference_bound(tally: Tally, unit: float) -> Lines:
     """
     if tally.tolerated is not None:
         return np.maximum(NOISE * tally.tolerated * tally.whole_scale, noise_bound(tally))
+    if tally.whole:
+        return noise_bound(tally)
     exact = EXACT * tally.spread if unit <= DOUBLE else 0.0
     return np.maximum(exact, noise_bound(tally)) + ARITHMETIC * unit * tally.scale
 
@@ -106,7 +108,8 @@ def accuracy_bound(tally: Tally, unit: float) -> Lines:
 
 def usual_accuracy_bound(tally: Tally, unit: float) -> Lines:
     """The same, from the error of the first model alone."""
-    return LOSS * tally.own_error + _rounding(tally, max(eps_of(tally.own_dtype), unit))
+    rounding = 0.0 if tally.whole else _rounding(tally, max(eps_of(tally.own_dtype), unit))
+    return LOSS * tally.own_error + rounding
 
 
 def rebuilt_bound(tally: Tally, eps: float) -> Lines:

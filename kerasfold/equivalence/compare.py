@@ -147,10 +147,10 @@ class Comparison:
         return computed_eps(self.a)
 
     @cached_property
-    def alike(self) -> list[bool]:
-        """Whether each output ends in the same softmax or sigmoid in both copies."""
-        ends = self.b64.ends if self.b64 is not None else [""] * len(self.tallies)
-        return [mine == theirs != "" for mine, theirs in zip(self.a64.ends, ends, strict=True)]
+    def endings(self) -> list[str]:
+        """The softmax or sigmoid that each output ends in alike in both copies, or ""."""
+        theirs = [""] * len(self.tallies) if self.b64 is None else self.b64.ends
+        return [x if x == y else "" for x, y in zip(self.a64.ends, theirs, strict=True)]
 
     @cached_property
     def steps(self) -> list[Step | None]:
@@ -264,6 +264,8 @@ class Comparison:
             exact = ran(self.a64, batch)
             plain = other = None if self.b64 is None else ran(self.b64, batch)
             if other is not None:
+                for tally, x, y in zip(self.tallies, exact.outputs, other.outputs, strict=True):
+                    tally.saw_overflow(x, y)
                 other = other.where_finite(exact).where_told(exact, self.a64.ends)
             self._take_copies(batch, exact, other, plain)
 
@@ -275,8 +277,8 @@ class Comparison:
         self, batch: Any, exact: Ran, other: Ran | None, plain: Ran | None = None
     ) -> None:
         """Take in what the copies gave; `plain` of the other, where that is left out of it."""
-        truths = exact.judged_where(self.alike)
-        values = [None] * len(truths) if other is None else other.judged_where(self.alike)
+        truths = exact.judged_where(self.endings)
+        values = [None] * len(truths) if other is None else other.judged_where(self.endings)
         doubt = False
         for i, (tally, x, y) in enumerate(zip(self.tallies, truths, values, strict=True)):
             error = tally.saw_copies(x, y)
@@ -324,7 +326,7 @@ class Comparison:
     def take_noise(self, copy: Truth, batch: Any, plain: Ran, draw: int = 0) -> None:
         """What noise makes of what a copy gave; of several, which."""
         noisy = copy.ran(batch, replace(self.noise, draw=draw))
-        pair = (each.judged_where(self.alike) for each in (plain, noisy))
+        pair = (each.judged_where(self.endings) for each in (plain, noisy))
         for i, (tally, x, y) in enumerate(zip(self.tallies, *pair, strict=True)):
             tally.saw_noise(x, y)
             if tally.inner is not None and i in plain.given:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -21,19 +21,13 @@ from kerasfold.equivalence.culprit import is_its_copy, miscomputed
 from kerasfold.equivalence.report import EquivalenceReport, OutputReport, Verdict
 from kerasfold.equivalence.runs import Walk
 from kerasfold.equivalence.tally import Lines, Tally
-from kerasfold.equivalence.tolerance import Tolerance
 
 UNTOLD = 0.5  # of a line's spread, that its bound may be
 
 
 def judged(found: Comparison) -> EquivalenceReport:
     """The verdict on a comparison that has run."""
-    both = found.b64 is not None
-    units = found.unit, found.own_unit
-    report = report_of(found.tallies, found.dtype, *units, found.tolerance, both)
-    report = replace(
-        report, device=device(found.places), note=_joined(_unseen(found), _in_training(found))
-    )
+    report = _reported(found).noted(_unseen(found), _in_training(found))
     if found.drawn and len(found.shapes) > 1:
         report = replace(report, shapes=tuple(found.shapes))
     if isinstance(found.a64, Walk):
@@ -41,10 +35,6 @@ def judged(found: Comparison) -> EquivalenceReport:
     if found.other_shape:
         return replace(report, verdict="different", reason=found.other_shape)
     return report if report.verdict == "inconclusive" else _unlike_its_copy(found, report)
-
-
-def _joined(*notes: str) -> str:
-    return "; ".join(filter(None, notes))
 
 
 def _in_training(found: Comparison) -> str:
@@ -76,43 +66,36 @@ def _unseen(found: Comparison) -> str:
     )
 
 
-def report_of(
-    tallies: Sequence[Tally],
-    dtype: str,
-    unit: float,
-    own_unit: float,
-    tolerance: Tolerance | None = None,
-    both: bool = True,
-) -> EquivalenceReport:
-    """The verdict on what was kept of two models' outputs.
+def overflowing(found: Comparison) -> str:
+    """Which outputs of the second model overflow where those of the first do not, or ""."""
+    return "; ".join(
+        f"on large inputs, output '{tally.name}' of the second model is not finite where that of "
+        "the first is"
+        for tally in found.tallies
+        if tally.overflowed
+    )
 
-    Args:
-        tallies: of each output.
-        dtype: the coarsest that float64 copies compute in.
-        unit: of rounding, of these copies.
-        own_unit: the same of the models as they are, where it is larger whatever their dtype.
-        tolerance: what a user allows, in place of what was measured.
-        both: whether both models have such copies.
-    """
-    outputs = tuple(_output(tally, unit, own_unit, tolerance, both) for tally in tallies)
+
+def _reported(found: Comparison) -> EquivalenceReport:
+    """The verdict on what was kept of two models' outputs."""
+    outputs = tuple(map(partial(_output, found), found.tallies, found.endings))
     worst = max(outputs, key=lambda r: r.max_abs_error / (r.spread or r.scale or 1.0))
-    rounding = unit > eps_of(dtype)
+    rounding = found.unit > eps_of(found.dtype)
     report = EquivalenceReport(
         verdict="equivalent",
         max_abs_error=max(r.max_abs_error for r in outputs),
         max_rel_error=worst.max_abs_error / (worst.spread or worst.scale or 1.0),
-        dtype=dtype + (", with operations that round to float32" if rounding else ""),
-        device=device(),
-        inputs=max(tally.number for tally in tallies),
+        dtype=found.dtype + (", with operations that round to float32" if rounding else ""),
+        device=device(found.places),
+        inputs=max(tally.number for tally in found.tallies),
         outputs=outputs,
     )
     return _of_outputs(report)
 
 
-def _output(
-    tally: Tally, unit: float, own_unit: float, tolerance: Tolerance | None, both: bool
-) -> OutputReport:
-    bound = difference_bound(tally, unit)
+def _output(found: Comparison, tally: Tally, ending: str) -> OutputReport:
+    own_unit, tolerance = found.own_unit, found.tolerance
+    bound = difference_bound(tally, found.unit)
     line = _closest(tally.error, bound)
     accuracy = accuracy_bound(tally, own_unit)
     late = _closest(tally.other_error, accuracy)
@@ -122,7 +105,8 @@ def _output(
     if tolerance is not None:
         folded, allowed = tally.beyond, tolerance.atol
     largest = tally.error if tally.errors is None else tally.other_error
-    untold = _untold(tally.spread, np.max(np.atleast_2d(bound), axis=0)) if both else 0.0
+    most = np.max(np.atleast_2d(bound), axis=0)  # of all kinds
+    untold = 0.0 if found.b64 is None else _untold(tally.spread, most)
     return OutputReport(
         name=tally.name,
         max_abs_error=float(np.max(largest)),
@@ -141,7 +125,8 @@ def _output(
         relative=None if tally.errors is None else tally.errors.relative,
         tolerance=tolerance,
         untold=untold,
-        doubt=_doubt(tally, untold, _unsure(tally, own_unit)) or _doubt_within(tally, unit),
+        doubt=_doubt(tally, untold, _unsure(tally, own_unit)) or _doubt_within(tally, found.unit),
+        ending=ending.partition(" ")[0],
     )
 
 
@@ -251,7 +236,6 @@ def _unlike_its_copy(found: Comparison, report: EquivalenceReport) -> Equivalenc
         f"is {error:.3g} off what it gives in float64"
     )
     if all(np.all(t.other_error <= rebuilt_bound(t, found.own_eps)) for t in found.tallies):
-        note = _joined(report.note, f"{said}; the second model is computed rightly")
-        return replace(report, note=note)
+        return report.noted(f"{said}; the second model is computed rightly")
     reason = f"{said}: run the model elsewhere, or write that layer otherwise"
     return replace(report, verdict="different", reason=reason)

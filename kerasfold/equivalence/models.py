@@ -22,7 +22,7 @@ from kerasfold.equivalence.compare import Comparison, Copy, outputs
 from kerasfold.equivalence.culprit import first_difference, unsteady
 from kerasfold.equivalence.data import Given
 from kerasfold.equivalence.deployed import Deployed, deployed
-from kerasfold.equivalence.judge import judged
+from kerasfold.equivalence.judge import judged, overflowing
 from kerasfold.equivalence.probes import KINDS, USUAL, Probes, probes
 from kerasfold.equivalence.replicas import Replicas
 from kerasfold.equivalence.report import EquivalenceReport
@@ -275,13 +275,8 @@ def _with_agreement(
     pairs = zip(report.outputs, classes, strict=True)
     outputs = tuple(replace(out, agreement=one) for out, one in pairs)
     unused = given.is_labelled and not any(one and one.per_class for one in classes)
-    notes = (
-        report.note,
-        given.note,
-        "no accuracy: the labels are classes of no output" if unused else "",
-    )
-    note = "; ".join(filter(None, notes))
-    return replace(report, outputs=outputs, note=note)
+    no_accuracy = "no accuracy: the labels are classes of no output" if unused else ""
+    return replace(report, outputs=outputs).noted(given.note, no_accuracy)
 
 
 def _loudly(found: Comparison, report: EquivalenceReport, loud: list[Any]) -> EquivalenceReport:
@@ -301,13 +296,13 @@ def _loudly(found: Comparison, report: EquivalenceReport, loud: list[Any]) -> Eq
         shares = [tolerated_share(found.tolerance, tally) for tally in found.tallies]
         apart.noise = Noise(max(shares), max(shares))  # what is near a threshold passes it
         for i, tally in enumerate(apart.tallies):
-            saturated = not apart.alike[i] and apart.a64.ends[i]
+            saturated = not apart.endings[i] and apart.a64.ends[i]
             tally.tolerated = 1.0 if saturated else shares[i]
     apart.run_copies(loud)
     other = _reported(apart)
     if found.tolerance is not None:
         other = replace(other, note=f"on large inputs, with {found.tolerance} on usual ones")
-    shown = other if other.verdict == "different" else report
+    shown = other if other.verdict == "different" else report.noted(overflowing(apart))
     return replace(shown, inputs=report.inputs + other.inputs, unreached=other.unreached)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from kerasfold.equivalence.agreement import AgreementReport
@@ -24,8 +24,8 @@ class OutputReport:
 
     Attributes:
         name: of the output.
-        max_abs_error: largest difference in float64; where the output ends in a softmax or a
-            sigmoid, of what goes into that. Of a second model that has no float64 copy, being
+        max_abs_error: largest difference in float64; of what goes into the output's `ending`, if
+            it has one. Of a second model that has no float64 copy, being
             deployed or held against a tolerance: its own error, against float64.
         max_border_error: the same among the outermost pixels of an image.
         max_inside_error: the same among its other pixels.
@@ -45,6 +45,9 @@ class OutputReport:
         untold: share of lines whose rounding noise reaches their spread, so that an error would
             not show.
         doubt: why nothing can be told of this output, or "".
+        ending: the 'softmax' or 'sigmoid' that the output ends in alike in both models: what goes
+            into it is then what `spread`, `scale`, `bound` and all errors in float64 are of. Those
+            in the models' own dtypes are of the output. "" where all are of the output.
         agreement: for given data and an output that looks like class scores, how often both models
             name the same class; else None.
     """
@@ -67,7 +70,14 @@ class OutputReport:
     tolerance: Tolerance | None = None
     untold: float = 0.0
     doubt: str = ""
+    ending: str = ""
     agreement: AgreementReport | None = None
+
+    @property
+    def what(self) -> str:
+        """What is compared in float64, in words."""
+        before = f"what goes into the {self.ending} of " if self.ending else ""
+        return f"{before}output '{self.name}'"
 
     @property
     def same_function(self) -> bool:
@@ -93,7 +103,7 @@ class OutputReport:
             return self.doubt
         if not self.error <= self.bound:
             return (
-                f"output '{self.name}' differs {line_words(self.line)}by {self.error:.3g}, more "
+                f"{self.what} differs {line_words(self.line)}by {self.error:.3g}, more "
                 f"than {self.bound:.3g}"
             )
         if self.tolerance is not None:
@@ -185,6 +195,10 @@ class EquivalenceReport:
         """Whether the models compute the same, as accurately, and that was shown."""
         return self.verdict == "equivalent"
 
+    def noted(self, *notes: str) -> EquivalenceReport:
+        """The same, with more that is to be known; "" is nothing."""
+        return replace(self, note="; ".join(filter(None, dict.fromkeys((self.note, *notes)))))
+
     @property
     def same_function(self) -> bool:
         """Whether the models compute the same, whatever is known of their accuracy."""
@@ -241,9 +255,10 @@ def _words(out: OutputReport) -> list[str]:
             f"  absolute {out.absolute}",
             f"  relative {out.relative}",
         ]
+    within = f" in what goes into its {out.ending}" if out.ending else ""
     return [
-        f"{out.name}: difference {largest}, closest to its bound {line_words(out.line)}with "
-        f"{out.error:.2g} of {out.bound:.2g}; {own}"
+        f"{out.name}: difference {largest}{within}, closest to its bound {line_words(out.line)}"
+        f"with {out.error:.2g} of {out.bound:.2g}; {own}"
     ]
 
 

@@ -100,10 +100,10 @@ class Ran:
         judged = excused(self.judged, truth.judged, last)
         return Ran(excused(self.outputs, truth.outputs, last), judged, self.given)
 
-    def judged_where(self, alike: Sequence[bool]) -> Arrays:
+    def judged_where(self, endings: Sequence[str]) -> Arrays:
         """What is judged of outputs that end alike in both models, and the others as they are."""
-        triples = zip(self.outputs, self.judged, alike, strict=True)
-        return [before if same else output for output, before, same in triples]
+        triples = zip(self.outputs, self.judged, endings, strict=True)
+        return [before if ending else output for output, before, ending in triples]
 
 
 class Runner(Protocol):

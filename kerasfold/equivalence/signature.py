@@ -86,7 +86,7 @@ def with_signature(
         before = [report.reason] if report.verdict == "different" else []
         reason = "; ".join([*before, *failures])
         report = replace(report, verdict="different", reason=reason, signature=tuple(failures))
-    return replace(report, note="; ".join([*filter(None, [report.note]), *notes]))
+    return report.noted(*notes)
 
 
 def require_inputs(model: keras.Model) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from kerasfold.equivalence.tolerance import Errors
 
 Lines: TypeAlias = np.ndarray  # a number for each line, those of one axis after another
+WHOLE = "iub"  # kinds of dtypes
 
 
 @dataclass(slots=True)
@@ -49,7 +50,7 @@ class Moments:
 # Attributes of a tally, by how those of two are one.
 _LINES = ("error", "scale", "own_error", "other_error", "effect", "own_effect", "output_scale")
 _LARGEST = ("border_error", "inside_error", "beyond")
-_COUNTS = ("numbers", "finite", "lost", "number")
+_COUNTS = ("numbers", "finite", "lost", "overflowed", "number")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,8 +78,11 @@ class Tally:
         numbers: in all.
         finite: how many are finite, in float64.
         lost: of these, how many are not in the reference's own dtype.
+        overflowed: how many of the other model are not, where the reference's are, on inputs so
+            large that this is no difference.
         number: of samples.
         own_dtype: of the reference's output.
+        whole: whether it is whole numbers or flags, of which none is off by rounding.
         errors: of the other model in its own dtype, where it has no float64 copy; else None. The
             errors at the border and inside are then these.
         inner: of what goes into the last step of both that makes few values of many; or None.
@@ -105,8 +109,10 @@ class Tally:
     numbers: int = 0
     finite: int = 0
     lost: int = 0
+    overflowed: int = 0
     number: int = 0
     own_dtype: str = "float32"
+    whole: bool = False
     errors: Errors | None = None
     inner: Tally | None = None
     tolerated: float | None = None
@@ -148,6 +154,7 @@ class Tally:
         """Take in what float64 copies give; the largest difference of each line of this batch."""
         first = self.number
         self.number += len(truth)
+        self.whole = truth.dtype.kind in WHOLE
         self.numbers += truth.size
         finite = np.isfinite(truth)
         self.finite += int(finite.sum())
@@ -162,6 +169,11 @@ class Tally:
         self.error = np.maximum(self.error, error)
         self._saw_border(errors)
         return error
+
+    def saw_overflow(self, truth: np.ndarray, other: np.ndarray) -> None:
+        """Count where the other copy is not finite and the reference's is, if they fit."""
+        if other.shape == truth.shape:
+            self.overflowed += int(np.sum(np.isfinite(truth) & ~np.isfinite(other)))
 
     def _saw_border(self, errors: np.ndarray) -> None:
         outer, inner = at_border(errors, self.pixels)
@@ -233,7 +245,7 @@ class Tally:
     def merge(self, other: Tally) -> None:
         """Take in what another has seen of the same output."""
         if other.number:
-            self.own_dtype = other.own_dtype
+            self.own_dtype, self.whole = other.own_dtype, other.whole
         for names, joined in ((_LINES, np.maximum), (_LARGEST, max), (_COUNTS, operator.add)):
             for name in names:
                 setattr(self, name, joined(getattr(self, name), getattr(other, name)))
@@ -319,7 +331,13 @@ def at_border(errors: np.ndarray, pixels: Sequence[int]) -> tuple[float, float]:
 
 
 def distances(value: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Differences of two arrays; infinite where one is finite and the other is not, or other."""
+    """Differences of two arrays; infinite where one is finite and the other is not, or other.
+
+    Those of whole numbers are 0 of equal ones alone, however large they are.
+    """
+    if value.dtype.kind in WHOLE and truth.dtype.kind in WHOLE:
+        larger, less = np.maximum(value, truth), np.minimum(value, truth)
+        return np.where(larger == less, 0.0, np.maximum(larger - less.astype("float64"), 1.0))
     value, truth = np.asarray(value, "float64"), np.asarray(truth, "float64")
     finite = np.isfinite(truth) & np.isfinite(value)
     same = finite | (value == truth) | (np.isnan(value) & np.isnan(truth))

@@ -62,7 +62,7 @@ def _outputs(outputs: Sequence[OutputReport]) -> str:
     )
     rows = [
         (
-            escape(out.name),
+            escape(out.name) + (f" (into its {out.ending})" if out.ending else ""),
             f'<span class="mark {out.verdict}">{out.verdict}</span>',
             _number(out.max_abs_error),
             _number(out.max_border_error),

@@ -81,7 +81,32 @@ def test_sigmoids_that_are_one_in_float64_are_equal() -> None:
 
     plain = net(ops.sigmoid)
     assert kerasfold.verify(plain, ended(100.0), strict_signature=False).equivalent
-    assert not kerasfold.verify(plain, ended(20.0), strict_signature=False).equivalent
+    report = kerasfold.verify(plain, ended(20.0), strict_signature=False)
+    assert report.reason.startswith("what goes into the sigmoid of output 'sigmoid")
+    assert report.outputs[0].ending == "sigmoid"
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64"])
+def test_whole_numbers_differ_by_one_however_large_they_are(dtype: str) -> None:
+    def plus(number: int) -> keras.Model:
+        x = keras.Input((3,), dtype=dtype)
+        return keras.Model(x, x + 2**60 + number)
+
+    report = kerasfold.verify(plus(0), plus(1), strict_signature=False)
+    assert (report.verdict, report.max_abs_error) == ("different", 1.0)
+    assert kerasfold.verify(plus(1), plus(1)).equivalent
+
+
+def test_what_overflows_in_the_second_alone_is_noted() -> None:
+    def written_out(y: Any) -> Any:
+        powers = ops.exp(y)
+        return powers / ops.sum(powers, axis=-1, keepdims=True)
+
+    safe, unsafe = net(ops.softmax), net(written_out)
+    report = kerasfold.verify(safe, unsafe, strict_signature=False)
+    assert report.equivalent
+    assert "of the second model is not finite where that of the first is" in report.note
+    assert "finite" not in kerasfold.verify(unsafe, safe, strict_signature=False).note
 
 
 def test_a_fold_before_an_argmax_is_equivalent() -> None:
