@@ -7,7 +7,7 @@ import inspect
 import os
 import string
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, get_args
 
 import keras
@@ -24,6 +24,7 @@ from kerasfold.reports.views import FoldReport
 _OBJECTIVES = tuple(
     name for kind in get_args(ObjectiveName) for name in (get_args(kind) or (kind,))
 )
+_COUNTS = ("epoch", "batch")
 
 
 class FoldCheckpoint(keras.callbacks.ModelCheckpoint):
@@ -60,7 +61,8 @@ class FoldCheckpoint(keras.callbacks.ModelCheckpoint):
 
     Raises:
         UnsupportedModelError: before the first step, a model that cannot be folded at all.
-        FoldError: an unknown `on_error`; with 'raise', whatever `kerasfold.fold` raises.
+        FoldError: an unknown `on_error` or objective, or a path that cannot be filled in; with
+            'raise', whatever `kerasfold.fold` raises.
 
     Example:
         >>> kerasfold.callbacks.FoldCheckpoint("best.keras", save_best_only=True).monitor
@@ -116,12 +118,12 @@ class FoldCheckpoint(keras.callbacks.ModelCheckpoint):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Write, where `save_freq` counts batches."""
-        with self._errors_told():
+        with self._errors_told(logs):
             super().on_train_batch_end(batch, logs)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Write, where `save_freq` is 'epoch'."""
-        with self._errors_told():
+        with self._errors_told(logs):
             super().on_epoch_end(epoch, logs)
 
     def _write(self, trained: keras.Model, filepath: str) -> None:
@@ -131,10 +133,11 @@ class FoldCheckpoint(keras.callbacks.ModelCheckpoint):
         self.fold_report = folded.fold_report
 
     @contextlib.contextmanager
-    def _errors_told(self) -> Iterator[None]:
+    def _errors_told(self, logs: Any) -> Iterator[None]:
         best = self.best  # type: ignore[has-type]
         try:
-            yield
+            with _filled_in(str(self.filepath), logs or {}):
+                yield
         except FoldError as error:
             self.best = best  # of what was written
             if self.on_error == "raise":
@@ -143,13 +146,28 @@ class FoldCheckpoint(keras.callbacks.ModelCheckpoint):
 
 
 def _require_format(path: str) -> None:
-    """Refuse a path whose counts cannot be filled in. Raises `FoldError`."""
+    """Refuse a path that cannot be filled in, whatever is logged. Raises `FoldError`."""
     try:
-        for _, name, form, _ in string.Formatter().parse(path):
-            if name in ("epoch", "batch"):
-                format(1, form or "")
+        for _, name, form, conversion in string.Formatter().parse(path):
+            if name is None:
+                continue
+            if not name.isidentifier() or conversion:
+                raise ValueError(f"expected names of what is logged in braces, not {name!r}")
+            format(1 if name in _COUNTS else 1.0, form or "")
     except ValueError as error:
         raise FoldError(f"filepath={path!r} cannot be filled in: {error}") from None
+
+
+@contextlib.contextmanager
+def _filled_in(path: str, logs: Mapping[str, Any]) -> Iterator[None]:
+    """Say what is logged where a path asks for something else. Raises `FoldError`."""
+    try:
+        yield
+    except KeyError as error:
+        if "callback filepath" not in str(error):
+            raise
+        known = ", ".join([*_COUNTS, *logs])
+        raise FoldError(f"filepath={path!r} cannot be filled in: what is logged: {known}") from None
 
 
 class _Folding:

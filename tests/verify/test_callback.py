@@ -147,6 +147,9 @@ def test_options_are_checked_where_they_are_given() -> None:
     ("path", "options", "message"),
     [
         ("{epoch:zz}.keras", {}, "cannot be filled in: "),
+        ("{val_loss:02d}.keras", {}, "cannot be filled in: "),
+        ("{}.keras", {}, "cannot be filled in: expected names"),
+        ("{epoch.real}.keras", {}, "cannot be filled in: expected names"),
         ("{epoch.keras", {}, r"cannot be filled in: expected '}'"),
         ("a.keras", {"objective": "zz"}, r"unknown objective='zz': choose 'latency'"),
     ],
@@ -156,6 +159,15 @@ def test_paths_and_objectives_are_checked_where_they_are_given(
 ) -> None:
     with pytest.raises(kerasfold.FoldError, match=message):
         FoldCheckpoint(path, **options)
+
+
+def test_a_path_that_asks_for_what_is_not_logged_is_a_warning(
+    model: keras.Model, tmp_path: Path
+) -> None:
+    with pytest.warns(UserWarning, match=r"wrote nothing: .*what is logged: epoch, batch, .*loss"):
+        fit(model, FoldCheckpoint(tmp_path / "{nope}.keras"))
+    with pytest.raises(kerasfold.FoldError, match="cannot be filled in: what is logged"):
+        fit(model, FoldCheckpoint(tmp_path / "{nope}.keras", on_error="raise"))
 
 
 def test_the_example_in_its_docstring_runs(
