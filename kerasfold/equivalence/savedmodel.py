@@ -88,13 +88,17 @@ def _refuse_effects(graph: Any) -> None:
                 raise FoldError(f"it has the operation {node.op}, which TensorFlow does not know")
             if node.op in _CHECKPOINT and name and name not in called:
                 continue
-            stateful = kind is not None and kind.is_stateful
-            known = _KNOWN.fullmatch(node.op) and not _NOT_KNOWN.fullmatch(node.op)
-            if (stateful and not known) or _OUTSIDE.fullmatch(node.op):
+            if reaches_outside(node.op, kind is not None and kind.is_stateful):
                 raise FoldError(
                     f"it has the operation {node.op} ('{node.name}'), which may run code or reach "
                     "files: nothing of it is loaded"
                 )
+
+
+def reaches_outside(operation: str, stateful: bool) -> bool:
+    """Whether an operation, which TensorFlow calls stateful or not, may do more than compute."""
+    known = _KNOWN.fullmatch(operation) and not _NOT_KNOWN.fullmatch(operation)
+    return bool((stateful and not known) or _OUTSIDE.fullmatch(operation))
 
 
 def _called(functions: dict[str, Any], roots: set[str]) -> set[str]:

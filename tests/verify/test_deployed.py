@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from tensorflow.python.framework import op_def_registry
 
 import kerasfold
 from kerasfold.equivalence.deployed import deployed
+from kerasfold.equivalence.savedmodel import reaches_outside
 from zoo.exports import (
     EXPORTED,
     exported,
@@ -218,6 +221,20 @@ def test_a_saved_model_that_reaches_outside_is_not_loaded(
     monkeypatch.setattr(tf.saved_model, "load", None)
     with pytest.raises(kerasfold.FoldError, match=rf"operation {operation} .* nothing of it"):
         deployed(tmp_path / "folder", small_net())
+
+
+def test_every_operation_that_is_told_of_a_file_or_a_host_reaches_outside() -> None:
+    """Of all that this TensorFlow has: the next may bring another."""
+    place = re.compile(r"(^|_)(file_?(name|path|pattern)?|path(name)?|dir|host(name)?|address)s?$")
+    kinds = filter(None, map(op_def_registry.get, dir(tf.raw_ops)))
+    told = [
+        kind
+        for kind in kinds
+        if any(place.search(x.name) for x in kind.input_arg if x.type == tf.string.as_datatype_enum)
+        or any(place.search(x.name) for x in kind.attr if x.type == "string")
+    ]
+    assert len(told) > 20
+    assert [x.name for x in told if not reaches_outside(x.name, x.is_stateful)] == []
 
 
 def test_a_saved_model_with_state_is_loaded(tmp_path: Path) -> None:
