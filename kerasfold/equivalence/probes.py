@@ -19,10 +19,11 @@ from keras import tree
 
 from kerasfold.equivalence.domain import Domain, Kind, Stream, domains
 from kerasfold.equivalence.ranges import asked, asked_unread, of_both, tells_values
+from kerasfold.equivalence.room import require_room
 from kerasfold.equivalence.sizes import Shape, free_sizes
 from kerasfold.errors import FoldError
 from kerasfold.read.graph import Graph, read
-from kerasfold.read.model import input_structure, sublayers
+from kerasfold.read.model import input_structure, operations, sublayers
 
 PROBES = (3, 16)  # samples of one size, at least and at most
 PROBED = 200_000  # numbers in all of them, between the two
@@ -101,7 +102,7 @@ def probes(
         other: a model that it is compared with, which may stride and ask for values otherwise.
 
     Raises:
-        FoldError: a shape that does not fit, or a model that takes none.
+        FoldError: a shape that does not fit, a model that takes none, or too little memory.
     """
     drawn = recipes(model, input_shape, kinds, other)
     return draw(drawn, input_structure(model), np.random.default_rng(0))
@@ -113,10 +114,14 @@ def recipes(
     kinds: Sequence[Kind] = KINDS,
     other: keras.Model | None = None,
 ) -> list[Recipe]:
-    """What such inputs are drawn of: see `probes`."""
+    """What such inputs are drawn of, and raises: see `probes`."""
     read = [(x, _read(x)) for x in (model, other) if x is not None]
     sizes = free_sizes(*read) if input_shape is None else [_shapes(model, input_shape)]
     specs = tree.flatten(input_structure(model))
+    tensors = tree.flatten([operation.output for operation in operations(model)])
+    largest = max((math.prod(n or 1 for n in x.shape[1:]) for x in tensors), default=0)
+    for shapes in sizes:
+        require_room(model.name, shapes, PROBES[0], largest)
     repeated = itertools.cycle(kinds)
     found: list[Recipe] = []
     for shapes in sizes:

@@ -11,7 +11,7 @@ import pytest
 from keras import layers, ops
 
 import kerasfold
-from kerasfold.equivalence import ranges
+from kerasfold.equivalence import ranges, room
 from kerasfold.equivalence.probes import probes
 from zoo.making import chain, policy, randomise
 
@@ -555,3 +555,21 @@ def test_rows_are_those_of_the_model_that_can_be_read() -> None:
     assert set(found) == set(range(60))
     found = np.concatenate([batch.ravel() for batch in probes(read, other=guessed)])
     assert set(found) == set(range(60))
+
+
+def test_inputs_that_would_fill_the_memory_are_refused_before_they_are_drawn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x = keras.Input((20000, 20000, 3))
+    model = keras.Model(x, layers.Conv2D(4, 3)(x), name="huge")
+    wanted = r"'huge' .* on 3 inputs of shape \(20000, 20000, 3\), .*1,599,\d+,\d+ numbers.*GiB"
+    monkeypatch.setattr(room, "free_bytes", lambda: 2.0**35)
+    with pytest.raises(kerasfold.FoldError, match=wanted):
+        model.fold()
+    monkeypatch.setattr(room, "free_bytes", lambda: 2.0**10)
+    with pytest.raises(kerasfold.FoldError, match="free: give one or two inputs as data="):
+        kerasfold.verify(*2 * [keras.Sequential([keras.Input((64,)), layers.Dense(3)])])
+
+
+def test_free_memory_is_known_here() -> None:
+    assert 2**20 < room.free_bytes() < 2**50
