@@ -15,6 +15,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +164,7 @@ def fit(rows: list[Row], kind: Kind, roofline: Roofline) -> Rate:
         return in_use._replace(**dict(zip(names, map(float, np.exp(logs)), strict=True)))
 
     def loss(logs: np.ndarray) -> float:
-        trial = Roofline({kind: rate(logs)}, roofline.sharing)
+        trial = replace(roofline, rates={kind: rate(logs)})
         return sum(math.log(trial.seconds(kind, r["load"]) / r["seconds"]) ** 2 for r in own)
 
     start = np.log([getattr(in_use, name) for name in names])

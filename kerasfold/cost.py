@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from operator import add
 from typing import Any, NamedTuple
 
 from kerasfold.algebra.geometry import Geometry
@@ -14,31 +16,29 @@ from kerasfold.layers.limits import is_depthwise_layer
 from kerasfold.layers.reorder import in_tensors, steps
 from kerasfold.layers.rewrite import input_padding
 from kerasfold.layers.spelling import computed_sizes, is_one_layer, written
-from kerasfold.rooflines import ROOFLINES, Kind, Load
+from kerasfold.rooflines import ROOFLINES, UNTOLD, Kind, Load, Roofline
 
 TIE = 1 + 1e-9  # sums in another order are no slower
 NOMINAL_SIZE = 64  # samples assumed along an axis of unknown size
 
 
 class Cost(NamedTuple):
-    """What a plan costs, per image; a search adds up many of them.
+    """What a plan costs; a search adds up many of them.
 
     Attributes:
-        macs: multiply-accumulates; the additions of a pool count, copies do not.
+        macs: multiply-accumulates per image; the additions of a pool count, copies do not.
         params: weights.
         layers: emitted calls; padding, cropping, concatenation, reshaping and activations
             count 0.
         unconvolved: spatial operators that are not written as convolutions.
-        tensorflow: seconds on TensorFlow graphs, by its roofline.
-        xla: seconds under XLA, by its roofline.
+        seconds: on each of the runtimes that it is priced for; none of what takes none on any.
     """
 
     macs: float = 0.0
     params: float = 0.0
     layers: int = 0
     unconvolved: int = 0
-    tensorflow: float = 0.0
-    xla: float = 0.0
+    seconds: tuple[float, ...] = ()
 
     def __add__(self, other: Cost) -> Cost:  # type: ignore[override]  # of numbers, not of tuples
         return Cost(
@@ -46,14 +46,20 @@ class Cost(NamedTuple):
             self.params + other.params,
             self.layers + other.layers,
             self.unconvolved + other.unconvolved,
-            self.tensorflow + other.tensorflow,
-            self.xla + other.xla,
+            tuple(map(add, self.seconds, other.seconds))
+            if self.seconds and other.seconds
+            else self.seconds or other.seconds,
         )
 
     @staticmethod
     def sum(costs: Iterable[Cost]) -> Cost:
         """Of all together."""
-        return Cost(*map(sum, zip(*costs, strict=True)))
+        columns = list(zip(*costs, strict=True))
+        if not columns:
+            return Cost()
+        macs, params, layers, unconvolved, seconds = columns
+        each = tuple(map(sum, zip(*filter(None, seconds), strict=True)))
+        return Cost(sum(macs), sum(params), sum(layers), sum(unconvolved), each)
 
     def __sub__(self, other: Cost) -> Cost:
         return Cost(
@@ -61,28 +67,30 @@ class Cost(NamedTuple):
             self.params - other.params,
             self.layers - other.layers,
             self.unconvolved - other.unconvolved,
-            self.tensorflow - other.tensorflow,
-            self.xla - other.xla,
+            tuple(before - after for before, after in self.beside(other)),
         )
 
+    def times(self, share: float) -> Cost:
+        """The cost of a share of the work, in as many calls."""
+        return self._replace(
+            macs=self.macs * share,
+            params=self.params * share,
+            seconds=tuple(s * share for s in self.seconds),
+        )
+
+    def beside(self, other: Cost) -> Iterator[tuple[float, float]]:
+        """Seconds of both on each runtime."""
+        return itertools.zip_longest(self.seconds, other.seconds, fillvalue=0.0)
+
     @property
-    def seconds(self) -> float:
-        """On both runtimes together."""
-        return self.tensorflow + self.xla
-
-
-def slower_on(had: Cost, now: Cost) -> str:
-    """The runtimes on which something takes longer than it did, in words."""
-    runtimes = (
-        ("on TensorFlow", had.tensorflow, now.tensorflow),
-        ("under XLA", had.xla, now.xla),
-    )
-    return " and ".join(name for name, before, after in runtimes if after > before * TIE)
+    def total_seconds(self) -> float:
+        """On all of the runtimes together."""
+        return sum(self.seconds)
 
 
 def _seconds(cost: Cost) -> float:
     """To the picosecond: sums in another order are no better."""
-    return round(cost.seconds, 12)
+    return round(cost.total_seconds, 12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +101,8 @@ class Objective:
         key: what costs are compared by.
         embeds: whether siblings of different windows may become one convolution, whose kernel has
             zeros where some of them have no taps.
-        careful: whether a merge must be no slower on any runtime, and grow for much alone.
+        careful: whether seconds are what counts: a merge must be no slower on any runtime, and
+            grow for much alone.
         is_timed: whether plans are chosen by timing them on a runtime; then `key` says which are
             worth it.
     """
@@ -113,7 +122,7 @@ OBJECTIVES: dict[str, Objective] = {
     "macs": Objective(lambda c: (c.macs, c.params, _seconds(c))),
     "params": Objective(lambda c: (c.params, _seconds(c))),
     "layers": Objective(lambda c: (c.layers, c.unconvolved, _seconds(c)), embeds=True),
-    "measured": Objective(lambda c: (c.tensorflow, c.layers), careful=True, is_timed=True),
+    "measured": Objective(_latency, careful=True, is_timed=True),
 }
 
 UNTIMED = tuple(name for name, objective in OBJECTIVES.items() if not objective.is_timed)
@@ -145,10 +154,10 @@ def macs_of(geometry: Geometry) -> int:
     return computed * (math.prod(geometry.kernel_shape) + ones) // phases
 
 
-def vectorised_macs(geometry: Geometry) -> float:
+def vectorised_macs(geometry: Geometry, batch: int = 1) -> float:
     """Multiply-accumulates of a matrix product in whole blocks of output pixels and channels."""
-    macs = macs_of(geometry)
-    rows, columns = pixels(computed_sizes(geometry)), geometry.channels[1]
+    macs = batch * macs_of(geometry)
+    rows, columns = batch * pixels(computed_sizes(geometry)), geometry.channels[1]
     if geometry.groups > 1 or rows <= 1:
         return macs
     return macs * (-(-rows // ROWS) * ROWS / rows) * (-(-columns // LANES) * LANES / columns)
@@ -169,14 +178,6 @@ def moved_bytes(sizes: Iterable[int | None], channels: int) -> int:
     return 4 * pixels(sizes) * channels
 
 
-def step_cost(kind: Kind, moved: float, calls: int = 1) -> Cost:
-    """Calls that multiply nothing, and move so many bytes between them."""
-    seconds = (
-        r.seconds(kind, Load(moved)) + (calls - 1) * r.rates[kind].start for r in ROOFLINES.values()
-    )
-    return Cost(0.0, 0.0, 0, 0, *seconds)
-
-
 def moved_by(r: Rearrangement, layout: str) -> int:
     """Bytes that go elsewhere in the tensors of images that are rearranged: none in a reshape."""
     if in_tensors(r, layout).keeps_order:
@@ -184,27 +185,21 @@ def moved_by(r: Rearrangement, layout: str) -> int:
     return 2 * moved_bytes(r.target, 1)
 
 
-def elementwise_cost(samples: int, constants: int, scales: int, shifts: int) -> Cost:
-    """Calls that multiply samples by constants, and such that add them."""
-    calls = scales + shifts
-    seconds = step_cost("elementwise", calls * 2 * 4 * samples, calls)
-    return seconds._replace(macs=scales * samples, params=calls * constants, layers=calls)
-
-
-def rearrangement_cost(r: Rearrangement, layout: str) -> Cost:
-    """Reshape and Permute layers. Raises `Refused` where there are none that say it."""
-    return step_cost("copy", moved_by(r, layout), len(steps(in_tensors(r, layout))))
-
-
-def load_of(geometry: Geometry) -> Load:
-    """What a layer does that is written so."""
+def load_of(geometry: Geometry, batch: int = 1) -> Load:
+    """What a layer does that is written so, on so many images at once."""
     inputs = geometry.channels[0] + (geometry.groups if geometry.ones else 0)
     seen = (None if a.size is None else a.size - sum(a.crop) for a in geometry.axes)
     weights = 4 * replace(geometry, biased=False).params  # a bias is added on the way
-    read = moved_bytes(seen, inputs)
-    given = moved_bytes(computed_sizes(geometry), geometry.channels[1])
-    image = max(read, given)
-    return Load(read + given + weights, image, vectorised_macs(geometry), *im2col(geometry))
+    read = batch * moved_bytes(seen, inputs)
+    given = batch * moved_bytes(computed_sizes(geometry), geometry.channels[1])
+    gathered, pieces = im2col(geometry)
+    return Load(
+        moved=read + given + weights,
+        image=max(read, given),
+        macs=vectorised_macs(geometry, batch),
+        gathered=batch * gathered,
+        pieces=batch * pieces,
+    )
 
 
 def kind_of(geometry: Geometry) -> Kind:
@@ -225,36 +220,75 @@ def kind_of(geometry: Geometry) -> Kind:
     return "padded" if of_pixels and is_padded else "convolution"
 
 
-def operator_cost(geometry: Geometry, shared: int = 1, kind: Kind | None = None) -> Cost:
-    """One emitted layer; `shared` calls share its weights.
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What steps cost where a plan is to run.
 
-    Its kind is that of the convolution that it is, if nothing else is said.
+    Attributes:
+        rooflines: of each runtime that the plan must suit.
+        batch: images at once.
     """
-    geometry = written(geometry)
-    kind = kind_of(geometry) if kind is None else kind
-    macs = 0 if kind == "copy" else macs_of(geometry)
-    load = load_of(geometry)
-    seconds = (roofline.seconds(kind, load) for roofline in ROOFLINES.values())
-    cost = Cost(macs, geometry.params / shared, 1, 0, *seconds)
-    if kind in ("depthwise", "scale") and len(geometry.axes) == 1:
-        cost += step_cost("copy", 0.0, RESHAPED)
-    if geometry.vector and kind != "reduction":
-        cost += step_cost("copy", 0.0)  # what it gives or reads is flattened
-    sizes = (None if a.size is None else a.size - sum(a.crop) for a in geometry.axes)
-    read = moved_bytes(sizes, geometry.channels[0])
-    if geometry.ones:  # one more channel for each group, beside each group
-        return cost + step_cost("copy", 2 * read, 2 + geometry.groups)
-    return cost if is_one_layer(geometry) else cost + _edges_cost(geometry)
 
+    rooflines: tuple[Roofline, ...] = field(
+        default_factory=lambda: tuple(ROOFLINES[name] for name in UNTOLD)
+    )
+    batch: int = 1
 
-def _edges_cost(geometry: Geometry) -> Cost:
-    """The paddings and croppings of their own that an operator needs around its layer."""
-    axes, (inputs, outputs) = geometry.axes, geometry.channels
-    transposed = any(axis.upsampling > 1 for axis in axes)
-    pads = [(input_padding(a, 0), input_padding(a, 1)) if transposed else a.pad for a in axes]
-    seen = [None if a.size is None else a.size - sum(a.crop) for a in axes]
-    padded = [None if n is None else n + sum(p) for n, p in zip(seen, pads, strict=True)]
-    moved = [moved_bytes(seen, inputs)] * any(any(a.crop) for a in axes)
-    moved += [moved_bytes(padded, inputs)] * any(map(any, pads))
-    moved += [moved_bytes(geometry.sizes, outputs)] * transposed
-    return step_cost("elementwise", 2 * sum(moved), len(moved))
+    def each(self, had: Cost, now: Cost) -> Iterator[tuple[Roofline, float, float]]:
+        """Seconds of both on each runtime."""
+        none = itertools.repeat(0.0)
+        return zip(self.rooflines, had.seconds or none, now.seconds or none, strict=False)
+
+    def slower(self, had: Cost, now: Cost) -> str:
+        """The runtimes on which something takes longer than it did, in words."""
+        each = self.each(had, now)
+        return " and ".join(r.where for r, before, after in each if after > before * TIE)
+
+    def step(self, kind: Kind, moved: float, calls: int = 1) -> Cost:
+        """Calls that multiply nothing, and move so many bytes of an image between them."""
+        load, more = Load(self.batch * moved), calls - 1
+        seconds = (r.seconds(kind, load) + more * r.rates[kind].start for r in self.rooflines)
+        return Cost(seconds=tuple(seconds))
+
+    def elementwise(self, samples: int, constants: int, scales: int, shifts: int) -> Cost:
+        """Calls that multiply samples of an image by constants, and such that add them."""
+        calls = scales + shifts
+        cost = self.step("elementwise", calls * 2 * 4 * samples, calls)
+        return cost._replace(macs=scales * samples, params=calls * constants, layers=calls)
+
+    def rearrangement(self, r: Rearrangement, layout: str) -> Cost:
+        """Reshape and Permute layers. Raises `Refused` where there are none that say it."""
+        return self.step("copy", moved_by(r, layout), len(steps(in_tensors(r, layout))))
+
+    def operator(self, geometry: Geometry, shared: int = 1, kind: Kind | None = None) -> Cost:
+        """One emitted layer; `shared` calls share its weights.
+
+        Its kind is that of the convolution that it is, if nothing else is said.
+        """
+        geometry = written(geometry)
+        kind = kind_of(geometry) if kind is None else kind
+        macs = 0 if kind == "copy" else macs_of(geometry)
+        load = load_of(geometry, self.batch)
+        seconds = tuple(roofline.seconds(kind, load) for roofline in self.rooflines)
+        cost = Cost(macs, geometry.params / shared, 1, 0, seconds)
+        if kind in ("depthwise", "scale") and len(geometry.axes) == 1:
+            cost += self.step("copy", 0.0, RESHAPED)
+        if geometry.vector and kind != "reduction":
+            cost += self.step("copy", 0.0)  # what it gives or reads is flattened
+        sizes = (None if a.size is None else a.size - sum(a.crop) for a in geometry.axes)
+        read = moved_bytes(sizes, geometry.channels[0])
+        if geometry.ones:  # one more channel for each group, beside each group
+            return cost + self.step("copy", 2 * read, 2 + geometry.groups)
+        return cost if is_one_layer(geometry) else cost + self._edges(geometry)
+
+    def _edges(self, geometry: Geometry) -> Cost:
+        """The paddings and croppings of their own that an operator needs around its layer."""
+        axes, (inputs, outputs) = geometry.axes, geometry.channels
+        transposed = any(axis.upsampling > 1 for axis in axes)
+        pads = [(input_padding(a, 0), input_padding(a, 1)) if transposed else a.pad for a in axes]
+        seen = [None if a.size is None else a.size - sum(a.crop) for a in axes]
+        padded = [None if n is None else n + sum(p) for n, p in zip(seen, pads, strict=True)]
+        moved = [moved_bytes(seen, inputs)] * any(any(a.crop) for a in axes)
+        moved += [moved_bytes(padded, inputs)] * any(map(any, pads))
+        moved += [moved_bytes(geometry.sizes, outputs)] * transposed
+        return self.step("elementwise", 2 * sum(moved), len(moved))

@@ -8,7 +8,7 @@ import keras
 from keras import tree
 
 import kerasfold
-from kerasfold.cost import Cost
+from kerasfold.cost import Cost, Prices
 from kerasfold.forms.kept import Kept as Original
 from kerasfold.layers.limits import is_free
 from kerasfold.lift.regions import Lifted, Regions, as_read
@@ -94,7 +94,7 @@ def report(
     ]
     done = {name for one in regions.graph.together for name in one.names}
     repeated = [call for call in lost if call.name not in done]
-    original = plan.original if given is regions else original_plan(given).cost
+    original = plan.original if given is regions else original_plan(given, plan.prices).cost
     removed = _counted(x.call for x in given.identities)
     barred = _counted(call for call in given.graph.calls if call.index in given.barriers)
     before = model.count_params()
@@ -121,7 +121,7 @@ def report(
         models=(model if folded is None else folded,),
         keras_layers_before=len(model.layers),
         keras_layers_after=None if folded is None else len(folded.layers),
-        predicted=_paces(original, plan.cost),
+        predicted=_paces(plan.prices, original, plan.cost),
         is_linear=not barriers and all(x.activation is None for x in regions.lifted.values()),
         narrowed=_narrowed(regions, given),
         uncounted=tuple(dict.fromkeys(c.name for c in barriers if _multiplies(c))),
@@ -165,13 +165,10 @@ def _kind(call: Call) -> str:
     return type(call.operation).__name__
 
 
-def _paces(before: Cost, after: Cost) -> tuple[Pace, ...]:
+def _paces(prices: Prices, before: Cost, after: Cost) -> tuple[Pace, ...]:
     """What the rooflines say of all linear calls, in milliseconds."""
-    pairs = (("TensorFlow", "tensorflow"), ("XLA", "xla"))
-    return tuple(
-        Pace(name, 1e3 * getattr(before, field), 1e3 * getattr(after, field))
-        for name, field in pairs
-    )
+    each = prices.each(before, after)
+    return tuple(Pace(roofline.name, 1e3 * had, 1e3 * has) for roofline, had, has in each)
 
 
 # Layers whose weights multiply each number once, or are looked up.

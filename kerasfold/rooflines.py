@@ -69,12 +69,21 @@ class Roofline:
     """What a runtime takes.
 
     Attributes:
+        name: of the runtime.
         rates: of each kind of work.
         sharing: bytes of an image from which on a call is shared among cores.
+        preposition: what runs is there, or so.
     """
 
+    name: str
     rates: Mapping[Kind, Rate]
     sharing: float
+    preposition: str = "on"
+
+    @property
+    def where(self) -> str:
+        """The runtime, as the end of a sentence says it."""
+        return f"{self.preposition} {self.name}"
 
     def seconds(self, kind: Kind, load: Load) -> float:
         """Of one call."""
@@ -91,6 +100,7 @@ class Roofline:
 # Light steps count as half of what they take in a chain of their like: a depthwise layer in their
 # place would wake threads, which no such chain shows.
 TENSORFLOW = Roofline(
+    "TensorFlow",
     {
         "convolution": Rate(1.3e-5, 7.9e10, 1.5e10, gathered=2.7e10, shared=5e-5),
         "padded": Rate(1.3e-5, 7.9e10, 1.5e10, gathered=2.7e10, shared=5e-5),
@@ -111,6 +121,7 @@ TENSORFLOW = Roofline(
     sharing=8e3,
 )
 XLA = Roofline(
+    "XLA",
     {
         "convolution": Rate(7.9e-6, 6.7e10, 9.3e9, gathered=4.2e10, pieces=2.4e8),
         "padded": Rate(4.5e-5, 6.7e10, 9.3e9, gathered=4.2e10, pieces=2.4e8),
@@ -129,5 +140,7 @@ XLA = Roofline(
         "copy": Rate(1e-6),
     },
     sharing=1e5,
+    preposition="under",
 )
-ROOFLINES = {"tensorflow": TENSORFLOW, "xla": XLA}
+ROOFLINES: dict[str, Roofline] = {"tensorflow": TENSORFLOW, "xla": XLA}
+UNTOLD = ("tensorflow", "xla")  # what a plan must suit where it is not told where it runs

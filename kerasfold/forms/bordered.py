@@ -12,7 +12,7 @@ from kerasfold.algebra.chain import collapsed
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
 from kerasfold.algebra.tiles import Tiling
-from kerasfold.cost import Cost
+from kerasfold.cost import Cost, Prices
 from kerasfold.forms.evaluate import operator_of
 from kerasfold.forms.form import C, Form
 from kerasfold.forms.known import Known
@@ -72,7 +72,7 @@ def frame_found(
     known: Known,
     kind: type,
     visited: Sequence[int],
-    find: Callable[[Sequence[Geometry], int], Frame | None],
+    find: Callable[[Sequence[Geometry], int, Prices], Frame | None],
 ) -> Frame | None:
     """The frame of a path. Nets repeat their blocks, and the same sizes have the same frame.
 
@@ -80,13 +80,13 @@ def frame_found(
         known: the program.
         kind: the form, which has frames of its own.
         visited: the path.
-        find: gives the frame of geometries, and of the calls that share their weights.
+        find: gives the frame of geometries, of the calls that share their weights, at such prices.
     """
     shared = known.shared(visited)
 
     def found() -> Frame | None:
         try:
-            return find([known.geometry(i) for i in visited], shared)
+            return find([known.geometry(i) for i in visited], shared, known.prices)
         except Refused:
             return None
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
-from kerasfold.cost import moved_bytes, operator_cost, step_cost
+from kerasfold.cost import moved_bytes
 from kerasfold.forms.evaluate import Parts, evaluate
 from kerasfold.forms.form import Composed, Form, work_of_operator
 from kerasfold.forms.known import Known, is_matrix_alone
@@ -63,12 +63,12 @@ class Concatenated(Form[Block]):
         whole, order = Geometry.diagonal(rows), tuple(root for part in parts for root in part.terms)
         check_emittable(whole)
         read = sum(moved_bytes(known.nodes[i].sizes, known.nodes[i].channels) for i in order)
-        beside = step_cost("copy", 2 * read)
+        beside = known.prices.step("copy", 2 * read)
         return cls(
             node=index,
             reads={root: g for part in parts for root, g in part.terms.items()},
             visited=tuple(visited),
-            cost=operator_cost(whole, known.shared(visited)) + beside,
+            cost=known.prices.operator(whole, known.shared(visited)) + beside,
             order=order,
             whole=whole,
         )

@@ -11,7 +11,7 @@ from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.geometry import Geometry, require_plain
 from kerasfold.algebra.operator import Operator
 from kerasfold.algebra.rearranged import Rearranged
-from kerasfold.cost import Cost, moved_bytes, operator_cost, step_cost
+from kerasfold.cost import Cost, moved_bytes
 from kerasfold.forms.evaluate import Part, evaluate, whole
 from kerasfold.forms.form import Composed, Form, work_of_operator
 from kerasfold.forms.known import Known, is_matrix_alone
@@ -70,7 +70,7 @@ class Convolved(Form[Terms]):
         priced = Part(node.channels, {**terms, **padded})
         cost = sum_cost(known, priced, node.sizes, known.layering(visited))
         moved = (moved_bytes([a.size for a in g.axes], g.channels[0]) for g in padded.values())
-        cost += Cost.sum([Cost(), *(step_cost("elementwise", 2 * each) for each in moved)])
+        cost += Cost.sum([Cost(), *(known.prices.step("elementwise", 2 * each) for each in moved)])
         return cls(
             node=index, reads=terms, visited=tuple(visited), cost=cost, padded=frozenset(padded)
         )
@@ -136,7 +136,7 @@ def sum_cost(known: Known, part: Part, sizes: Sizes, how: tuple[int, bool]) -> C
     costs = [term_cost(known, i, g, *how) for i, g in part.terms.items() if g is not None]
     if len(part.terms) > 1:
         moved = (len(part.terms) + 1) * moved_bytes(sizes, part.channels)
-        costs += [Cost(layers=1), step_cost("elementwise", moved)]
+        costs += [Cost(layers=1), known.prices.step("elementwise", moved)]
     return Cost.sum(costs)
 
 
@@ -150,7 +150,7 @@ def term_cost(
     def cost() -> Cost:
         require_plain(geometry)
         check_emittable(geometry)
-        return operator_cost(geometry, shared, kind)
+        return known.prices.operator(geometry, shared, kind)
 
     is_dense = is_matrix and isinstance(geometry, Geometry) and is_pointwise_matrix(geometry)
     kind: Kind = "matrix" if is_dense else known.kind_reading(read, geometry)

@@ -14,7 +14,7 @@ import numpy as np
 from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
-from kerasfold.cost import Cost, elementwise_cost, moved_bytes, operator_cost, pixels, step_cost
+from kerasfold.cost import Cost, Prices, moved_bytes, pixels
 from kerasfold.forms.evaluate import evaluate
 from kerasfold.forms.form import Composed, Form, activated
 from kerasfold.forms.known import Known
@@ -67,13 +67,13 @@ class Factored(Form[Factor]):
             return None
         signs, scale, multiplies = known.told(cls, visited)
         trains = any(count_params(known.owner[i].call.operation) for i in visited)
-        cost = _sum_cost(node, signs)
+        cost = _sum_cost(known.prices, node, signs)
         if trains and (multiplies or scale.biased):
             check_emittable(scale)
-            cost += operator_cost(scale, known.shared(visited))
+            cost += known.prices.operator(scale, known.shared(visited))
         else:
             samples = pixels(node.sizes) * node.channels
-            cost += elementwise_cost(samples, 0, multiplies, scale.biased)
+            cost += known.prices.elementwise(samples, 0, multiplies, scale.biased)
         return cls(node=index, reads=terms, visited=tuple(visited), cost=cost, trains=trains)
 
     @staticmethod
@@ -136,12 +136,12 @@ def _factored(nodes: Sequence[Node], visited: Sequence[int]) -> Factor:
     return Factor(Operator(geometry, kernel, bias), signs)
 
 
-def _sum_cost(node: Node, signs: Sequence[bool]) -> Cost:
+def _sum_cost(prices: Prices, node: Node, signs: Sequence[bool]) -> Cost:
     """What the sum costs."""
     image, counts = moved_bytes(node.sizes, node.channels), (sum(signs), signs.count(False))
     sums = [(count + 1) * image for count in counts if count > 1]
     sums += [3 * image] if min(counts) else []
-    return sum((step_cost("elementwise", moved) for moved in sums), Cost(layers=len(sums)))
+    return sum((prices.step("elementwise", moved) for moved in sums), Cost(layers=len(sums)))
 
 
 def _summed(build: Builder, factor: Factor, xs: Mapping[int, Value], name: str) -> Value:

@@ -11,7 +11,7 @@ from kerasfold.algebra.border import frame_boxes, frame_of, restricted
 from kerasfold.algebra.chain import chain
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
-from kerasfold.cost import Cost, moved_bytes, operator_cost, step_cost
+from kerasfold.cost import Cost, Prices, moved_bytes
 from kerasfold.forms.bordered import Bordered, Frame, cut_in_stages, frame_found
 from kerasfold.forms.form import Composed
 from kerasfold.forms.known import Known, plain_image
@@ -170,7 +170,7 @@ def framed_geometries(
     )
 
 
-def _frame(links: Sequence[Geometry], shared: int) -> Frame | None:
+def _frame(links: Sequence[Geometry], shared: int, prices: Prices) -> Frame | None:
     """A chain as one convolution for the interior, and stages on strips for the border."""
     cuts, steps = cut_in_stages(links)
     if not steps:
@@ -182,15 +182,15 @@ def _frame(links: Sequence[Geometry], shared: int) -> Frame | None:
     whole = plain_image(inner)
     if whole is None:
         return None
-    cost = operator_cost(whole, shared)
+    cost = prices.operator(whole, shared)
     for position, step in enumerate(steps):
         if not step.normalised:
             cost += Cost(params=step.params / shared)
         for _, _, strip in strips:
-            once = operator_cost(strip[position], kind="pool" if step.normalised else None)
+            once = prices.operator(strip[position], kind="pool" if step.normalised else None)
             cost += once._replace(params=0.0)
     # Cutting the strips out and joining them with the interior.
     sizes, (_, channels) = links[-1].sizes, links[-1].channels
     moved = 2 * len(sizes) * moved_bytes(sizes, channels)
     calls = len(strips) * len(steps) + 2 * len(strips)
-    return Frame(whole, cost + step_cost("copy", moved, calls), cuts)
+    return Frame(whole, cost + prices.step("copy", moved, calls), cuts)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
-from kerasfold.cost import Cost, kind_of, moved_bytes, operator_cost, step_cost
+from kerasfold.cost import Cost, kind_of, moved_bytes
 from kerasfold.forms.convolved import Convolved, term_cost
 from kerasfold.forms.form import AnyForm, Form, Nothing
 from kerasfold.forms.kept import Kept
@@ -90,12 +90,12 @@ class Joined(Form[Nothing]):
             return None
         dense = whole.vector or all(known.layering(s.form.visited)[1] for s in siblings)
         kind: Kind = "matrix" if dense else kind_of(whole)
-        cost = operator_cost(whole, kind=kind)
+        cost = known.prices.operator(whole, kind=kind)
         joined = []
         for sibling in siblings:
             form, geometry, before = sibling.form, sibling.geometry, forms[sibling.node]
             sizes = () if geometry.vector else geometry.sizes
-            cut = step_cost(kind, 2 * moved_bytes(sizes, geometry.channels[1]))
+            cut = known.prices.step(kind, 2 * moved_bytes(sizes, geometry.channels[1]))
             own = term_cost(known, sibling.read, geometry, *known.layering(form.visited))
             others = before.siblings if isinstance(before, Joined) else {}
             changes = before.changes if isinstance(before, Joined) else {}

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kerasfold.cost import Cost, moved_by, moved_bytes, operator_cost, step_cost
+from kerasfold.cost import Cost, moved_by, moved_bytes
 from kerasfold.forms.form import Composed, Form, Nothing, work_of
 from kerasfold.forms.known import Known
 from kerasfold.layers.limits import is_free
@@ -74,16 +74,16 @@ def _step(known: Known, index: int) -> Cost:
     node = known.nodes[index]
     if node.op == "rearrange":
         assert node.rearrangement is not None
-        return step_cost("copy", moved_by(node.rearrangement, known.regions.graph.layout))
+        return known.prices.step("copy", moved_by(node.rearrangement, known.regions.graph.layout))
     if node.op in ("sum", "concatenate"):
         reads = sum(known.nodes[o].channels for o in node.operands)
         kind: Kind = "copy" if node.op == "concatenate" else "elementwise"
-        return step_cost(kind, moved_bytes(node.sizes, reads + node.channels))
+        return known.prices.step(kind, moved_bytes(node.sizes, reads + node.channels))
     assert node.geometry is not None
     kind = known.layer_kind(index)
     if kind in ("elementwise", "normalisation"):
         return _elementwise(known, index, node.sizes)
-    cost = operator_cost(node.geometry, kind=kind)
+    cost = known.prices.operator(node.geometry, kind=kind)
     return cost._replace(unconvolved=int(known.is_pool(index)))
 
 
@@ -91,7 +91,7 @@ def _elementwise(known: Known, index: int, sizes: Sizes) -> Cost:
     node, image = known.nodes[index], 2 * moved_bytes(sizes, known.nodes[index].channels)
     passes = 2 if node.work == "scale" and known.geometry(index).biased else 1
     macs = image / 8 if node.work == "scale" else 0.0
-    return step_cost(known.layer_kind(index), passes * image)._replace(macs=macs)
+    return known.prices.step(known.layer_kind(index), passes * image)._replace(macs=macs)
 
 
 def moved_cost(known: Known, index: int, sizes: Sizes) -> Cost:

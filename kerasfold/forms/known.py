@@ -12,7 +12,7 @@ from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.chain import collapsed, one_of, shifted
 from kerasfold.algebra.geometry import Geometry, require_plain
 from kerasfold.algebra.operator import Operator
-from kerasfold.cost import kind_of
+from kerasfold.cost import Prices, kind_of
 from kerasfold.forms.evaluate import (
     Part,
     Parts,
@@ -48,9 +48,12 @@ Answers: TypeAlias = dict[tuple[Asking[Hashable], tuple[int, ...]], Hashable]
 class Known:
     """A lifted program, the nodes that must be materialised, and what was worked out before."""
 
-    def __init__(self, regions: Regions, pinned: Collection[int] = ()) -> None:
+    def __init__(
+        self, regions: Regions, pinned: Collection[int] = (), prices: Prices | None = None
+    ) -> None:
         self.regions = regions
         self.pinned = pinned
+        self.prices = prices or Prices()
         self.nodes = regions.program.nodes
         self.owner = regions.owner
         self.readers = Counter(o for node in self.nodes for o in node.operands)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from kerasfold.cost import pixels, step_cost
+from kerasfold.cost import pixels
 from kerasfold.forms.evaluate import operator_of
 from kerasfold.forms.form import Form, activated
 from kerasfold.forms.known import Known
@@ -40,7 +40,7 @@ class Normalised(Form[Constants]):
         if not any(normalises(operation, node.channels) for operation in owners):
             return None
         samples = pixels(node.sizes) * node.channels
-        cost = step_cost("normalisation", 16 * samples)._replace(
+        cost = known.prices.step("normalisation", 16 * samples)._replace(
             macs=samples,
             params=4 * node.channels / known.shared(visited),
             layers=1,

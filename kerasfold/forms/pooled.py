@@ -14,7 +14,7 @@ import numpy as np
 from kerasfold.algebra.chain import chain, collapsed
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
-from kerasfold.cost import Cost, elementwise_cost, operator_cost, pixels
+from kerasfold.cost import Cost, pixels
 from kerasfold.forms.evaluate import own
 from kerasfold.forms.form import Composed, Form
 from kerasfold.forms.kept import moved_cost
@@ -94,10 +94,10 @@ class Pooled(Form[Single]):
         channels = known.nodes[next(iter(reads)) if cls.pool_first else index].channels
         if several is None:
             moved = replace(geometry, channels=(channels,) * 2, groups=channels)
-            priced = operator_cost(moved, kind=known.layer_kind(pools[0]))
+            priced = known.prices.operator(moved, kind=known.layer_kind(pools[0]))
             cost += priced._replace(params=0.0, unconvolved=1)
         else:
-            several = several.on(channels)
+            several = several.on(channels, known.prices)
             cost += several.cost
         return cls(
             node=index,
@@ -114,7 +114,9 @@ class Pooled(Form[Single]):
     ) -> tuple[Geometry, Cost] | None:
         """What nodes other than the pool are as one step, and cost, or None. Raises `Refused`."""
         whole = plain_image(links)
-        return None if whole is None else (whole, operator_cost(whole, known.shared(others)))
+        if whole is None:
+            return None
+        return whole, known.prices.operator(whole, known.shared(others))
 
     @classmethod
     def _sizes(
@@ -185,7 +187,7 @@ class PoolThenScale(PoolFirst):
         whole = collapsed(links)
         samples = pixels(whole.sizes) * whole.channels[1]
         multiplies = any(known.nodes[i].work == "scale" for i in others)
-        return whole, elementwise_cost(samples, 0, multiplies, whole.biased)
+        return whole, known.prices.elementwise(samples, 0, multiplies, whole.biased)
 
     def _after(
         self, build: Builder, operator: Operator, x: Value, name: str, activation: Activation

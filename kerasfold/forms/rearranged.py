@@ -16,7 +16,7 @@ from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.operator import Operator
 from kerasfold.algebra.rearrange import Rearrangement
 from kerasfold.algebra.rearranged import Rearranged, along, require_along
-from kerasfold.cost import elementwise_cost, pixels, rearrangement_cost
+from kerasfold.cost import pixels
 from kerasfold.forms.convolved import sum_cost, sum_words, summed
 from kerasfold.forms.evaluate import Part, evaluate, whole
 from kerasfold.forms.form import Composed, Form
@@ -85,14 +85,14 @@ class Reordered(Form[Samples]):
         node = known.nodes[index]
         cost = sum_cost(known, Part(node.channels, terms), node.sizes, known.layering(visited))
         if not rearrangement.is_identity:
-            cost += rearrangement_cost(rearrangement, known.regions.graph.layout)
+            cost += known.prices.rearrangement(rearrangement, known.regions.graph.layout)
         constants = 0
         if after is not None:
             require_along(after)
             shifts = any(scale.biased for scale in scales)
             samples, count = pixels(node.sizes) * node.channels, scales[0].channels[0]
             constants = count * (multiplies + shifts)
-            cost += elementwise_cost(samples, count, multiplies, shifts)
+            cost += known.prices.elementwise(samples, count, multiplies, shifts)
         return cls(
             node=index,
             reads=terms,

@@ -16,7 +16,7 @@ import numpy as np
 from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.rearrange import Rearrangement
 from kerasfold.algebra.reduction import Reduction, windows_of
-from kerasfold.cost import moved_bytes, rearrangement_cost, step_cost
+from kerasfold.cost import moved_bytes
 from kerasfold.forms.form import Form, Nothing, activated
 from kerasfold.forms.known import Known
 from kerasfold.layers.reduce import reduced
@@ -63,9 +63,9 @@ class Reduced(Form[Nothing]):
         kept = tuple(1 if axis in axes else n for axis, n in enumerate(image))
         keepdims = rest.keeps_order and kept == whole.target
         samples = moved_bytes(source.sizes, source.channels)
-        cost = step_cost("reduction", samples + moved_bytes(last.sizes, last.channels))
+        cost = known.prices.step("reduction", samples + moved_bytes(last.sizes, last.channels))
         if not keepdims:
-            cost += rearrangement_cost(rest, known.regions.graph.layout)
+            cost += known.prices.rearrangement(rest, known.regions.graph.layout)
         return cls(
             node=index,
             reads={read: None},

@@ -13,7 +13,7 @@ import numpy as np
 
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
-from kerasfold.cost import elementwise_cost, pixels, step_cost
+from kerasfold.cost import pixels
 from kerasfold.forms.evaluate import operator_of
 from kerasfold.forms.form import Composed, Form
 from kerasfold.forms.known import Known
@@ -81,9 +81,9 @@ class Scaled(Form[Constants]):
         if said.selected is None:
             return None
         samples = pixels(node.sizes) * node.channels
-        cost = elementwise_cost(samples, 0, said.multiplies, said.shifts)
+        cost = known.prices.elementwise(samples, 0, said.multiplies, said.shifts)
         if len(said.selected) < known.nodes[read].channels:
-            cost += step_cost("elementwise", 8 * samples)
+            cost += known.prices.step("elementwise", 8 * samples)
         return cls(
             node=index,
             reads=dict([term]),

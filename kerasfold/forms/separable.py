@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.operator import Operator
-from kerasfold.cost import operator_cost
 from kerasfold.forms.evaluate import operator_of
 from kerasfold.forms.form import Composed, Form
 from kerasfold.forms.known import Known
@@ -63,7 +62,7 @@ class Separable(Form[TwoSteps]):
                 check_emittable(first)
                 check_emittable(last)
                 shared = known.shared(visited)
-                cost = operator_cost(first, shared) + operator_cost(last, shared)
+                cost = known.prices.operator(first, shared) + known.prices.operator(last, shared)
                 return cls(
                     node=index,
                     reads=known.reads(visited, first),

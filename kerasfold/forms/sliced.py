@@ -11,7 +11,7 @@ import numpy as np
 
 from kerasfold.algebra.axis import Axis, Refused, composed_axis
 from kerasfold.algebra.rearrange import Rearrangement
-from kerasfold.cost import moved_bytes, rearrangement_cost, step_cost
+from kerasfold.cost import moved_bytes
 from kerasfold.forms.form import Form, Nothing, activated
 from kerasfold.forms.known import Known
 from kerasfold.lift.program import Node
@@ -53,9 +53,9 @@ class Sliced(Form[Nothing]):
             return None  # it is a layer
         if all(axis.is_pointwise for axis in axes):
             return None  # nothing is selected
-        cost = step_cost("elementwise", 2 * moved_bytes(last.sizes, last.channels))
+        cost = known.prices.step("elementwise", 2 * moved_bytes(last.sizes, last.channels))
         if not rest.is_identity:
-            cost += rearrangement_cost(rest, known.regions.graph.layout)
+            cost += known.prices.rearrangement(rest, known.regions.graph.layout)
         return cls(
             node=index,
             reads={read: None},

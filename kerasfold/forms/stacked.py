@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from kerasfold.algebra.operator import Operator
-from kerasfold.cost import Cost, moved_bytes, step_cost
+from kerasfold.cost import Cost, moved_bytes
 from kerasfold.forms.convolved import sum_cost, sum_words, sum_work, summed
 from kerasfold.forms.evaluate import Parts, evaluate
 from kerasfold.forms.form import Composed, Form
@@ -56,7 +56,7 @@ class Stacked(Form[Stack]):
         node, how = known.nodes[index], known.layering(visited)
         moved = 2 * moved_bytes(node.sizes, node.channels)
         costs = [sum_cost(known, part, node.sizes, how) for part in parts if not part.is_identity]
-        costs.append(step_cost("copy", moved))
+        costs.append(known.prices.step("copy", moved))
         return cls(
             node=index,
             reads={root: g for part in parts for root, g in part.terms.items()},

@@ -24,7 +24,7 @@ from kerasfold.algebra.tiles import (
     tile_geometry,
     tiling_of,
 )
-from kerasfold.cost import Cost, moved_bytes, operator_cost, step_cost
+from kerasfold.cost import Cost, Prices, moved_bytes
 from kerasfold.forms.bordered import Bordered, Frame, cut_in_stages, frame_found
 from kerasfold.forms.form import Composed
 from kerasfold.forms.known import Known
@@ -134,17 +134,21 @@ def _tilings(links: Sequence[Geometry]) -> list[Tiling]:
     return [mirrored_tiling(sizes, frame), tiling_of(sizes, frame)]
 
 
-def _tiles(links: Sequence[Geometry], shared: int) -> Frame | None:
+def _tiles(links: Sequence[Geometry], shared: int, prices: Prices) -> Frame | None:
     """A chain as one convolution for each tile of its output."""
     cuts, steps = cut_in_stages(links)
     if not steps:
         return None
-    frames = (_frame(steps, tiling, cuts, shared) for tiling in _tilings(steps))
+    frames = (_frame(steps, tiling, cuts, shared, prices) for tiling in _tilings(steps))
     return next((frame for frame in frames if frame), None)
 
 
 def _frame(
-    steps: Sequence[Geometry], tiling: Tiling, cuts: tuple[int, ...], shared: int
+    steps: Sequence[Geometry],
+    tiling: Tiling,
+    cuts: tuple[int, ...],
+    shared: int,
+    prices: Prices,
 ) -> Frame | None:
     """The tiles of one tiling, those of one group of each axis by one convolution."""
     if math.prod(map(len, tiling)) > MOST_TILES:
@@ -157,11 +161,11 @@ def _frame(
             check_emittable(one)
             if one.vector or _loses_depthwise(one, tiles.values()):
                 return None
-            cost += operator_cost(one, shared)
+            cost += prices.operator(one, shared)
             if one.biased and len(tiles) > 1:  # each tile has its own
                 extra = (len(tiles) - 1) * one.channels[1]
                 cost += Cost(params=extra / shared, layers=1)
-                cost += step_cost("elementwise", 2 * moved_bytes(one.sizes, one.channels[1]))
+                cost += prices.step("elementwise", 2 * moved_bytes(one.sizes, one.channels[1]))
             pictures.append(one)
     except Refused:
         return None
@@ -172,7 +176,7 @@ def _frame(
         splits = sum(len(group) > 1 for group in groups)
         if len(groups) > 1:  # splits, and a concatenation of the whole image in rows
             moved = 2 * moved_bytes(sizes, channels)
-            cost += step_cost("copy", moved, rows * (splits + 1))
+            cost += prices.step("copy", moved, rows * (splits + 1))
         rows *= len(groups)
     return Frame(whole, cost, cuts, tiling)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from kerasfold.algebra.axis import Refused
-from kerasfold.cost import slower_on
 from kerasfold.forms.concatenated import Concatenated
 from kerasfold.forms.convolved import Convolved
 from kerasfold.forms.factored import Factored
@@ -89,4 +88,4 @@ def as_it_is(known: Known, kept: Kept) -> Kept:
     if kept.node in known.pinned:
         return kept
     better = Rewritten.propose(known, kept.node, kept.visited)
-    return kept if better is None or slower_on(kept.cost, better.cost) else better
+    return kept if better is None or known.prices.slower(kept.cost, better.cost) else better

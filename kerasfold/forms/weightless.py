@@ -17,7 +17,7 @@ from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.chain import chain
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
-from kerasfold.cost import Cost, moved_bytes, operator_cost, step_cost
+from kerasfold.cost import Cost, Prices, moved_bytes
 from kerasfold.forms.form import Form, Nothing, activated
 from kerasfold.forms.known import Known
 from kerasfold.layers.rewrite import keras_pairs
@@ -69,15 +69,15 @@ class Weightless(Form[Nothing]):
             node=visited[-1],
             reads=known.reads(visited, whole),
             visited=tuple(visited),
-            cost=_cost(family, whole),
+            cost=_cost(known.prices, family, whole),
             family=family,
             whole=whole,
         )
 
-    def on(self, channels: int) -> Weightless:
-        """The same on images of so many channels."""
+    def on(self, channels: int, prices: Prices) -> Weightless:
+        """The same on images of so many channels, at such prices."""
         whole = replace(self.whole, channels=(channels, channels), groups=channels)
-        return replace(self, whole=whole, cost=_cost(self.family, whole))
+        return replace(self, whole=whole, cost=_cost(prices, self.family, whole))
 
     def compose(self, nodes: Sequence[Node]) -> Nothing:
         """There are no weights."""
@@ -164,13 +164,13 @@ def _counting(node: Node) -> Operator:
     return Operator(geometry, np.ones(geometry.kernel_shape), np.zeros(1))
 
 
-def _cost(family: Family, whole: Geometry) -> Cost:
+def _cost(prices: Prices, family: Family, whole: Geometry) -> Cost:
     """What the layer costs."""
     if family in ("ZeroPadding", "Cropping"):
         moved = 2 * moved_bytes(whole.sizes, whole.channels[1])
         ends = [[axis.crop for axis in whole.axes], [axis.pad for axis in whole.axes]]
         calls = sum(any(map(any, pairs)) for pairs in ends)
-        return step_cost("elementwise", calls * moved, calls) if calls else Cost()
+        return prices.step("elementwise", calls * moved, calls) if calls else Cost()
     kinds: dict[Family, Kind] = {"UpSampling": "copy", "GlobalAveragePooling": "reduction"}
-    cost = operator_cost(whole, kind=kinds.get(family, "pool"))
+    cost = prices.operator(whole, kind=kinds.get(family, "pool"))
     return cost._replace(params=0.0, unconvolved=1)

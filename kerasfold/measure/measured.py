@@ -106,7 +106,7 @@ def measured_plan(
     check_runtime(runtime)
     search = Search(regions, OBJECTIVES["measured"], frozenset(pinned))
     components = sorted(
-        regions.components(), key=lambda c: -total(search.original(c).values()).seconds
+        regions.components(), key=lambda c: -total(search.original(c).values()).total_seconds
     )
     readers = readers_of(regions.graph)
     chosen: dict[int, Way] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from kerasfold.cost import objective_of, slower_on
+from kerasfold.cost import Prices, objective_of
 from kerasfold.lift.commuted import commuted
 from kerasfold.lift.narrowed import narrowed
 from kerasfold.lift.regions import Regions
@@ -21,23 +21,27 @@ REWRITINGS: tuple[Callable[[Regions], Regions | None], ...] = (
 )
 
 
-def cheapest(regions: Regions, objective: str) -> tuple[Regions, Plan]:
+def cheapest(
+    regions: Regions, objective: str, prices: Prices | None = None
+) -> tuple[Regions, Plan]:
     """The model, rewritten where that is cheaper, and its plan.
 
     Args:
         regions: the lifted model.
         objective: as for `plan`.
+        prices: as for `plan`.
 
     Raises:
         FoldError: as `plan`.
     """
-    aim, best = objective_of(objective), (regions, plan(regions, objective))
+    prices = prices or Prices()
+    aim, best = objective_of(objective), (regions, plan(regions, objective, prices=prices))
     for rewrite in REWRITINGS:
         other = rewrite(best[0])
         if other is None:
             continue
-        found, cost = plan(other, objective), best[1].cost
-        careful = aim.careful and slower_on(cost, found.cost)
+        found, cost = plan(other, objective, prices=prices), best[1].cost
+        careful = aim.careful and prices.slower(cost, found.cost)
         if aim.key(found.cost) < aim.key(cost) and not careful:
             best = other, found
     return best

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, S
 from dataclasses import dataclass, field, replace
 
 from kerasfold.algebra.axis import Refused
-from kerasfold.cost import UNTIMED, Cost, objective_of, slower_on
+from kerasfold.cost import UNTIMED, Cost, Prices, objective_of
 from kerasfold.errors import FoldError
 from kerasfold.forms.form import AnyForm
 from kerasfold.forms.joined import Joined, Sibling, siblings_of
@@ -38,6 +38,7 @@ class Plan:
         original: cost of the same calls, kept as they are.
         grown: what forms have much more of than the calls they stand for, and for what gain;
             where the objective is careful about it.
+        prices: what costs are priced at.
     """
 
     forms: Mapping[int, AnyForm]
@@ -45,6 +46,7 @@ class Plan:
     cost: Cost
     original: Cost
     grown: Mapping[int, str] = field(default_factory=dict)
+    prices: Prices = field(default_factory=Prices)
 
 
 def plan(
@@ -53,6 +55,7 @@ def plan(
     materialise: Collection[int] | None = None,
     pinned: Collection[int] = (),
     method: str = "auto",
+    prices: Prices | None = None,
 ) -> Plan:
     """Choose the tensors to materialise.
 
@@ -62,6 +65,7 @@ def plan(
         materialise: exactly these nodes, besides the sinks, instead of a search.
         pinned: nodes that must be materialised, and where they are one call, by that call.
         method: a key of `METHODS`.
+        prices: of steps, where the plan is to run; by default where no runtime is told.
 
     Raises:
         FoldError: an unknown objective or method, or a set in `materialise` that has no exact
@@ -76,7 +80,7 @@ def plan(
         )
     if materialise is not None:
         aim = replace(aim, careful=False)
-    search = Search(regions, aim, frozenset(pinned))
+    search = Search(regions, aim, frozenset(pinned), prices)
     if method not in METHODS:
         raise FoldError(f"unknown method {method!r}: choose one of {', '.join(map(repr, METHODS))}")
     if materialise is not None:
@@ -89,19 +93,19 @@ def plan(
     parted = [own for own in unshared(search.known, found.forms.values()) if own.growth]
     apart = _alike(search, [own for own in parted if own.gain < GAIN])
     if apart:
-        again = plan(regions, objective, pinned={*pinned, *apart}, method=method)
+        again = plan(regions, objective, pinned={*pinned, *apart}, method=method, prices=prices)
         return replace(again, apart={**apart, **again.apart})
     return replace(found, grown=_grown(search, found.forms, parted))
 
 
-def original_plan(regions: Regions) -> Plan:
+def original_plan(regions: Regions, prices: Prices | None = None) -> Plan:
     """The plan that keeps every call as it is."""
-    known = Known(regions)
+    known = Known(regions, prices=prices)
     forms: Forms = {
         index: as_it_is(known, Kept.of(known, index)) for index in sorted(regions.lifted)
     }
     cost = total(forms.values())
-    return Plan(forms, {}, cost, cost)
+    return Plan(forms, {}, cost, cost, prices=known.prices)
 
 
 def assembled(search: Search, choose: Callable[[Sequence[Node]], Forms]) -> Plan:
@@ -114,7 +118,13 @@ def assembled(search: Search, choose: Callable[[Sequence[Node]], Forms]) -> Plan
         chosen = choose(component)
         forms |= chosen
         apart |= _why_apart(search, component, chosen)
-    return Plan(dict(sorted(forms.items())), apart, total(forms.values()), original)
+    return Plan(
+        dict(sorted(forms.items())),
+        apart,
+        total(forms.values()),
+        original,
+        prices=search.known.prices,
+    )
 
 
 def loosened(search: Search, forms: Forms) -> Forms:
@@ -183,7 +193,7 @@ def _join(search: Search, forms: Forms, siblings: Sequence[Sibling]) -> bool:
     before, after = total(apart.values()), total(together.values())
     if search.key(after) >= search.key(before):
         return False
-    if search.aim.careful and slower_on(before, after):
+    if search.aim.careful and search.known.prices.slower(before, after):
         return False
     forms |= together
     return True

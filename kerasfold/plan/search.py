@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from kerasfold.algebra.axis import Refused
-from kerasfold.cost import Cost, Objective
+from kerasfold.cost import Cost, Objective, Prices
 from kerasfold.errors import FoldError
 from kerasfold.forms.form import AnyForm, Form
 from kerasfold.forms.kept import Kept
@@ -24,10 +24,16 @@ Forms: TypeAlias = dict[int, AnyForm]  # by node
 class Search:
     """One run of the planner: the program, the objective, and what is already known."""
 
-    def __init__(self, regions: Regions, aim: Objective, pinned: frozenset[int]) -> None:
+    def __init__(
+        self,
+        regions: Regions,
+        aim: Objective,
+        pinned: frozenset[int],
+        prices: Prices | None = None,
+    ) -> None:
         self.regions = regions
         self.nodes = regions.program.nodes
-        self.known = Known(regions, pinned)
+        self.known = Known(regions, pinned, prices)
         self.aim = aim
         self.key = aim.key
         self.pinned = pinned

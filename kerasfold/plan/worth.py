@@ -6,11 +6,12 @@ than the calls it stands for, and must not multiply their weights or multiplicat
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from kerasfold.cost import Cost, slower_on
+from kerasfold.cost import Cost
 from kerasfold.forms.form import AnyForm
 from kerasfold.forms.kept import Kept
 from kerasfold.forms.known import Known
@@ -31,12 +32,8 @@ def replaced(known: Known, visited: Sequence[int]) -> Cost:
         if index in known.regions.lifted:
             share = inside[index] / known.readers[index] if index != visited[-1] else 1.0
             cost = Kept.of(known, index).cost
-            total += cost._replace(
-                macs=cost.macs * share,
-                params=(cost.params or _constants(known, index)) * share,
-                tensorflow=cost.tensorflow * share,
-                xla=cost.xla * share,
-            )
+            params = cost.params or _constants(known, index)
+            total += cost._replace(params=params).times(share)
     return total
 
 
@@ -51,7 +48,7 @@ def drawback(known: Known, form: AnyForm) -> str:
     if isinstance(form, Kept):
         return ""
     had = replaced(known, form.visited)
-    if slower := slower_on(had, form.cost):
+    if slower := known.prices.slower(had, form.cost):
         return f"merging it would be slower {slower}, as predicted"
     grown = growth(had, form.cost)
     return f"merging it would take {grown}" if grown and gain(had, form.cost) < GAIN else ""
@@ -59,7 +56,8 @@ def drawback(known: Known, form: AnyForm) -> str:
 
 def gain(had: Cost, now: Cost) -> float:
     """How many times as fast, on the runtime that gains less."""
-    return min(had.tensorflow / now.tensorflow, had.xla / now.xla)
+    ratios = (b / a if a else math.inf for b, a in had.beside(now) if a or b)
+    return min(ratios, default=1.0)
 
 
 def growth(had: Cost, now: Cost) -> str:

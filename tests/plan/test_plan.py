@@ -378,7 +378,10 @@ def test_golden_costs():
 
 
 def test_costs_add_up():
-    assert Cost(1, 2, 3, 4, 5) + Cost(1, 1, 1, 1, 1) == Cost(2, 3, 4, 5, 6)
+    one, other = Cost(1, 2, 3, 4, (5.0, 6.0)), Cost(1, 1, 1, 1, (1.0, 2.0))
+    assert one + other == Cost.sum([one, Cost(), other]) == Cost(2, 3, 4, 5, (6.0, 8.0))
+    assert one + other - one == other
+    assert one + Cost() == Cost() + one == one
 
 
 def test_a_refused_step_says_why():

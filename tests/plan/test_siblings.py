@@ -16,7 +16,7 @@ from keras import layers
 
 import kerasfold
 from kerasfold.algebra.operator import Operator
-from kerasfold.cost import OBJECTIVES, UNTIMED, step_cost
+from kerasfold.cost import OBJECTIVES, UNTIMED, Prices
 from kerasfold.errors import EquivalenceError
 from kerasfold.forms.joined import Joined
 from kerasfold.lift.regions import Regions, lift
@@ -527,8 +527,12 @@ def branch(x: Any, option: tuple, name: str) -> Any:
 @pytest.fixture
 def _free_slices(monkeypatch):
     """Joining pays on small images too."""
-    free = lambda kind, moved: step_cost(kind, moved, 0)  # noqa: E731
-    monkeypatch.setattr("kerasfold.forms.joined.step_cost", free)
+    step = Prices.step
+
+    def free(prices, kind, moved, calls=1):
+        return step(prices, kind, moved, 0 if kind in ("convolution", "matrix") else calls)
+
+    monkeypatch.setattr(Prices, "step", free)
     alone = {n: replace(r, sharing=math.inf) for n, r in ROOFLINES.items()}
     monkeypatch.setattr("kerasfold.cost.ROOFLINES", alone)
 

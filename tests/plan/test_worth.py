@@ -14,7 +14,7 @@ from keras import layers, ops
 import kerasfold
 from kerasfold.algebra.axis import Axis
 from kerasfold.algebra.geometry import Geometry
-from kerasfold.cost import Cost, operator_cost, slower_on
+from kerasfold.cost import Cost, Prices
 from kerasfold.plan.worth import GAIN, gain, growth
 from kerasfold.rooflines import ROOFLINES, Load
 from zoo.making import randomise
@@ -152,10 +152,10 @@ def test_what_is_shared_no_longer_is_said_where_it_is_worth_it() -> None:
 
 
 def test_what_is_slower_on_one_runtime_is_slower() -> None:
-    had, now = Cost(tensorflow=2e-5, xla=1e-5), Cost(tensorflow=1e-5, xla=1.1e-5)
-    assert slower_on(had, now) == "under XLA"
-    assert slower_on(now, had) == "on TensorFlow"
-    assert slower_on(had, had) == ""
+    had, now = Cost(seconds=(2e-5, 1e-5)), Cost(seconds=(1e-5, 1.1e-5))
+    assert Prices().slower(had, now) == "under XLA"
+    assert Prices().slower(now, had) == "on TensorFlow"
+    assert Prices().slower(had, had) == ""
     assert gain(had, now) < 1 < GAIN
 
 
@@ -169,7 +169,7 @@ def test_what_is_slower_on_one_runtime_is_slower() -> None:
     ],
 )
 def test_growth(before: tuple[int, int], after: tuple[int, int], grows: str) -> None:
-    had, now = (Cost(macs=m, params=p, tensorflow=1.0, xla=1.0) for p, m in (before, after))
+    had, now = (Cost(macs=m, params=p, seconds=(1.0, 1.0)) for p, m in (before, after))
     found = growth(had, now)
     assert found.startswith(grows)
     assert bool(found) == bool(grows)
@@ -258,4 +258,4 @@ def test_a_depthwise_layer_of_sequences_costs_its_reshapes() -> None:
     axis = Axis(taps=3, size=64)
     of_images = Geometry((axis, replace(axis, taps=1, size=1)), channels=(8, 8), groups=8)
     of_sequences = replace(of_images, axes=(axis,))
-    assert operator_cost(of_sequences).seconds > operator_cost(of_images).seconds
+    assert Prices().operator(of_sequences).seconds > Prices().operator(of_images).seconds
