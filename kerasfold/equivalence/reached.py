@@ -1,12 +1,14 @@
 """Whole numbers that reach a table through others: clipped, divided, hashed, or as nobody knows.
 
+So do floats of which nothing else is made.
+
 Candidates are sent along, from an input to the tables, through calls that work number by number.
 Those are drawn that read some row; where it is not known what becomes of them, the rows themselves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,7 +16,7 @@ import numpy as np
 from keras import layers, ops, tree
 
 from kerasfold.algebra.axis import Refused
-from kerasfold.equivalence.tables import rows_of
+from kerasfold.equivalence.tables import COUNTED, rows_of
 from kerasfold.read.graph import Call, Graph, Tensor
 
 MANY = 2**18  # candidates, unless a table has more rows
@@ -61,7 +63,8 @@ def reached(
         places among all the numbers of the inputs, and values that those are to be given.
     """
     tables = [x for call in graph.calls for x in rows_of(call) if x[0].index not in held]
-    inputs = [x for x in tree.flatten(graph.inputs) if "int" in x.dtype]
+    others = _computed_with(graph, held)
+    inputs = [x for x in tree.flatten(graph.inputs) if "int" in x.dtype or x.index not in others]
     if not tables or not inputs:
         return []
     whole = np.concatenate([held[x.index].places.ravel() for x in inputs])
@@ -82,6 +85,18 @@ def reached(
             made = _sent_on(call, sent, tried, moves(call))
             sent |= {x.index: made for x in call.outputs if x.index not in held}
     return _chosen(reads, tried)
+
+
+def _computed_with(graph: Graph, held: Container[int]) -> set[int]:
+    """The tensors of which more than numbers of rows is made; others are whole, if not by dtype."""
+    found = {x.index for x in tree.flatten(graph.outputs)}
+    for call in reversed(graph.calls):
+        looks_up = call.kind in COUNTED
+        passes = _is_pointwise(call) or all(x.index in held for x in call.outputs)
+        numbers = {x.index for x, _ in rows_of(call)} if looks_up else set()
+        if looks_up or not passes or not found.isdisjoint(x.index for x in call.outputs):
+            found |= {x.index for x in call.inputs} - numbers
+    return found
 
 
 def _candidates(rows: int) -> np.ndarray:

@@ -322,6 +322,25 @@ def test_a_wrong_row_behind_other_numbers(way: str) -> None:
     assert kerasfold.verify(net(0.0), net(1.0)).verdict == "different"
 
 
+# The same of floats: of those the integers above 0.
+FLOATS: dict[str, Callable[[Any], Any]] = {
+    "clipped": lambda x: ops.clip(x, 0, 99),
+    "rounded": lambda x: ops.clip(ops.round(x), 0, 99),
+    "scaled": lambda x: ops.floor(ops.minimum(ops.relu(0.5 * x), 99.0)),
+}
+
+
+@pytest.mark.parametrize("way", FLOATS)
+def test_floats_that_are_looked_up_alone_are_whole(way: str) -> None:
+    x, table = keras.Input((7,)), layers.Embedding(100, 3)
+    rows = ops.cast(FLOATS[way](x), "int32")
+    model, looked_up = keras.Model(x, table(rows)), keras.Model(x, rows)
+    read = np.concatenate([np.ravel(looked_up(batch)) for batch in probes(model)])
+    assert set(read) == set(range(100))
+    numbers = drawn(keras.Model(x, [table(rows), layers.Dense(2)(x)]))
+    assert np.any(numbers % 1)
+
+
 def test_both_tables_of_a_quotient_and_a_remainder_are_read() -> None:
     x = keras.Input((4,), dtype="int32")
     pair = [layers.Embedding(20, 2)(x // 10), layers.Embedding(10, 2)(x % 10)]
