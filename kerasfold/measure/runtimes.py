@@ -34,6 +34,7 @@ MANY = 10**6  # weights of a model whose conversion is worth cleaning up after
 
 Arrays = Sequence[np.ndarray]
 Run = Callable[[], list[np.ndarray]]
+Deploy = Callable[[], Run]
 
 
 def random_inputs(model: keras.Model, batch: int = 1) -> list[np.ndarray]:
@@ -73,16 +74,57 @@ def deploy(model: keras.Model, runtime: str, inputs: Arrays) -> Run:
         RuntimeUnavailableError: what the runtime needs is not installed.
         FoldError: an unknown runtime, or one that refuses the model.
     """
+    return deployer(lambda: model, runtime, inputs)()
+
+
+def deployer(make: Callable[[], keras.Model], runtime: str, inputs: Arrays) -> Deploy:
+    """Bring a model to a runtime as often as is wanted, each time anew.
+
+    What it was converted to is kept from one deployment to the next, where the runtime converts
+    models; elsewhere each deployment is of a model of its own.
+
+    Args:
+        make: gives the model, with weights that lie elsewhere each time.
+        runtime: as for `deploy`.
+        inputs: as for `deploy`.
+
+    Returns:
+        A function that deploys the model once more, as `deploy` does, with its errors.
+
+    Raises:
+        RuntimeUnavailableError: what the runtime needs is not installed.
+        FoldError: an unknown runtime.
+    """
     check_runtime(runtime)
+    bring, convert = RUNTIMES[runtime].bring, RUNTIMES[runtime].convert
+
+    def converted() -> tuple[str, Any]:
+        model = make()
+        if convert is None:
+            return model.name, model
+        with _told_if_refused(runtime, model.name):
+            return model.name, convert(model, inputs)
+
+    given = converted if convert is None else functools.cache(converted)
+
+    def once_more() -> Run:
+        name, own = given()
+        with _told_if_refused(runtime, name):
+            run = bring(own, inputs)
+            run()
+        return run
+
+    return once_more
+
+
+@contextlib.contextmanager
+def _told_if_refused(runtime: str, name: str) -> Iterator[None]:
+    """What a runtime says of a model, said once, and in one line."""
     with silent():
         try:
-            run = RUNTIMES[runtime].bring(model, inputs)
-            run()
+            yield
         except Exception as error:
-            raise FoldError(
-                f"{runtime} does not take model '{model.name}': {words_of(error)}"
-            ) from error
-    return run
+            raise FoldError(f"{runtime} does not take model '{name}': {words_of(error)}") from error
 
 
 def difference(expected: Arrays, actual: Arrays) -> float:
@@ -176,9 +218,8 @@ def _tensorflow(model: keras.Model, inputs: Arrays, compiled: bool = False) -> R
     return run
 
 
-def _litert(model: keras.Model, inputs: Arrays) -> Run:
+def _to_litert(model: keras.Model, inputs: Arrays) -> bytes:
     import tensorflow as tf
-    from ai_edge_litert.interpreter import Interpreter
 
     function = _function(model, inputs)
     with tempfile.TemporaryDirectory() as folder:
@@ -186,7 +227,13 @@ def _litert(model: keras.Model, inputs: Arrays) -> Run:
         archive.track(model)
         archive.add_endpoint("serve", function.python_function, function.input_signature)
         archive.write_out(folder, verbose=False)
-        content = tf.lite.TFLiteConverter.from_saved_model(folder).convert()
+        content: bytes = tf.lite.TFLiteConverter.from_saved_model(folder).convert()
+    return content
+
+
+def _litert(content: bytes, inputs: Arrays) -> Run:
+    from ai_edge_litert.interpreter import Interpreter
+
     interpreter = Interpreter(model_content=content, num_threads=cores())
     interpreter.allocate_tensors()
     signature = interpreter.get_signature_runner()
@@ -203,9 +250,8 @@ def _litert(model: keras.Model, inputs: Arrays) -> Run:
     return run
 
 
-def _onnxruntime(model: keras.Model, inputs: Arrays) -> Run:
+def _to_onnx(model: keras.Model, inputs: Arrays) -> bytes:
     import onnx
-    import onnxruntime
     import tf2onnx
 
     function = _function(model, inputs)
@@ -219,29 +265,40 @@ def _onnxruntime(model: keras.Model, inputs: Arrays) -> Run:
         if (value := constants.get(given.name.partition(":")[0])) is not None:
             proto.graph.input.remove(given)
             proto.graph.initializer.append(onnx.numpy_helper.from_array(value.numpy(), given.name))
+    content: bytes = proto.SerializeToString()
+    if model.count_params() > MANY:  # of which the converter leaves some 40 copies in cycles
+        gc.collect()
+    return content
+
+
+def _onnxruntime(content: bytes, inputs: Arrays) -> Run:
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     # Its idle threads would spin on the cores that the model it is compared with runs on.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(
-        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    if model.count_params() > MANY:  # of which the converter leaves some 40 copies in cycles
-        gc.collect()
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     feed = {f"input_{i}": array for i, array in enumerate(inputs)}
     feed = {x.name: feed[x.name.partition(":")[0]] for x in session.get_inputs()}
     return functools.partial(session.run, None, feed)
 
 
-def _openvino(model: keras.Model, inputs: Arrays) -> Run:
+def _to_openvino(model: keras.Model, inputs: Arrays) -> tuple[Any, list[str]]:
     import openvino
 
     function = _function(model, inputs)
     with _environment(CI="true"):  # else it reports home, from processes beside what is timed
         converted = openvino.convert_model(function)
-    compiled = openvino.compile_model(converted, "CPU")
+    return converted, [y.name for y in function.get_concrete_function().outputs]
+
+
+def _openvino(converted: tuple[Any, list[str]], inputs: Arrays) -> Run:
+    import openvino
+
+    model, names = converted
+    compiled = openvino.compile_model(model, "CPU")
     # It sorts outputs by name, as words: the eleventh comes before the third. An input that is
     # an output too has no other name than the input's.
-    names = [y.name for y in function.get_concrete_function().outputs]
     found = {name: i for i, y in enumerate(compiled.outputs) for name in y.get_names()}
     places = [found.get(name, sorted(names).index(name)) for name in names]
     request = compiled.create_infer_request()
@@ -259,20 +316,24 @@ class Runtime:
     """Where models are brought to.
 
     Attributes:
-        bring: gives a function that runs a model on inputs, of the shapes it is specialised to.
+        bring: gives a function that runs what a model was converted to on inputs, of the shapes it
+            is specialised to.
         packages: what it imports beside TensorFlow; the extra of the runtime's name installs them.
+        convert: gives what can be brought there as often as is wanted, of a model and such inputs;
+            None where models are brought as they are.
     """
 
-    bring: Callable[[keras.Model, Arrays], Run]
+    bring: Callable[[Any, Arrays], Run]
     packages: tuple[str, ...] = ()
+    convert: Callable[[keras.Model, Arrays], Any] | None = None
 
 
 RUNTIMES: dict[str, Runtime] = {
     "tensorflow": Runtime(_tensorflow),
     "xla": Runtime(functools.partial(_tensorflow, compiled=True)),
-    "litert": Runtime(_litert, ("ai_edge_litert.interpreter",)),
-    "onnxruntime": Runtime(_onnxruntime, ("onnxruntime", "tf2onnx")),
-    "openvino": Runtime(_openvino, ("openvino",)),
+    "litert": Runtime(_litert, ("ai_edge_litert.interpreter",), _to_litert),
+    "onnxruntime": Runtime(_onnxruntime, ("onnxruntime", "tf2onnx"), _to_onnx),
+    "openvino": Runtime(_openvino, ("openvino",), _to_openvino),
 }
 
 

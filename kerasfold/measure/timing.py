@@ -29,11 +29,15 @@ class Ratio:
     low: float
     high: float
 
+    def holds(self, ratio: float) -> bool:
+        """Whether the interval does."""
+        return self.low <= ratio <= self.high
+
 
 def paired_seconds(
     calls: Sequence[Callable[[], Any]], rounds: int, seconds: float = np.inf
 ) -> np.ndarray:
-    """Time calls in turns, in random orders; each is called once, untimed, before a sample.
+    """Time calls in turns, in random orders: the mean of each sample of `in_turns`.
 
     Args:
         calls: what to time.
@@ -43,33 +47,60 @@ def paired_seconds(
     Returns:
         Seconds per call, of shape (rounds, calls).
     """
-    repeats = [_repeats(call) for call in calls]
-    rng = np.random.default_rng(0)
-    rows: list[list[float]] = []
+    samples = in_turns(calls, rounds, WARM_UP, seconds, np.random.default_rng(0))
+    return np.stack([sample.mean(axis=1) for sample in samples], axis=1)
+
+
+def in_turns(
+    calls: Sequence[Callable[[], Any]],
+    rounds: int,
+    warm_up: int,
+    seconds: float,
+    rng: np.random.Generator,
+) -> list[np.ndarray]:
+    """Time calls in turns, in random orders; each is called once, untimed, before a sample.
+
+    Args:
+        calls: what to time.
+        rounds: samples of each.
+        warm_up: calls of each before any is timed.
+        seconds: a time after which no further round begins; at least three are run.
+        rng: of the orders.
+
+    Returns:
+        For each, the seconds of its timed calls, of shape (rounds, calls in a sample).
+    """
+    repeats = [_repeats(call, warm_up) for call in calls]
+    samples: list[list[np.ndarray]] = [[] for _ in calls]
     start = time.perf_counter()
     collecting = gc.isenabled()
     gc.disable()
     try:
-        while len(rows) < rounds and (len(rows) < 3 or time.perf_counter() - start < seconds):
-            row = [0.0] * len(calls)
+        for done in range(rounds):
+            if done >= 3 and time.perf_counter() - start >= seconds:
+                break
             for index in rng.permutation(len(calls)):
-                call, count = calls[index], repeats[index]
-                call()  # with its own data in the caches
-                before = time.perf_counter()
-                for _ in range(count):
-                    call()
-                row[index] = (time.perf_counter() - before) / count
-            rows.append(row)
+                samples[index].append(_sample(calls[index], repeats[index]))
     finally:
         if collecting:
             gc.enable()
-    return np.array(rows)
+    return [np.array(own) for own in samples]
 
 
-def _repeats(call: Callable[[], Any]) -> int:
+def _sample(call: Callable[[], Any], count: int) -> np.ndarray:
+    """The seconds of each of some calls, one after another."""
+    call()  # with its own data in the caches
+    stamps = [time.perf_counter()]
+    for _ in range(count):
+        call()
+        stamps.append(time.perf_counter())
+    return np.diff(stamps)
+
+
+def _repeats(call: Callable[[], Any], warm_up: int) -> int:
     """Calls that fill a sample, after warming up."""
     took = []
-    for _ in range(WARM_UP + 2):
+    for _ in range(warm_up + 2):
         start = time.perf_counter()
         call()
         took.append(time.perf_counter() - start)

@@ -19,6 +19,7 @@ from kerasfold.measure.runtimes import (
     Runtime,
     check_runtime,
     deploy,
+    deployer,
     difference,
     random_inputs,
 )
@@ -131,6 +132,26 @@ def test_two_models_are_deployed_side_by_side(runtime):
     runs = [deploy(model, runtime, inputs) for model in models]
     for model, run in zip(models, runs, strict=True):
         assert_close(run(), expected(model, inputs), TOLERANCE[runtime])
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_each_deployment_is_one_of_its_own(runtime):
+    """Of a model that was made anew, but where it is converted: that is done once."""
+    made: list[keras.Model] = []
+
+    def make() -> keras.Model:
+        made.append(keras.models.clone_model(model))
+        made[-1].set_weights(model.get_weights())
+        return made[-1]
+
+    model = convnet()
+    inputs = random_inputs(model)
+    deploy_again = deployer(make, runtime, inputs)
+    runs = [deploy_again(), deploy_again()]
+    for run in runs:
+        assert_close(run(), expected(model, inputs), TOLERANCE[runtime])
+    assert len(made) == (1 if RUNTIMES[runtime].convert else 2)
+    assert runs[0] is not runs[1]
 
 
 def test_random_inputs_fit_the_model():
