@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -14,10 +16,13 @@ from kerasfold.commands.modules import imported
 from kerasfold.commands.output import DONE, say, say_json
 from kerasfold.errors import UnusableError
 from kerasfold.files import load
-from kerasfold.measure.runtimes import check_runtime, deploy, random_inputs
-from kerasfold.measure.timing import SAMPLES_OF_95, paired_seconds, ratio
+from kerasfold.measure.runtimes import check_runtime, deployer, on_threads, random_inputs
+from kerasfold.measure.stopwatch import Deploy, Times, timed
+from kerasfold.measure.timing import Ratio
 from kerasfold.read.model import input_structure
 from kerasfold.stages import at
+
+PERCENTILES = (50, 90, 99)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -27,39 +32,101 @@ def run(args: argparse.Namespace) -> int:
     runtime = args.runtime or (HERE if backend == "tensorflow" else None)
     if runtime is not None:
         check_runtime(runtime)
-    at("loading the models")
-    a, b = load(args.a, custom), load(args.b, custom)
-    _refuse_other_inputs(args, a, b)
-    at("timing in turns")
-    seconds = paired_seconds([_run(model, runtime, args.batch) for model in (a, b)], args.runs)
-    medians = np.median(seconds, axis=0).tolist()
-    found = ratio(*seconds.T)
-    if args.json:
-        say_json(
-            {
-                "a": args.a,
-                "b": args.b,
-                "runtime": runtime or backend,
-                "batch": args.batch,
-                "runs": args.runs,
-                "a_seconds": medians[0],
-                "b_seconds": medians[1],
-                "ratio": found.median,
-                "ratio_low": found.low,
-                "ratio_high": found.high,
-            }
+    elif args.threads is not None:
+        raise UnusableError(f"argument --threads: {backend} takes no number of threads from here")
+    with contextlib.nullcontext() if runtime is None else on_threads(runtime, args.threads):
+        at("loading the models")
+        a, b = load(args.a, custom), load(args.b, custom)
+        _refuse_other_inputs(args, a, b)
+        inputs = random_inputs(a, args.batch)
+        deploys = [_deployer(name, custom, runtime, inputs) for name in (args.a, args.b)]
+        del a, b
+        times = timed(
+            deploys,
+            args.deployments,
+            args.runs,
+            args.warmup,
+            told=lambda done: at("timing in turns", done, args.deployments, "deployments"),
         )
-        return DONE
-    width = max(len(args.a), len(args.b))
-    for name, median in zip((args.a, args.b), medians, strict=True):
-        say(f"{name:<{width}}  {1e3 * median:10.3f} ms")
-    spread = "95 % interval" if args.runs >= SAMPLES_OF_95 else "range"
-    say(
-        f"A takes {found.median:.2f} times as long as B on {runtime or backend} "
-        f"({spread} {found.low:.2f} to {found.high:.2f}; median of {args.runs} pairs, "
-        f"batch {args.batch})"
-    )
+    show = _show_json if args.json else _show
+    show(args, runtime or backend, times)
     return DONE
+
+
+@dataclass(frozen=True, slots=True)
+class _Pace:
+    """What one model took.
+
+    Attributes:
+        percentiles: seconds of a call that as many of a hundred do not take longer than.
+        per_second: inputs, one call after another.
+    """
+
+    percentiles: dict[int, float]
+    per_second: float
+
+
+def _pace(times: Times, subject: int, batch: int) -> _Pace:
+    calls = times.calls(subject)
+    found = np.percentile(calls, PERCENTILES).tolist()
+    return _Pace(dict(zip(PERCENTILES, found, strict=True)), batch / float(calls.mean()))
+
+
+def _show_json(args: argparse.Namespace, where: str, times: Times) -> None:
+    paces = {name: _pace(times, subject, args.batch) for subject, name in enumerate("ab")}
+    settings = ("batch", "threads", "warmup", "deployments", "runs")
+    say_json(
+        {
+            "a": args.a,
+            "b": args.b,
+            "runtime": where,
+            **{name: getattr(args, name) for name in settings},
+            **{f"{name}_seconds": pace.percentiles[50] for name, pace in paces.items()},
+            **{f"{name}_percentiles": pace.percentiles for name, pace in paces.items()},
+            **{f"{name}_per_second": pace.per_second for name, pace in paces.items()},
+            **_plain("ratio", times.ratio(1)),
+            **_plain("control", times.control),
+            "steady": times.is_steady,
+        }
+    )
+
+
+def _plain(name: str, found: Ratio) -> dict[str, float]:
+    return {name: found.median, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
+def _show(args: argparse.Namespace, where: str, times: Times) -> None:
+    width = max(len(args.a), len(args.b))
+    for subject, name in enumerate((args.a, args.b)):
+        pace = _pace(times, subject, args.batch)
+        middle, *others = (f"{1e3 * seconds:.3f}" for seconds in pace.percentiles.values())
+        tails = "  ".join(f"p{p} {ms}" for p, ms in zip(PERCENTILES[1:], others, strict=True))
+        say(f"{name:<{width}}  {middle:>10} ms  {tails}  {pace.per_second:,.0f} inputs a second")
+    found, control = times.ratio(1), times.control
+    threads = "" if args.threads is None else f", {_counted(args.threads, 'thread')}"
+    say(
+        f"A takes {found.median:.2f} times as long as B on {where} ({_interval(found, args)}; "
+        f"{_counted(args.deployments, 'deployment')} of each, {_counted(args.runs, 'pair')} in "
+        f"each, batch {args.batch}{threads})"
+    )
+    itself = f"A takes {control.median:.2f} times as long as itself ({_interval(control, args)})"
+    if times.is_steady:
+        say(f"control: {itself}")
+    else:
+        say(
+            f"warning: {itself}: something beside the models makes a difference here; the interval "
+            "above is wider by that"
+        )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _interval(found: Ratio, args: argparse.Namespace) -> str:
+    if args.deployments == 1:
+        return "one deployment has no interval"
+    return f"95 % interval {found.low:.2f} to {found.high:.2f}"
 
 
 def _refuse_other_inputs(args: argparse.Namespace, a: keras.Model, b: keras.Model) -> None:
@@ -81,10 +148,16 @@ def _refuse_other_inputs(args: argparse.Namespace, a: keras.Model, b: keras.Mode
             )
 
 
-def _run(model: keras.Model, runtime: str | None, batch: int) -> Callable[[], Any]:
-    """A call of a model on random inputs: on a runtime, or as Keras's own backend runs it."""
-    inputs = random_inputs(model, batch)
+def _deployer(
+    name: str, custom: dict[str, type], runtime: str | None, inputs: list[np.ndarray]
+) -> Deploy:
+    """Deployments of a stored model: on a runtime, or as Keras's own backend runs it."""
     if runtime is not None:
-        return deploy(model, runtime, inputs)
-    packed = keras.tree.pack_sequence_as(input_structure(model), inputs)
-    return lambda: model.predict_on_batch(packed)  # arrays: waited for
+        return deployer(lambda: load(name, custom), runtime, inputs)
+
+    def deploy() -> Callable[[], Any]:
+        model = load(name, custom)
+        packed = keras.tree.pack_sequence_as(input_structure(model), inputs)
+        return lambda: model.predict_on_batch(packed)  # arrays: waited for
+
+    return deploy

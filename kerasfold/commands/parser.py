@@ -237,13 +237,35 @@ def _judge_verify(args: argparse.Namespace) -> None:
 
 
 def _bench(commands: Any) -> argparse.ArgumentParser:
-    command = _command(commands, _judge_bench, "bench", help="time two stored models, in turns")
+    command = _command(
+        commands,
+        _judge_bench,
+        "bench",
+        help="time two stored models, in turns",
+        epilog="each deployment is one of A, one of B, and one of A again for the control, in a "
+        "random order; the interval is over deployments, and wider where A against itself is not 1",
+    )
     add_pair(command, "the model to compare with it")
     add_runtime(command, f"where to run them ({HERE}; else Keras's own backend)")
     command.add_argument(
         "--batch", type=positive, default=1, metavar="N", help="inputs per call (1)"
     )
-    command.add_argument("--runs", type=positive, default=30, metavar="N", help="timed pairs (30)")
+    command.add_argument(
+        "--deployments", type=positive, default=12, metavar="N", help="of each model (12)"
+    )
+    command.add_argument(
+        "--runs", type=positive, default=9, metavar="N", help="timed pairs of each deployment (9)"
+    )
+    command.add_argument(
+        "--warmup",
+        type=positive,
+        default=3,
+        metavar="N",
+        help="calls of each deployment before any is timed (3)",
+    )
+    command.add_argument(
+        "--threads", type=positive, metavar="N", help="of the runtime (as many as it likes)"
+    )
     return command
 
 

@@ -1,6 +1,7 @@
 """Keras models on the runtimes people deploy to, ready to run.
 
-Each runtime optimises as it does by default, on every core of the machine. A model is handed
+Each runtime optimises as it does by default, on every core of the machine unless `on_threads`
+says otherwise. A model is handed
 to it with images of one size and one batch; weights are constants there, except under
 "tensorflow" and "xla", where they are the variables of the model.
 """
@@ -16,6 +17,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +37,8 @@ MANY = 10**6  # weights of a model whose conversion is worth cleaning up after
 Arrays = Sequence[np.ndarray]
 Run = Callable[[], list[np.ndarray]]
 Deploy = Callable[[], Run]
+
+_THREADS: ContextVar[int | None] = ContextVar("_THREADS", default=None)  # as many as it likes
 
 
 def random_inputs(model: keras.Model, batch: int = 1) -> list[np.ndarray]:
@@ -115,6 +119,23 @@ def deployer(make: Callable[[], keras.Model], runtime: str, inputs: Arrays) -> D
         return run
 
     return once_more
+
+
+@contextlib.contextmanager
+def on_threads(runtime: str, threads: int | None) -> Iterator[None]:
+    """Have what is brought to a runtime meanwhile run on so many threads; if None, on its own.
+
+    Raises:
+        FoldError: of TensorFlow and XLA, whose threads are those of the process, where it has begun
+            to compute on others.
+    """
+    if threads is not None:
+        RUNTIMES[runtime].begin(threads)
+    token = _THREADS.set(threads)
+    try:
+        yield
+    finally:
+        _THREADS.reset(token)
 
 
 @contextlib.contextmanager
@@ -218,6 +239,20 @@ def _tensorflow(model: keras.Model, inputs: Arrays, compiled: bool = False) -> R
     return run
 
 
+def _begin_tensorflow(threads: int) -> None:
+    import tensorflow as tf
+
+    own = tf.config.threading
+    try:
+        own.set_intra_op_parallelism_threads(threads)
+        own.set_inter_op_parallelism_threads(threads)
+    except RuntimeError as error:
+        raise FoldError(
+            f"{threads} threads: TensorFlow has begun to compute in this process, and keeps the "
+            f"{own.get_intra_op_parallelism_threads() or cores()} that it has: ask in a new process"
+        ) from error
+
+
 def _to_litert(model: keras.Model, inputs: Arrays) -> bytes:
     import tensorflow as tf
 
@@ -234,7 +269,7 @@ def _to_litert(model: keras.Model, inputs: Arrays) -> bytes:
 def _litert(content: bytes, inputs: Arrays) -> Run:
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_content=content, num_threads=cores())
+    interpreter = Interpreter(model_content=content, num_threads=_THREADS.get() or cores())
     interpreter.allocate_tensors()
     signature = interpreter.get_signature_runner()
     takes, gives = signature.get_input_details(), signature.get_output_details()
@@ -277,6 +312,7 @@ def _onnxruntime(content: bytes, inputs: Arrays) -> Run:
     options = onnxruntime.SessionOptions()
     # Its idle threads would spin on the cores that the model it is compared with runs on.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.intra_op_num_threads = _THREADS.get() or 0  # as it likes
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     feed = {f"input_{i}": array for i, array in enumerate(inputs)}
     feed = {x.name: feed[x.name.partition(":")[0]] for x in session.get_inputs()}
@@ -296,7 +332,9 @@ def _openvino(converted: tuple[Any, list[str]], inputs: Arrays) -> Run:
     import openvino
 
     model, names = converted
-    compiled = openvino.compile_model(model, "CPU")
+    threads = _THREADS.get()
+    options = {} if threads is None else {"INFERENCE_NUM_THREADS": threads}
+    compiled = openvino.compile_model(model, "CPU", options)
     # It sorts outputs by name, as words: the eleventh comes before the third. An input that is
     # an output too has no other name than the input's.
     found = {name: i for i, y in enumerate(compiled.outputs) for name in y.get_names()}
@@ -321,16 +359,18 @@ class Runtime:
         packages: what it imports beside TensorFlow; the extra of the runtime's name installs them.
         convert: gives what can be brought there as often as is wanted, of a model and such inputs;
             None where models are brought as they are.
+        begin: told how many threads it may have, where those are of the process and no model's.
     """
 
     bring: Callable[[Any, Arrays], Run]
     packages: tuple[str, ...] = ()
     convert: Callable[[keras.Model, Arrays], Any] | None = None
+    begin: Callable[[int], object] = lambda threads: None
 
 
 RUNTIMES: dict[str, Runtime] = {
-    "tensorflow": Runtime(_tensorflow),
-    "xla": Runtime(functools.partial(_tensorflow, compiled=True)),
+    "tensorflow": Runtime(_tensorflow, begin=_begin_tensorflow),
+    "xla": Runtime(functools.partial(_tensorflow, compiled=True), begin=_begin_tensorflow),
     "litert": Runtime(_litert, ("ai_edge_litert.interpreter",), _to_litert),
     "onnxruntime": Runtime(_onnxruntime, ("onnxruntime", "tf2onnx"), _to_onnx),
     "openvino": Runtime(_openvino, ("openvino",), _to_openvino),

@@ -43,14 +43,19 @@ class Times:
         """How many times as long the first subject takes as itself, deployed once more."""
         return self._over(0, -1)
 
+    @property
+    def is_steady(self) -> bool:
+        """Whether the interval of the control holds 1."""
+        return self.control.holds(1.0)
+
     def ratio(self, subject: int) -> Ratio:
         """How many times as long the first subject takes as another.
 
-        Where the interval of the control does not hold 1, this one is wider, at both ends, by what
-        the control is off.
+        Where the stopwatch is not steady, the interval is wider, at both ends, by what the control
+        is off.
         """
         found, control = self._over(0, subject), self.control
-        off = 1.0 if control.holds(1.0) else max(control.median, 1 / control.median)
+        off = 1.0 if self.is_steady else max(control.median, 1 / control.median)
         return Ratio(found.median, found.low / off, found.high * off)
 
     def calls(self, subject: int) -> np.ndarray:

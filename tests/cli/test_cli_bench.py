@@ -2,77 +2,135 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import sys
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 
 from kerasfold.measure.runtimes import RUNTIMES
+from kerasfold.measure.stopwatch import Times
 from zoo.commands import assert_fails
 
+FEW = ("--deployments", 2, "--runs", 2)
 
-def test_bench_prints_medians_and_their_ratio(files, run):
-    code, stdout, stderr = run(
-        "bench", files["linear.keras"], files["other.keras"], "--runs", 3, "--batch", 2
-    )
+
+def watched(monkeypatch: pytest.MonkeyPatch, *factors: float) -> list[dict[str, Any]]:
+    """A stopwatch of made-up times, the control's last; what it was asked."""
+    asked: list[dict[str, Any]] = []
+
+    def timed(deploys: Any, trials: int, rounds: int, warm_up: int, told: Any) -> Times:
+        asked.append({"trials": trials, "rounds": rounds, "warm_up": warm_up})
+        spread = np.linspace(0.99, 1.01, trials)
+        return Times(
+            [[np.full((rounds, 2), 1e-3 * factor * off) for factor in factors] for off in spread]
+        )
+
+    monkeypatch.setattr("kerasfold.commands.bench.timed", timed)
+    return asked
+
+
+def test_bench_prints_latencies_and_their_ratio_over_deployments(files, run, monkeypatch):
+    asked = watched(monkeypatch, 3.0, 2.0, 3.0)
+    command = ("bench", files["linear.keras"], files["other.keras"], "--batch", 2)
+    code, stdout, stderr = run(*command, "--deployments", 6, "--runs", 4, "--warmup", 5)
     assert (code, stderr) == (0, "")
-    assert len(re.findall(r"\.keras +\d+\.\d{3} ms\n", stdout)) == 2
+    assert asked == [{"trials": 6, "rounds": 4, "warm_up": 5}]
+    a, b, ratio, control = stdout.splitlines()
+    assert re.search(r"linear\.keras +3\.000 ms  p90 3\.0\d\d  p99 3\.030  667 inputs a second$", a)
     assert re.search(
-        r"^A takes \d+\.\d\d times as long as B on tensorflow "
-        r"\(range \d+\.\d\d to \d+\.\d\d; median of 3 pairs, batch 2\)$",
-        stdout,
-        re.MULTILINE,
+        r"other\.keras +2\.000 ms  p90 2\.0\d\d  p99 2\.020  1,000 inputs a second$", b
     )
-    _, stdout, _ = run("bench", files["linear.keras"], files["other.keras"], "--runs", 6)
-    assert re.search(
-        r"on tensorflow \(95 % interval .* to .*; median of 6 pairs, batch 1\)", stdout
+    assert ratio == (
+        "A takes 1.50 times as long as B on tensorflow (95 % interval 1.50 to 1.50; 6 deployments "
+        "of each, 4 pairs in each, batch 2)"
     )
+    assert control == "control: A takes 1.00 times as long as itself (95 % interval 1.00 to 1.00)"
+
+
+def test_bench_warns_where_the_control_is_not_1(files, run, monkeypatch):
+    watched(monkeypatch, 3.0, 2.0, 3.3)
+    command = ("bench", files["linear.keras"], files["other.keras"], "--deployments", 6)
+    *_, ratio, control = run(*command)[1].splitlines()
+    assert "1.50 times as long as B on tensorflow (95 % interval 1.36 to 1.65;" in ratio
+    assert control.startswith("warning: A takes 0.91 times as long as itself (95 % interval 0.91 ")
+    result = json.loads(run(*command, "--json")[1])
+    assert not result["steady"]
+    assert result["control"] == pytest.approx(1 / 1.1)
+    assert result["ratio_low"] == pytest.approx(1.5 / 1.1)
+
+
+def test_one_deployment_has_no_interval(files, run, monkeypatch):
+    watched(monkeypatch, 3.0, 2.0, 3.0)
+    command = ("bench", files["linear.keras"], files["other.keras"], "--deployments", 1)
+    assert "on tensorflow (one deployment has no interval; 1 deployment of" in run(*command)[1]
+    result = json.loads(run(*command, "--json")[1])
+    assert (result["ratio_low"], result["ratio_high"]) == (0.0, None)
 
 
 @pytest.mark.parametrize("runtime", [None, *RUNTIMES])
 def test_bench_prints_json(files, run, runtime):
     options = () if runtime is None else ("--runtime", runtime)
     code, stdout, stderr = run(
-        "bench", files["two.keras"], files["two.keras"], "--runs", 2, "--json", *options
+        "bench", files["two.keras"], files["two.keras"], *FEW, "--json", *options
     )
     result = json.loads(stdout)
     assert (code, stderr) == (0, "")
     assert list(result) == [
-        "a",
-        "b",
-        "runtime",
-        "batch",
-        "runs",
-        "a_seconds",
-        "b_seconds",
-        "ratio",
-        "ratio_low",
-        "ratio_high",
+        *("a", "b", "runtime", "batch", "threads", "warmup", "deployments", "runs"),
+        *("a_seconds", "b_seconds", "a_percentiles", "b_percentiles"),
+        *("a_per_second", "b_per_second"),
+        *("ratio", "ratio_low", "ratio_high", "control", "control_low", "control_high", "steady"),
     ]
     assert result["runtime"] == (runtime or "tensorflow")
     assert min(result["a_seconds"], result["b_seconds"], result["ratio_low"]) > 0
     assert result["ratio_low"] <= result["ratio"] <= result["ratio_high"]
+    assert list(result["a_percentiles"]) == ["50", "90", "99"]
 
 
-def test_bench_runs_both_models_on_the_runtime_in_batches(files, run, monkeypatch):
+def test_bench_deploys_both_models_on_the_runtime_in_batches(files, run, monkeypatch):
     deployed = []
 
-    def deploy(model: keras.Model, runtime: str, inputs: list[np.ndarray]):
-        deployed.append((model.name, runtime, [x.shape for x in inputs]))
-        return lambda: None
+    def deployer(make: Any, runtime: str, inputs: list[np.ndarray]) -> Any:
+        def deploy() -> Any:
+            deployed.append((make().name, runtime, [x.shape for x in inputs]))
+            return lambda: None
 
-    monkeypatch.setattr("kerasfold.commands.bench.deploy", deploy)
+        return deploy
+
+    monkeypatch.setattr("kerasfold.commands.bench.deployer", deployer)
     command = ("bench", files["linear.keras"], files["linear.keras"], "--runtime", "litert")
-    assert run(*command, "--batch", 4, "--runs", 2)[0] == 0
-    assert deployed == [("small", "litert", [(4, 8, 8, 3)])] * 2
+    assert run(*command, "--batch", 4, *FEW)[0] == 0
+    assert deployed == [("small", "litert", [(4, 8, 8, 3)])] * (2 * 3)  # and the control
+
+
+def test_bench_has_the_runtime_use_so_many_threads(files, run, monkeypatch):
+    pytest.importorskip("ai_edge_litert.interpreter")
+    real = importlib.import_module("ai_edge_litert.interpreter").Interpreter
+    asked = []
+
+    def interpreter(**options: Any) -> Any:
+        asked.append(options["num_threads"])
+        return real(**options)
+
+    monkeypatch.setattr("ai_edge_litert.interpreter.Interpreter", interpreter)
+    command = ("bench", files["linear.keras"], files["linear.keras"], "--runtime", "litert", *FEW)
+    assert ", batch 1, 1 thread)" in run(*command, "--threads", 1)[1]
+    assert asked == [1] * 6
+
+
+def test_tensorflow_has_its_threads_once_in_a_process(files, run):
+    command = ("bench", files["linear.keras"], files["linear.keras"], "--threads", 61)
+    assert_fails(run(*command), 2, r"61 threads: TensorFlow has begun to compute .* new process")
 
 
 def test_bench_runs_keras_itself_on_its_other_backends(files, run, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    command = ("bench", files["two.keras"], files["two.keras"], "--runs", 2)
+    command = ("bench", files["two.keras"], files["two.keras"], *FEW)
     code, stdout, stderr = run(*command, "--json")
     assert (code, stderr) == (0, "")
     assert json.loads(stdout)["runtime"] == "jax"
@@ -82,6 +140,8 @@ def test_bench_runs_keras_itself_on_its_other_backends(files, run, monkeypatch):
         2,
         "runtime 'litert' takes models from .* on jax: set KERAS_BACKEND=tensorflow",
     )
+    message = "argument --threads: jax takes no number of threads from here"
+    assert_fails(run(*command, "--threads", 2), 2, message)
 
 
 def test_bench_refuses_models_of_other_inputs(files, run, tmp_path):
