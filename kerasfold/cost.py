@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -9,6 +10,9 @@ from dataclasses import dataclass, field, replace
 from operator import add
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from kerasfold.algebra.axis import Axis
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.rearrange import Rearrangement
 from kerasfold.errors import FoldError
@@ -16,6 +20,7 @@ from kerasfold.layers.limits import is_depthwise_layer
 from kerasfold.layers.reorder import in_tensors, steps
 from kerasfold.layers.rewrite import input_padding
 from kerasfold.layers.spelling import computed_sizes, is_one_layer, written
+from kerasfold.options import require_choice, whole_number
 from kerasfold.rooflines import ROOFLINES, UNTOLD, Kind, Load, Roofline
 
 TIE = 1 + 1e-9  # sums in another order are no slower
@@ -163,14 +168,30 @@ def vectorised_macs(geometry: Geometry, batch: int = 1) -> float:
     return macs * (-(-rows // ROWS) * ROWS / rows) * (-(-columns // LANES) * LANES / columns)
 
 
-def im2col(geometry: Geometry) -> tuple[int, int]:
-    """Inputs gathered for a matrix product, and the pieces they are in: none where it is one."""
+@functools.lru_cache(maxsize=4096)
+def seen_share(axis: Axis) -> float:
+    """Of what windows along an axis read, the share that is no zero around the image."""
+    if axis.size is None or axis.out is None or not any(axis.pad):
+        return 1.0
+    first, taps = np.arange(axis.out) * axis.stride, np.arange(axis.taps) * axis.dilation
+    places = np.add.outer(first, taps) - axis.pad[0]
+    last = (axis.size - sum(axis.crop) - 1) * axis.upsampling
+    return float(np.mean((places >= 0) & (places <= last)))
+
+
+def im2col(geometry: Geometry) -> tuple[int, float]:
+    """Inputs gathered for a matrix product, and the pieces of the image that they are in.
+
+    None where it is one.
+    """
     taps = math.prod(geometry.taps)
     if geometry.vector or geometry.is_pointwise:
         return 0, 0
     windows = taps * pixels(computed_sizes(geometry))
     phases = math.prod(axis.upsampling for axis in geometry.axes)
-    return windows * geometry.channels[0] // phases, windows * geometry.groups // phases
+    seen = math.prod(map(seen_share, geometry.axes))
+    pieces = seen * windows * geometry.groups / phases
+    return windows * geometry.channels[0] // phases, pieces
 
 
 def moved_bytes(sizes: Iterable[int | None], channels: int) -> int:
@@ -234,6 +255,23 @@ class Prices:
     )
     batch: int = 1
 
+    @classmethod
+    def of(cls, runtime: Any = None, batch_size: Any = None) -> Prices:
+        """Where a plan is told to run.
+
+        Args:
+            runtime: a key of `ROOFLINES`, or None for what suits each of `UNTOLD`.
+            batch_size: images at once; None for one.
+
+        Raises:
+            FoldError: there is no such runtime, or no such batch.
+        """
+        batch = 1 if batch_size is None else whole_number("batch_size", batch_size)
+        if runtime is None:
+            return cls(batch=batch)
+        require_choice("runtime", runtime, tuple(ROOFLINES))
+        return cls((ROOFLINES[runtime],), batch)
+
     def each(self, had: Cost, now: Cost) -> Iterator[tuple[Roofline, float, float]]:
         """Seconds of both on each runtime."""
         none = itertools.repeat(0.0)
@@ -244,16 +282,24 @@ class Prices:
         each = self.each(had, now)
         return " and ".join(r.where for r, before, after in each if after > before * TIE)
 
-    def step(self, kind: Kind, moved: float, calls: int = 1) -> Cost:
-        """Calls that multiply nothing, and move so many bytes of an image between them."""
+    def step(self, kind: Kind, moved: float, calls: int = 1, behind: bool = False) -> Cost:
+        """Calls that multiply nothing, and move so many bytes of an image between them.
+
+        They stand behind a layer of weights, or do not: some runtimes make one call of both.
+        """
         load, more = Load(self.batch * moved), calls - 1
-        seconds = (r.seconds(kind, load) + more * r.rates[kind].start for r in self.rooflines)
+        seconds = (
+            0.0 if behind and r.fuses else r.seconds(kind, load) + more * r.rates[kind].start
+            for r in self.rooflines
+        )
         return Cost(seconds=tuple(seconds))
 
-    def elementwise(self, samples: int, constants: int, scales: int, shifts: int) -> Cost:
+    def elementwise(
+        self, samples: int, constants: int, scales: int, shifts: int, behind: bool = False
+    ) -> Cost:
         """Calls that multiply samples of an image by constants, and such that add them."""
         calls = scales + shifts
-        cost = self.step("elementwise", calls * 2 * 4 * samples, calls)
+        cost = self.step("elementwise", calls * 2 * 4 * samples, calls, behind)
         return cost._replace(macs=scales * samples, params=calls * constants, layers=calls)
 
     def rearrangement(self, r: Rearrangement, layout: str) -> Cost:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 import reprlib
 from collections.abc import Sequence
@@ -21,6 +22,13 @@ def require_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     """Refuse what is none of some words. Raises `FoldError`."""
     if not isinstance(value, str) or value not in choices:
         raise FoldError(f"unknown {name}={_shown(value)}: choose {' or '.join(map(repr, choices))}")
+
+
+def whole_number(name: str, value: Any) -> int:
+    """The number from 1 up that an option is. Raises `FoldError`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise FoldError(f"{name}={_shown(value)}: expected a whole number from 1 up")
+    return int(value)
 
 
 def path_of(name: str, value: Any) -> str:

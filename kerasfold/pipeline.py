@@ -8,6 +8,7 @@ and *verifies* the result. Each step is a room; a module imports only from those
     cli.py  callbacks.py  pytest_plugin.py  the command line; FoldCheckpoint; fixtures for tests
     commands/    fold explain verify bench what each command takes, does and prints
     pipeline.py                            fold, explain: from a model to its fold, step by step
+    target.py                              where a fold will run, as it is told
     golden.py  keeping.py  report.py       outputs, and reports, kept in files; of a fold
     testing.py  junit.py                   check_lift; what is said of a comparison, for CI
     reports/     record text page ...      a report as values, and its views: text, JSON, pages
@@ -53,11 +54,11 @@ from kerasfold.emit import emit
 from kerasfold.equivalence.models import verify as compare_models
 from kerasfold.equivalence.models import verify_fold
 from kerasfold.equivalence.report import EquivalenceReport
-from kerasfold.errors import EquivalenceError, FoldError, NonlinearLayerError, only_fold_errors
+from kerasfold.errors import EquivalenceError, NonlinearLayerError, only_fold_errors
 from kerasfold.forms.kept import Kept
 from kerasfold.lift.regions import Regions, lifted
-from kerasfold.measure.measured import Clock, measured_plan, timed_whole
-from kerasfold.measure.runtimes import check_runtime, deploy, random_inputs
+from kerasfold.measure.measured import measured_plan, timed_whole
+from kerasfold.measure.runtimes import deploy, random_inputs
 from kerasfold.options import require_alone, require_choice, require_flags
 from kerasfold.plan.cheapest import cheapest
 from kerasfold.plan.choose import Plan, original_plan
@@ -69,9 +70,8 @@ from kerasfold.report import plain_model, report
 from kerasfold.reports.record import Pace
 from kerasfold.reports.views import FoldReport
 from kerasfold.stages import at
+from kerasfold.target import Target, prices_of, refuse_other_batch, target_of
 
-HERE = "tensorflow"  # the runtime where none is named
-BUDGET = 60.0  # seconds, where none are
 LAST = 10.0  # seconds that the whole model may be timed for, whatever its parts took
 # Keras warns of layers that hand on no mask: those that are read do arrive.
 MASKS_DROPPED = "Layer .* does not support masking"
@@ -86,6 +86,7 @@ def fold(
     budget: float | None = None,
     progress: bool = False,
     *,
+    batch_size: int | None = None,
     open_layers: bool = True,
     data: Any = None,
     input_shape: Any = None,
@@ -101,8 +102,11 @@ def fold(
             (merge all that is exact), or 'measured' (seconds on `runtime`, timed now).
         nonlinear: 'keep' leaves other layers as they are; 'error' refuses them.
         verify: whether to compare the result with the original before returning it.
-        runtime: for 'measured', where to time: 'tensorflow' (a `tf.function`; where none is given),
-            'xla', 'litert', 'onnxruntime' or 'openvino', at batch 1.
+        runtime: where the fold will run: 'tensorflow' (a `tf.function`), 'xla', 'litert',
+            'onnxruntime' or 'openvino'. For 'latency', by whose roofline to plan; where none is
+            given, whatever is merged must be no slower on TensorFlow graphs or under XLA. For
+            'measured', where to time ('tensorflow').
+        batch_size: images at once (1), for 'latency' and 'measured'.
         budget: for 'measured', seconds (60) after which no further part of the model is timed;
             what is left is planned for 'latency'. The whole model is timed on top of it. With
             0, nothing is.
@@ -145,11 +149,12 @@ def fold(
         require_alone("for comparing, which verify=False skips", data=data, input_shape=input_shape)
     if data is not None:
         require_alone("for random inputs, not with data=", input_shape=input_shape)
-    measure = _measure(objective, runtime, budget, progress)
+    target = target_of(objective, runtime, batch_size, budget, progress)
     require_values("fold()")
-    options = _Options(objective, nonlinear, verify, measure, open_layers)
+    options = _Options(objective, nonlinear, verify, target, open_layers)
     weights = variables_of(model) if isinstance(model, keras.Model) else ()
     with only_fold_errors("fold()"), own_seeds(), unsaid(MASKS_DROPPED), held(weights):
+        refuse_other_batch(model, batch_size)
         if not isinstance(model, keras.Model) or not own_predictions(model):
             return _fold(model, options, data, input_shape)
         try:
@@ -163,36 +168,13 @@ def fold(
 
 
 @dataclass(frozen=True, slots=True)
-class _Measure:
-    """Where to time, until when, and whether to show it."""
-
-    runtime: str
-    clock: Clock
-    progress: bool
-
-
-def _measure(
-    objective: str, runtime: RuntimeName | None, budget: float | None, progress: bool
-) -> _Measure:
-    """How to measure, if that is the objective. Raises `FoldError`."""
-    if not objective_of(objective).is_timed:
-        require_alone("for objective='measured'", runtime=runtime, budget=budget)
-    else:
-        check_runtime(HERE if runtime is None else runtime)
-    seconds = BUDGET if budget is None else budget
-    if isinstance(seconds, bool) or not (isinstance(seconds, (int, float)) and seconds >= 0):
-        raise FoldError(f"budget={budget!r}: expected a number of seconds, 0 or more")
-    return _Measure(runtime or HERE, Clock(seconds), progress)
-
-
-@dataclass(frozen=True, slots=True)
 class _Options:
     """What a fold is asked for: see `fold`."""
 
     objective: str
     nonlinear: str
     verify: bool
-    measure: _Measure
+    target: Target
     open_layers: bool
 
 
@@ -209,12 +191,12 @@ def _fold(
     first: Plan | None = None
     if not objective_of(objective).is_timed:
         at("planning")
-        regions, first = cheapest(given, objective)
+        regions, first = cheapest(given, objective, options.target.prices)
     while True:
         once = Once(fitting(regions))
         compose = once if options.verify else once.handed_over
         try:
-            built = _planned(regions, first, objective, pinned, compose, options.measure)
+            built = _planned(regions, first, objective, pinned, compose, options.target)
         except OutOfRange as overflow:
             nodes, why = set(overflow.nodes), "merged, its weights would not fit their dtype"
         else:
@@ -254,7 +236,8 @@ def _of_its_class(
     folds = {argument: _fold(part, options) for argument, part in parts_of(model).items()}
     folded = made_of(model, folds)
     regions = _lifted(model, options.open_layers)
-    whole = report(model, regions, original_plan(regions), options.objective, None, {})
+    unfolded = original_plan(regions, options.target.prices)
+    whole = report(model, regions, unfolded, options.objective, None, {})
     reports = {argument: part.fold_report for argument, part in folds.items()}
     result = replace(
         whole.with_parts(type(model).__name__, reports),
@@ -280,27 +263,27 @@ def _planned(
     objective: str,
     pinned: Mapping[int, str],
     compose: Compose,
-    measure: _Measure,
+    target: Target,
 ) -> _Built:
     """A plan, if none was found before, and the model that it is."""
     if not objective_of(objective).is_timed:
         at("planning")
-        plan = make_plan(regions, objective, pinned=pinned) if first is None else first
+        plan = first or make_plan(regions, objective, pinned=pinned, prices=target.prices)
         at("building")
         return _Built(plan, emit(regions, plan.forms, compose).model)
-    clock, runtime = measure.clock, measure.runtime
-    plan = measured_plan(regions, fitting(regions), runtime, clock, measure.progress, pinned)
+    clock, runtime, prices = target.clock, target.runtime, target.prices
+    plan = measured_plan(regions, fitting(regions), runtime, clock, target.progress, pinned, prices)
     at("building")
     folded = emit(regions, plan.forms, compose).model
     if not clock.seconds:
         return _Built(plan, folded)
     at("timing the whole model")
-    unfolded = original_plan(regions)
+    unfolded = original_plan(regions, prices)
     same = emit(regions, unfolded.forms, compose).model
     if all(isinstance(form, Kept) for form in plan.forms.values()):
-        deploy(same, runtime, random_inputs(same))  # which says so if it is refused
+        deploy(same, runtime, random_inputs(same, prices.batch))  # which says so if it is refused
         return _Built(plan, folded)
-    whole = timed_whole(folded, same, runtime, max(clock.left, LAST))
+    whole = timed_whole(folded, same, runtime, max(clock.left, LAST), prices.batch)
     if not whole.is_better:
         why = f"merged, the whole model is no faster on {runtime}"
         return _Built(replace(unfolded, apart=dict.fromkeys(unfolded.forms, why)), same)
@@ -309,7 +292,12 @@ def _planned(
 
 
 def explain(
-    model: keras.Model, objective: UntimedName = "latency", open_layers: bool = True
+    model: keras.Model,
+    objective: UntimedName = "latency",
+    open_layers: bool = True,
+    *,
+    runtime: RuntimeName | None = None,
+    batch_size: int | None = None,
 ) -> FoldReport:
     """The report that `fold(model, objective)` would give, with nothing built.
 
@@ -320,10 +308,12 @@ def explain(
         model: as for `fold`.
         objective: as for `fold`, but for 'measured'.
         open_layers: as for `fold`.
+        runtime: as for `fold`.
+        batch_size: as for `fold`.
 
     Raises:
         UnsupportedModelError: a model that cannot be read.
-        FoldError: an unknown objective.
+        FoldError: an unknown objective or runtime, or a batch that is none.
 
     Example:
         >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3)])
@@ -333,12 +323,14 @@ def explain(
         (2, 1)
     """
     require_flags(open_layers=open_layers)
+    prices = prices_of(objective, runtime, batch_size)
     require_values("explain()")
     with only_fold_errors("explain()"), own_seeds():
+        refuse_other_batch(model, batch_size)
         at("reading the layers")
         regions = _lifted(model, open_layers)
         at("planning")
-        regions, plan = cheapest(regions, objective)
+        regions, plan = cheapest(regions, objective, prices)
         return report(model, regions, plan, objective, None, {})
 
 

@@ -126,6 +126,7 @@ def report(
         narrowed=_narrowed(regions, given),
         uncounted=tuple(dict.fromkeys(c.name for c in barriers if _multiplies(c))),
         version=kerasfold.__version__,
+        batch_size=plan.prices.batch,
     )
 
 

@@ -72,12 +72,15 @@ class Roofline:
         name: of the runtime.
         rates: of each kind of work.
         sharing: bytes of an image from which on a call is shared among cores.
+        fuses: whether it computes a scale, a shift or a normalisation with the layer of weights
+            that it is read from, at no cost.
         preposition: what runs is there, or so.
     """
 
     name: str
     rates: Mapping[Kind, Rate]
     sharing: float
+    fuses: bool = False
     preposition: str = "on"
 
     @property
@@ -104,7 +107,7 @@ TENSORFLOW = Roofline(
     {
         "convolution": Rate(1.3e-5, 7.9e10, 1.5e10, gathered=2.7e10, shared=5e-5),
         "padded": Rate(1.3e-5, 7.9e10, 1.5e10, gathered=2.7e10, shared=5e-5),
-        "transposed": Rate(6.4e-5, 7.4e10, gathered=3e9),
+        "transposed": Rate(1.6e-4, 6.5e10),
         "depthwise": Rate(8.1e-5, 2.9e10),
         "scale": Rate(6.4e-5, bytes=6.25e9),
         "grouped": Rate(7.4e-5, 4.4e10, gathered=4.9e9, pieces=1.4e8),
@@ -125,7 +128,7 @@ XLA = Roofline(
     {
         "convolution": Rate(7.9e-6, 6.7e10, 9.3e9, gathered=4.2e10, pieces=2.4e8),
         "padded": Rate(4.5e-5, 6.7e10, 9.3e9, gathered=4.2e10, pieces=2.4e8),
-        "transposed": Rate(1.1e-5, 5.5e10, pieces=1.8e8, shared=4.4e-5),
+        "transposed": Rate(6.3e-6, 5.5e10, gathered=2.1e9),
         "depthwise": Rate(4.5e-5, 3.9e10, pieces=1.7e8),
         "scale": Rate(5e-6, bytes=2e11),
         "grouped": Rate(2.3e-5, 4.3e10, gathered=7.8e9, pieces=1.2e8),
@@ -142,5 +145,80 @@ XLA = Roofline(
     sharing=1e5,
     preposition="under",
 )
-ROOFLINES: dict[str, Roofline] = {"tensorflow": TENSORFLOW, "xla": XLA}
+# The runtimes that are brought a model as a file make one call of a layer, its scale and shift and
+# its activation. ONNX Runtime gets no convolution in groups from its converter, nor LiteRT one of
+# volumes: those are priced as one without.
+LITERT = Roofline(
+    "LiteRT",
+    {
+        "convolution": Rate(1e-6, 9.8e10, 2.3e10),
+        "padded": Rate(1.5e-5, 1.4e11),
+        "transposed": Rate(2.4e-6, 7.3e10, 4.3e9),
+        "depthwise": Rate(3.4e-6, 3.4e10, 3.1e10),
+        "scale": Rate(1.1e-6, bytes=9e10),
+        "grouped": Rate(4.3e-5, 1.2e11),
+        "volume": Rate(1.8e-4, 5.5e10),
+        "grouped volume": Rate(1.8e-4, 5.5e10),
+        "transposed volume": Rate(1.9e-4, 1.4e11),
+        "matrix": Rate(7.5e-6, 1.6e11, 6.4e11),
+        "pool": Rate(1e-6, bytes=3.7e10),
+        "reduction": Rate(1.1e-6, bytes=2.8e10),
+        "normalisation": Rate(1e-6, bytes=9.6e10),
+        "elementwise": Rate(5.4e-7, bytes=7.4e10),
+        "copy": Rate(8.6e-6, bytes=2.3e10),
+    },
+    sharing=math.inf,
+    fuses=True,
+)
+ONNXRUNTIME = Roofline(
+    "ONNX Runtime",
+    {
+        "convolution": Rate(2.4e-6, 1e11, 5e10),
+        "padded": Rate(1e-5, 4.3e10),
+        "transposed": Rate(4.5e-5, 6.2e10, 1.7e10),
+        "depthwise": Rate(6.6e-6, 1e11, 7e10),
+        "scale": Rate(1.2e-6, bytes=1.7e11),
+        "grouped": Rate(2.4e-6, 1e11, 5e10),
+        "volume": Rate(2.9e-5, 5.8e10),
+        "grouped volume": Rate(2.9e-5, 5.8e10),
+        "transposed volume": Rate(7.3e-6, 6.3e9),
+        "matrix": Rate(3.4e-6, 9.6e10, 1.1e11),
+        "pool": Rate(3e-6, bytes=4e10),
+        "reduction": Rate(1e-6, bytes=4.8e9),
+        "normalisation": Rate(2e-6, bytes=3.4e10),
+        "elementwise": Rate(1.2e-6, bytes=6.8e10),
+        "copy": Rate(1.9e-6, bytes=2.5e10),
+    },
+    sharing=math.inf,
+    fuses=True,
+)
+OPENVINO = Roofline(
+    "OpenVINO",
+    {
+        "convolution": Rate(4e-6, 1.9e11, 9.3e10),
+        "padded": Rate(4.9e-5, 1.8e11),
+        "transposed": Rate(2.9e-5, 1.5e11, 4.8e9),
+        "depthwise": Rate(2.4e-6, 1e11, 5.1e10),
+        "scale": Rate(2.1e-6, bytes=1.7e11),
+        "grouped": Rate(6.3e-6, 1.7e11),
+        "volume": Rate(9.3e-6, 1.6e11),
+        "grouped volume": Rate(1.1e-5, 2.7e11),
+        "transposed volume": Rate(1.9e-6, 1.5e10),
+        "matrix": Rate(1.3e-6, 1.3e11, 1.2e11),
+        "pool": Rate(1.6e-5, bytes=1.8e10),
+        "reduction": Rate(2.6e-6, bytes=2e10),
+        "normalisation": Rate(3.5e-7, bytes=2.6e11),
+        "elementwise": Rate(3.5e-7, bytes=2.6e11),
+        "copy": Rate(8.7e-6, bytes=2e10),
+    },
+    sharing=math.inf,
+    fuses=True,
+)
+ROOFLINES: dict[str, Roofline] = {
+    "tensorflow": TENSORFLOW,
+    "xla": XLA,
+    "litert": LITERT,
+    "onnxruntime": ONNXRUNTIME,
+    "openvino": OPENVINO,
+}
 UNTOLD = ("tensorflow", "xla")  # what a plan must suit where it is not told where it runs

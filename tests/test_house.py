@@ -29,6 +29,7 @@ FLOORS = (
     ("cli", "callbacks", "pytest_plugin"),
     ("commands",),
     ("pipeline",),
+    ("target",),
     ("golden", "keeping", "report", "testing", "junit"),
     ("reports",),
     ("plots",),

@@ -27,6 +27,14 @@ def add_runtime(command: argparse.ArgumentParser, what: str) -> None:
     command.add_argument("--runtime", choices=RUNTIMES, help=what)
 
 
+def add_target(command: argparse.ArgumentParser) -> None:
+    """Where a fold will run."""
+    add_runtime(command, "where the fold will run (whatever suits TensorFlow graphs and XLA)")
+    command.add_argument(
+        "--batch", dest="batch_size", type=positive, metavar="N", help="images at once there (1)"
+    )
+
+
 def add_pair(command: argparse.ArgumentParser, second: str) -> None:
     """Two models, and what the second may be."""
     command.add_argument("a", metavar="A", help=f"the reference {MODEL}")

@@ -6,7 +6,6 @@ import argparse
 from typing import Any
 
 from kerasfold.choices import NonlinearName
-from kerasfold.commands.arguments import HERE
 from kerasfold.commands.modules import imported
 from kerasfold.commands.output import CODES, DONE, show_fold
 from kerasfold.commands.parser import BUDGET, MEASURED
@@ -22,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     at("loading the model")
     model = load(args.input, custom)
     nonlinear: NonlinearName = "error" if args.strict else "keep"
-    folded: Any = fold(model, args.objective, nonlinear, not args.no_verify, **_measured(args))
+    folded: Any = fold(model, args.objective, nonlinear, not args.no_verify, **_told(args))
     at("writing")
     report = keep(folded, args.target, custom, args.input, args.output)
     found = report.equivalence
@@ -30,8 +29,8 @@ def run(args: argparse.Namespace) -> int:
     return DONE if found is None else CODES[found.verdict]
 
 
-def _measured(args: argparse.Namespace) -> dict[str, Any]:
-    """What `fold` is told where it measures."""
-    if args.objective != MEASURED:
-        return {}
-    return {"runtime": args.runtime or HERE, "budget": args.budget or BUDGET}
+def _told(args: argparse.Namespace) -> dict[str, Any]:
+    """What `fold` is told of where the model will run, and of how to measure."""
+    budget = (args.budget or BUDGET) if args.objective == MEASURED else None
+    told = {"runtime": args.runtime, "batch_size": args.batch_size, "budget": budget}
+    return {name: value for name, value in told.items() if value is not None}

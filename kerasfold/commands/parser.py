@@ -21,6 +21,7 @@ from kerasfold.commands.arguments import (
     add_objective,
     add_pair,
     add_runtime,
+    add_target,
     add_views,
     amount,
     check_views,
@@ -44,6 +45,7 @@ from kerasfold.paths import (
 from kerasfold.reasons import BY_CODE
 
 MEASURED = "measured"  # an objective of fold alone: to measure is to build
+TIMES = ("latency", MEASURED)  # objectives that ask where the fold will run
 BUDGET = 60.0  # seconds
 SILENT = {"quiet": True, "verbose": False}  # of commands that answer at once
 FILES = ("A", "B", "FILE", "IN", "OUT", "PATH")  # what arguments are called that name one
@@ -123,7 +125,7 @@ def _fold(commands: Any) -> argparse.ArgumentParser:
     )
     command.add_argument("--force", action="store_true", help="let OUT be the file that is IN")
     add_objective(command, get_args(ObjectiveName))
-    add_runtime(command, f"with --objective {MEASURED}: where to measure ({HERE})")
+    add_target(command)
     command.add_argument(
         "--budget",
         type=seconds,
@@ -137,11 +139,11 @@ def _fold(commands: Any) -> argparse.ArgumentParser:
 
 
 def _judge_fold(args: argparse.Namespace) -> None:
-    for option in ("runtime", "budget"):
-        if getattr(args, option) is not None and args.objective != MEASURED:
-            raise UnusableError(
-                f"argument --{option}: only with --objective {MEASURED} (see kerasfold fold --help)"
-            )
+    _judge_target(args)
+    if args.budget is not None and args.objective != MEASURED:
+        raise UnusableError(
+            f"argument --budget: only with --objective {MEASURED} (see kerasfold fold --help)"
+        )
     check_views(args)
     check_input(args.input)
     if args.output is None:
@@ -151,12 +153,23 @@ def _judge_fold(args: argparse.Namespace) -> None:
         raise UnusableError(f"{args.output} is the model to fold: --force writes over it")
 
 
+def _judge_target(args: argparse.Namespace) -> None:
+    """Refuse where the fold will run, if the objective does not ask."""
+    for option, value in (("runtime", args.runtime), ("batch", args.batch_size)):
+        if value is not None and args.objective not in TIMES:
+            raise UnusableError(
+                f"argument --{option}: only with --objective {' or '.join(TIMES)} "
+                f"(see kerasfold {args.command} --help)"
+            )
+
+
 def _explain(commands: Any) -> argparse.ArgumentParser:
     command = _command(
         commands, _judge_explain, "explain", help="print what fold would merge; build nothing"
     )
     command.add_argument("input", metavar="IN", help=f"model to read {MODEL}")
     add_objective(command, get_args(UntimedName))
+    add_target(command)
     command.add_argument(
         "--plot",
         metavar="FILE",
@@ -168,6 +181,7 @@ def _explain(commands: Any) -> argparse.ArgumentParser:
 
 
 def _judge_explain(args: argparse.Namespace) -> None:
+    _judge_target(args)
     check_views(args)
     check_input(args.input)
     if args.plot is not None:

@@ -82,20 +82,21 @@ def _step(known: Known, index: int) -> Cost:
     assert node.geometry is not None
     kind = known.layer_kind(index)
     if kind in ("elementwise", "normalisation"):
-        return _elementwise(known, index, node.sizes)
+        return _elementwise(known, index, node.sizes, known.ends_layer(node.operands[0]))
     cost = known.prices.operator(node.geometry, kind=kind)
     return cost._replace(unconvolved=int(known.is_pool(index)))
 
 
-def _elementwise(known: Known, index: int, sizes: Sizes) -> Cost:
+def _elementwise(known: Known, index: int, sizes: Sizes, behind: bool) -> Cost:
     node, image = known.nodes[index], 2 * moved_bytes(sizes, known.nodes[index].channels)
     passes = 2 if node.work == "scale" and known.geometry(index).biased else 1
     macs = image / 8 if node.work == "scale" else 0.0
-    return known.prices.step(known.layer_kind(index), passes * image)._replace(macs=macs)
+    kind = known.layer_kind(index)
+    return known.prices.step(kind, passes * image, behind=behind)._replace(macs=macs)
 
 
 def moved_cost(known: Known, index: int, sizes: Sizes) -> Cost:
     """What a call that scales or shifts channels would cost on images of other sizes."""
     kept = Kept.of(known, index).cost
-    moved = _elementwise(known, index, sizes)
+    moved = _elementwise(known, index, sizes, behind=False)
     return moved._replace(params=kept.params, layers=kept.layers)

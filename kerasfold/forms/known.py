@@ -232,6 +232,15 @@ class Known:
         behind_zeros: dict[Kind, Kind] = {"scale": "depthwise", "convolution": "padded"}
         return behind_zeros.get(kind, kind)
 
+    def ends_layer(self, index: int) -> bool:
+        """Whether a node is a layer of weights, or scales or shifts one, that is read but once."""
+        node = self.nodes[index]
+        if self.readers[index] > 1 or index in self.regions.sinks:
+            return False
+        if node.work in ("scale", "shift"):
+            return self.ends_layer(node.operands[0])
+        return node.multiplies
+
     def pads(self, index: int) -> bool:
         """Whether a node pads with zeros."""
         if self.nodes[index].op != "operator" or not self.is_copy(index):

@@ -40,7 +40,8 @@ class Normalised(Form[Constants]):
         if not any(normalises(operation, node.channels) for operation in owners):
             return None
         samples = pixels(node.sizes) * node.channels
-        cost = known.prices.step("normalisation", 16 * samples)._replace(
+        behind = known.ends_layer(term[0])
+        cost = known.prices.step("normalisation", 16 * samples, behind=behind)._replace(
             macs=samples,
             params=4 * node.channels / known.shared(visited),
             layers=1,

@@ -81,7 +81,8 @@ class Scaled(Form[Constants]):
         if said.selected is None:
             return None
         samples = pixels(node.sizes) * node.channels
-        cost = known.prices.elementwise(samples, 0, said.multiplies, said.shifts)
+        behind = known.ends_layer(read)
+        cost = known.prices.elementwise(samples, 0, said.multiplies, said.shifts, behind)
         if len(said.selected) < known.nodes[read].channels:
             cost += known.prices.step("elementwise", 8 * samples)
         return cls(

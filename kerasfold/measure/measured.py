@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from kerasfold.compose import Compose, OutOfRange
-from kerasfold.cost import OBJECTIVES
+from kerasfold.cost import OBJECTIVES, Prices
 from kerasfold.emit import emit
 from kerasfold.errors import FoldError
 from kerasfold.forms.form import AnyForm
@@ -86,6 +86,7 @@ def measured_plan(
     clock: Clock,
     progress: bool = False,
     pinned: Collection[int] = (),
+    prices: Prices | None = None,
 ) -> Plan:
     """Choose the tensors to materialise by timing.
 
@@ -99,16 +100,17 @@ def measured_plan(
             Components are timed in the order of their modelled cost.
         progress: whether to draw a progress bar on stderr.
         pinned: nodes that must be materialised.
+        prices: of steps there, by which ways are found, at the batch that they are timed at.
 
     Raises:
         FoldError: a runtime that is unknown, lacks a package, or refuses the model.
     """
     check_runtime(runtime)
-    search = Search(regions, OBJECTIVES["measured"], frozenset(pinned))
+    search = Search(regions, OBJECTIVES["measured"], frozenset(pinned), prices)
     components = sorted(
         regions.components(), key=lambda c: -total(search.original(c).values()).total_seconds
     )
-    readers = readers_of(regions.graph)
+    readers, batch = readers_of(regions.graph), search.known.prices.batch
     chosen: dict[int, Way] = {}
     for done, component in enumerate(_with_bar(components, runtime, progress)):
         at(f"measuring on {runtime}", done, len(components), "parts")
@@ -116,10 +118,15 @@ def measured_plan(
         chosen[component[0].index] = ways[0] if len(ways) == 1 else auto(search, component)
         if len(ways) > 1:
             own = part(regions, component, readers)
-            key = (runtime, _signature(own, component, search.pinned), _told(component, ways))
+            key = (
+                runtime,
+                batch,
+                _signature(own, component, search.pinned),
+                _told(component, ways),
+            )
             known = _CACHE.get(key)
             if (known is None or not known.whole) and clock.left > 0:
-                known = _CACHE[key] = _fastest(own, ways, compose, runtime, clock)
+                known = _CACHE[key] = _fastest(own, ways, compose, runtime, clock, batch)
             if known is not None:
                 chosen[component[0].index] = ways[known.position]
     return assembled(search, lambda component: chosen[component[0].index])
@@ -155,7 +162,7 @@ def candidates(search: Search, component: Sequence[Node]) -> list[Way]:
 
 def _under(search: Search, component: Sequence[Node], objective: str) -> Way:
     """The way that another objective chooses."""
-    other = Search(search.regions, OBJECTIVES[objective], search.pinned)
+    other = Search(search.regions, OBJECTIVES[objective], search.pinned, search.known.prices)
     other.known = search.known
     return auto(other, component)
 
@@ -202,7 +209,7 @@ def _told(component: Sequence[Node], ways: Sequence[Way]) -> Hashable:
 
 
 def _fastest(
-    own: Regions, ways: Sequence[Way], compose: Compose, runtime: str, clock: Clock
+    own: Regions, ways: Sequence[Way], compose: Compose, runtime: str, clock: Clock, batch: int
 ) -> Choice:
     """The fastest way; the original, where it is as fast as any."""
     original = next(
@@ -220,7 +227,7 @@ def _fastest(
             break
         try:
             model = emit(own, ways[position], compose).model
-            inputs = random_inputs(model) if inputs is None else inputs
+            inputs = random_inputs(model, batch) if inputs is None else inputs
             run = deploy(model, runtime, inputs)
         except (FoldError, OutOfRange) as error:
             whole = whole and not isinstance(error, OutOfRange)
@@ -279,14 +286,18 @@ class Whole:
 
 
 def timed_whole(
-    folded: keras.Model, model: keras.Model, runtime: str, seconds: float = np.inf
+    folded: keras.Model,
+    model: keras.Model,
+    runtime: str,
+    seconds: float = np.inf,
+    batch: int = 1,
 ) -> Whole:
-    """How long a folded model takes on a runtime, and its original.
+    """How long a folded model takes on a runtime, and its original, on so many images at once.
 
     It is no better where the runtime refuses it, or computes it, and not the original, wrongly.
     After so many seconds no further round of timing begins.
     """
-    inputs = random_inputs(model)
+    inputs = random_inputs(model, batch)
     runs = [deploy(model, runtime, inputs)]
     try:
         runs.append(deploy(folded, runtime, inputs))

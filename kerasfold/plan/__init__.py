@@ -1,9 +1,9 @@
 """Which tensors of an affine program to materialise, and how.
 
-For `"latency"`, nothing is merged that either roofline calls slower, and weights or
-multiplications grow to more than 1.5 times those of what is merged only for a predicted gain of
-1.3 and more, which the report then says. A slice of channels stays a slice, a pool a pool and a
-scale a scale.
+For `"latency"`, nothing is merged that the roofline of the runtime named calls slower, or where
+none is named that of TensorFlow or of XLA (`rooflines.py`). Weights or multiplications grow to more
+than 1.5 times those of what is merged only for a predicted gain of 1.3 and more, which the report
+then says. A slice of channels stays a slice, a pool a pool and a scale a scale.
 
 No plan is taken that is worse than the original under its objective; of the timed ones, none that
 is surely slower. The objectives but `"measured"` look at sizes alone, and at whether biases are

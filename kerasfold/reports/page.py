@@ -19,7 +19,7 @@ def page(report: Record) -> str:
     """See `FoldReport.html`."""
     title = (
         f"<h1>{escape(report.model)} <small>folded by kerasfold {escape(report.version)}, "
-        f"objective {escape(report.objective)}</small></h1>"
+        f"objective {escape(report.aim)}</small></h1>"
     )
     parts = [title]
     if report.files is not None:

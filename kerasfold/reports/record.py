@@ -60,7 +60,7 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How long a model takes on a runtime before and after a fold, at batch 1, in milliseconds."""
+    """How long a model takes on a runtime before and after a fold, in milliseconds."""
 
     runtime: str
     before: float
@@ -142,6 +142,12 @@ class Record:
     files: Files | None = None
     original: str = ""
     version: str = ""
+    batch_size: int = 1
+
+    @property
+    def aim(self) -> str:
+        """The objective, and the batch where it is not one image."""
+        return self.objective + ("" if self.batch_size == 1 else f" at batch {self.batch_size}")
 
     def verified(self, equivalence: EquivalenceReport) -> Self:
         """The same report with the result of verification."""

@@ -156,7 +156,7 @@ def document(report: Record) -> str:
         ]
         width = max(width, places[2] + drawing.width(drawing.after))
         top += drawing.height + ROW
-    title = escape(f"{report.model}: before and after, objective {report.objective}")
+    title = escape(f"{report.model}: before and after, objective {report.aim}")
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {top}" width="{width}" '
         f'height="{top}"><style>{STYLE}</style><rect width="100%" height="100%" fill="#fff"/>'

@@ -113,7 +113,7 @@ def _counted(count: int, what: str) -> str:
 
 def text(report: Record, verbose: bool, width: int | None) -> str:
     """See `FoldReport.text`."""
-    lines = [headline(report), f"objective {report.objective}"]
+    lines = [headline(report), f"objective {report.aim}"]
     merged, kept, apart = (_each if verbose else _grouped)(report)
     for title, rows in (
         (f"merged ({_counted(len(report.merged), 'step')} now)", merged),

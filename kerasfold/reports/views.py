@@ -59,6 +59,7 @@ class FoldReport(Record):
         original: SHA-256 of the weights of the original that was verified against, with their
             paths, shapes and dtypes; "" where nothing was verified.
         version: of kerasfold.
+        batch_size: images at once, of whatever is predicted or measured.
 
     Example:
         >>> layers = [keras.layers.Dense(3, name="a"), keras.layers.ReLU(name="b")]
@@ -130,7 +131,7 @@ class FoldReport(Record):
             if layer is not None:
                 raise
             part = str(problem)
-        title = f"{self.model}, objective {self.objective}"
+        title = f"{self.model}, objective {self.aim}"
         figure = figure_of(title, self.flows, part)
         if target is not None:
             write(figure, target)

@@ -47,8 +47,8 @@ ROOT = Path(__file__).parents[2]
             "argument --objective: invalid choice: 'measured' .*",
         ),
         (
-            ["fold", "in.keras", "-o", "out.keras", "--runtime", "xla"],
-            "argument --runtime: only with --objective measured",
+            ["fold", "in.keras", "-o", "o.keras", "--objective", "macs", "--runtime", "xla"],
+            "argument --runtime: only with --objective latency or measured",
         ),
         (
             ["fold", "in.keras", "-o", "out.keras", "--objective", "macs", "--budget", "5"],
@@ -70,7 +70,18 @@ ROOT = Path(__file__).parents[2]
             ["bench", "a.keras", "b.keras", "--runtime", "abacus"],
             "argument --runtime: invalid choice: 'abacus' .*",
         ),
-        (["explain", "in.keras", "--runtime", "xla"], "unrecognized arguments: --runtime xla"),
+        (
+            ["explain", "in.keras", "--objective", "params", "--batch", "8"],
+            "argument --batch: only with --objective latency or measured",
+        ),
+        (
+            ["explain", "in.keras", "--runtime", "abacus"],
+            "argument --runtime: invalid choice: 'abacus' .*",
+        ),
+        (
+            ["explain", "in.keras", "--batch", "0"],
+            "argument --batch: expected a whole number .*'0'",
+        ),
         (["explain", "in.keras", "--strict"], "unrecognized arguments: --strict"),
     ],
 )

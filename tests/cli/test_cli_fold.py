@@ -216,17 +216,18 @@ def told(monkeypatch):
     return calls
 
 
-def test_fold_measures_where_and_as_long_as_it_is_told(files, run, tmp_path, told):
+def test_fold_is_told_where_and_how_to_measure(files, run, tmp_path, told):
     command = ("fold", files["linear.keras"], "-o", tmp_path / "out.keras")
     assert run(*command, "--objective", "measured")[0] == 0
     chosen = ("--runtime", "litert", "--budget", "2.5", "--strict", "--no-verify")
     assert run(*command, "--objective", "measured", *chosen)[0] == 0
     assert run(*command, "--objective", "macs")[0] == 0
-    measured = {"runtime": "tensorflow", "budget": 60.0}
+    assert run(*command, "--runtime", "xla", "--batch", "8")[0] == 0
     assert told == [
-        ("measured", "keep", True, measured),
+        ("measured", "keep", True, {"budget": 60.0}),
         ("measured", "error", False, {"runtime": "litert", "budget": 2.5}),
         ("macs", "keep", True, {}),
+        ("latency", "keep", True, {"runtime": "xla", "batch_size": 8}),
     ]
 
 

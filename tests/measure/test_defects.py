@@ -112,10 +112,12 @@ def test_a_missing_package_is_named_before_the_model_is_read(monkeypatch):
         kerasfold.fold("not even a model", "measured", runtime="openvino")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("option", [{"runtime": "xla"}, {"budget": 5.0}])
+@pytest.mark.parametrize("option", [{"runtime": "xla"}, {"batch_size": 8}, {"budget": 5.0}])
 def test_other_objectives_take_no_runtime(option):
     (name,) = option
-    with pytest.raises(FoldError, match=rf"{name}= is for objective='measured'. Received: {name}="):
+    with pytest.raises(
+        FoldError, match=rf"{name}= is for objective='.*measured'. Received: {name}="
+    ):
         kerasfold.fold(MODELS["expand"](), "layers", **option)
 
 

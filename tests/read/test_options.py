@@ -56,10 +56,11 @@ TAKEN: dict[str, dict[str, tuple[Any, ...]]] = {  # and what they do take of tha
     "fold": {
         **dict.fromkeys(("objective", "nonlinear", "verify", "progress", "open_layers"), ()),
         **dict.fromkeys(("runtime", "budget", "data", "input_shape"), ()),
+        "batch_size": (3,),
     },
-    "measure": {"runtime": (), "budget": (3, 2.5)},
+    "measure": {"runtime": (), "batch_size": (3,), "budget": (3, 2.5)},
     "skip": {"data": (), "input_shape": ()},
-    "explain": {"objective": (), "open_layers": ()},
+    "explain": {"objective": (), "open_layers": (), "runtime": (), "batch_size": (3,)},
     "require_linear": {"objective": ()},
     "verify": dict.fromkeys(("data", "input_shape", "labels", "strict_signature", "strategy"), ())
     | {"atol": (3, 2.5), "rtol": (3, 2.5)},
@@ -101,9 +102,11 @@ def test_every_option_of_a_public_function_is_in_the_table() -> None:
         ("fold", {"verify": 1}, "verify=1: expected True or False"),
         (
             "fold",
-            {"runtime": "xla"},
-            "runtime= is for objective='measured'. Received: runtime='xla'",
+            {"objective": "macs", "runtime": "xla"},
+            "runtime= is for objective='latency' or 'measured'. Received: runtime='xla'",
         ),
+        ("fold", {"runtime": "openvin"}, "unknown runtime='openvin': choose 'tensorflow' or 'xla'"),
+        ("explain", {"batch_size": 0}, "batch_size=0: expected a whole number from 1 up"),
         ("measure", {"budget": True}, "budget=True: expected a number of seconds, 0 or more"),
         ("skip", {"input_shape": (8, 8, 3)}, "input_shape= is for comparing, which verify=False"),
         ("verify", {"input_shape": (8.0, 8.0, 3.0)}, "input_shape=(8.0, 8.0, 3.0) does not fit"),
