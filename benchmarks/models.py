@@ -41,7 +41,8 @@ class Entry(NamedTuple):
 
     Attributes:
         name: one word.
-        group: what it is among: seeds, blocks, stacks, pooling, separable, applications or steps.
+        group: what it is among: seeds, blocks, stacks, pooling, separable, demand, numbers,
+            pruned, applications or steps.
         build: makes it.
         plain: makes the form it should become, where that is known.
     """
@@ -194,6 +195,63 @@ def _separable() -> list[Entry]:
     ]
 
 
+def strided_residual(by_hand: bool = False) -> keras.Model:
+    """The last block of a stage of a ResNet, which two strided 1x1 read: by hand, at their size."""
+    x = inputs = keras.Input((28, 28, 256))
+    step = 2 if by_hand else 1
+    y = L.Conv2D(64, 1, activation="relu")(x)
+    if by_hand:  # the pixels that 'same' at stride 1 reads, of every other output
+        y = L.Conv2D(64, 3, 2, activation="relu")(L.ZeroPadding2D(((1, 0), (1, 0)))(y))
+        x = x[:, ::2, ::2]
+    else:
+        y = same(64, activation="relu")(y)
+    x = L.ReLU()(L.Add()([x, L.Conv2D(256, 1)(y)]))
+    ends = [L.Conv2D(n, 1, 2 // step, activation="relu")(x) for n in (128, 512)]
+    return keras.Model(inputs, ends)
+
+
+def _demand() -> list[Entry]:
+    by_hand = functools.partial(strided_residual, by_hand=True)
+    return [Entry("strided-residual-28", "demand", filled(strided_residual), filled(by_hand))]
+
+
+def blur() -> keras.Model:
+    """A Gaussian blur of 31x31 pixels, at 512x512."""
+    taps = np.exp(-0.5 * (np.arange(-15, 16) / 5.0) ** 2)
+    kernel = np.multiply.outer(taps, taps)[:, :, None, None] / taps.sum() ** 2
+    layer = L.DepthwiseConv2D(31, padding="same", use_bias=False)
+    model = keras.Sequential([keras.Input((512, 512, 3)), layer])
+    layer.set_weights([np.repeat(kernel, 3, axis=2)])
+    return model
+
+
+def dead(channels: int) -> list[int]:
+    """A third of so many channels, the same each time."""
+    return np.random.default_rng(channels).permutation(channels)[: channels // 3].tolist()
+
+
+def pruned(model: keras.Model) -> keras.Model:
+    """The model, with a third of its filters zeroed: the same of all that are as many.
+
+    So what is added up has the same channels dead, or constant behind a BatchNormalization.
+    """
+    for layer in model._flatten_layers():
+        if type(layer) is L.Conv2D:
+            weights = layer.get_weights()
+            for array in weights:
+                array[..., dead(layer.filters)] = 0
+            layer.set_weights(weights)
+    return model
+
+
+def _pruned() -> list[Entry]:
+    def build(name: str) -> keras.Model:
+        return pruned(filled(functools.partial(getattr(keras.applications, name), weights=None))())
+
+    names = ("ResNet50", "MobileNetV2")
+    return [Entry(f"{name}-pruned", "pruned", functools.partial(build, name)) for name in names]
+
+
 def _numbers(x: Any) -> np.ndarray:
     """A constant for each channel."""
     return np.linspace(0.5, 1.5, x.shape[-1], dtype="float32")
@@ -258,6 +316,7 @@ def _applications() -> list[Entry]:
 
 MODELS = (
     *(*_seeds(), *_blocks(), *_stacks(), *_pooling(), *_separable(), *_applications()),
+    *(*_demand(), Entry("gaussian-31-512", "numbers", blur), *_pruned()),
     *_steps(),
 )
 GROUPS = tuple(dict.fromkeys(entry.group for entry in MODELS))

@@ -1,8 +1,9 @@
 """Calibrate the rooflines of the "latency" objective: time single layers and fit their rates.
 
-A layer's time is what it adds to a chain: that of a chain of several, less that of one, in
-paired alternating runs. Prints the fitted rates of `kerasfold.cost` beside those in use, for each
-kind of work, and each layer's measured time against the roofline's. Run it on an idle machine:
+A layer's time is what it adds to a chain: that of a chain of several, less that of one, in paired
+alternating runs. A case that a runtime refuses is left out. Prints the fitted rates of
+`kerasfold.rooflines` beside those in use, for each kind of work, and each layer's measured time
+against the roofline's. Run it on an idle machine:
 
     python benchmarks/roofline.py --runtimes tensorflow --kinds pool depthwise --out roofline.json
 """
@@ -29,6 +30,7 @@ from rich.table import Table
 from scipy.optimize import minimize
 
 from kerasfold.cost import load_of, moved_bytes
+from kerasfold.errors import FoldError
 from kerasfold.lift.regions import lift
 from kerasfold.measure.runtimes import deploy, random_inputs
 from kerasfold.measure.timing import paired_seconds
@@ -66,6 +68,7 @@ def cases() -> Iterator[tuple[str, Kind, Sizes, int, Factory]]:
             yield "pool3x3", "pool", image, channels, _pool
             yield "multiply", "elementwise", image, channels, _multiply
             yield "concatenate", "copy", image, channels, _concatenate
+            yield "gate", "reduction", image, channels, _gate
     for size, channels in itertools.product((4, 6, 8, 12, 16), (2, 8, 16, 32)):
         if size**3 * channels**2 * 27 <= LARGEST:
             volume = (size,) * 3
@@ -121,6 +124,11 @@ def _concatenate(channels: int) -> Callable[[Any], Any]:
     return lambda x: layers.Concatenate()([x[..., half:], x[..., :half]])
 
 
+def _gate(channels: int) -> Callable[[Any], Any]:
+    """A mean over the image, which multiplies it, so that it keeps its shape."""
+    return lambda x: x * layers.GlobalAveragePooling2D(keepdims=True)(x)
+
+
 def chain(sizes: Sizes, channels: int, factory: Factory, count: int) -> keras.Model:
     """So many equal layers in a row, with a barrier between them."""
     x = inputs = keras.Input((*sizes, channels))
@@ -131,23 +139,32 @@ def chain(sizes: Sizes, channels: int, factory: Factory, count: int) -> keras.Mo
 
 def measure(runtime: str, kinds: Collection[Kind], rounds: int, seconds: float) -> list[Row]:
     """Median seconds of each case of some kinds, and what the roofline needs to know of it."""
-    rows = []
+    rows, roofline = [], ROOFLINES[runtime]
     for name, kind, sizes, channels, factory in cases():
         if kind not in kinds:
             continue
         models = [chain(sizes, channels, factory, count) for count in (1, 1 + CHAIN)]
         inputs = random_inputs(models[0])
-        times = paired_seconds([deploy(m, runtime, inputs) for m in models], rounds, seconds)
+        try:
+            runs = [deploy(m, runtime, inputs) for m in models]
+        except FoldError:
+            continue
+        times = paired_seconds(runs, rounds, seconds)
+        each = float(np.median(times[:, 1] - times[:, 0])) / CHAIN
         image = moved_bytes(sizes, channels)
         nodes = lift(read(models[0])).program.nodes
         geometries = [n.geometry for n in nodes if n.geometry is not None and n.work != "copy"]
-        single = len(geometries) == 1
+        single = len(geometries) == 1 and kind != "reduction"
+        load = load_of(geometries[0]) if single else Load(2 * image, image)
+        if kind == "reduction":  # beside the product that ends it
+            load = Load(image)
+            each -= roofline.seconds("elementwise", Load(2 * image))
         rows.append(
             {
                 "name": f"{name} {sizes[0]} {channels}",
                 "kind": kind,
-                "seconds": max(float(np.median(times[:, 1] - times[:, 0])) / CHAIN, 1e-7),
-                "load": load_of(geometries[0]) if single else Load(2 * image, image),
+                "seconds": max(each, 1e-7),
+                "load": load,
             }
         )
         keras.backend.clear_session()

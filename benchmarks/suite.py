@@ -3,16 +3,17 @@
     python benchmarks/suite.py
     python benchmarks/suite.py --only seeds RepVGG --runtimes litert --rounds 9 --no-applications
     python benchmarks/suite.py --append
+    python benchmarks/suite.py --batch 8 --variants told --out suite8.json
     python benchmarks/suite.py --only steps --runtimes tensorflow xla --variants latency --seconds 2
 
-For each model of `models.py` and each runtime, on one image: the model as it is, collapsed as far
-as it goes (objective 'layers'), folded for latency, folded by measuring on that runtime, and built
-by hand where that is known. All of them run in turns; a ratio is the median over rounds of
-original / variant, with its 95 % interval, so that above 1 the variant is faster. One is called
-slower where that whole interval lies below 0.97. Each model and runtime have a process of their
-own, so that none runs among the threads and the leavings of others, and what exhausts the memory
-costs no more than itself. What was measured is written after each, and `--append` goes on from
-there.
+For each model of `models.py` and each runtime, on one image or a batch: the model as it is,
+collapsed as far as it goes (objective 'layers'), folded for latency, the same told the runtime and
+the batch, folded by measuring there, and built by hand where that is known. All of them run in
+turns; a ratio is the median over rounds of original / variant, with its 95 % interval, so that
+above 1 the variant is faster. One is called slower where that whole interval lies below 0.97. Each
+model and runtime have a process of their own, so that none runs among the threads and the leavings
+of others, and what exhausts the memory costs no more than itself. What was measured is written
+after each, and `--append` goes on from there.
 """
 
 from __future__ import annotations
@@ -61,29 +62,33 @@ from kerasfold.measure.runtimes import (
 from kerasfold.measure.timing import SAMPLES_OF_95, paired_seconds, ratio
 
 ORIGINAL, PLAIN, MEASURED = "original", "plain", "measured"
-OBJECTIVES = ("layers", "latency", MEASURED)
+TOLD = "told"  # latency, there
+OBJECTIVES = ("layers", "latency", TOLD, MEASURED)
 VARIANTS = (*OBJECTIVES, PLAIN)
-FOLDED = ("latency", MEASURED)  # what a plain network is held against
+FOLDED = ("latency", TOLD, MEASURED)  # what a plain network is held against
 SLOWER = 0.97
+LARGE = ("applications", "pruned")  # groups of networks that take long to verify
 
 Row = dict[str, Any]
 Build = Callable[[], keras.Model]
 
 
 class Limits(NamedTuple):
-    """How long to measure.
+    """How long to measure, and on what.
 
     Attributes:
         rounds: of each comparison, at most.
         seconds: of each comparison, about, at most.
         budget: seconds of each fold by measuring.
         verify: whether folds of applications are verified too.
+        batch: images at once.
     """
 
     rounds: int
     seconds: float
     budget: float
     verify: bool
+    batch: int = 1
 
 
 def form(
@@ -99,11 +104,14 @@ def form(
     if variant == PLAIN:
         assert entry.plain is not None
         return entry.plain()
-    verify = limits.verify or entry.group != "applications"
-    if variant != MEASURED:
+    verify = limits.verify or entry.group not in LARGE
+    if variant not in (TOLD, MEASURED):
         return kerasfold.fold(original, variant, verify=verify)
+    there = {"runtime": runtime, "batch_size": limits.batch}
+    if variant == TOLD:
+        return kerasfold.fold(original, "latency", verify=verify, **there)
     return kerasfold.fold(
-        original, variant, verify=verify, runtime=runtime, budget=limits.budget, progress=False
+        original, variant, verify=verify, budget=limits.budget, progress=False, **there
     )
 
 
@@ -147,7 +155,7 @@ def measure(
         making: told each variant before it is made, and None once all are.
     """
     original = entry.build()
-    inputs = random_inputs(original)
+    inputs = random_inputs(original, limits.batch)
     row = empty_row(entry, runtime, variants, lost)
     runs: dict[str, Callable[[], list[np.ndarray]]] = {}
     failed: dict[str, str] = row["failed"]
@@ -464,6 +472,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--budget", type=float, default=60.0, help="seconds of each fold by measuring (60)"
     )
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="images at once (1)")
     parser.add_argument("--verify", action="store_true", help="verify folds of applications too")
     parser.add_argument("--append", action="store_true", help="keep what the file has")
     parser.add_argument("--out", type=Path, default=Path("suite.json"))
@@ -477,7 +486,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if not args.entries:
         parser.error("no model is left")
     args.variants = [v for v in VARIANTS if v in args.variants]
-    args.limits = Limits(args.rounds, args.seconds, args.budget, args.verify)
+    args.limits = Limits(args.rounds, args.seconds, args.budget, args.verify, args.batch)
     args.result = {"machine": machine(), "limits": args.limits._asdict(), "rows": []}
     if args.append and args.out.exists():
         had, args.result = args.result, json.loads(args.out.read_text())

@@ -61,6 +61,7 @@ PLAIN = (
     "pool-1x1-56",
     "transition-56",
     "separable-relu-56",
+    "strided-residual-28",
 )
 
 
@@ -82,6 +83,16 @@ def test_steps_are_there_alone_and_in_pairs(models):
     steps = models.chosen(["steps"])
     assert len(steps) == len(models.STEPS) * (1 + len(models.STEPS))
     assert entry(models, "slice+shift").build().output_shape == (None, 28, 28, 16)
+
+
+def test_the_same_third_is_dead_wherever_it_is_added_up(models):
+    model = models.pruned(models.nets.network(models.nets.repvgg))
+    convs = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert convs
+    for conv in convs:
+        dead = ~np.any(np.asarray(conv.kernel), axis=(0, 1, 2))
+        assert np.flatnonzero(dead).tolist() == sorted(models.dead(conv.filters))
+        assert not np.any(np.asarray(conv.bias)[dead]) if conv.use_bias else True
 
 
 def test_models_are_chosen_by_name_and_group(models):
@@ -233,12 +244,15 @@ def test_how_folds_are_asked_for(suite, models, monkeypatch, group, verify):
 
     monkeypatch.setattr(suite, "kerasfold", SimpleNamespace(fold=fold))
     it = entry(models, "average-pooling")._replace(group=group)
-    for variant in ("original", "layers", "latency", "measured"):
-        suite.form(variant, it, "the model", "xla", suite.Limits(2, 0.0, 7.0, verify=False))
+    for variant in ("original", "layers", "latency", "told", "measured"):
+        limits = suite.Limits(2, 0.0, 7.0, verify=False, batch=8)
+        suite.form(variant, it, "the model", "xla", limits)
+    there = {"runtime": "xla", "batch_size": 8}
     assert asked == [
         ("layers", {"verify": verify}),
         ("latency", {"verify": verify}),
-        ("measured", {"verify": verify, "runtime": "xla", "budget": 7.0, "progress": False}),
+        ("latency", {"verify": verify} | there),
+        ("measured", {"verify": verify, "budget": 7.0, "progress": False} | there),
     ]
 
 
