@@ -3,7 +3,8 @@
 The original is not needed then: the file has its outputs in float64 and as they were, the inputs
 or what they are drawn of, and what rounding noise changed. The verdict is that of `verify`, on
 inputs drawn of the same. Of most models the file is small; it has 12 bytes of each number of an
-output, of some dozen inputs (two where they are large) and of one for each row of a table.
+output, of some dozen inputs (two where they are large) and of one for each row of a table. Of an
+output that is a class, a flag or rounded, it has what that is made of, too, if that is small.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -39,6 +40,7 @@ from kerasfold.equivalence.report import EquivalenceReport
 from kerasfold.equivalence.runs import AsIs, Noise, Ran, Runner, Truth, as_is
 from kerasfold.equivalence.state import restarted
 from kerasfold.equivalence.steps import Step
+from kerasfold.equivalence.tally import Tally
 from kerasfold.equivalence.tolerance import Tolerance
 from kerasfold.errors import FoldError, UnusableError, only_fold_errors, words_of
 from kerasfold.options import path_of, require_alone
@@ -48,9 +50,10 @@ from kerasfold.read.weights import as_dtype, require_double
 from kerasfold.replacing import replacing
 from kerasfold.unpacking import check_archive
 
-FORMAT = 2
+FORMAT = 3
 EXTENSION = (".npz",)
 SEED = 0
+KEPT = 2**14  # numbers of one sample that go into a step, of which no more are kept
 LARGE = 10 * 2**20  # bytes of a file that are more than one keeps with its tests
 
 Flat: TypeAlias = list[np.ndarray]  # of one batch, in flat order
@@ -96,7 +99,10 @@ class _Kept:
     def __init__(self, golden: _Golden, batches: Probes) -> None:
         self.about, self._golden, self._batches = golden.about, golden, batches
         self.name = golden.about["model"]
-        self.steps: list[Step | None] = [None] * len(golden.about["outputs"])
+        self.steps = [
+            Step(**{name: _tuple(value) for name, value in step.items()})
+            for step in golden.about["steps"]
+        ]
         self.ends = [output["end"] for output in golden.about["outputs"]]
         everything = (*batches.usual, *batches.loud)
         self._numbers = {id(batch): i for i, batch in enumerate(everything)}
@@ -115,7 +121,11 @@ class _Kept:
         truth = self._golden.of("truth", self._numbers[id(batch)])
         ends = enumerate(self.ends)
         before = [self._array("judged", batch, i) if end else truth[i] for i, end in ends]
-        return Ran(truth, before)
+        stepped = [
+            (self._array("into", batch, k), self._array("step", batch, k))
+            for k in range(len(self.steps))
+        ]
+        return Ran(truth, before, stepped)
 
     def __call__(self, batch: Any) -> Flat:
         """See `Runner`."""
@@ -178,6 +188,8 @@ class _AgainstFile(Comparison):
             return
         for i, (tally, judged) in enumerate(zip(self.tallies, self.endings, strict=True)):
             tally.felt(self.kept.effect("judged" if judged else "truth", batch, i))
+        for each in self.within:
+            each.tally.felt(self.kept.effect("into", batch, each.mine))
 
     def take_own_noise(self, batch: Any, exact: Ran) -> None:
         """See `Comparison`."""
@@ -324,6 +336,7 @@ def _recorded(model: keras.Model, batches: Probes) -> tuple[dict[str, Any], dict
     unit = max(eps_of(dtype), interpolation_unit(exact.operations))
     stored, own_eps = stored_eps(model), computed_eps(model)
     tallies = tallies_of(model)
+    steps = {k: x for k, x in enumerate(exact.steps) if x.answers and x.numbers <= KEPT}
     arrays: dict[str, np.ndarray] = {}
     for i, batch in enumerate((*batches.usual, *batches.loud)):
         try:
@@ -340,6 +353,11 @@ def _recorded(model: keras.Model, batches: Probes) -> tuple[dict[str, Any], dict
             if end:
                 arrays[f"judged.{i}.{j}"] = plain.judged[j].astype("float64")
                 arrays[f"effect.judged.{i}.{j}"] = moved(plain.judged[j], noisy.judged[j])
+        for k, number in enumerate(steps):
+            into, gives = plain.stepped[number]
+            tally = Tally(name="", shape=steps[number].shape, pixels=())
+            arrays[f"into.{i}.{k}"], arrays[f"step.{i}.{k}"] = into, gives
+            arrays[f"effect.into.{i}.{k}"] = tally.moved(into, noisy.stepped[number][0])
         if i < len(batches.usual):
             arrays |= {f"own.{i}.{j}": _storable(y) for j, y in enumerate(outputs(own, batch))}
     about = {
@@ -350,6 +368,7 @@ def _recorded(model: keras.Model, batches: Probes) -> tuple[dict[str, Any], dict
             {"name": t.name, "shape": list(t.shape), "end": end}
             for t, end in zip(tallies, exact.ends, strict=True)
         ],
+        "steps": [asdict(step) for step in steps.values()],
         "dtype": dtype,
         "unit": unit,
         "stored_eps": stored,
@@ -378,6 +397,11 @@ def _taken(model: keras.Model, flat: Probes) -> Probes:
         return tree.pack_sequence_as(structure, typed)
 
     return Probes(list(map(taken, flat.usual)), list(map(taken, flat.loud)), flat.blank)
+
+
+def _tuple(value: Any) -> Any:
+    """A list of JSON as what it was."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _plain(batch: Any) -> Flat:

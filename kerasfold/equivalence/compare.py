@@ -51,8 +51,8 @@ from kerasfold.equivalence.runs import (
     excused,
     real,
 )
-from kerasfold.equivalence.seen import Seen, Shown, larger
-from kerasfold.equivalence.steps import Step
+from kerasfold.equivalence.seen import Seen, Shown, Within, larger
+from kerasfold.equivalence.steps import paired
 from kerasfold.equivalence.tally import Lines, Tally, distances
 from kerasfold.equivalence.tolerance import Errors, Tolerance
 from kerasfold.errors import FoldError, words_of
@@ -82,6 +82,7 @@ class Comparison:
         drawn: whether inputs are drawn: a size that the reference does not take is passed over.
         kinds: of samples that come in turn: see `Tally`.
         tallies: what is kept, by output.
+        within: by step that both copies have, what is kept of what goes into it.
         shows: by output, the batch that shows a difference in float64 best.
         shows_own: the same of either's error in its own dtype.
         other_shape: which output has another shape, or at what size there is none, or "".
@@ -98,6 +99,7 @@ class Comparison:
     drawn: bool = False
     kinds: int = 1
     tallies: list[Tally] = field(default_factory=list)
+    within: list[Within] = field(default_factory=list)
     shows: list[Shown] = field(default_factory=list)
     shows_own: list[Shown] = field(default_factory=list)
     other_shape: str = ""
@@ -106,9 +108,11 @@ class Comparison:
 
     def __post_init__(self) -> None:
         self.tallies = tallies_of(self.a, self.b64 is None, self.kinds)
-        for tally, step in zip(self.tallies, self.steps, strict=True):
-            if step is not None:
-                tally.inner = Tally(name=step.words, shape=step.shape, pixels=())
+        steps, theirs = self.a64.steps, [] if self.b64 is None else self.b64.steps
+        self.within = [
+            Within(steps[i], i, j, Tally(name=steps[i].words, shape=steps[i].shape, pixels=()))
+            for i, j in paired(steps, theirs)
+        ]
         self.shows = [Shown() for _ in self.tallies]
         self.shows_own = [Shown() for _ in self.tallies]
         self.places = devices() if isinstance(self.b, (AsIs, Walk)) else devices()[:1]
@@ -151,15 +155,6 @@ class Comparison:
         """The softmax or sigmoid that each output ends in alike in both copies, or ""."""
         theirs = [""] * len(self.tallies) if self.b64 is None else self.b64.ends
         return [x if x == y else "" for x, y in zip(self.a64.ends, theirs, strict=True)]
-
-    @cached_property
-    def steps(self) -> list[Step | None]:
-        """The last step of each output that makes few values of many, where both have the same."""
-        theirs = self.a64.steps if self.b64 is None else self.b64.steps
-        return [
-            x if self.b64 is not None and x and y and x.words == y.words else None
-            for x, y in zip(self.a64.steps, theirs, strict=True)
-        ]
 
     @property
     def _copies(self) -> list[Copy]:
@@ -242,11 +237,12 @@ class Comparison:
         """What the verdict needs."""
         reached = self.a64.units if isinstance(self.a64, Walk) else None
         shows = self.shows, self.shows_own
-        return Seen(self.tallies, *shows, reached, self.unit, self.other_shape)
+        return Seen(self.tallies, self.within, *shows, reached, self.unit, self.other_shape)
 
     def take(self, seen: Seen) -> None:
         """Go by what was seen elsewhere too."""
-        self.tallies, self.shows, self.shows_own = seen.tallies, seen.shows, seen.shows_own
+        self.tallies, self.within = seen.tallies, seen.within
+        self.shows, self.shows_own = seen.shows, seen.shows_own
         self.unit, self.other_shape = seen.unit, seen.other_shape
         if isinstance(self.a64, Walk) and seen.reached is not None:
             self.a64.units = seen.reached
@@ -285,9 +281,10 @@ class Comparison:
             worst = np.max(np.atleast_2d(error), axis=0)  # of all kinds
             self.shows[i] = larger(self.shows[i], worst, tally.line_scale, batch)
             doubt = doubt or self._is_doubtful(tally, error)
-            if tally.inner is not None and other is not None and i in other.given:
-                error = tally.inner.saw_copies(exact.given[i], other.given[i])
-                doubt = doubt or self._is_doubtful(tally.inner, error)
+        if other is not None and other.stepped:
+            for each in self.within:
+                error = each.saw(exact, other)
+                doubt = doubt or self._is_doubtful(each.tally, error)
         if self.b64 is None or other is None or not doubt:
             return
         if not self.rounded and self.unit <= DOUBLE and self._rounds_to_single(batch, exact):
@@ -296,8 +293,8 @@ class Comparison:
         for draw in range(DRAWS):
             for copy, gave in ((self.a64, exact), (self.b64, plain or other)):
                 self.take_noise(copy, batch, gave, draw)
-                inner = (t.inner for t in self.tallies if t.inner is not None)
-                beyond = max(beyond_bound(t, self.unit) for t in (*self.tallies, *inner))
+                tallies = (*self.tallies, *(each.tally for each in self.within))
+                beyond = max(beyond_bound(t, self.unit) for t in tallies)
                 if beyond <= 1:
                     return  # as a rule, noise moves both alike
             if beyond > FAR:
@@ -327,10 +324,11 @@ class Comparison:
         """What noise makes of what a copy gave; of several, which."""
         noisy = copy.ran(batch, replace(self.noise, draw=draw))
         pair = (each.judged_where(self.endings) for each in (plain, noisy))
-        for i, (tally, x, y) in enumerate(zip(self.tallies, *pair, strict=True)):
+        for tally, x, y in zip(self.tallies, *pair, strict=True):
             tally.saw_noise(x, y)
-            if tally.inner is not None and i in plain.given:
-                tally.inner.saw_noise(plain.given[i], noisy.given[i])
+        for each in self.within if plain.stepped else ():
+            number = each.mine if copy is self.a64 else each.theirs
+            each.tally.saw_noise(plain.stepped[number][0], noisy.stepped[number][0])
 
     def take_own_noise(self, batch: Any, exact: Ran) -> None:
         """What that of the reference's own dtype makes of the truth."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 
@@ -55,14 +54,13 @@ def _in_training(found: Comparison) -> str:
 
 def _unseen(found: Comparison) -> str:
     """Of which outputs nothing but answers was compared, of few values, or ""."""
-    theirs = found.a64.steps if found.b64 is None else found.b64.steps
-    steps = zip(found.tallies, found.a64.steps, theirs, strict=True)
-    ends = ((t, next((s for s in pair if s and s.is_last), None)) for t, *pair in steps)
+    steps = [*found.a64.steps, *([] if found.b64 is None else found.b64.steps)]
+    words = {i: step.words for step in reversed(steps) for i in step.answers}
+    seen = {i for each in found.within for i in each.step.answers}
     return "; ".join(
-        f"of output '{tally.name}' only the {tally.numbers} answers were compared that "
-        f"{step.words} gives, and not what goes into it"
-        for tally, step in ends
-        if step is not None and tally.inner is None
+        f"of output '{found.tallies[i].name}' only the {found.tallies[i].numbers} answers were "
+        f"compared that {words[i]} gives, and not what goes into it"
+        for i in sorted(words.keys() - seen)
     )
 
 
@@ -78,7 +76,7 @@ def overflowing(found: Comparison) -> str:
 
 def _reported(found: Comparison) -> EquivalenceReport:
     """The verdict on what was kept of two models' outputs."""
-    outputs = tuple(map(partial(_output, found), found.tallies, found.endings))
+    outputs = tuple(_output(found, i) for i in range(len(found.tallies)))
     worst = max(outputs, key=lambda r: r.max_abs_error / (r.spread or r.scale or 1.0))
     rounding = found.unit > eps_of(found.dtype)
     report = EquivalenceReport(
@@ -93,7 +91,8 @@ def _reported(found: Comparison) -> EquivalenceReport:
     return _of_outputs(report)
 
 
-def _output(found: Comparison, tally: Tally, ending: str) -> OutputReport:
+def _output(found: Comparison, index: int) -> OutputReport:
+    tally = found.tallies[index]
     own_unit, tolerance = found.own_unit, found.tolerance
     bound = difference_bound(tally, found.unit)
     line = _closest(tally.error, bound)
@@ -125,8 +124,8 @@ def _output(found: Comparison, tally: Tally, ending: str) -> OutputReport:
         relative=None if tally.errors is None else tally.errors.relative,
         tolerance=tolerance,
         untold=untold,
-        doubt=_doubt(tally, untold, _unsure(tally, own_unit)) or _doubt_within(tally, found.unit),
-        ending=ending.partition(" ")[0],
+        doubt=_doubt(tally, untold, _unsure(tally, own_unit)) or _doubt_within(found, index),
+        ending=found.endings[index].partition(" ")[0],
     )
 
 
@@ -151,20 +150,20 @@ def _doubt(tally: Tally, untold: float, unsure: bool) -> str:
     return ""
 
 
-def _doubt_within(tally: Tally, unit: float) -> str:
-    """Where both answer alike, but by something else; or ""."""
-    inner = tally.inner
-    if inner is None:
-        return ""
-    bound = difference_bound(inner, unit)
-    line = _closest(inner.error, bound)
-    error, most = _at(inner.error, line), _at(bound, line)
-    if error <= most:
-        return ""
-    return (
-        f"all {tally.numbers} answers of output '{tally.name}' agree, but what goes into "
-        f"{inner.name} differs by {error:.3g}, more than {most:.3g}"
-    )
+def _doubt_within(found: Comparison, output: int) -> str:
+    """Where both give an output alike, but by something else; or ""."""
+    tally = found.tallies[output]
+    for each in found.within:
+        bound = difference_bound(each.tally, found.unit)
+        line = _closest(each.tally.error, bound)
+        error, most = _at(each.tally.error, line), _at(bound, line)
+        if each.agrees and output in each.step.outputs and error > most:
+            what = "answers" if output in each.step.answers else "numbers"
+            return (
+                f"all {tally.numbers} {what} of output '{tally.name}' agree, but what goes into "
+                f"{each.step.words} differs by {error:.3g}, more than {most:.3g}"
+            )
+    return ""
 
 
 def _untold(size: Lines, bound: Lines) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import keras
@@ -15,7 +15,7 @@ from keras import tree
 from kerasfold.backend import double_precision, in_memory, place, placed, tensor_of, unsaid
 from kerasfold.equivalence.endings import Ending, ending_of
 from kerasfold.equivalence.interpolation import exactly
-from kerasfold.equivalence.steps import Step, last_step
+from kerasfold.equivalence.steps import Step, Taken, steps_of
 from kerasfold.equivalence.units import Units, has_flat_part
 from kerasfold.read.inside import Made, inside_of
 from kerasfold.read.model import (
@@ -64,12 +64,13 @@ class Ran:
     Attributes:
         outputs: in flat order.
         judged: the same; of an output that ends in a softmax or a sigmoid, what goes into it.
-        given: by output, what goes into the last step that makes few values of many, if known.
+        stepped: by step that makes few values of many, what goes into it and what it gives; or
+            nothing.
     """
 
     outputs: Arrays
     judged: Arrays
-    given: Mapping[int, np.ndarray] = field(default_factory=dict)
+    stepped: Sequence[tuple[np.ndarray, np.ndarray]] = ()
 
     def where_finite(self, truth: Ran) -> Ran:
         """The same, with the values of another wherever either's are not finite."""
@@ -93,12 +94,12 @@ class Ran:
                 self.outputs, truth.outputs, self.judged, truth.judged, ends, strict=True
             )
         ]
-        return Ran(self.outputs, judged, self.given)
+        return Ran(self.outputs, judged, self.stepped)
 
     def excused(self, truth: Ran, last: int) -> Ran:
         """The same, with NaN wherever the truth has it, among so many of the last samples."""
         judged = excused(self.judged, truth.judged, last)
-        return Ran(excused(self.outputs, truth.outputs, last), judged, self.given)
+        return Ran(excused(self.outputs, truth.outputs, last), judged, self.stepped)
 
     def judged_where(self, endings: Sequence[str]) -> Arrays:
         """What is judged of outputs that end alike in both models, and the others as they are."""
@@ -133,8 +134,8 @@ class Truth(Protocol):
         ...
 
     @property
-    def steps(self) -> list[Step | None]:
-        """The last step that each output is computed of and that makes few values of many."""
+    def steps(self) -> Sequence[Step]:
+        """Those that make few values of many, in the order in which a run has them."""
         ...
 
     def ran(self, batch: Any, noise: Noise | None = None) -> Ran:
@@ -150,7 +151,7 @@ class AsIs:
         self.variables = variables_of(model)
         self.specs = input_structure(model)
         self.ends = [""] * len(tree.flatten(getattr(model, "outputs", [])))
-        self.steps: list[Step | None] = [None] * len(self.ends)
+        self.steps: Sequence[Step] = ()
         self.operations = operations(model)
 
     def __call__(self, batch: Any) -> Arrays:
@@ -218,8 +219,8 @@ class Walk:
         self.inside = inside_of(functional)
         self.specs = tree.flatten(input_structure(model))
         self.makers = {id(t): i for i, made in enumerate(self.inside.calls) for t in made.outputs}
-        makers = {tensor: self.inside.calls[i] for tensor, i in self.makers.items()}
-        self.steps = [last_step(makers, t) if is_copy else None for t in self.inside.outputs]
+        self.taken = steps_of(self.inside.calls, self.inside.outputs) if is_copy else {}
+        self.steps = [taken.step for taken in self.taken.values()]
         self.endings = self._endings() if is_copy else {}
         self.freed = self._freed()
         calls = enumerate(self.inside.calls)
@@ -262,6 +263,7 @@ class Walk:
         given = _tensors(batch, self.specs)
         values = dict(zip(map(id, self.inside.inputs), given, strict=True))
         before: dict[int, Any] = {}  # of an output, what goes into its last activation
+        stepped: list[tuple[np.ndarray, np.ndarray]] = []
         drawn = None if noise is None else _Drawn(noise)
         for index, made in enumerate(self.inside.calls):
             args, kwargs = tree.map_structure(
@@ -288,15 +290,13 @@ class Walk:
                 self.units.saw(made.name, results[0])
             if saw is not None:
                 saw(made, results)
+            if index in self.taken:
+                into = self._into(self.taken[index], values, before)
+                stepped.append((into, keras.ops.convert_to_numpy(results[0])))
             values.update(zip(map(id, made.outputs), results, strict=True))
             for name in self.freed[index]:
                 values.pop(name, None)
         outputs = [real(keras.ops.convert_to_numpy(values[id(y)])) for y in self.inside.outputs]
-        stepped = {
-            i: step.given([keras.ops.convert_to_numpy(x) for x in self._into(step, values, before)])
-            for i, step in enumerate(self.steps)
-            if step is not None
-        }
         judged = [
             self.endings[self.makers[id(t)]].centred(keras.ops.convert_to_numpy(before[id(t)]))
             if id(t) in before
@@ -315,18 +315,21 @@ class Walk:
         """The calls, by number, that are the last activation of an output."""
         last = {self.makers[id(t)] for t in self.inside.outputs if id(t) in self.makers}
         found = {i: ending_of(self.inside.calls[i]) for i in last}
-        for step in filter(None, self.steps):
-            index = self.makers.get(id(step.tensors[0]))
+        for taken in self.taken.values():
+            index = self.makers.get(id(taken.tensors[0]))
             ending = None if index is None else ending_of(self.inside.calls[index])
-            if index is not None and ending is not None and step.passes(ending):
+            if index is not None and ending is not None and taken.passes(ending):
                 found[index] = ending
         return {i: ending for i, ending in found.items() if ending is not None}
 
-    def _into(self, step: Step, values: Mapping[int, Any], before: Mapping[int, Any]) -> list[Any]:
-        """What a step is given, or what goes into the softmax before it."""
-        ending = self.endings.get(self.makers.get(id(step.tensors[0]), -1))
-        behind = before if ending is not None and step.passes(ending) else {}
-        return [behind.get(id(t), values[id(t)]) for t in step.tensors]
+    def _into(
+        self, taken: Taken, values: Mapping[int, Any], before: Mapping[int, Any]
+    ) -> np.ndarray:
+        """What counts of what a step is given, or of what goes into the softmax before it."""
+        ending = self.endings.get(self.makers.get(id(taken.tensors[0]), -1))
+        behind = before if ending is not None and taken.passes(ending) else {}
+        tensors = (behind.get(id(t), values[id(t)]) for t in taken.tensors)
+        return taken.given([keras.ops.convert_to_numpy(x) for x in tensors])
 
     def _freed(self) -> list[list[int]]:
         """After each call, the tensors that nothing reads any more."""
@@ -334,8 +337,7 @@ class Walk:
         for index, made in enumerate(self.inside.calls):
             last |= dict.fromkeys(map(id, _symbolic((made.args, made.kwargs))), index)
             last |= {id(t): index for t in made.outputs if id(t) not in last}
-        kept = {id(t) for step in filter(None, self.steps) for t in step.tensors}
-        kept |= set(map(id, self.inside.outputs))
+        kept = set(map(id, self.inside.outputs))
         freed: dict[int, list[int]] = defaultdict(list)
         for tensor, index in last.items():
             if tensor not in kept:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from kerasfold.equivalence.runs import Ran
+from kerasfold.equivalence.steps import Step
 from kerasfold.equivalence.tally import Lines, Tally
 from kerasfold.equivalence.units import Units
 
@@ -25,11 +27,42 @@ class Shown:
 
 
 @dataclass(eq=False, slots=True)
+class Within:
+    """A step of both models that makes few values of many.
+
+    Attributes:
+        step: of the reference.
+        mine: its number there.
+        theirs: that of the other's.
+        tally: of what goes into it.
+        agrees: whether both gave the same answers; if not, they are not the same step.
+    """
+
+    step: Step
+    mine: int
+    theirs: int
+    tally: Tally
+    agrees: bool = True
+
+    def saw(self, truth: Ran, other: Ran) -> Lines:
+        """Take in what the copies gave; the largest difference of each line of what goes in."""
+        (x, answer), (y, theirs) = truth.stepped[self.mine], other.stepped[self.theirs]
+        self.agrees = self.agrees and np.array_equal(answer, theirs)
+        return self.tally.saw_copies(x, y if x.shape == y.shape else None)
+
+    def merge(self, other: Within) -> None:
+        """Take in what another has seen of the same step."""
+        self.tally.merge(other.tally)
+        self.agrees = self.agrees and other.agrees
+
+
+@dataclass(eq=False, slots=True)
 class Seen:
     """What a verdict needs of a comparison that has run, wherever it ran.
 
     Attributes:
         tallies: by output.
+        within: by step that both have.
         shows: by output, the batch that shows a difference in float64 best.
         shows_own: the same of either's error in its own dtype.
         reached: what units of the reference gave, if that is known.
@@ -38,6 +71,7 @@ class Seen:
     """
 
     tallies: list[Tally]
+    within: list[Within]
     shows: list[Shown]
     shows_own: list[Shown]
     reached: Units | None
@@ -48,6 +82,8 @@ class Seen:
         """Take in what another has seen of the same models."""
         for mine, theirs in zip(self.tallies, other.tallies, strict=True):
             mine.merge(theirs)
+        for inner, outer in zip(self.within, other.within, strict=True):
+            inner.merge(outer)
         for i, tally in enumerate(self.tallies):
             self.shows[i] = _of_both(self.shows[i], other.shows[i], tally.line_scale)
             self.shows_own[i] = _of_both(self.shows_own[i], other.shows_own[i], tally.output_scale)

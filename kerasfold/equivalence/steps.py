@@ -1,11 +1,13 @@
-"""The last step before an output that makes few values of many: argmax, rounding, a threshold.
+"""Steps that make few values of many: argmax, rounding, a threshold.
 
 What goes into it may be off by much before an answer on the other side is seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +19,8 @@ from kerasfold.equivalence.endings import Ending
 from kerasfold.read.inside import Made
 from kerasfold.read.model import function_name, public_op
 
+FEW = 2**13  # numbers of one sample
+
 _CHOOSING = (ops.argmax, ops.argmin)
 _ROUNDING = (ops.round, ops.floor, ops.ceil, ops.trunc, ops.sign)
 _COMPARING = (
@@ -24,23 +28,41 @@ _COMPARING = (
 )
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, slots=True)
 class Step:
     """A call that gives whole numbers or flags of floats.
 
     Attributes:
         words: what it does, the same of two that do the same.
-        tensors: what it is given; of two, their difference is what counts.
         shape: of what it is given, with the batch; None where it is free.
-        axis: along which only differences count, as argmax goes by them; None of others.
-        is_last: whether nothing after it computes with weights: its answers are the output.
+        outputs: of the model, by number, that are computed of what it gives.
+        answers: those of them that are computed with no weights of it: they are its answers.
     """
 
     words: str
-    tensors: tuple[keras.KerasTensor, ...]
     shape: tuple[int | None, ...]
+    outputs: tuple[int, ...] = ()
+    answers: tuple[int, ...] = ()
+
+    @property
+    def numbers(self) -> int:
+        """How many it is given of one sample, at least."""
+        return math.prod(n or 1 for n in self.shape[1:])
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Taken:
+    """A step, and what it is taken of.
+
+    Attributes:
+        step: the step.
+        tensors: what it is given; of two, their difference is what counts.
+        axis: along which only differences count, as argmax goes by them; None of others.
+    """
+
+    step: Step
+    tensors: tuple[keras.KerasTensor, ...]
     axis: int | None = None
-    is_last: bool = True
 
     def passes(self, ending: Ending) -> bool:
         """Whether a softmax or sigmoid before it changes nothing that it gives."""
@@ -59,32 +81,47 @@ class Step:
         return x - np.where(np.isfinite(largest), largest, 0.0)
 
 
-def last_step(makers: Mapping[int, Made], output: keras.KerasTensor) -> Step | None:
-    """The last such step of all that an output is computed of; None where there is none.
+def steps_of(calls: Sequence[Made], outputs: Sequence[keras.KerasTensor]) -> dict[int, Taken]:
+    """The steps of a model, by the number of their call, in order.
 
-    Args:
-        makers: the call that makes each tensor, by its id.
-        output: of the model.
+    Of those whose answers are no output, those that are given few numbers: to keep what goes into
+    each would take more memory than all else.
     """
-    tensor, is_last = output, True
-    while id(tensor) in makers:
-        made = makers[id(tensor)]
+    reached: dict[int, set[int]] = defaultdict(set)  # outputs, by the tensors they are computed of
+    answers: dict[int, set[int]] = defaultdict(set)  # without weights, and of one tensor each
+    for number, tensor in enumerate(outputs):
+        reached[id(tensor)].add(number)
+        answers[id(tensor)].add(number)
+    found: dict[int, Taken] = {}
+    for index, made in reversed(list(enumerate(calls))):
         read = {id(x): x for x in tree.flatten((made.args, made.kwargs)) if _is_symbolic(x)}
-        step = _step_of(made, tuple(read.values()))
-        if step is not None:
-            return replace(step, is_last=is_last)
-        if len(read) != 1:
-            return None
-        (tensor,) = read.values()
-        is_last = is_last and not getattr(made.operation, "weights", ())
-    return None
+        here, last = (set().union(*(of[id(x)] for x in made.outputs)) for of in (reached, answers))
+        taken = _step_of(made, tuple(read.values()))
+        if taken is not None and here and (last or taken.step.numbers <= FEW):
+            step = replace(taken.step, outputs=tuple(sorted(here)), answers=tuple(sorted(last)))
+            found[index] = replace(taken, step=step)
+        weighted = bool(getattr(made.operation, "weights", ()))
+        ends = taken is not None or len(read) != 1 or weighted
+        for tensor in read:
+            reached[tensor] |= here
+            answers[tensor] |= set() if ends else last
+    return dict(reversed(found.items()))
+
+
+def paired(mine: Sequence[Step], theirs: Sequence[Step]) -> list[tuple[int, int]]:
+    """The numbers of steps of two models that do the same for the same outputs; the last first."""
+    groups: dict[Any, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+    for side, steps in enumerate((mine, theirs)):
+        for number, step in reversed(list(enumerate(steps))):
+            groups[step.words, step.outputs][side].append(number)
+    return [pair for group in groups.values() for pair in zip(*group, strict=False)]
 
 
 def _is_symbolic(value: Any) -> bool:
     return isinstance(value, keras.KerasTensor)
 
 
-def _step_of(made: Made, read: tuple[keras.KerasTensor, ...]) -> Step | None:
+def _step_of(made: Made, read: tuple[keras.KerasTensor, ...]) -> Taken | None:
     """A call as such a step, if it is one."""
     operation: Any = made.operation
     if not read or not all(keras.backend.is_float_dtype(x.dtype) for x in read):
@@ -93,15 +130,16 @@ def _step_of(made: Made, read: tuple[keras.KerasTensor, ...]) -> Step | None:
     function, name = public_op(type(operation)), function_name(type(operation))
     if function in _CHOOSING and operation.axis is not None:
         axis = operation.axis % len(read[0].shape)
-        return Step(f"{name} along axis {axis}", read, tuple(read[0].shape), axis)
+        return Taken(Step(f"{name} along axis {axis}", tuple(read[0].shape)), read, axis)
     if function in _ROUNDING:
-        return Step(f"{name} {getattr(operation, 'decimals', '') or ''}".strip(), read, shape)
+        words = f"{name} {getattr(operation, 'decimals', '') or ''}".strip()
+        return Taken(Step(words, shape), read)
     if function in _COMPARING:
         sides = [None if _is_symbolic(x) else np.asarray(x).tolist() for x in made.args]
         words = f"{name} {next((x for x in sides if x is not None), '')}".strip()
-        return Step(words if sides[0] is None else f"{words} before it", read, shape)
+        return Taken(Step(words if sides[0] is None else f"{words} before it", shape), read)
     if function is ops.cast and not keras.backend.is_float_dtype(operation.dtype):
-        return Step(f"cast to {operation.dtype}", read, shape)
+        return Taken(Step(f"cast to {operation.dtype}", shape), read)
     if type(operation) is layers.Discretization:
-        return Step(f"discretization {list(operation.bin_boundaries)}", read, shape)
+        return Taken(Step(f"discretization {list(operation.bin_boundaries)}", shape), read)
     return None

@@ -85,7 +85,6 @@ class Tally:
         whole: whether it is whole numbers or flags, of which none is off by rounding.
         errors: of the other model in its own dtype, where it has no float64 copy; else None. The
             errors at the border and inside are then these.
-        inner: of what goes into the last step of both that makes few values of many; or None.
         tolerated: the share of the output that a user allows the copies to differ by, where they
             may differ by more than their rounding; or None.
     """
@@ -114,7 +113,6 @@ class Tally:
     own_dtype: str = "float32"
     whole: bool = False
     errors: Errors | None = None
-    inner: Tally | None = None
     tolerated: float | None = None
 
     @property
@@ -251,8 +249,6 @@ class Tally:
                 setattr(self, name, joined(getattr(self, name), getattr(other, name)))
         if self.errors is not None and other.errors is not None:
             self.errors.merge(other.errors)
-        if self.inner is not None and other.inner is not None:
-            self.inner.merge(other.inner)
         for shape, moments in other.moments.items():
             if shape in self.moments:
                 self.moments[shape].merge(moments)

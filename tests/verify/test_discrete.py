@@ -36,6 +36,10 @@ STEPS: dict[str, Callable[[Any], Any]] = {
     "cast": lambda y: ops.cast(y, "int32"),
     "bins": lambda y: layers.Discretization([0.0, 1.0, 2.0], name="bins")(y),
     "in the middle": lambda y: layers.Dense(2, name="last")(ops.cast(y > 0, "float32")),
+    "in a branch": lambda y: layers.Dense(2, name="last")(ops.ones_like(y) + ops.sign(y)),
+    "as a gate": lambda y: layers.Dense(2, name="last")(
+        ops.ones_like(y) * ops.cast(y > 0, "float32")
+    ),
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 import kerasfold
 from kerasfold.equivalence.domain import Domain
@@ -18,6 +18,7 @@ from kerasfold.equivalence.recipes import Lasting, restored, written
 from kerasfold.errors import UnusableError
 from kerasfold.golden import _digest, check_golden, write_golden
 from zoo.commands import conv_bn
+from zoo.making import randomise
 
 
 @pytest.fixture(scope="module")
@@ -217,3 +218,21 @@ def test_files_that_are_no_golden_files_are_refused(path: Path, tmp_path: Path) 
     for file, message in cases.items():
         with pytest.raises(UnusableError, match=message):
             check_golden(conv_bn(), file)
+
+
+@pytest.mark.parametrize("ending", ["argmax", "threshold"])
+def test_what_goes_into_the_last_step_is_kept(tmp_path: Path, ending: str) -> None:
+    end = {"argmax": lambda y: ops.argmax(y, axis=-1), "threshold": lambda y: y > 0.5}[ending]
+
+    def net(error: float) -> keras.Model:
+        x, scores = keras.Input((8,)), layers.Dense(10, "softmax")
+        model = randomise(keras.Model(x, end(scores(x))))
+        scores.bias.assign(scores.bias + error * np.arange(10))
+        return model
+
+    write_golden(net(0.0), tmp_path / "step.npz")
+    report = check_golden(net(0.0), tmp_path / "step.npz")
+    assert (report.verdict, report.note) == ("equivalent", "")
+    report = check_golden(net(1e-5), tmp_path / "step.npz")
+    assert report.verdict == "inconclusive"
+    assert "agree, but what goes into" in report.reason
