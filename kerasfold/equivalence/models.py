@@ -6,7 +6,8 @@ import itertools
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import keras
@@ -21,12 +22,12 @@ from kerasfold.equivalence.bounds import SINGLE, eps_of, noise_share, tolerated_
 from kerasfold.equivalence.compare import Comparison, Copy, outputs
 from kerasfold.equivalence.culprit import first_difference, unsteady
 from kerasfold.equivalence.data import Given
-from kerasfold.equivalence.deployed import Deployed, deployed
+from kerasfold.equivalence.deployed import deployed
 from kerasfold.equivalence.judge import judged, overflowing
 from kerasfold.equivalence.probes import KINDS, USUAL, Probes, probes
 from kerasfold.equivalence.replicas import Replicas
 from kerasfold.equivalence.report import EquivalenceReport
-from kerasfold.equivalence.runs import AsIs, Noise, Walk, as_is
+from kerasfold.equivalence.runs import AsIs, Noise, Runner, Walk, as_is
 from kerasfold.equivalence.signature import (
     Difference,
     differences,
@@ -41,6 +42,8 @@ from kerasfold.lift.regions import Regions, lifted
 from kerasfold.options import require_alone, require_flags
 from kerasfold.read.model import input_structure, output_labels, variables_of
 from kerasfold.read.weights import require_double, require_values
+
+UNSTEADY = 1e-2  # of its bound, that a difference is at least of what is drawn anew in each run
 
 
 def verify(
@@ -120,21 +123,19 @@ def verify(
     weights = [v for model in models for v in variables_of(model)]
     restart = restarted(models, drawn=data is None and len(models) == 2)
     with only_fold_errors("verify()"), own_seeds(), full_precision(), held(weights), restart:
-        other, signature = _other(a, b)
-        if isinstance(other, Deployed) and input_shape is None:
-            input_shape = other.input_shape
+        other = _other(a, b)
         # A tolerance goes with inputs of the usual size, which integers of 8 bits may end at.
         kinds = KINDS if tolerance is None else USUAL
-        twin = None if isinstance(other, Deployed) else other
-        source = probes(a, input_shape, kinds, twin) if data is None else Given(a, data, labels)
+        shape = other.input_shape if input_shape is None else input_shape
+        source = probes(a, shape, kinds, other.model) if data is None else Given(a, data, labels)
+        twin = other.model if tolerance is None else None  # with a copy in float64
 
         def unseen(first: Any) -> Comparison:
-            exact = None if twin is None or tolerance is not None else exact_copy(twin, first)
             return Comparison(
                 a=a,
-                b=other if isinstance(other, Deployed) else as_is(other),
+                b=other.runner(),
                 a64=exact_copy(a, first),
-                b64=exact,
+                b64=None if twin is None else exact_copy(twin, first),
                 rounded=True,
                 tolerance=tolerance,
                 drawn=data is None,
@@ -146,17 +147,35 @@ def verify(
         else:
             first, batches = _peeked(source)
             report = compared(unseen(first), batches, source)
-        return with_signature(report, signature, strict_signature)
+        return with_signature(report, other.signature, strict_signature)
 
 
-def _other(a: keras.Model, b: Any) -> tuple[keras.Model | Deployed, list[Difference]]:
-    """What is to be compared with a model, and how its signature differs. Raises `FoldError`."""
+@dataclass(frozen=True, slots=True)
+class _Other:
+    """What a model is compared with.
+
+    Attributes:
+        model: itself; None of what was deployed.
+        runner: makes what runs it.
+        input_shape: that it takes alone, or None.
+        signature: how it differs from the first model's.
+    """
+
+    model: keras.Model | None
+    runner: Callable[[], Runner]
+    input_shape: Any
+    signature: list[Difference]
+
+
+def _other(a: keras.Model, b: Any) -> _Other:
+    """What is to be compared with a model. Raises `FoldError`."""
     if isinstance(b, keras.Model):
         refuse_other_shapes(a, b)
-        return b, differences(a, b)
+        return _Other(b, partial(as_is, b), None, differences(a, b))
     if isinstance(b, (str, os.PathLike)):
-        other = deployed(b, a)
-        return other, [Difference(other.note, breaks=False)] if other.note else []
+        file = deployed(b, a)
+        notes = [Difference(file.note, breaks=False)] if file.note else []
+        return _Other(None, lambda: file, file.input_shape, notes)
     raise FoldError(
         f"verify() compares with a keras.Model, or with the path of a deployed one. "
         f"Received: {type(b)}"
@@ -223,8 +242,8 @@ def original_in_precision(regions: Regions, batch: Any) -> tuple[Walk, str | Non
     for dtype in ("float64", "float32"):
         try:
             walk = Walk(copy(regions, dtype).model)
-            walk(batch)
-        except Exception:
+            outputs(walk, batch)
+        except FoldError:
             continue
         return walk, dtype
     walk = Walk(copy(regions).model)
@@ -331,6 +350,12 @@ def _with_cause(
     return replace(report, verdict="inconclusive", reason=said, outputs=tuple(outputs))
 
 
+def _may_be_unsteady(report: EquivalenceReport, failing: int) -> bool:
+    """Whether a model may fail for giving other values each time: copies differ then, too."""
+    out = report.outputs[failing]
+    return report.verdict == "different" or out.error > UNSTEADY * out.bound
+
+
 def _reported(found: Comparison) -> EquivalenceReport:
     """The verdict; where it is not one of equality, with where the models part."""
     report = judged(found)
@@ -343,7 +368,7 @@ def _reported(found: Comparison) -> EquivalenceReport:
     names = [spec.name for spec in tree.flatten(input_structure(found.a))]
     arrays = map(np.asarray, tree.flatten(shown)) if shown is not None else ()
     report = replace(report, shown=dict(zip(names, arrays, strict=False)))
-    if shown is not None:
+    if shown is not None and _may_be_unsteady(report, failing):
         causes = [
             unsteady(each, shown, failing, found.own_eps) if isinstance(each, Copy) else ""
             for each in (found.reference, found.b)
