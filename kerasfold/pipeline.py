@@ -29,7 +29,7 @@ and *verifies* the result. Each step is a room; a module imports only from those
     read/        graph inside model ...    Keras model -> calls; the only room, with backend.py,
                                            that touches Keras's insides
     algebra/     axis geometry chain ...   the operator and its laws, on NumPy alone
-    options.py                             options refused where they are not of their kind
+    options.py  bar.py                     options refused where not of their kind; stages, drawn
     backend.py  errors.py  startup.py
     stopping.py  choices.py  stages.py     stopped by a signal; names to choose from; what goes on
     reasons.py                             why a layer stays, by its code
@@ -47,6 +47,7 @@ import keras
 
 from kerasfold.algebra.axis import Refused
 from kerasfold.backend import held, own_seeds, unsaid
+from kerasfold.bar import bar
 from kerasfold.choices import NonlinearName, ObjectiveName, RuntimeName, UntimedName
 from kerasfold.compose import Compose, Once, OutOfRange, fitting
 from kerasfold.cost import objective_of
@@ -55,10 +56,12 @@ from kerasfold.equivalence.models import verify as compare_models
 from kerasfold.equivalence.models import verify_fold
 from kerasfold.equivalence.report import EquivalenceReport
 from kerasfold.errors import EquivalenceError, NonlinearLayerError, only_fold_errors
+from kerasfold.forms.form import AnyForm
 from kerasfold.forms.kept import Kept
 from kerasfold.lift.regions import Regions, lifted
-from kerasfold.measure.measured import measured_plan, timed_whole
+from kerasfold.measure.measured import Make, measured_plan, timed_whole
 from kerasfold.measure.runtimes import deploy, random_inputs
+from kerasfold.measure.tried import Tried
 from kerasfold.options import require_alone, require_choice, require_flags
 from kerasfold.plan.cheapest import cheapest
 from kerasfold.plan.choose import Plan, original_plan
@@ -110,7 +113,7 @@ def fold(
         budget: for 'measured', seconds (60) after which no further part of the model is timed;
             what is left is planned for 'latency'. The whole model is timed on top of it. With
             0, nothing is.
-        progress: for 'measured', whether to draw a progress bar on stderr.
+        progress: whether to draw on stderr what goes on: each stage, and how much of it is done.
         open_layers: whether to look into layers that are made of others: the result then holds
             the layers inside them.
         data: to compare on instead of random inputs, as for `kerasfold.verify`.
@@ -149,11 +152,17 @@ def fold(
         require_alone("for comparing, which verify=False skips", data=data, input_shape=input_shape)
     if data is not None:
         require_alone("for random inputs, not with data=", input_shape=input_shape)
-    target = target_of(objective, runtime, batch_size, budget, progress)
+    target = target_of(objective, runtime, batch_size, budget)
     require_values("fold()")
     options = _Options(objective, nonlinear, verify, target, open_layers)
     weights = variables_of(model) if isinstance(model, keras.Model) else ()
-    with only_fold_errors("fold()"), own_seeds(), unsaid(MASKS_DROPPED), held(weights):
+    with (
+        bar(progress),
+        only_fold_errors("fold()"),
+        own_seeds(),
+        unsaid(MASKS_DROPPED),
+        held(weights),
+    ):
         refuse_other_batch(model, batch_size)
         if not isinstance(model, keras.Model) or not own_predictions(model):
             return _fold(model, options, data, input_shape)
@@ -210,7 +219,7 @@ def _fold(
         regions, first = given, None
     plan, folded = built.plan, built.model
     result = report(model, regions, plan, objective, folded, pinned)
-    result = replace(result, measured=built.pace)
+    result = replace(result, measured=built.pace, tried=built.tried)
     if options.verify:
         at("comparing with the original")
         weights = once.handed_over
@@ -222,11 +231,12 @@ def _fold(
 
 @dataclass(frozen=True, slots=True)
 class _Built:
-    """A plan, the model that it is, and what that was timed to take, if it was."""
+    """A plan, the model that it is, what that was timed to take, if it was, and what was tried."""
 
     plan: Plan
     model: keras.Model
     pace: Pace | None = None
+    tried: tuple[Tried, ...] = ()
 
 
 def _of_its_class(
@@ -272,23 +282,32 @@ def _planned(
         at("building")
         return _Built(plan, emit(regions, plan.forms, compose).model)
     clock, runtime, prices = target.clock, target.runtime, target.prices
-    plan = measured_plan(regions, fitting(regions), runtime, clock, target.progress, pinned, prices)
+    plan, tried = measured_plan(regions, fitting(regions), runtime, clock, pinned, prices)
     at("building")
     folded = emit(regions, plan.forms, compose).model
     if not clock.seconds:
-        return _Built(plan, folded)
+        return _Built(plan, folded, tried=tried)
     at("timing the whole model")
     unfolded = original_plan(regions, prices)
     same = emit(regions, unfolded.forms, compose).model
+    inputs = random_inputs(same, prices.batch)
     if all(isinstance(form, Kept) for form in plan.forms.values()):
-        deploy(same, runtime, random_inputs(same, prices.batch))  # which says so if it is refused
-        return _Built(plan, folded)
-    whole = timed_whole(folded, same, runtime, max(clock.left, LAST), prices.batch)
+        deploy(same, runtime, inputs)  # which says so if it is refused
+        return _Built(plan, folded, tried=tried)
+    held = Once(fitting(regions))
+    again, before = (_made(regions, forms, held) for forms in (plan.forms, unfolded.forms))
+    whole = timed_whole(again, before, inputs, runtime, max(clock.left, LAST))
+    tried += (whole.tried,)
     if not whole.is_better:
         why = f"merged, the whole model is no faster on {runtime}"
-        return _Built(replace(unfolded, apart=dict.fromkeys(unfolded.forms, why)), same)
-    before, after = whole.seconds
-    return _Built(plan, folded, Pace(runtime, 1e3 * before, 1e3 * after))
+        apart = replace(unfolded, apart=dict.fromkeys(unfolded.forms, why))
+        return _Built(apart, same, tried=tried)
+    return _Built(plan, folded, Pace(runtime, *whole.milliseconds), tried)
+
+
+def _made(regions: Regions, forms: Mapping[int, AnyForm], compose: Compose) -> Make:
+    """Makes a model of chosen forms, with weights of its own each time."""
+    return lambda: emit(regions, forms, compose).model
 
 
 def explain(

@@ -23,6 +23,13 @@ class Stage(NamedTuple):
     total: int = 0
     things: str = ""
 
+    @property
+    def words(self) -> str:
+        """All of that."""
+        return (
+            f"{self.what}, {self.done} of {self.total} {self.things}" if self.total else self.what
+        )
+
 
 _listener: ContextVar[Callable[[Stage], None]] = ContextVar("_listener", default=lambda stage: None)
 

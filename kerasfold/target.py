@@ -21,12 +21,11 @@ BUDGET = 60.0  # seconds, where none are
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to time and at what prices to plan, until when, and whether to show it."""
+    """Where to time and at what prices to plan, and until when."""
 
     runtime: str
     prices: Prices
     clock: Clock
-    progress: bool
 
 
 def target_of(
@@ -34,7 +33,6 @@ def target_of(
     runtime: RuntimeName | None,
     batch_size: int | None,
     budget: float | None,
-    progress: bool,
 ) -> Target:
     """How to measure, if that is the objective. Raises `FoldError`."""
     timed = objective_of(objective).is_timed
@@ -46,7 +44,7 @@ def target_of(
     seconds = BUDGET if budget is None else budget
     if isinstance(seconds, bool) or not (isinstance(seconds, (int, float)) and seconds >= 0):
         raise FoldError(f"budget={budget!r}: expected a number of seconds, 0 or more")
-    return Target(runtime or HERE, prices, Clock(seconds), progress)
+    return Target(runtime or HERE, prices, Clock(seconds))
 
 
 def prices_of(objective: str, runtime: RuntimeName | None, batch_size: int | None) -> Prices:

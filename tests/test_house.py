@@ -49,7 +49,7 @@ FLOORS = (
     ("layers",),
     ("read",),
     ("algebra",),
-    ("options",),
+    ("options", "bar"),
     ("backend", "errors", "startup"),
     ("stopping", "choices", "stages", "reasons", "legible"),
 )

@@ -101,9 +101,7 @@ class _Watch:
             self._write(CLEAR)
 
     def _words(self) -> str:
-        what, done, total, things = self.stage
-        counted = f", {done} of {total} {things}" if total else ""
-        return f"{what}{counted} ({time.monotonic() - self.since:.1f} s)"
+        return f"{self.stage.words} ({time.monotonic() - self.since:.1f} s)"
 
     def _write(self, text: str) -> None:
         with contextlib.suppress(OSError, ValueError):  # stderr is full, or closed

@@ -1,23 +1,23 @@
 """The "measured" objective: plans timed on a runtime, for what no model of it knows.
 
 Each component of the affine part is planned by itself: a few ways to compute it, the original
-among them, are built as models of their own, brought to the runtime and timed in turns. A way
-that does part of the work of another, and nothing else, is better without a clock. Components
-of equal geometry are timed once per process.
+among them, are built as models of their own, brought to the runtime and timed in turns, those
+that may be the fastest over several deployments. A way that does part of the work of another, and
+nothing else, is better without a clock. Components of equal geometry are timed once per process.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from kerasfold.compose import Compose, OutOfRange
+from kerasfold.compose import Compose, Once, OutOfRange
 from kerasfold.cost import OBJECTIVES, Prices
 from kerasfold.emit import emit
 from kerasfold.errors import FoldError
@@ -26,21 +26,35 @@ from kerasfold.forms.kept import Kept
 from kerasfold.lift.program import Node
 from kerasfold.lift.regions import Regions
 from kerasfold.measure.parts import part, readers_of
-from kerasfold.measure.runtimes import WRONG, check_runtime, deploy, difference, random_inputs
-from kerasfold.measure.timing import paired_seconds, ratio
+from kerasfold.measure.runtimes import (
+    WRONG,
+    Deploy,
+    Run,
+    check_runtime,
+    deploy,
+    deployer,
+    difference,
+    random_inputs,
+)
+from kerasfold.measure.stopwatch import timed
+from kerasfold.measure.timing import Ratio, paired_seconds
+from kerasfold.measure.tried import Attempt, Tried
 from kerasfold.plan.choose import Plan, assembled
 from kerasfold.plan.methods import auto
 from kerasfold.plan.search import Search, total
 from kerasfold.stages import at
 
 Way = dict[int, AnyForm]  # forms of one component
+Make = Callable[[], keras.Model]
 
 EVERY = 512  # ways of a component up to which all of them are looked at
 TIMED = 24  # ways of a component that are timed, those of least modelled cost
 HOPELESS = 10.0  # modelled cost, in that of the best way, from which on none is timed
 ROUNDS = 5  # of all ways that are timed
 FINALISTS = 4  # ways that are timed again
-FINAL_ROUNDS = 21
+DEPLOYMENTS = 8  # of each of those
+FINAL_ROUNDS = 7  # of each deployment
+WHOLE, FOLDED = "the model", "its fold"
 CLOSE = 1.15  # time, in that of the fastest, up to which a way is timed again
 
 
@@ -52,10 +66,24 @@ class Choice:
         position: of the way chosen.
         whole: whether all ways were there to choose from: time for them was left, and their
             weights had a dtype.
+        attempts: what came of each way.
     """
 
     position: int
     whole: bool
+    attempts: tuple[Attempt, ...]
+
+
+class Measured(NamedTuple):
+    """What measuring gives.
+
+    Attributes:
+        plan: the tensors to materialise.
+        tried: of each part that there was a choice for, what was tried.
+    """
+
+    plan: Plan
+    tried: tuple[Tried, ...]
 
 
 _CACHE: dict[Any, Choice] = {}  # by runtime and geometry
@@ -84,10 +112,9 @@ def measured_plan(
     compose: Compose,
     runtime: str,
     clock: Clock,
-    progress: bool = False,
     pinned: Collection[int] = (),
     prices: Prices | None = None,
-) -> Plan:
+) -> Measured:
     """Choose the tensors to materialise by timing.
 
     Args:
@@ -98,7 +125,6 @@ def measured_plan(
             'latency', siblings apart and each component by itself, but for what was timed
             before, if it had any time.
             Components are timed in the order of their modelled cost.
-        progress: whether to draw a progress bar on stderr.
         pinned: nodes that must be materialised.
         prices: of steps there, by which ways are found, at the batch that they are timed at.
 
@@ -112,7 +138,8 @@ def measured_plan(
     )
     readers, batch = readers_of(regions.graph), search.known.prices.batch
     chosen: dict[int, Way] = {}
-    for done, component in enumerate(_with_bar(components, runtime, progress)):
+    tried: list[Tried] = []
+    for done, component in enumerate(components):
         at(f"measuring on {runtime}", done, len(components), "parts")
         ways = candidates(search, component) if clock.left > 0 or _CACHE else []
         chosen[component[0].index] = ways[0] if len(ways) == 1 else auto(search, component)
@@ -129,7 +156,16 @@ def measured_plan(
                 known = _CACHE[key] = _fastest(own, ways, compose, runtime, clock, batch)
             if known is not None:
                 chosen[component[0].index] = ways[known.position]
-    return assembled(search, lambda component: chosen[component[0].index])
+            attempts = () if known is None else known.attempts
+            tried.append(Tried(runtime, _names(regions, component), attempts))
+    plan = assembled(search, lambda component: chosen[component[0].index])
+    return Measured(plan, tuple(tried))
+
+
+def _names(regions: Regions, component: Sequence[Node]) -> tuple[str, ...]:
+    """The calls of a component, in order."""
+    calls = (regions.owner[node.index].call for node in component if node.index in regions.owner)
+    return tuple(dict.fromkeys(call.name for call in calls))
 
 
 def candidates(search: Search, component: Sequence[Node]) -> list[Way]:
@@ -215,53 +251,120 @@ def _fastest(
     original = next(
         (p for p, way in enumerate(ways) if all(isinstance(f, Kept) for f in way.values())), None
     )
-    runs: dict[int, Callable[[], Any]] = {}
-    whole = True
+    found = _deployed(own, ways, original, compose, runtime, clock, batch)
+    positions = list(found.runs)
+    seconds: dict[int, float] = {}
+    gains: dict[int, Ratio] = {}
+
+    def choice(position: int, whole: bool) -> Choice:
+        attempts = tuple(
+            Attempt(
+                " + ".join(form.words(own) for form in way.values()),
+                p == original,
+                p == position,
+                1e3 * seconds[p] if p in seconds else None,
+                gains.get(p),
+                found.notes.get(p, ""),
+            )
+            for p, way in enumerate(ways)
+        )
+        return Choice(position, whole, attempts)
+
+    if not positions:
+        # A part at these sizes is no verdict on the model: that is given on the whole of it.
+        return choice(original or 0, whole=False)
+    if len(positions) > FINALISTS:
+        left = max(clock.left, 0.0)
+        medians = np.median(paired_seconds(list(found.runs.values()), ROUNDS, left), axis=0)
+        seconds = dict(zip(positions, medians.tolist(), strict=True))
+        near = [i for i in np.argsort(medians) if medians[i] <= CLOSE * medians.min()]
+        positions = [positions[i] for i in near[:FINALISTS]]
+    if original in found.runs:  # the first: the others are held against it
+        positions = [original, *(p for p in positions if p != original)]
+    found.runs.clear()
+    if len(positions) == 1:
+        return choice(positions[0], found.whole)
+    deploys = [found.deploys[p] for p in positions]
+    times = timed(deploys, DEPLOYMENTS, FINAL_ROUNDS, seconds=max(clock.left, 0.0))
+    ratios = {p: times.ratio(place) for place, p in enumerate(positions) if place}
+    seconds |= {p: float(np.median(times.calls(place))) for place, p in enumerate(positions)}
+    whole = found.whole and len(times.trials) == DEPLOYMENTS
+    if positions[0] == original:
+        gains |= ratios
+        better = [p for p, found in ratios.items() if found.low > 1]
+    else:
+        better = [p for p, found in ratios.items() if found.median > 1]
+    return choice(max(better, key=lambda p: ratios[p].median, default=positions[0]), whole)
+
+
+@dataclass(slots=True)
+class _Deployed:
+    """Ways of a component on a runtime, by position.
+
+    Attributes:
+        deploys: deploy each once more.
+        runs: a deployment of each.
+        notes: why others are not there.
+        whole: see `Choice`.
+    """
+
+    deploys: dict[int, Deploy] = field(default_factory=dict)
+    runs: dict[int, Run] = field(default_factory=dict)
+    notes: dict[int, str] = field(default_factory=dict)
+    whole: bool = True
+
+
+def _deployed(
+    own: Regions,
+    ways: Sequence[Way],
+    original: int | None,
+    compose: Compose,
+    runtime: str,
+    clock: Clock,
+    batch: int,
+) -> _Deployed:
+    """The ways that a runtime takes, and computes rightly.
+
+    Raises:
+        OutOfRange: no way is there, the last one because of its weights.
+    """
+    found = _Deployed()
+    held = Once(compose)
     refusal: FoldError | OutOfRange | None = None
     inputs: list[np.ndarray] | None = None
     expected: list[np.ndarray] | None = None
     # The original first: what there is time for is held against it.
     for tried, position in enumerate(sorted(range(len(ways)), key=lambda p: p != original)):
         if tried > 1 and clock.left < 0:
-            whole = False
-            break
+            found.whole = False
+            found.notes[position] = "no time was left"
+            continue
+
+        def make(way: Way = ways[position]) -> keras.Model:
+            return emit(own, way, held).model
+
         try:
-            model = emit(own, ways[position], compose).model
-            inputs = random_inputs(model, batch) if inputs is None else inputs
-            run = deploy(model, runtime, inputs)
-        except (FoldError, OutOfRange) as error:
-            whole = whole and not isinstance(error, OutOfRange)
-            refusal = error
+            if inputs is None:
+                inputs = random_inputs(make(), batch)
+            deploy_again = deployer(make, runtime, inputs)
+            run = deploy_again()
+        except OutOfRange as error:
+            found.whole = False
+            refusal, found.notes[position] = error, "its weights would not fit their dtype"
+            continue
+        except FoldError as error:
+            refusal, found.notes[position] = error, str(error)
             continue
         if expected is None:
-            expected = _expected(model, runtime, inputs)
+            expected = _expected(make(), runtime, inputs)
         if difference(expected, run()) <= WRONG:  # a runtime may have defects
-            runs[position] = run
+            found.deploys[position], found.runs[position] = deploy_again, run
         else:
-            whole = False  # that may be these weights
-    if not runs:
-        if isinstance(refusal, OutOfRange):
-            raise refusal
-        # A part at these sizes is no verdict on the model: that is given on the whole of it.
-        return Choice(original or 0, whole=False)
-    positions = list(runs)
-    if len(positions) > FINALISTS:
-        left = max(clock.left, 0.0)
-        seconds = np.median(paired_seconds(list(runs.values()), ROUNDS, left), axis=0)
-        near = [i for i in np.argsort(seconds) if seconds[i] <= CLOSE * seconds.min()]
-        positions = [positions[i] for i in near[:FINALISTS]]
-    if original in runs and original not in positions:
-        positions.append(original)
-    if len(positions) == 1:
-        return Choice(positions[0], whole)
-    times = paired_seconds([runs[p] for p in positions], FINAL_ROUNDS, max(clock.left, 0.0))
-    whole = whole and len(times) == FINAL_ROUNDS
-    best = int(np.argmin(np.median(times, axis=0)))
-    if original in positions:
-        against = times[:, positions.index(original)]
-        if positions[best] != original and ratio(against, times[:, best]).low <= 1:
-            return Choice(original, whole)
-    return Choice(positions[best], whole)
+            found.whole = False  # that may be these weights
+            found.notes[position] = f"{runtime} computes it wrongly"
+    if not found.runs and isinstance(refusal, OutOfRange):
+        raise refusal
+    return found
 
 
 def _expected(model: keras.Model, runtime: str, inputs: list[np.ndarray]) -> list[np.ndarray]:
@@ -278,47 +381,54 @@ class Whole:
 
     Attributes:
         is_better: whether the fold is right there, and surely no slower.
-        seconds: that each takes, the original first; NaN where it was not timed.
+        tried: what came of both.
+        milliseconds: that each takes, the original first; NaN where it was not timed.
     """
 
     is_better: bool
-    seconds: tuple[float, float] = (np.nan, np.nan)
+    tried: Tried
+    milliseconds: tuple[float, float] = (np.nan, np.nan)
 
 
 def timed_whole(
-    folded: keras.Model,
-    model: keras.Model,
-    runtime: str,
-    seconds: float = np.inf,
-    batch: int = 1,
+    folded: Make, original: Make, inputs: list[np.ndarray], runtime: str, seconds: float = np.inf
 ) -> Whole:
     """How long a folded model takes on a runtime, and its original, on so many images at once.
 
     It is no better where the runtime refuses it, or computes it, and not the original, wrongly.
-    After so many seconds no further round of timing begins.
+
+    Args:
+        folded: makes the one, for each deployment anew.
+        original: makes the other.
+        inputs: to run them on.
+        runtime: where.
+        seconds: by when to end, but for one deployment of each.
     """
-    inputs = random_inputs(model, batch)
-    runs = [deploy(model, runtime, inputs)]
+    deploys = [deployer(make, runtime, inputs) for make in (original, folded)]
+    runs = [deploys[0]()]
     try:
-        runs.append(deploy(folded, runtime, inputs))
-    except FoldError:
-        return Whole(is_better=False)
+        runs.append(deploys[1]())
+    except FoldError as error:
+        return _no_better(runtime, str(error))
     outputs = [run() for run in runs]
     if not difference(*outputs) <= WRONG:
-        expected = _expected(model, runtime, inputs)
+        expected = _expected(original(), runtime, inputs)
         own, its = (difference(expected, y) <= WRONG for y in outputs)
         if own and not its:
-            return Whole(is_better=False)
-    times = paired_seconds(runs, FINAL_ROUNDS, seconds)
-    before, after = np.median(times, axis=0).tolist()
-    return Whole(ratio(times[:, 0], times[:, 1]).high >= 1, (before, after))
+            return _no_better(runtime, f"{runtime} computes it wrongly")
+    runs.clear()
+    times = timed(deploys, DEPLOYMENTS, FINAL_ROUNDS, seconds=seconds)
+    before, after = (1e3 * float(np.median(times.calls(subject))) for subject in (0, 1))
+    gain = times.ratio(1)
+    is_better = gain.high >= 1
+    attempts = (
+        Attempt(WHOLE, True, not is_better, before),
+        Attempt(FOLDED, False, is_better, after, gain),
+    )
+    return Whole(is_better, Tried(runtime, (), attempts), (before, after))
 
 
-def _with_bar(components: Sequence[Any], runtime: str, progress: bool) -> Iterator[Any]:
-    if not progress:
-        return iter(components)
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return iter(track(components, f"measuring on {runtime}", console=console, transient=True))
+def _no_better(runtime: str, why: str) -> Whole:
+    """A fold that was not timed."""
+    attempts = Attempt(WHOLE, is_original=True, taken=True), Attempt(FOLDED, note=why)
+    return Whole(False, Tried(runtime, (), attempts))

@@ -98,7 +98,7 @@ def timed(
         if done and spent * (len(done) + 1) / len(done) > seconds:
             break
         told(len(done))
-        done.append(_trial(deploys, rounds, warm_up, seconds - spent, rng))
+        done.append(_trial(deploys, rounds, warm_up, start + seconds, rng))
         gc.collect()  # models are circles
     return Times(done)
 
@@ -107,16 +107,17 @@ def _trial(
     deploys: Sequence[Deploy],
     rounds: int,
     warm_up: int,
-    seconds: float,
+    until: float,
     rng: np.random.Generator,
 ) -> list[np.ndarray]:
-    """One deployment of each, and what they took in turns."""
+    """One deployment of each, and what they took in turns, until a time or for three rounds."""
     between: list[bytearray] = []
     runs: dict[int, Callable[[], Any]] = {}
     for index in rng.permutation(len(deploys)).tolist():
         between.append(bytearray(rng.integers(1, LAYOUTS)))
         runs[index] = deploys[index]()
-    return in_turns([runs[i] for i in range(len(deploys))], rounds, warm_up, seconds, rng)
+    calls = [runs[index] for index in range(len(deploys))]
+    return in_turns(calls, rounds, warm_up, until - time.perf_counter(), rng)
 
 
 def over_trials(logs: np.ndarray) -> Ratio:

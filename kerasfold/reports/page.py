@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 
 from kerasfold.reasons import BY_CODE
+from kerasfold.reports import attempts
 from kerasfold.reports.compared import comparison
 from kerasfold.reports.layout import COLOURS
 from kerasfold.reports.markup import document, escape, section, table
@@ -131,6 +132,19 @@ def _tables(report: Record) -> Iterator[str]:
         if kept:
             head = ("layer", "class", "code", "because")
             yield _sorted(title, len(kept), head, map(_row, kept))
+    if report.tried:
+        found = [
+            (
+                escape(" + ".join(part.names)) + f" (and {part.alike} alike)" * bool(part.alike),
+                escape(attempts.milliseconds(attempt)),
+                escape(attempts.words(attempt)),
+                "taken" * attempt.taken,
+            )
+            for part in attempts.parts(report.tried)
+            for attempt in part.attempts
+        ]
+        title = f"{attempts.title(report.tried).capitalize()}"
+        yield _sorted(escape(title), len(found), ("part", "ms", "way", "taken"), found)
     names = [
         (what, ", ".join(names))
         for what, names in (

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kerasfold.equivalence.report import EquivalenceReport
+from kerasfold.measure.tried import Tried
 from kerasfold.plots.steps import Flow
 from kerasfold.reasons import code_of
 
@@ -104,7 +105,7 @@ _LISTS = (
         "narrowed",
         "uncounted",
     ),
-    *("uncounted", "flows", "models"),
+    *("flows", "models", "tried"),
 )
 COUNTS = ("macs", "params", "layers")
 
@@ -136,6 +137,7 @@ class Record:
     keras_layers_after: int | None = None
     predicted: tuple[Pace, ...] = ()
     measured: Pace | None = None
+    tried: tuple[Tried, ...] = ()
     is_linear: bool = False
     narrowed: tuple[str, ...] = ()
     uncounted: tuple[str, ...] = ()

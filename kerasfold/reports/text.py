@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
 from kerasfold.legible import legible
 from kerasfold.reasons import BY_CODE
+from kerasfold.reports import attempts
 from kerasfold.reports.record import Kept, Merged, Pace, Record
 
 FEW = 3  # kinds, or names, that are listed before the rest is counted
@@ -123,6 +124,8 @@ def text(report: Record, verbose: bool, width: int | None) -> str:
         if rows:
             lines += ["", f"{title}:", *rows]
     names = list if verbose else few
+    if report.tried:
+        lines += ["", f"{attempts.title(report.tried)} (* taken):", *_tried(report, verbose)]
     for title, called in (
         ("removed, as they do nothing at inference", report.removed),
         ("computed once with what they equal", report.repeated),
@@ -150,6 +153,22 @@ def text(report: Record, verbose: bool, width: int | None) -> str:
     if width is None:
         return "\n".join(lines)
     return "\n".join(part for line in lines for part in _wrapped(line, width))
+
+
+def _tried(report: Record, verbose: bool) -> Iterator[str]:
+    """The parts that were timed, the ways of each under it."""
+    found = attempts.parts(report.tried)
+    shown = found if verbose else found[:FEW]
+    for part in shown:
+        alike = f", and {_counted(part.alike, 'part')} like it" if part.alike else ""
+        yield f"  {' + '.join(part.names if verbose else few(part.names))}{alike}:"
+        for attempt in part.attempts:
+            sign = "*" if attempt.taken else " "
+            yield f"    {sign} {attempts.milliseconds(attempt):>9}  {attempts.words(attempt)}"
+        if not part.attempts:
+            yield "      planned for latency: no time was left"
+    if len(shown) < len(found):
+        yield f"  and {_counted(len(found) - len(shown), 'part')} more"
 
 
 def _wrapped(line: str, width: int) -> list[str]:

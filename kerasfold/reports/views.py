@@ -52,6 +52,7 @@ class FoldReport(Record):
         keras_layers_after: the same of the folded model; None where none was built.
         predicted: what the linear calls take, by the roofline of each runtime.
         measured: what the whole model took, where it was timed.
+        tried: where parts were timed, what ways there were to compute each, and what each took.
         is_linear: whether all of the model is, so that what is predicted is predicted of it all.
         uncounted: names of kept calls that multiply by weights and whose multiply-accumulates are
             not counted, neither before nor after.

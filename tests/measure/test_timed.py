@@ -14,6 +14,7 @@ from kerasfold.compose import exact
 from kerasfold.lift.regions import lift
 from kerasfold.measure import measured
 from kerasfold.measure.measured import Whole
+from kerasfold.measure.tried import Tried
 from kerasfold.pipeline import LAST
 from kerasfold.read.graph import read
 from zoo.blocks import conv
@@ -78,9 +79,8 @@ def test_pinned_nodes_are_timed_anew(watch):
     first, second, _ = regions.lifted
 
     def forms(*nodes: int) -> list[str]:
-        chosen = measured.measured_plan(
-            regions, composed, "xla", measured.Clock(60.0), pinned=nodes
-        )
+        clock = measured.Clock(60.0)
+        chosen = measured.measured_plan(regions, composed, "xla", clock, nodes).plan
         return [form.name for form in chosen.forms.values()]
 
     composed = exact(regions)
@@ -127,9 +127,9 @@ def test_the_whole_model_is_timed_for_what_its_parts_left(watch, monkeypatch, st
     found.steps = (0.0, step)
     given: list[float] = []
 
-    def spied(folded: Any, model: Any, runtime: str, seconds: float) -> Whole:
+    def spied(folded: Any, model: Any, inputs: Any, runtime: str, seconds: float) -> Whole:
         given.append(seconds)
-        return Whole(is_better=True)
+        return Whole(True, Tried(runtime, (), ()))
 
     monkeypatch.setattr("kerasfold.pipeline.timed_whole", spied)
     by_measuring(stack(conv(8, 1), conv(3)), budget=500.0, verify=False)

@@ -21,6 +21,7 @@ from kerasfold.read.weights import digest
 from kerasfold.reports.record import Pace
 from kerasfold.reports.stored import plain, restored, schema
 from kerasfold.reports.views import FoldReport
+from zoo.attempts import TRIED
 from zoo.commands import assert_fails, conv_bn
 
 
@@ -152,7 +153,8 @@ def test_what_is_no_report_is_refused(folded, tmp_path, change) -> None:
 
 
 def test_json_goes_there_and_back(folded) -> None:
-    measured = replace(folded.fold_report, measured=Pace("litert", 2.0, 1.0), note="é")
+    found = {"measured": Pace("litert", 2.0, 1.0), "tried": TRIED, "note": "é"}
+    measured = replace(folded.fold_report, **found)
     for report in (measured, kerasfold.explain(conv_bn())):
         assert restored(FoldReport, json.loads(json.dumps(plain(report)))) == report
 
@@ -161,7 +163,8 @@ def test_json_follows_its_schema(folded, run) -> None:
     jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
     published = json.loads(run("schema")[1])
     jsonschema.Draft202012Validator.check_schema(published)
-    for report in (folded.fold_report, kerasfold.explain(conv_bn())):
+    measured = replace(folded.fold_report, tried=TRIED)
+    for report in (folded.fold_report, kerasfold.explain(conv_bn()), measured):
         values = report.to_dict()
         jsonschema.validate(values, published)
         with pytest.raises(jsonschema.ValidationError):

@@ -11,6 +11,7 @@ import pytest
 from keras import layers
 
 import kerasfold
+from kerasfold.measure.tried import Attempt, Tried
 from kerasfold.plots.steps import Flow, Step
 from kerasfold.reports import compared
 from kerasfold.reports.layout import sides
@@ -57,6 +58,7 @@ def resembling(report: FoldReport, name: str) -> FoldReport:
         flows=(flow,),
         files=Files(name, name, 1, 1, ""),
         measured=Pace(name, 2.0, 1.0),
+        tried=(Tried(name, (name,), (Attempt(name, note=name),)),),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ import tensorflow as tf
 
 import kerasfold
 from kerasfold.errors import FoldError
-from kerasfold.measure import measured
+from kerasfold.measure import measured, stopwatch
 from kerasfold.read.graph import read
 from kerasfold.read.model import input_structure
 
@@ -59,6 +60,8 @@ class Stopwatch:
         refused: models that the runtime does not take.
         now: what its clock shows.
         steps: what a deployment, and a timing, adds to that.
+        unsure: by how much the logarithm of what all but the first take varies, either way, from
+            one deployment to the next.
     """
 
     def __init__(self, price: Priced) -> None:
@@ -69,6 +72,7 @@ class Stopwatch:
         self.refused: Callable[[keras.Model], bool] = lambda model: False
         self.now = 0.0
         self.steps = (0.0, 0.0)
+        self.unsure = 0.0
 
     def deploy(self, model: keras.Model, runtime: str, inputs: Any) -> Any:
         if runtime != "tensorflow":
@@ -90,6 +94,21 @@ class Stopwatch:
         run.model = model  # type: ignore[attr-defined]
         return run
 
+    def deployer(self, make: Callable[[], keras.Model], runtime: str, inputs: Any) -> Any:
+        """Deploys once, however often it is asked."""
+        return functools.cache(lambda: self.deploy(make(), runtime, inputs))
+
+    def timed_over(
+        self, deploys: Any, trials: int, rounds: int, seconds: float = np.inf
+    ) -> stopwatch.Times:
+        """What several deployments take: all the same, but for `unsure`."""
+        self.timed.append([deploy().model for deploy in deploys])
+        self.now += self.steps[1]
+        taken = [self.price(model) for model in (*self.timed[-1], self.timed[-1][0])]
+        first, *others, control = (np.full((rounds, 1), own) for own in taken)
+        luck = np.exp(self.unsure * np.linspace(-1, 1, trials))
+        return stopwatch.Times([[first, *(x * own for own in others), control] for x in luck])
+
     def paired_seconds(self, runs: Any, rounds: int, seconds: float = np.inf) -> np.ndarray:
         self.timed.append([run.model for run in runs])
         self.now += self.steps[1]
@@ -110,6 +129,8 @@ def started(price: Priced, monkeypatch: pytest.MonkeyPatch) -> Stopwatch:
     """A stopwatch in place of what measuring times with."""
     found = Stopwatch(price)
     monkeypatch.setattr(measured, "deploy", found.deploy)
+    monkeypatch.setattr(measured, "deployer", found.deployer)
+    monkeypatch.setattr(measured, "timed", found.timed_over)
     monkeypatch.setattr(measured, "paired_seconds", found.paired_seconds)
     monkeypatch.setattr(measured, "time", SimpleNamespace(perf_counter=lambda: found.now))
     return found
