@@ -24,6 +24,7 @@ from kerasfold.forms.known import is_matrix_alone
 from kerasfold.forms.sharing import sharing_key
 from kerasfold.layers.build import Builder, Value
 from kerasfold.layers.names import Names
+from kerasfold.layers.rewrite import constants
 from kerasfold.lift.regions import Lifted, Regions, as_read
 from kerasfold.read.copies import called_copy, copy_operation, copy_state
 from kerasfold.read.graph import Call, Tensor
@@ -200,12 +201,12 @@ class _Emitter:
             )(value)
         return value
 
-    def _argument(self, value: Any) -> Any:
-        """What a call is given: its tensors, and constants in the dtype that all is to be in."""
+    def _argument(self, value: Any, dtype: str | None) -> Any:
+        """What a call is given: its tensors, and constants in the dtype that they are to be in."""
         if isinstance(value, Tensor):
             return self._tensor(value)
-        if self.dtype is not None and is_float_array(value):
-            return as_array(value).astype(self.dtype)
+        if dtype is not None and is_float_array(value):
+            return as_array(value).astype(dtype)
         return value
 
     def _kept(self, lifted: Lifted) -> Value:
@@ -217,7 +218,10 @@ class _Emitter:
     def _keep(self, call: Call) -> None:
         """The original call, on a copy of its layer; one copy for all calls of a layer."""
         operation = call.operation
-        args, kwargs = tree.map_structure(self._argument, (call.args, call.kwargs))
+        dtype = self.dtype or (call.outputs[0].dtype if call.exact else None)
+        args, kwargs = tree.map_structure(
+            lambda x: self._argument(x, dtype), (call.args, call.kwargs)
+        )
         if id(operation) in self.copies:
             result = self.copies[id(operation)](*args, **kwargs)
         else:
@@ -225,6 +229,9 @@ class _Emitter:
                 *(operation, self._call_name(call), self.dtype, args, kwargs),
                 gives=self._given(call, args, kwargs),
             )
+        if call.gain is not None:
+            gain = constants(call.gain, result, self.graph.layout)
+            result = self.names.give(result * gain, f"{call.name}_gain")
         if call.cut is not None:
             result = self.names.give(result[call.cut], f"{call.name}_cut")
         for tensor, value in zip(call.outputs, tree.flatten(result), strict=True):
@@ -237,7 +244,8 @@ class _Emitter:
             (tuple(x.shape), x.dtype) == (tensor.shape, tensor.dtype) and not (x.sparse or x.ragged)
             for x, tensor in zip(inputs, call.inputs, strict=True)
         )
-        if self.dtype is not None or call.cut is not None or not alike or len(call.outputs) > 1:
+        whole = call.cut is None and call.gain is None
+        if self.dtype is not None or not (whole and alike) or len(call.outputs) > 1:
             return None
         return keras.KerasTensor(call.outputs[0].shape, call.outputs[0].dtype)
 

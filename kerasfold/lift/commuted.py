@@ -17,14 +17,15 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
-from keras import layers, ops, tree
+from keras import layers, ops
 
 from kerasfold.lift.activations import acts_on_samples
 from kerasfold.lift.demand import pixel_axes
 from kerasfold.lift.pointwise import works_by_pixel, works_by_sample
 from kerasfold.lift.program import Node
 from kerasfold.lift.regions import Lifted, Regions, lift
-from kerasfold.read.graph import Call, Graph, Tensor, calls_read, given_others, read_counts
+from kerasfold.lift.writing import rewritten
+from kerasfold.read.graph import Call, Graph, Tensor, given_others, read_counts
 
 Shape: TypeAlias = tuple[int | None, ...]
 
@@ -168,12 +169,7 @@ def _moved(graph: Graph, moves: Sequence[_Move]) -> Graph:
         for step in move.ahead:
             x = _called(calls, step, x, _shape(step.outputs[0], end, axis, move.law.channels))
         now[end.index] = x
-    outputs = tree.map_structure(
-        lambda x: now.get(x.index, x) if isinstance(x, Tensor) else x, graph.outputs
-    )
-    read = [x for x in tree.flatten(outputs) if isinstance(x, Tensor)]
-    original = graph.original or graph
-    return replace(graph, calls=calls_read(calls, read), outputs=outputs, original=original)
+    return rewritten(graph, calls, now)
 
 
 def _called(calls: list[Call], step: Call, x: Tensor, shape: Shape) -> Tensor:

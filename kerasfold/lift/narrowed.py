@@ -9,25 +9,22 @@ call and the other with what comes behind it, and neither is computed.
 from __future__ import annotations
 
 import functools
-import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
 import keras
-from keras import tree
 
 from kerasfold.algebra.places import progression
 from kerasfold.lift.activations import acts_on_samples
 from kerasfold.lift.demand import demands, pixel_axes
 from kerasfold.lift.pointwise import works_by_pixel
 from kerasfold.lift.regions import Regions, lift
-from kerasfold.read.graph import Call, Graph, Tensor, calls_read, given_others
-from kerasfold.read.model import made_by
+from kerasfold.lift.writing import Writer, rewritten
+from kerasfold.read.graph import Call, Graph, Tensor, given_others
 
 Cut: TypeAlias = tuple[slice, ...]  # for each axis of a tensor
-Step: TypeAlias = Callable[[keras.KerasTensor], keras.KerasTensor]
 
 
 def narrowed(regions: Regions, least: float = 1.0) -> Regions | None:
@@ -84,9 +81,7 @@ class _Narrowing:
 
     def __init__(self, regions: Regions, cuts: dict[int, Cut]) -> None:
         self.graph, self.cuts, self.acting = regions.graph, cuts, _acting(regions)
-        self.calls: list[Call] = []
-        tensors = [x for call in self.graph.calls for x in (*call.inputs, *call.outputs)]
-        self.numbers = itertools.count(1 + max(x.index for x in tensors))
+        self.writer = Writer(self.graph)
         self.names = {x.index: call.name for call in self.graph.calls for x in call.outputs}
         self.whole: dict[int, Tensor] = {}  # by tensor of which less is made, what its readers read
         self.read: dict[tuple[int, str], Tensor] = {}  # by tensor and cut
@@ -95,14 +90,12 @@ class _Narrowing:
         for call in self.graph.calls:
             cut = self.cuts.get(call.index)
             if cut is None:
-                self.calls.append(given_others(call, self._whole))
+                self.writer.calls.append(given_others(call, self._whole))
             elif call.index in self.acting:
                 self._make_less(replace(given_others(call, self._whole), cut=cut), cut)
             else:
                 self._make_less(given_others(call, functools.partial(self._cut, cut)), cut)
-        outputs = [x for x in tree.flatten(self.graph.outputs) if isinstance(x, Tensor)]
-        calls = calls_read(self.calls, outputs)
-        return replace(self.graph, calls=calls, original=self.graph.original or self.graph)
+        return rewritten(self.graph, self.writer.calls)
 
     def _whole(self, tensor: Tensor) -> Tensor:
         return self.whole.get(tensor.index, tensor)
@@ -116,7 +109,7 @@ class _Narrowing:
         key = tensor.index, str(own)
         if key not in self.read:
             name = f"{self.names.get(tensor.index, 'input')}_cut"
-            self.read[key] = self._called(name, lambda x: x[own], self._whole(tensor), own)
+            self.read[key] = self.writer.called(name, lambda x: x[own], self._whole(tensor), (own,))
         return self.read[key]
 
     def _make_less(self, call: Call, cut: Cut) -> None:
@@ -127,18 +120,11 @@ class _Narrowing:
             n if kept == slice(None) or n is None else len(range(n)[kept]) for n, kept in pairs
         )
         less = replace(output, shape=shape)
-        self.calls.append(replace(call, outputs=(less,)))
+        self.writer.calls.append(replace(call, outputs=(less,)))
         self.read[output.index, str(cut)] = less
         for step, *rest in _back(cut, output, self.graph.layout):
-            less = self._called(f"{call.name}_spread", step, less, *rest)
+            less = self.writer.called(f"{call.name}_spread", step, less, rest)
         self.whole[output.index] = less
-
-    def _called(self, name: str, step: Step, tensor: Tensor, *rest: Any) -> Tensor:
-        """What a layer or an operation makes of a tensor, and of what else it is given."""
-        result = step(keras.KerasTensor(tensor.shape, tensor.dtype))
-        made = Tensor(next(self.numbers), tuple(result.shape), result.dtype)
-        self.calls.append(Call(0, made_by(result), name, (tensor, *rest), {}, (made,), None))
-        return made
 
 
 def _back(cut: Cut, output: Tensor, layout: str) -> Iterator[tuple[Any, ...]]:

@@ -9,17 +9,16 @@ that is not Keras's, but for layers whose lift rule says what they do.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import replace
 from types import EllipsisType
 from typing import Any
 
 import keras
 import numpy as np
-from keras import tree
 
 from kerasfold.backend import in_memory
 from kerasfold.lift.rules import RULES
-from kerasfold.read.graph import Call, Graph, Tensor
+from kerasfold.lift.writing import rewritten
+from kerasfold.read.graph import Call, Graph, Tensor, given_others
 from kerasfold.read.model import has_own_activation, is_layer, is_of_keras, is_pure
 
 
@@ -31,13 +30,13 @@ def numbered(graph: Graph) -> Graph:
     equals: dict[Hashable, Call] = {}  # of those that are alike, by what they compute, too
     contents: dict[int, Hashable] = {}  # of operations
 
-    def first(value: Any) -> Any:
-        return before.get(value.index, value) if isinstance(value, Tensor) else value
+    def first(tensor: Tensor) -> Tensor:
+        return before.get(tensor.index, tensor)
 
     for given in graph.calls:
-        args, kwargs = tree.map_structure(first, (given.args, given.kwargs))
-        call = replace(given, index=len(calls), args=args, kwargs=kwargs)
-        outside = call.kind, call.outputs[0].dtype, _shapes(call), _frozen((args, kwargs))
+        call = given_others(given, first)
+        given_to = _frozen((call.args, call.kwargs))
+        outside = call.kind, call.outputs[0].dtype, _shapes(call), given_to
         rival, equal = alike.setdefault(outside, call), call
         if rival is not call:  # only then is it worth it to read weights
             for other in (rival, call):
@@ -49,8 +48,7 @@ def numbered(graph: Graph) -> Graph:
             before |= {again.index: tensor for again, tensor in pairs}
     if not before:
         return graph
-    outputs = tree.map_structure(first, graph.outputs)
-    return replace(graph, calls=tuple(calls), outputs=outputs, original=graph)
+    return rewritten(graph, calls, before)
 
 
 def _shapes(call: Call) -> Hashable:

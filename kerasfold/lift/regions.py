@@ -217,6 +217,8 @@ class _Lifter:
         args, kwargs = _arguments(call, args, kwargs)
         start = len(self.program.nodes)
         signals = _ruled(rule, call, args, kwargs)
+        if call.gain is not None:
+            signals = [signal.scale(call.gain) for signal in signals]
         if call.cut is not None:
             signals = [sliced(signal, call.cut) for signal in signals]
         ends = self.program.keep(start, [signal.node for signal in signals])  # what was only tried

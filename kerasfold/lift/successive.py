@@ -17,14 +17,14 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import keras
-from keras import tree
 
 from kerasfold.algebra.axis import Axis, Refused
 from kerasfold.layers.spelling import padded_axis
 from kerasfold.lift.program import Sizes
 from kerasfold.lift.rules import RULES
 from kerasfold.lift.wrapper_rules import inline_activation
-from kerasfold.read.graph import Call, Graph, Tensor, Together, read_counts
+from kerasfold.lift.writing import rewritten
+from kerasfold.read.graph import Call, Graph, Tensor, Together, given_others, read_counts
 from kerasfold.read.model import is_layer, is_of_keras
 
 
@@ -35,12 +35,11 @@ def in_one(graph: Graph) -> Graph:
     before: dict[int, Tensor] = {}  # of a tensor that is made no more, the one that it equals
     together: dict[int, Together] = {}  # by tensor
 
-    def first(value: object) -> object:
-        return before.get(value.index, value) if isinstance(value, Tensor) else value
+    def first(tensor: Tensor) -> Tensor:
+        return before.get(tensor.index, tensor)
 
     for given in graph.calls:
-        args, kwargs = tree.map_structure(first, (given.args, given.kwargs))
-        call = replace(given, args=args, kwargs=kwargs)
+        call = given_others(given, first)
         inner = makers.get(call.inputs[0].index) if _is_plain(call) else None
         one = _one_of(call, inner) if inner is not None and _is_plain(inner) else None
         if inner is None or one is None:
@@ -61,14 +60,8 @@ def in_one(graph: Graph) -> Graph:
         together[key] = Together(one.name, type(one.operation).__name__, (*names, call.name))
     if not together:
         return graph
-    left = dict.fromkeys(makers.values())
-    return replace(
-        graph,
-        calls=tuple(replace(call, index=i) for i, call in enumerate(left)),
-        outputs=tree.map_structure(first, graph.outputs),
-        original=graph.original or graph,
-        together=tuple(together.values()),
-    )
+    left = list(dict.fromkeys(makers.values()))
+    return rewritten(graph, left, before, tuple(together.values()))
 
 
 def _is_plain(call: Call) -> bool:
@@ -197,10 +190,7 @@ def _clamps(call: Call, inner: Call) -> Call | None:
     if first is None or both != last:
         return None
     (x,) = inner.inputs
-    args, kwargs = tree.map_structure(
-        lambda value: x if isinstance(value, Tensor) else value, (call.args, call.kwargs)
-    )
-    return replace(call, args=args, kwargs=kwargs)
+    return given_others(call, lambda _: x)
 
 
 def _clamp_of(call: Call) -> _Clamp | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras import tree
 
 from kerasfold.algebra.axis import Refused
@@ -58,6 +59,9 @@ class Call:
             as it is by default.
         closed: of a layer that is made of others, why its calls are not here instead; or "".
         cut: what is kept of its output, as a key for each axis; None for all of it.
+        gain: what the channels of its output are multiplied by, before an inline activation, and
+            before it is cut; None for nothing.
+        exact: whether its constants are in float64, to be rounded to the dtype of its output.
     """
 
     index: int
@@ -69,6 +73,8 @@ class Call:
     training: bool | None
     closed: str = ""
     cut: tuple[slice, ...] | None = None
+    gain: np.ndarray | None = None
+    exact: bool = False
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:

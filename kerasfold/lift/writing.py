@@ -1,0 +1,74 @@
+"""A graph written anew, call by call, where tensors of it are read no more or others are added."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import keras
+from keras import tree
+
+from kerasfold.read.graph import Call, Graph, Tensor, Together, calls_read
+from kerasfold.read.model import made_by
+
+Step: TypeAlias = Callable[[Any], Any]  # a layer, or what an operation does to a tensor
+
+
+class Writer:
+    """The calls of a new graph, as they are written.
+
+    Attributes:
+        calls: those so far, in topological order.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.calls: list[Call] = []
+        tensors = [x for call in graph.calls for x in (*call.inputs, *call.outputs)]
+        self._numbers = itertools.count(1 + max((x.index for x in tensors), default=0))
+
+    def called(
+        self, name: str, step: Step, tensor: Tensor, rest: Sequence[Any] = (), exact: bool = False
+    ) -> Tensor:
+        """What a layer or an operation makes of a tensor.
+
+        Args:
+            name: of the call.
+            step: makes it of the tensor alone.
+            tensor: the tensor.
+            rest: what else the call is given.
+            exact: whether that is in float64; see `Call`.
+        """
+        result = step(keras.KerasTensor(tensor.shape, tensor.dtype))
+        made = Tensor(next(self._numbers), tuple(result.shape), tensor.dtype)
+        args = (tensor, *rest)
+        self.calls.append(Call(0, made_by(result), name, args, {}, (made,), None, exact=exact))
+        return made
+
+
+def rewritten(
+    graph: Graph,
+    calls: Sequence[Call],
+    now: Mapping[int, Tensor] | None = None,
+    together: Sequence[Together] = (),
+) -> Graph:
+    """The graph of other calls.
+
+    Args:
+        graph: the graph as it was.
+        calls: in topological order; those that nothing reads are left out.
+        now: by their index, what stands for tensors that were outputs.
+        together: calls that others do the work of now, besides those that they did before.
+    """
+    instead = now or {}
+    outputs = tree.map_structure(
+        lambda x: instead.get(x.index, x) if isinstance(x, Tensor) else x, graph.outputs
+    )
+    return replace(
+        graph,
+        calls=calls_read(calls, [x for x in tree.flatten(outputs) if isinstance(x, Tensor)]),
+        outputs=outputs,
+        original=graph.original or graph,
+        together=(*graph.together, *together),
+    )
