@@ -230,7 +230,7 @@ class _Emitter:
                 gives=self._given(call, args, kwargs),
             )
         if call.gain is not None:
-            gain = constants(call.gain, result, self.graph.layout)
+            gain = constants(call.gain.values, result, self.graph.layout)
             result = self.names.give(result * gain, f"{call.name}_gain")
         if call.cut is not None:
             result = self.names.give(result[call.cut], f"{call.name}_cut")

@@ -44,6 +44,17 @@ NONE = "nothing: the layer is what the model needs, and it costs no more than it
 # In the order in which they are tried: the first that fits is the code. The last fits all.
 REASONS = (
     Reason(
+        "KF110",
+        "a gain that is not positive",
+        "The layer multiplies channels behind an activation or a maximum that lets positive gains "
+        "pass, g relu(x) = relu(g x), and no others: -relu(x) is not relu(-x). One of its gains is "
+        "negative or zero, so that it stays.",
+        "Conv2D -> ReLU -> BatchNormalization with a negative gamma in one channel",
+        "gammas that are positive: keras.constraints.NonNeg() in training keeps them from being "
+        "negative.",
+        (r"gains are not positive",),
+    ),
+    Reason(
         "KF107",
         "a layer whose inside is not seen",
         "The layer is made of others. Its inside can be folded only where its `call` is nothing "

@@ -11,6 +11,7 @@ import kerasfold
 from kerasfold.cost import Cost, Prices
 from kerasfold.forms.kept import Kept as Original
 from kerasfold.layers.limits import is_free
+from kerasfold.lift.gains import stays
 from kerasfold.lift.regions import Lifted, Regions, as_read
 from kerasfold.plan.choose import Plan, original_plan
 from kerasfold.plots.flow import flow_of
@@ -59,23 +60,27 @@ def report(
     owner = regions.owner
     given = as_read(regions)
     read = {tensor.index for call in given.graph.calls for tensor in call.outputs}
+    kinds_of = {call.name: _kind(call) for call in given.graph.calls}
     barriers = [c for c in regions.graph.calls if c.index in regions.barriers]
     merged: list[Merged] = []
     apart: list[Kept] = []
     kept = [Kept.because(call.name, regions.barriers[call.index], _kind(call)) for call in barriers]
+    signs = stays(regions)
     for node, form in plan.forms.items():
         lifted = owner[node]
         why = plan.apart.get(node)
         if isinstance(form, Original):
-            reason = pinned.get(node) or why or _why(lifted)
+            reason = pinned.get(node) or why or signs.get(lifted.call.index) or _why(lifted)
             reason += _rewritten(lifted, form.words(regions))
             kept.append(Kept.because(lifted.call.name, reason, _kind(lifted.call)))
             continue
         if why is not None:
             apart.append(Kept.because(lifted.call.name, why, form.words(regions)))
         visited = {owner[i].call.index: owner[i].call for i in form.visited}.values()
-        parts = [call for call in visited if call.outputs[0].index in read]
-        names, kinds = (tuple(map(of, parts)) for of in (_name, _kind))
+        parts = [x for call in visited for x in call.parts if x.outputs[0].index in read]
+        parts.sort(key=lambda call: call.outputs[0].index)
+        names = tuple(call.name for call in parts)
+        kinds = tuple(kinds_of.get(call.name, _kind(call)) for call in parts)
         words, grown = form.words(regions), plan.grown.get(node, "")
         merged.append(Merged(lifted.call.name, words, names, kinds, grown))
     naming = {call.index for call in _naming(given)}
@@ -87,12 +92,12 @@ def report(
     made = {call.outputs[0].index for call in regions.graph.calls}
     made |= {x.tensor.index for x in given.identities}
     lost = [call for call in given.graph.calls if call.outputs[0].index not in made]
-    kinds_of = {call.name: _kind(call) for call in given.graph.calls}
     merged += [
         Merged(*one, kinds=tuple(kinds_of[name] for name in one.names))
         for one in regions.graph.together
     ]
     done = {name for one in regions.graph.together for name in one.names}
+    done |= {part.name for call in regions.graph.calls for part in call.parts[1:]}
     repeated = [call for call in lost if call.name not in done]
     original = plan.original if given is regions else original_plan(given, plan.prices).cost
     removed = _counted(x.call for x in given.identities)
@@ -156,10 +161,6 @@ def _narrowed(regions: Regions, given: Regions) -> tuple[str, ...]:
             for n, m in zip(x.shape, before.get(x.index, x.shape), strict=False)
         )
     )
-
-
-def _name(call: Call) -> str:
-    return call.name
 
 
 def _kind(call: Call) -> str:

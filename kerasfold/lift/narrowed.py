@@ -109,7 +109,7 @@ class _Narrowing:
         key = tensor.index, str(own)
         if key not in self.read:
             name = f"{self.names.get(tensor.index, 'input')}_cut"
-            self.read[key] = self.writer.called(name, lambda x: x[own], self._whole(tensor), (own,))
+            self.read[key] = self.writer.called(name, lambda x: x[own], self._whole(tensor), own)
         return self.read[key]
 
     def _make_less(self, call: Call, cut: Cut) -> None:
@@ -123,7 +123,7 @@ class _Narrowing:
         self.writer.calls.append(replace(call, outputs=(less,)))
         self.read[output.index, str(cut)] = less
         for step, *rest in _back(cut, output, self.graph.layout):
-            less = self.writer.called(f"{call.name}_spread", step, less, rest)
+            less = self.writer.called(f"{call.name}_spread", step, less, *rest)
         self.whole[output.index] = less
 
 

@@ -218,7 +218,7 @@ class _Lifter:
         start = len(self.program.nodes)
         signals = _ruled(rule, call, args, kwargs)
         if call.gain is not None:
-            signals = [signal.scale(call.gain) for signal in signals]
+            signals = [signal.scale(call.gain.values) for signal in signals]
         if call.cut is not None:
             signals = [sliced(signal, call.cut) for signal in signals]
         ends = self.program.keep(start, [signal.node for signal in signals])  # what was only tried

@@ -28,22 +28,19 @@ class Writer:
         tensors = [x for call in graph.calls for x in (*call.inputs, *call.outputs)]
         self._numbers = itertools.count(1 + max((x.index for x in tensors), default=0))
 
-    def called(
-        self, name: str, step: Step, tensor: Tensor, rest: Sequence[Any] = (), exact: bool = False
-    ) -> Tensor:
+    def called(self, name: str, step: Step, *given: Any, made: Tensor | None = None) -> Tensor:
         """What a layer or an operation makes of a tensor.
 
         Args:
             name: of the call.
             step: makes it of the tensor alone.
-            tensor: the tensor.
-            rest: what else the call is given.
-            exact: whether that is in float64; see `Call`.
+            *given: what the call is given: the tensor, and constants, those in float64.
+            made: the tensor that it makes, where that is none of its own.
         """
+        (tensor,) = (x for x in given if isinstance(x, Tensor))
         result = step(keras.KerasTensor(tensor.shape, tensor.dtype))
-        made = Tensor(next(self._numbers), tuple(result.shape), tensor.dtype)
-        args = (tensor, *rest)
-        self.calls.append(Call(0, made_by(result), name, args, {}, (made,), None, exact=exact))
+        made = made or Tensor(next(self._numbers), tuple(result.shape), tensor.dtype)
+        self.calls.append(Call(0, made_by(result), name, given, {}, (made,), None, exact=True))
         return made
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from kerasfold.cost import Prices, objective_of
 from kerasfold.lift.commuted import commuted
+from kerasfold.lift.gains import carried
 from kerasfold.lift.narrowed import narrowed
 from kerasfold.lift.regions import Regions
 from kerasfold.plan.choose import Plan, plan
@@ -16,6 +17,7 @@ STRIDED = 1.5  # pixels for each that is read: a stride leaves more, a border th
 # What may be done to a model before it is planned; each is tried on the cheapest so far.
 REWRITINGS: tuple[Callable[[Regions], Regions | None], ...] = (
     commuted,
+    carried,
     functools.partial(narrowed, least=STRIDED),
     narrowed,
 )

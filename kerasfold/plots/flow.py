@@ -100,7 +100,7 @@ class _After:
 
     def _calls(self, calls: Iterable[Call]) -> tuple[int, ...]:
         """The positions of calls, of those that the original has."""
-        made = (call.outputs[0].index for call in calls)
+        made = (part.outputs[0].index for call in calls for part in call.parts)
         return _unique(self.places[index] for index in made if index in self.places)
 
     def _tensor(self, tensor: Tensor) -> int:

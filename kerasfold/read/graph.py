@@ -73,8 +73,13 @@ class Call:
     training: bool | None
     closed: str = ""
     cut: tuple[slice, ...] | None = None
-    gain: np.ndarray | None = None
+    gain: Gain | None = None
     exact: bool = False
+
+    @property
+    def parts(self) -> tuple[Call, ...]:
+        """The calls that it does the work of, itself the first."""
+        return (self,) if self.gain is None else (self, *self.gain.of)
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -93,6 +98,19 @@ class Call:
         if isinstance(operation, keras.Layer):
             return type(operation)
         return public_op(type(operation))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Gain:
+    """What a call multiplies the channels of its output by, too.
+
+    Attributes:
+        values: one for each channel, in float64.
+        of: the calls that did it before.
+    """
+
+    values: np.ndarray
+    of: tuple[Call, ...]
 
 
 class Together(NamedTuple):

@@ -59,6 +59,7 @@ SAID = {
     "an output has its name of it": "KF602",
     "the mask that it hands on is read by 'lstm'": "KF105",
     "it is called with training=True": "KF104",
+    "3 of its 8 gains are not positive, and only positive ones pass 'pad'": "KF110",
     "because it is Tuesday": OWN,
 }
 

@@ -1,0 +1,281 @@
+"""A graph in which gains stand where they cost nothing, past what lets them pass.
+
+For an activation `f` that is positively homogeneous, gains `g > 0` and shifts `b` of channels:
+
+- `g f(x) + b = f(g x) + b`: the gain merges into the convolution that makes `x`, the shift stays;
+- `f(g x + b) = g f(x + b / g)`: it merges into the convolutions that read the activation.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from keras import tree
+
+from kerasfold.lift.activations import laws_of
+from kerasfold.lift.program import Node
+from kerasfold.lift.regions import Lifted, Regions, lift
+from kerasfold.lift.writing import Writer, rewritten
+from kerasfold.read.graph import Call, Gain, Graph, Tensor, given_others
+
+_ROUNDED_FINELY = ("float32", "float64")  # dtypes in which a shift by itself loses nothing
+
+
+def carried(regions: Regions) -> Regions | None:
+    """The same model with gains moved; None where there are none to move."""
+    moves = _Moves(regions)
+    moves.find()
+    return lift(moves.written()) if moves.gains or moves.behind else None
+
+
+def stays(regions: Regions) -> dict[int, str]:
+    """Why gains did not pass what is before them, where it is their signs; by call."""
+    moves, found = _Moves(regions), dict[int, str]()
+    for call in regions.graph.calls:
+        steps = moves.steps_of(call)
+        if steps is None or np.all(steps.gain > 0):
+            continue
+        place = moves.before(call, np.where(steps.gain > 0, steps.gain, 1.0))
+        if place is not None:
+            count = int(np.sum(steps.gain <= 0))
+            found[call.index] = (
+                f"{count} of its {steps.gain.size} gains are not positive, and only positive ones "
+                f"pass '{(*place.passed, place.into.name)[0]}'"
+            )
+    return found
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Steps:
+    """What a call multiplies channels by, and adds to them."""
+
+    gain: np.ndarray
+    shift: np.ndarray
+
+
+class Found(NamedTuple):
+    """Where a gain can go: the call that it merges into, and names of those that it passes."""
+
+    into: Call
+    passed: tuple[str, ...]
+
+
+class _Moves:
+    """What gains may pass in a lifted model.
+
+    Attributes:
+        gains: what the output of calls is to be multiplied by, by their index.
+        left: the shift that is left of calls whose gains went elsewhere, by their index.
+        behind: by the index of tensors, the call whose gain goes behind each, and that gain.
+    """
+
+    def __init__(self, regions: Regions) -> None:
+        self.regions, self.graph, self.nodes = regions, regions.graph, regions.program.nodes
+        self.records: dict[int, list[Lifted]] = defaultdict(list)
+        for record in (*regions.lifted.values(), *regions.identities):
+            self.records[record.call.index].append(record)
+        self.readers: dict[int, list[Call | None]] = defaultdict(list)  # None: who calls the model
+        self.makers: dict[int, Call] = {}
+        for call in self.graph.calls:
+            for x in call.inputs:
+                self.readers[x.index].append(call)
+            self.makers |= {x.index: call for x in call.outputs}
+        for x in tree.flatten(self.graph.outputs):
+            self.readers[x.index].append(None)
+        self.reading: dict[int, list[Node]] = defaultdict(list)  # by node
+        for node in self.nodes:
+            for operand in node.operands:
+                self.reading[operand].append(node)
+        self.gains: dict[int, Gain] = {}
+        self.left: dict[int, np.ndarray] = {}
+        self.behind: dict[int, tuple[Call, np.ndarray]] = {}
+
+    def find(self) -> None:
+        """Find the moves, those of later calls first: what they leave elsewhere moves on."""
+        for call in reversed(self.graph.calls):
+            steps = self.steps_of(call)
+            if steps is None or not np.all(steps.gain > 0) or not self._may_be_apart(call, steps):
+                continue
+            found = self.before(call, steps.gain)
+            if found is not None:
+                self._give(found.into, steps.gain, call)
+                self._leave(call, steps.shift)
+                continue
+            last = self._after(call, steps.gain)
+            if last is not None:
+                self.behind[last.index] = call, steps.gain
+                self._leave(call, steps.shift / steps.gain)
+
+    def _give(self, into: Call, gain: np.ndarray, call: Call) -> None:
+        """Let a call do what another did."""
+        had, more = self.gains.get(into.index, into.gain), self.gains.get(call.index)
+        of = (call, *(more.of if more else ()), *(had.of if had else ()))
+        self.gains[into.index] = Gain(gain * had.values if had else gain, of)
+
+    def _leave(self, call: Call, shift: np.ndarray) -> None:
+        self.gains.pop(call.index, None)
+        self.left[call.index] = shift
+
+    def _may_be_apart(self, call: Call, steps: Steps) -> bool:
+        (output,) = call.outputs
+        return not np.any(steps.shift) or output.dtype in _ROUNDED_FINELY
+
+    def steps_of(self, call: Call) -> Steps | None:
+        """The gains, other than 1, and shifts of a call that does nothing else."""
+        (record, *others) = self.records.get(call.index, [None])
+        if record is None or others or record.activation is not None or not self._is_plain(call):
+            return None
+        nodes = [self.nodes[i] for i in record.added]
+        if not nodes or any(n.work not in ("scale", "shift") or n.op != "operator" for n in nodes):
+            return None
+        gain, shift = np.ones(nodes[0].channels), np.zeros(nodes[0].channels)
+        for node in nodes:
+            assert node.load is not None
+            operator = node.load()
+            own = operator.kernel.ravel()
+            gain, shift = own * gain, own * shift + operator.bias
+        if call.index in self.gains:
+            more = self.gains[call.index].values
+            gain, shift = more * gain, more * shift
+        return None if np.all(gain == 1) else Steps(gain, shift)
+
+    def _is_plain(self, call: Call) -> bool:
+        """Whether a call makes one tensor of one of its dtype, by itself, and no masks go along."""
+        tensors = (*call.inputs, *call.outputs)
+        return (
+            len(tensors) == 2
+            and tensors[0].dtype == tensors[1].dtype
+            and not (call.training or any(x.masked for x in tensors))
+            and self.regions.uses[id(call.operation)] == 1
+        )
+
+    def before(self, call: Call, gain: np.ndarray) -> Found | None:
+        """What gains merge into before a call, past activations at least."""
+        (tensor,) = call.inputs
+        passed: list[str] = []
+        while len(self.readers[tensor.index]) == 1 and tensor.index in self.makers:
+            maker = self.makers[tensor.index]
+            records = self.records.get(maker.index, [])
+            if not records:
+                if not (self._is_plain(maker) and np.all(laws_of(maker.operation).passes(gain))):
+                    return None
+                passed.append(maker.name)
+            elif len(records) > 1 or tensor.masked:
+                return None
+            elif records[0].activation is not None:
+                if not np.all(laws_of(records[0].activation).passes(gain)):
+                    return None
+                return self._found(maker, (*passed, maker.name))
+            elif not self._passes_along(records[0]):
+                on = passed or self._moves_on(maker, gain)
+                return self._found(maker, tuple(passed)) if on else None
+            (tensor,) = maker.inputs
+        return None
+
+    def _moves_on(self, call: Call, gain: np.ndarray) -> bool:
+        """Whether gains that a call takes over go on from there, with its own."""
+        steps = self.steps_of(call)
+        return steps is not None and self.before(call, steps.gain * gain) is not None
+
+    def _found(self, maker: Call, passed: tuple[str, ...]) -> Found | None:
+        (record,) = self.records[maker.index]
+        once = self.regions.uses[id(maker.operation)] == 1
+        return Found(maker, passed) if once and self._absorbs(record.node) else None
+
+    def _passes_along(self, record: Lifted) -> bool:
+        """Whether all that a call does to a tensor is done to each channel alike, by no weights."""
+        dtypes = [x.dtype for x in record.call.inputs]
+        nodes = (self.nodes[i] for i in record.added)
+        return dtypes == [record.tensor.dtype] and all(map(self._is_alike, nodes))
+
+    def _is_alike(self, node: Node) -> bool:
+        geometry = node.geometry
+        by_channel = geometry is not None and geometry.groups == node.channels
+        return node.weightless and by_channel and not node.selected
+
+    def _absorbs(self, index: int) -> bool:
+        """Whether a node multiplies by weights, or all that it is made of and only it reads."""
+        node = self.nodes[index]
+        if node.multiplies or node.work == "scale":
+            return True
+        along = self._is_alike(node) or node.work == "shift" or node.op in ("sum", "concatenate")
+        return along and all(
+            len(self.reading[o]) == 1 and o not in self.regions.sinks and self._absorbs(o)
+            for o in node.operands
+        )
+
+    def _after(self, call: Call, gain: np.ndarray) -> Tensor | None:
+        """The tensor behind activations whose readers all take gains of what they read."""
+        (record,) = self.records[call.index]
+        first, *_ = record.added
+        if all(map(self._merges, self.nodes[first].operands)):
+            return None
+        ((tensor,), passed) = call.outputs, 0
+        while True:
+            readers = [x for x in self.readers[tensor.index] if x is not None]
+            if len(readers) < len(self.readers[tensor.index]) or not readers:
+                return None
+            reader = readers[0]
+            if reader.index not in self.regions.barriers:
+                break
+            passes = self._is_plain(reader) and np.all(laws_of(reader.operation).passes(gain))
+            if len(readers) > 1 or not passes:
+                return None
+            (tensor,), passed = reader.outputs, passed + 1
+        roots = [node for node, x in self.regions.roots.items() if x.index == tensor.index]
+        lifted = not any(x.index in self.regions.barriers for x in readers)
+        return tensor if passed and lifted and all(map(self._is_taken, roots)) else None
+
+    def _merges(self, index: int) -> bool:
+        """Whether a step by channel merges into what a node is made by."""
+        once = len(self.reading[index]) == 1 and index not in self.regions.sinks
+        return once and self._absorbs(index)
+
+    def _is_taken(self, index: int) -> bool:
+        """Whether all that reads a node multiplies by weights, which no other call has."""
+        uses, owner = self.regions.uses, self.regions.owner
+        return index not in self.regions.sinks and all(
+            uses[id(owner[node.index].call.operation)] == 1
+            if node.multiplies
+            else self._is_alike(node) and self._is_taken(node.index)
+            for node in self.reading[index]
+        )
+
+    def written(self) -> Graph:
+        """The graph with the gains in their new places."""
+        writer, now = Writer(self.graph), dict[int, Tensor]()
+        for given in self.graph.calls:
+            call = given_others(given, lambda x: now.get(x.index, x))
+            if call.index in self.left:
+                self._write_shift(writer, call, now)
+            else:
+                writer.calls.append(replace(call, gain=self.gains.get(call.index, call.gain)))
+            for x in call.outputs:
+                if x.index in self.behind:
+                    scale, gain = self.behind[x.index]
+                    y = replace(scale.outputs[0], shape=x.shape)  # what it gives is made here now
+                    gains = _along_channels(gain, x, self.graph.layout)
+                    now[x.index] = writer.called(scale.name, lambda x: x * 1.0, x, gains, made=y)
+        return rewritten(self.graph, writer.calls, now)
+
+    def _write_shift(self, writer: Writer, call: Call, now: dict[int, Tensor]) -> None:
+        """What a call does but for its gains."""
+        (x,), (output,), shift = call.inputs, call.outputs, self.left[call.index]
+        now[output.index] = x
+        if not np.any(shift):
+            return
+        moved = any(call.index == scale.index for scale, _ in self.behind.values())
+        name, made = (f"{call.name}_shift", None) if moved else (call.name, output)
+        shifts = _along_channels(shift, x, self.graph.layout)
+        # In this order: Keras may take a second summand of one axis for a bias, of another axis.
+        now[output.index] = writer.called(name, lambda x: 1.0 + x, shifts, x, made=made)
+
+
+def _along_channels(values: np.ndarray, x: Tensor, layout: str) -> np.ndarray:
+    """Numbers of channels with all axes of a tensor; its own dtype takes them when it runs."""
+    shape = [1] * len(x.shape)
+    shape[1 if layout == "channels_first" else -1] = values.size
+    return values.reshape(shape)
