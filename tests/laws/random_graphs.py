@@ -43,7 +43,8 @@ KINDS = (
     "conv", "conv", "conv", "depthwise", "separable", "pool", "pool_same", "batchnorm",
     "batchnorm", "pointwise", "relu", "zero_pad", "crop", "upsample", "transpose", "add", "add",
     "subtract", "average", "concatenate", "concatenate", "multiply", "shift", "take", "dropout",
-    "again", "rescale", "dense", "global", "flat_dense", "cut", "negative",
+    "again", "rescale", "dense", "global", "flat_dense", "cut", "negative", "relu", "leaky", "abs",
+    "maximum", "grow", "positive", "reversed", "stride",
 )  # fmt: skip
 MOST_PIXELS = {1: 40, 2: 1600, 3: 400}
 
@@ -112,7 +113,8 @@ def _step(
             # Sizes that agree at one image size need not agree at another.
             return nothing
         return Step(kind, (source, other)), (sizes, total)
-    if kind in ("batchnorm", "relu", "dropout", "negative"):
+    if kind in ("batchnorm", "relu", "dropout", "negative", "leaky", "abs", "grow", "positive",
+                "reversed"):  # fmt: skip
         return Step(kind, (source,)), shapes[source]
     if kind in ("multiply", "shift", "rescale"):
         value = pick(0.3, -2.0, 1.25)
@@ -149,6 +151,12 @@ def _step(
         if min(left) < 1:
             return nothing
         return Step(kind, (source,), (("crops", crops),)), (left, channels)
+    if kind == "stride":
+        if free or not rank:
+            return nothing
+        strides = tuple(pick(1, 2, 3) for _ in sizes)
+        left = tuple(-(-n // s) for n, s in zip(sizes, strides, strict=True))
+        return Step(kind, (source,), (("strides", strides),)), (left, channels)
     if kind in ("upsample", "bilinear"):
         if first and rank == 1:  # UpSampling1D knows channels_last alone
             return nothing
@@ -157,7 +165,7 @@ def _step(
         if max(grown) > 60:
             return nothing
         return Step(kind, (source,), (("factors", factors),)), (grown, channels)
-    if kind in ("pool", "pool_same"):
+    if kind in ("pool", "pool_same", "maximum"):
         if rank == 3 and not xla:  # TensorFlow's CPU has no float64 kernel for it
             return nothing
         padding = "same" if kind == "pool_same" else "valid"
@@ -167,7 +175,7 @@ def _step(
         if min(out) < 1:
             return nothing
         options = (("pool", pool), ("strides", stride), ("padding", padding))
-        return Step("pool", (source,), options), (out, channels)
+        return Step("pool" if kind != "maximum" else kind, (source,), options), (out, channels)
     kernel = tuple(pick(1, 2, 3, 3, 4, 5) for _ in sizes)
     padding = pick("valid", "same", "same")
     bias = draw(st.booleans())
@@ -251,7 +259,8 @@ def build(recipe: Recipe, dtype: str = "float64") -> keras.Model:
     for layer in model.layers:
         for variable in layer.weights:
             if "float" in variable.dtype:
-                low = 0.3 if "variance" in variable.name else -1.0
+                rises = "positive" in layer.name and "gamma" in variable.name
+                low = 0.3 if rises or "variance" in variable.name else -1.0
                 variable.assign(rng.uniform(low, 1.0, variable.shape))
     return model
 
@@ -275,8 +284,22 @@ def _layer(step: Step, first: bool, x: Any) -> Any:
     if kind in ("batchnorm", "concatenate"):
         joined = L.Concatenate if kind == "concatenate" else L.BatchNormalization
         return joined(axis=axis)
+    if kind == "positive":
+        return L.BatchNormalization(axis=axis, name=f"positive_{id(step)}")
     if kind == "dropout":
         return L.Dropout(0.4)
+    if kind == "leaky":
+        return L.LeakyReLU(0.3)
+    if kind == "abs":
+        return keras.ops.abs
+    if kind == "grow":
+        return L.Rescaling(0.7, offset=-0.2)
+    if kind == "reversed":
+        return lambda x: x[:, ::-1] if first else x[..., ::-1]
+    if kind == "stride":
+        steps = tuple(slice(None, None, n) for n in step["strides"])
+        whole = (slice(None),) * (2 if first else 1)
+        return lambda x: x[(*whole, *steps)]
     if kind == "negative":
         return lambda x: -x
     if kind == "multiply":
@@ -314,6 +337,8 @@ def _layer(step: Step, first: bool, x: Any) -> Any:
         return of("UpSampling", step["factors"])
     if kind == "bilinear":
         return of("UpSampling", step["factors"], interpolation="bilinear")
+    if kind == "maximum":
+        return of("MaxPooling", step["pool"], step["strides"], padding=step["padding"])
     if kind == "pool":
         return of("AveragePooling", step["pool"], step["strides"], padding=step["padding"])
     if kind == "transpose":
