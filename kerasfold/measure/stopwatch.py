@@ -111,13 +111,14 @@ def _trial(
     rng: np.random.Generator,
 ) -> list[np.ndarray]:
     """One deployment of each, and what they took in turns, until a time or for three rounds."""
+    order = rng.permutation(len(deploys))
     between: list[bytearray] = []
-    runs: dict[int, Callable[[], Any]] = {}
-    for index in rng.permutation(len(deploys)).tolist():
+    calls: list[Callable[[], Any]] = []
+    for index in order:
         between.append(bytearray(rng.integers(1, LAYOUTS)))
-        runs[index] = deploys[index]()
-    calls = [runs[index] for index in range(len(deploys))]
-    return in_turns(calls, rounds, warm_up, until - time.perf_counter(), rng)
+        calls.append(deploys[index]())
+    samples = in_turns(calls, rounds, warm_up, until - time.perf_counter(), rng)
+    return [samples[place] for place in np.argsort(order)]
 
 
 def over_trials(logs: np.ndarray) -> Ratio:

@@ -106,6 +106,7 @@ class Deployments:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *seconds: float, bringing: float) -> None:
         self.now = 0.0
         self.deployed: list[int] = []
+        self.first_run: list[int] = []
         for module in (timing, stopwatch):
             monkeypatch.setattr(module.time, "perf_counter", lambda: self.now)
         monkeypatch.setattr(stopwatch, "gc", SimpleNamespace(collect=lambda: None))
@@ -117,8 +118,12 @@ class Deployments:
             self.deployed.append(index)
             self.now += self.bringing
 
+            runs = itertools.count()
+
             def run() -> None:
                 self.now += took
+                if not next(runs):
+                    self.first_run.append(index)
 
             return run
 
@@ -130,6 +135,7 @@ def test_each_trial_deploys_all_anew_in_a_random_order_and_the_first_twice(monke
     found = timed(watched.all, 12, 3, rng=np.random.default_rng(0))
     orders = np.reshape(watched.deployed, (12, 3))
     np.testing.assert_array_equal(np.sort(orders), [[0, 0, 1]] * 12)
+    assert watched.first_run == watched.deployed  # none is the first to be warm more often
     assert {tuple(order) for order in orders} == {(0, 0, 1), (0, 1, 0), (1, 0, 0)}
     assert [[own.shape for own in trial] for trial in found.trials] == [[(3, 1)] * 3] * 12
     assert found.ratio(1) == Ratio(0.5, 0.5, 0.5)
