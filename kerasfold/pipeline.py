@@ -29,7 +29,8 @@ and *verifies* the result. Each step is a room; a module imports only from those
     read/        graph inside model ...    Keras model -> calls; the only room, with backend.py,
                                            that touches Keras's insides
     algebra/     axis geometry chain ...   the operator and its laws, on NumPy alone
-    options.py  bar.py                     options refused where not of their kind; stages, drawn
+    options.py  bar.py  quiet.py           options refused where not of their kind; stages, drawn;
+                                           what converters say, kept away
     backend.py  errors.py  startup.py
     stopping.py  choices.py  stages.py     stopped by a signal; names to choose from; what goes on
     reasons.py                             why a layer stays, by its code

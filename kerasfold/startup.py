@@ -54,13 +54,6 @@ def loading() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def muted_stderr() -> Iterator[None]:
-    """Send what C++ code writes to stderr nowhere, if there is a stderr."""
-    with open(os.devnull, "wb") as nowhere, _stderr_to(nowhere):
-        yield
-
-
-@contextlib.contextmanager
 def _stderr_to(file: IO[bytes]) -> Iterator[None]:
     """Send what is written to stderr, by whatever code, to a file, if there is a stderr."""
     try:

@@ -49,7 +49,7 @@ FLOORS = (
     ("layers",),
     ("read",),
     ("algebra",),
-    ("options", "bar"),
+    ("options", "bar", "quiet"),
     ("backend", "errors", "startup"),
     ("stopping", "choices", "stages", "reasons", "legible"),
 )

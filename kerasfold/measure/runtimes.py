@@ -12,8 +12,6 @@ import contextlib
 import functools
 import gc
 import importlib
-import io
-import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -28,8 +26,8 @@ from keras import tree
 from kerasfold.backend import unsaid
 from kerasfold.cost import NOMINAL_SIZE
 from kerasfold.errors import FoldError, RuntimeUnavailableError, words_of
+from kerasfold.quiet import quiet
 from kerasfold.read.model import input_structure
-from kerasfold.startup import muted_stderr
 
 WRONG = 0.1  # of the largest output: beyond what any runtime's arithmetic rounds away
 MANY = 10**6  # weights of a model whose conversion is worth cleaning up after
@@ -400,15 +398,5 @@ def _environment(**variables: str) -> Iterator[None]:
 @contextlib.contextmanager
 def silent() -> Iterator[None]:
     """Keep the chatter of converters away."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with (
-            unsaid(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-            muted_stderr(),
-        ):
-            yield
-    finally:
-        logging.disable(level)
+    with unsaid(), quiet():
+        yield

@@ -97,10 +97,10 @@ def test_an_interrupt_while_an_object_is_finalised_is_not_lost(tmp_path):
 def test_an_interrupt_while_modules_load_is_one_line():
     code = (
         "import os, signal\n"
-        "from kerasfold.startup import muted_stderr\n"
+        "from kerasfold.quiet import quiet\n"
         "from kerasfold.stopping import end_in_one_line\n"
         "end_in_one_line()\n"
-        "with muted_stderr():\n"
+        "with quiet():\n"
         "    try:\n"
         "        os.kill(os.getpid(), signal.SIGINT)\n"
         "    except:\n"  # as modules do
