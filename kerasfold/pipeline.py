@@ -67,6 +67,7 @@ from kerasfold.options import require_alone, require_choice, require_flags
 from kerasfold.plan.cheapest import cheapest
 from kerasfold.plan.choose import Plan, original_plan
 from kerasfold.plan.choose import plan as make_plan
+from kerasfold.plan.numbers import by_numbers
 from kerasfold.read.model import own_predictions, variables_of
 from kerasfold.read.parts import made_of, parts_of
 from kerasfold.read.weights import digest, refuse_nonfinite, require_values
@@ -92,6 +93,7 @@ def fold(
     *,
     batch_size: int | None = None,
     open_layers: bool = True,
+    exact_numbers: bool = False,
     data: Any = None,
     input_shape: Any = None,
 ) -> keras.Model:
@@ -117,6 +119,8 @@ def fold(
         progress: whether to draw on stderr what goes on: each stage, and how much of it is done.
         open_layers: whether to look into layers that are made of others: the result then holds
             the layers inside them.
+        exact_numbers: whether no kernel is taken for the product of two that it is as stored,
+            each number to one unit in its last place, and not bit for bit.
         data: to compare on instead of random inputs, as for `kerasfold.verify`.
         input_shape: to compare at where sizes are free, as for `kerasfold.verify`.
 
@@ -148,6 +152,7 @@ def fold(
         'equivalent'
     """
     require_flags(verify=verify, progress=progress, open_layers=open_layers)
+    require_flags(exact_numbers=exact_numbers)
     require_choice("nonlinear", nonlinear, get_args(NonlinearName))
     if not verify:
         require_alone("for comparing, which verify=False skips", data=data, input_shape=input_shape)
@@ -155,7 +160,7 @@ def fold(
         require_alone("for random inputs, not with data=", input_shape=input_shape)
     target = target_of(objective, runtime, batch_size, budget)
     require_values("fold()")
-    options = _Options(objective, nonlinear, verify, target, open_layers)
+    options = _Options(objective, nonlinear, verify, target, open_layers, exact_numbers)
     weights = variables_of(model) if isinstance(model, keras.Model) else ()
     with (
         bar(progress),
@@ -186,6 +191,7 @@ class _Options:
     verify: bool
     target: Target
     open_layers: bool
+    exact_numbers: bool
 
 
 def _fold(
@@ -206,7 +212,7 @@ def _fold(
         once = Once(fitting(regions))
         compose = once if options.verify else once.handed_over
         try:
-            built = _planned(regions, first, objective, pinned, compose, options.target)
+            built = _planned(regions, first, options, pinned, compose)
         except OutOfRange as overflow:
             nodes, why = set(overflow.nodes), "merged, its weights would not fit their dtype"
         else:
@@ -271,15 +277,16 @@ def _verified(model: keras.Model, result: FoldReport, found: EquivalenceReport) 
 def _planned(
     regions: Regions,
     first: Plan | None,
-    objective: str,
+    options: _Options,
     pinned: Mapping[int, str],
     compose: Compose,
-    target: Target,
 ) -> _Built:
     """A plan, if none was found before, and the model that it is."""
+    objective, target = options.objective, options.target
     if not objective_of(objective).is_timed:
         at("planning")
         plan = first or make_plan(regions, objective, pinned=pinned, prices=target.prices)
+        plan = by_numbers(regions, plan, objective, pinned, options.exact_numbers)
         at("building")
         return _Built(plan, emit(regions, plan.forms, compose).model)
     clock, runtime, prices = target.clock, target.runtime, target.prices
@@ -316,6 +323,7 @@ def explain(
     objective: UntimedName = "latency",
     open_layers: bool = True,
     *,
+    exact_numbers: bool = False,
     runtime: RuntimeName | None = None,
     batch_size: int | None = None,
 ) -> FoldReport:
@@ -328,6 +336,7 @@ def explain(
         model: as for `fold`.
         objective: as for `fold`, but for 'measured'.
         open_layers: as for `fold`.
+        exact_numbers: as for `fold`.
         runtime: as for `fold`.
         batch_size: as for `fold`.
 
@@ -342,7 +351,7 @@ def explain(
         >>> report.layers_before, report.layers_after
         (2, 1)
     """
-    require_flags(open_layers=open_layers)
+    require_flags(open_layers=open_layers, exact_numbers=exact_numbers)
     prices = prices_of(objective, runtime, batch_size)
     require_values("explain()")
     with only_fold_errors("explain()"), own_seeds():
@@ -351,6 +360,7 @@ def explain(
         regions = _lifted(model, open_layers)
         at("planning")
         regions, plan = cheapest(regions, objective, prices)
+        plan = by_numbers(regions, plan, objective, exactly=exact_numbers)
         return report(model, regions, plan, objective, None, {})
 
 

@@ -81,7 +81,7 @@ def report(
         parts.sort(key=lambda call: call.outputs[0].index)
         names = tuple(call.name for call in parts)
         kinds = tuple(kinds_of.get(call.name, _kind(call)) for call in parts)
-        words, grown = form.words(regions), plan.grown.get(node, "")
+        words, grown = form.words(regions), plan.grown.get(node, form.aside)
         merged.append(Merged(lifted.call.name, words, names, kinds, grown))
     naming = {call.index for call in _naming(given)}
     identities = [x.call for x in given.identities if x.call.index not in naming]

@@ -22,6 +22,15 @@ def add_objective(command: argparse.ArgumentParser, choices: Sequence[str]) -> N
     )
 
 
+def add_exact_numbers(command: argparse.ArgumentParser) -> None:
+    """Whether what is a product as stored alone stays."""
+    command.add_argument(
+        "--exact-numbers",
+        action="store_true",
+        help="take no kernel for a product that it is to one unit in the last place alone",
+    )
+
+
 def add_runtime(command: argparse.ArgumentParser, what: str) -> None:
     """A runtime, and what it is for."""
     command.add_argument("--runtime", choices=RUNTIMES, help=what)

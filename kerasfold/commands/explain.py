@@ -18,7 +18,13 @@ def run(args: argparse.Namespace) -> int:
         require_matplotlib()
     at("loading the model")
     model = load(args.input, imported(args.modules))
-    report = explain(model, args.objective, runtime=args.runtime, batch_size=args.batch_size)
+    report = explain(
+        model,
+        args.objective,
+        exact_numbers=args.exact_numbers,
+        runtime=args.runtime,
+        batch_size=args.batch_size,
+    )
     if args.plot is not None:
         at("drawing")
         report.plot(args.plot)

@@ -30,7 +30,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _told(args: argparse.Namespace) -> dict[str, Any]:
-    """What `fold` is told of where the model will run, and of how to measure."""
+    """What `fold` is told of numbers, of where the model will run, and of how to measure."""
     budget = (args.budget or BUDGET) if args.objective == MEASURED else None
     told = {"runtime": args.runtime, "batch_size": args.batch_size, "budget": budget}
+    told["exact_numbers"] = args.exact_numbers or None
     return {name: value for name, value in told.items() if value is not None}

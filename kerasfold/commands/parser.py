@@ -16,6 +16,7 @@ from kerasfold.choices import ObjectiveName, UntimedName
 from kerasfold.commands.arguments import (
     HERE,
     MODEL,
+    add_exact_numbers,
     add_loudness,
     add_modules,
     add_objective,
@@ -134,6 +135,7 @@ def _fold(commands: Any) -> argparse.ArgumentParser:
     )
     command.add_argument("--strict", action="store_true", help="refuse a model that is not linear")
     command.add_argument("--no-verify", action="store_true", help="write without comparing first")
+    add_exact_numbers(command)
     add_views(command)
     return command
 
@@ -170,6 +172,7 @@ def _explain(commands: Any) -> argparse.ArgumentParser:
     command.add_argument("input", metavar="IN", help=f"model to read {MODEL}")
     add_objective(command, get_args(UntimedName))
     add_target(command)
+    add_exact_numbers(command)
     command.add_argument(
         "--plot",
         metavar="FILE",

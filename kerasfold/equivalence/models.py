@@ -212,7 +212,8 @@ def verify_fold(
         source = probes(original, input_shape) if data is None else Given(original, data)
         first, batches = _peeked(source)
         exact, dtype = original_in_precision(regions, first)
-        other = Walk(emit(regions, forms, compose, dtype=dtype).model)
+        whole = {node: form.complete() for node, form in forms.items()}
+        other = Walk(emit(regions, whole, compose, dtype=dtype).model)
         found = Comparison(
             a=original,
             b=as_is(folded),

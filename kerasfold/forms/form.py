@@ -114,9 +114,18 @@ class Form(ABC, Generic[C]):
             xs: the tensors that are read, by node.
         """
 
+    def complete(self) -> AnyForm:
+        """The form with all that its weights, as stored, leave out: what is to be exact."""
+        return self
+
     @abstractmethod
     def words(self, regions: Regions) -> str:
         """The layers that the node became, for the report."""
+
+    @property
+    def aside(self) -> str:
+        """What else the report is to say, or ""."""
+        return ""
 
     def work(self, nodes: Sequence[Node]) -> Counter[Hashable]:
         """What it computes: one item for each operator, sum or copy with its sizes.

@@ -106,6 +106,11 @@ def as_dtype(value: Any, dtype: str) -> np.ndarray:
     return keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(value, dtype=dtype))
 
 
+def rounded(values: np.ndarray, dtype: str) -> np.ndarray:
+    """What a variable of a dtype holds of float64 values, in float64."""
+    return values.astype(dtype).astype("float64")
+
+
 def as_constant(value: Any) -> np.ndarray:
     """A number or list in a layer's config, as Keras reads it: floats are rounded to float32."""
     return as_array(keras.ops.convert_to_tensor(value))

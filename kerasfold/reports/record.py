@@ -27,7 +27,8 @@ class Merged:
         kind: the layers that it is, and of the last its kernel, stride and so on.
         layers: names of the calls merged into it.
         kinds: their classes.
-        grown: what it has more of than they had, and for what gain, or "".
+        grown: what it has more of than they had, and for what gain; or how far it is from a kernel
+            that it is as stored; or "".
     """
 
     into: str

@@ -272,7 +272,7 @@ def test_a_single_call_whose_composition_overflows_stays():
     layer = L.SeparableConv2D(2, 3, use_bias=False)
     model = keras.Model(x, layer(x))
     for kernel in (layer.depthwise_kernel, layer.pointwise_kernel):
-        kernel.assign(np.full(kernel.shape, 300.0))
+        kernel.assign(300.0 + np.arange(np.prod(kernel.shape)).reshape(kernel.shape) ** 2)
     for objective in OBJECTIVES:
         folded = kerasfold.fold(model, objective, verify=False)
         assert [type(x) for x in folded.layers[1:]] == [L.SeparableConv2D]

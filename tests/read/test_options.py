@@ -55,12 +55,15 @@ def calls() -> dict[str, Callable[..., Any]]:
 TAKEN: dict[str, dict[str, tuple[Any, ...]]] = {  # and what they do take of that
     "fold": {
         **dict.fromkeys(("objective", "nonlinear", "verify", "progress", "open_layers"), ()),
-        **dict.fromkeys(("runtime", "budget", "data", "input_shape"), ()),
+        **dict.fromkeys(("runtime", "budget", "data", "input_shape", "exact_numbers"), ()),
         "batch_size": (3,),
     },
     "measure": {"runtime": (), "batch_size": (3,), "budget": (3, 2.5)},
     "skip": {"data": (), "input_shape": ()},
-    "explain": {"objective": (), "open_layers": (), "runtime": (), "batch_size": (3,)},
+    "explain": {
+        **dict.fromkeys(("objective", "open_layers", "exact_numbers", "runtime"), ()),
+        "batch_size": (3,),
+    },
     "require_linear": {"objective": ()},
     "verify": dict.fromkeys(("data", "input_shape", "labels", "strict_signature", "strategy"), ())
     | {"atol": (3, 2.5), "rtol": (3, 2.5)},

@@ -1,0 +1,261 @@
+"""What the numbers of kernels show, through the whole fold, and compared in float64."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as L
+
+import kerasfold
+
+
+def holding(layer: L.Layer, *weights: np.ndarray, size=(20, 22), behind=()) -> keras.Model:
+    """A model of one layer of these weights, a ReLU behind it."""
+    channels = weights[0].shape[-2]
+    x = keras.Input((*size, channels) if size else (channels,))
+    y = layer(x)
+    for other in behind:
+        y = other(y)
+    model = keras.Model(x, L.ReLU()(y))
+    layer.set_weights([np.asarray(w, "float32") for w in weights])
+    return model
+
+
+def normal(*shape: int) -> np.ndarray:
+    return np.random.default_rng(7).normal(size=shape).astype("float32")
+
+
+def in_float64(model: keras.Model) -> keras.Model:
+    other = keras.models.clone_model(
+        model,
+        clone_function=lambda x: type(x).from_config(
+            x.get_config() | ({"dtype": "float64"} if isinstance(x, L.Layer) else {})
+        ),
+    )
+    other.set_weights(model.get_weights())
+    return other
+
+
+def error(model: keras.Model, other: keras.Model) -> float:
+    """Between two models in float64, as a share of the larger of their outputs."""
+    sizes = [20 if n is None else n for n in model.input_shape[1:]]
+    x = np.random.default_rng(1).normal(size=(2, *sizes))
+    a, b = (np.asarray(in_float64(each)(x)) for each in (model, other))
+    return float(np.max(np.abs(a - b)) / np.max(np.abs(a)))
+
+
+def classes(model: keras.Model) -> list[type]:
+    kinds = [type(operation) for operation in model.operations[1:]]
+    return [kind for kind in kinds if kind not in (L.ReLU, L.ZeroPadding2D, L.Cropping2D)]
+
+
+def zeros_but(shape: tuple[int, ...], *place: object) -> np.ndarray:
+    kernel = np.zeros(shape, "float32")
+    kernel[place] = normal(*kernel[place].shape)
+    return kernel
+
+
+def blocks() -> np.ndarray:
+    kernel = normal(3, 3, 6, 8)
+    kernel[:, :, :3, 4:], kernel[:, :, 3:, :4] = 0, 0
+    return kernel
+
+
+EYE = np.eye(6, dtype="float32")
+CASES = {
+    "trimmed": (
+        lambda: holding(
+            L.Conv2D(4, 5, padding="same"),
+            zeros_but((5, 5, 3, 4), slice(1, 4), slice(2, 5)),
+            normal(4),
+        ),
+        [L.Conv2D],
+    ),
+    "trimmed, strided": (
+        lambda: holding(
+            L.Conv2D(4, 5, 2, padding="same"),
+            zeros_but((5, 5, 3, 4), slice(1, 4), slice(2, 5)),
+            normal(4),
+            size=(21, 18),
+        ),
+        [L.Conv2D],
+    ),
+    "trimmed, of unknown size": (
+        lambda: holding(
+            L.Conv2D(4, 5, padding="same"),
+            zeros_but((5, 5, 3, 4), slice(0, 3), slice(2, 5)),
+            normal(4),
+            size=(None, None),
+        ),
+        [L.Conv2D],
+    ),
+    "dilated": (
+        lambda: holding(
+            L.Conv2D(4, 5, padding="same"),
+            zeros_but((5, 5, 3, 4), slice(None, None, 2), slice(None, None, 2)),
+            normal(4),
+        ),
+        [L.Conv2D],
+    ),
+    "blocks": (lambda: holding(L.Conv2D(8, 3), blocks(), normal(8)), [L.Conv2D]),
+    "diagonal": (
+        lambda: holding(L.Conv2D(6, 3), EYE * normal(3, 3, 1, 6), normal(6)),
+        [L.DepthwiseConv2D],
+    ),
+    "mean": (
+        lambda: holding(
+            L.DepthwiseConv2D(4, 2, padding="same"),
+            np.full((4, 4, 6, 1), 1 / 16),
+            np.zeros(6),
+        ),
+        [L.AveragePooling2D],
+    ),
+    "mean, then mixed": (
+        lambda: holding(L.Conv2D(8, 4, 4), np.ones((4, 4, 1, 1)) * normal(3, 8), normal(8)),
+        [L.AveragePooling2D, L.Conv2D],
+    ),
+    "identity": (lambda: holding(L.Conv2D(6, 1), EYE[None, None], np.zeros(6)), []),
+    "permuted": (
+        lambda: holding(L.Conv2D(6, 1), EYE[None, None, [3, 1, 2, 0, 5, 4]], np.zeros(6)),
+        ["Take"],
+    ),
+    "permuted, in a wider window": (
+        lambda: holding(
+            L.Conv2D(6, 3, padding="same"),
+            np.pad(EYE[None, None, ::-1], ((1, 1), (1, 1), (0, 0), (0, 0))),
+            np.zeros(6),
+        ),
+        ["Take"],
+    ),
+    "some of a vector": (
+        lambda: holding(L.Dense(3), EYE[:, 1:6:2], np.zeros(3), size=()),
+        ["GetItem"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_they_show_exactly(case: str) -> None:
+    make, kinds = CASES[case]
+    model = make()
+    folded = kerasfold.fold(model, "macs", exact_numbers=True)
+    assert error(model, folded) < 1e-10
+    names = [kind.__name__ for kind in classes(folded)]
+    assert names == [kind if isinstance(kind, str) else kind.__name__ for kind in kinds]
+    report = folded.fold_report
+    assert report.macs_after < report.macs_before or report.params_after < report.params_before
+    assert folded.count_params() == report.params_after
+
+
+def test_a_mean_of_ninths_is_a_pool_in_the_dtype_that_it_is_computed_in() -> None:
+    """Nine times the float32 next to a ninth is 1 + 3e-8, which is a 1 in float32."""
+    kernel = np.full((3, 3, 4, 1), 1 / 9)
+    folded = kerasfold.fold(holding(L.DepthwiseConv2D(3), kernel, np.zeros(4)), "params")
+    assert classes(folded) == [L.AveragePooling2D]
+    assert folded.fold_report.equivalence.outputs[0].error < 1e-10
+
+
+def test_what_is_merged_is_looked_at_too() -> None:
+    norm = L.BatchNormalization(gamma_initializer="ones")
+    kernel = zeros_but((5, 5, 3, 4), slice(1, 4), slice(2, 5))
+    model = holding(L.Conv2D(4, 5, padding="same"), kernel, normal(4), behind=(norm,))
+    norm.set_weights([1 + normal(4) / 9, normal(4), normal(4), np.abs(normal(4)) + 1])
+    folded = kerasfold.fold(model)
+    (conv,) = [x for x in folded.layers if isinstance(x, L.Conv2D)]
+    assert conv.kernel_size == (3, 3)
+    assert folded.fold_report.equivalence.outputs[0].error < 1e-10
+
+
+def test_it_stays_where_it_does_not_pay() -> None:
+    report = kerasfold.explain(holding(L.Conv2D(8, 3), blocks(), normal(8)), "layers")
+    assert report.merged == ()
+
+
+def test_explain_says_what_fold_does() -> None:
+    model = holding(L.Conv2D(8, 3), blocks(), normal(8))
+    assert kerasfold.explain(model, "macs").merged == model.fold("macs").fold_report.merged
+
+
+def test_a_fold_has_nothing_left_to_show() -> None:
+    once = kerasfold.fold(holding(L.DepthwiseConv2D(7), blur(7, 1.2), np.zeros(2)), "macs")
+    assert kerasfold.explain(once, "macs").merged == ()
+
+
+def test_calls_of_one_layer_stay_one_layer() -> None:
+    kernel = zeros_but((5, 5, 3, 3), slice(1, 4), slice(2, 5))
+    layer, x = L.Conv2D(3, 5, padding="same"), keras.Input((12, 12, 3))
+    model = keras.Model(x, L.ReLU()(layer(L.ReLU()(layer(x)))))
+    layer.set_weights([kernel, normal(3)])
+    folded = kerasfold.fold(model, "macs")
+    assert error(model, folded) < 1e-10
+    assert folded.count_params() == 3 * 3 * 3 * 3 + 3
+
+
+# As stored
+
+
+def blur(taps: int, width: float, channels: int = 2) -> np.ndarray:
+    t = np.arange(taps) - (taps - 1) / 2
+    g = np.exp(-((t / width) ** 2) / 2)
+    return np.repeat(np.outer(g, g / g.sum() ** 2)[:, :, None, None], channels, 2).astype("float32")
+
+
+def blurred(**options: object) -> keras.Model:
+    return holding(L.DepthwiseConv2D(15, use_bias=False, **options), blur(15, 2.5))
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_a_blur_is_one_along_each_axis(strides: int, padding: str) -> None:
+    model = blurred(strides=strides, padding=padding)
+    folded = kerasfold.fold(model, "params")
+    first, last = (x for x in folded.layers if isinstance(x, (L.DepthwiseConv2D, L.Conv2D)))
+    assert (first.kernel_size, last.kernel_size) == ((15, 1), (1, 15))
+    column, row = (np.float64(x.kernel).reshape(15, 2) for x in (first, last))
+    product = column[:, None] * row[None]
+    stored = blur(15, 2.5)[..., 0]
+    assert np.max(np.abs(product - stored) / np.spacing(stored)) <= 1
+    other = in_float64(model)
+    other.layers[1].set_weights([product[..., None]])
+    assert error(other, folded) < 1e-10
+    assert kerasfold.verify(model, folded).equivalent
+    report = folded.fold_report
+    assert report.equivalence.outputs[0].error < 1e-10
+    assert "units in the last place from the kernel" in " ".join(str(report).split())
+
+
+def test_exact_numbers_are_no_product() -> None:
+    report = kerasfold.fold(blurred(), "params", exact_numbers=True).fold_report
+    assert report.merged == ()
+
+
+def test_four_last_places_off_stay() -> None:
+    model = blurred()
+    kernel = blur(15, 2.5)
+    kernel[3, 9, 1] += 4 * np.spacing(kernel[3, 9, 1])
+    model.layers[1].set_weights([kernel])
+    assert kerasfold.explain(model, "params").merged == ()
+
+
+def test_what_is_merged_with_a_blur_goes_along() -> None:
+    norm = L.BatchNormalization()
+    layer = L.DepthwiseConv2D(15, padding="same")
+    model = holding(layer, blur(15, 2.5), normal(2), behind=(norm,))
+    norm.set_weights([1 + normal(2) / 9, normal(2), normal(2), np.abs(normal(2)) + 1])
+    folded = kerasfold.fold(model, "params")
+    assert classes(folded) == [L.DepthwiseConv2D, L.DepthwiseConv2D]
+    assert folded.fold_report.equivalence.outputs[0].error < 1e-10
+    assert kerasfold.verify(model, folded).equivalent
+
+
+def test_a_wrong_factor_is_not_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is compared in float64 is what the steps and all that they leave out make together."""
+    real = kerasfold.plan.numbers.difference
+
+    def wrong(given: object, instead: object) -> object:
+        return real(given, instead).scaled(2.0)
+
+    monkeypatch.setattr("kerasfold.plan.numbers.difference", wrong)
+    with pytest.raises(kerasfold.EquivalenceError):
+        kerasfold.fold(blurred(), "params")
