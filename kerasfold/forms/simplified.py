@@ -41,12 +41,15 @@ class Stage:
 
     Attributes:
         nodes: of the program, that it stands for.
+        core: those that the steps stand for: the one that multiplies, whose kernel is stored as
+            it is, or all where there are several.
         steps: with their weights.
         missing: what they leave out of it, if they are it as stored; else None.
         units: how far their product is from the kernel, in its last places, at the worst tap.
     """
 
     nodes: tuple[int, ...]
+    core: tuple[int, ...]
     steps: Steps
     missing: Operator | None = None
     units: float = 0.0
@@ -110,7 +113,7 @@ class Simplified(Form[Chain]):
             reads={read: None},
             visited=tuple(visited),
             cost=Cost(),
-            stages=[Stage(tuple(part), (operator_of(known.nodes, part),)) for part in parts],
+            stages=[_stage(known, tuple(part)) for part in parts],
         )
         return form.taking(known, form.stages)
 
@@ -175,6 +178,13 @@ class Simplified(Form[Chain]):
         """How far the steps are from a kernel that they are as stored."""
         units = max(stage.units for stage in self.stages)
         return f"at most {units:.2f} units in the last place from the kernel" if units else ""
+
+
+def _stage(known: Known, nodes: tuple[int, ...]) -> Stage:
+    """Of the kernel that there is among nodes, or of all together."""
+    kernels = tuple(i for i in nodes if known.nodes[i].multiplies)
+    core = kernels if len(kernels) == 1 else nodes
+    return Stage(nodes, core, (operator_of(known.nodes, core),))
 
 
 def _taken(

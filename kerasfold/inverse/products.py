@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -86,24 +86,26 @@ def _factors(
     each = (rank + 1, rank) if first and not geometry.is_depthwise else (rank + 1, rank + 2)
     mixed = rank + 2 if each[1] == rank else rank
     moved = grouped.transpose(*each, *along, *across, mixed)
-    blocks = moved.reshape(-1, math.prod(taps), math.prod(others) * moved.shape[-1])
+    matrix = math.prod(taps), math.prod(others) * moved.shape[-1]
+    blocks = (moved[at].reshape(matrix) for at in np.ndindex(*moved.shape[:2]))
     columns, rows = _unique(blocks, dtype)
-    window = columns.T.reshape(*taps, 1, len(blocks))
+    window = columns.T.reshape(*taps, 1, len(columns))
     rest = rows.reshape(*moved.shape[:2], *others, moved.shape[-1])
     back = np.moveaxis(rest, (0, 1), (each[0], each[1]))
     return window, back.reshape(*others, width, outputs)
 
 
-def _unique(blocks: Array, dtype: str) -> tuple[Array, Array]:
-    """The column and the row of each block; of one, where that is each."""
+def _unique(blocks: Iterable[Array], dtype: str) -> tuple[Array, Array]:
+    """The column and the row of each block; those that are alike are looked into once."""
     found: dict[bytes, tuple[Array, Array]] = {}
+    pairs = []
     for block in blocks:
         key = block.tobytes()
         if key not in found:
             if len(found) == MOST:
                 raise Refused(f"more than {MOST} kernels, each a product of its own")
             found[key] = rank_one(block, dtype)[:2]
-    pairs = [found[block.tobytes()] for block in blocks]
+        pairs.append(found[key])
     return np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs])
 
 
@@ -179,11 +181,11 @@ def distance(given: Steps, instead: Steps, dtype: str) -> float:
     return units_apart(kernel - less, rounded(kernel, dtype), dtype)
 
 
-def merged(first: Step, last: Step) -> Operator:
+def merged(first: Step, last: Step) -> Steps:
     """Two steps as one, if both are convolutions. Raises `Refused`."""
-    if not (isinstance(first, Operator) and isinstance(last, Operator)):
-        raise Refused("what is no convolution merges with none")
-    return last @ first
+    if isinstance(first, Operator) and isinstance(last, Operator):
+        return (last @ first,)
+    return first, last
 
 
 # As `kerasfold.inverse.numbers.EXACT`, of what is stored in a dtype.

@@ -71,39 +71,43 @@ def _simplified(known: Known, aim: Objective, form: AnyForm, exactly: bool) -> A
         return None
     best = given
     for place in range(len(given.stages)):
-        best = _descended(known, aim, best, place, _exact)
-        if not exactly:
-            best = _as_stored(known, aim, best, place)
+        best = _shown(known, aim, best, place, exactly)
     return best if best is not given and _is_better(known, aim, form, best) else None
 
 
-def _as_stored(known: Known, aim: Objective, exact: Simplified, place: int) -> Simplified:
-    """The form with one of its stages in cheaper steps that it is as stored, if there are.
+def _shown(
+    known: Known, aim: Objective, given: Simplified, place: int, exactly: bool
+) -> Simplified:
+    """The form with one of its stages in the cheapest steps that are found."""
+    for ways in (_exact,) if exactly else (_any, _exact):
+        found = _descended(known, aim, given, place, ways)
+        if found is given:
+            continue
+        with contextlib.suppress(Refused):
+            stage = _whole(known, found, place, is_exact=ways is _exact)
+            return given.taking(known, _with(given.stages, place, [stage]))
+    return given
 
-    What is stored is a kernel; what is merged with it goes with the first or the last of its steps.
+
+def _whole(known: Known, form: Simplified, place: int, is_exact: bool) -> Stage:
+    """A stage with all that is merged into it: into its first step, or its last, or beside them.
+
+    Raises:
+        Refused: it does not merge, or is not what is stored.
     """
-    nodes = exact.stages[place].nodes
-    cores = [i for i in nodes if known.nodes[i].multiplies]
-    if len(cores) != 1:
-        return exact
-    at = nodes.index(cores[0])
-    whole, core = operator_of(known.nodes, nodes), operator_of(known.nodes, cores)
-    given = exact.taking(known, _with(exact.stages, place, [Stage(nodes, (core,))]))
-    found = _descended(known, aim, given, place, _any)
-    if found is given:
-        return exact
-    steps = list(found.stages[place].steps)
-    try:
-        units = distance((core,), tuple(steps), exact.stored_as(known))
-        if nodes[:at]:
-            steps[0] = merged(operator_of(known.nodes, nodes[:at]), steps[0])
-        if nodes[at + 1 :]:
-            steps[-1] = merged(steps[-1], operator_of(known.nodes, nodes[at + 1 :]))
-        stage = Stage(nodes, tuple(steps), difference((whole,), tuple(steps)), units)
-        best = exact.taking(known, _with(exact.stages, place, [stage]))
-    except Refused:
-        return exact
-    return best if units <= 1 and _is_better(known, aim, exact, best) else exact
+    stage, nodes = form.stages[place], known.nodes
+    steps, units = list(stage.steps), 0.0
+    if not is_exact:
+        units = distance((operator_of(nodes, stage.core),), stage.steps, form.stored_as(known))
+        if units > 1:
+            raise Refused("steps that are not what is stored, together")
+    first, last = (stage.nodes.index(stage.core[at]) for at in (0, -1))
+    if before := stage.nodes[:first]:
+        steps[:1] = merged(operator_of(nodes, before), steps[0])
+    if behind := stage.nodes[last + 1 :]:
+        steps[-1:] = merged(steps[-1], operator_of(nodes, behind))
+    missing = difference((operator_of(nodes, stage.nodes),), tuple(steps)) if units else None
+    return replace(stage, steps=tuple(steps), missing=missing, units=units)
 
 
 def _descended(
