@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -124,46 +125,38 @@ def _output(found: Comparison, index: int) -> OutputReport:
         relative=None if tally.errors is None else tally.errors.relative,
         tolerance=tolerance,
         untold=untold,
-        doubt=_doubt(tally, untold, _unsure(tally, own_unit)) or _doubt_within(found, index),
+        doubt=next(_doubts(found, index, untold), ""),
         ending=found.endings[index].partition(" ")[0],
     )
 
 
-def _doubt(tally: Tally, untold: float, unsure: bool) -> str:
-    """Why nothing can be told of an output, or ""."""
+def _doubts(found: Comparison, index: int, untold: float) -> Iterator[str]:
+    """Why nothing can be told of an output, each reason there is."""
+    tally = found.tallies[index]
     if tally.numbers and not tally.finite:
-        return f"output '{tally.name}' is nowhere finite, so nothing can be told of it"
+        yield f"output '{tally.name}' is nowhere finite, so nothing can be told of it"
     if untold == 1.0:
-        return (
-            f"rounding noise of the weights moves output '{tally.name}' as far as other inputs do"
-        )
+        yield f"rounding noise of the weights moves output '{tally.name}' as far as other inputs do"
     if tally.lost > tally.finite / 2:
-        return (
+        yield (
             f"output '{tally.name}' of the first model overflows its dtype on most inputs: its "
             "accuracy cannot be told; give inputs of its own range as data="
         )
-    if unsure:
-        return (
+    if _unsure(tally, found.own_unit):
+        yield (
             f"rounding in the model's own dtype moves output '{tally.name}' by as much as its "
             "size: its accuracy cannot be told"
         )
-    return ""
-
-
-def _doubt_within(found: Comparison, output: int) -> str:
-    """Where both give an output alike, but by something else; or ""."""
-    tally = found.tallies[output]
-    for each in found.within:
+    for each in found.within:  # where both give it alike, but by something else
         bound = difference_bound(each.tally, found.unit)
         line = _closest(each.tally.error, bound)
         error, most = _at(each.tally.error, line), _at(bound, line)
-        if each.agrees and output in each.step.outputs and error > most:
-            what = "answers" if output in each.step.answers else "numbers"
-            return (
+        if each.agrees and index in each.step.outputs and error > most:
+            what = "answers" if index in each.step.answers else "numbers"
+            yield (
                 f"all {tally.numbers} {what} of output '{tally.name}' agree, but what goes into "
                 f"{each.step.words} differs by {error:.3g}, more than {most:.3g}"
             )
-    return ""
 
 
 def _untold(size: Lines, bound: Lines) -> float:
@@ -203,36 +196,40 @@ def _of_outputs(report: EquivalenceReport) -> EquivalenceReport:
 
 
 def _unlike_its_copy(found: Comparison, report: EquivalenceReport) -> EquivalenceReport:
-    """The report, where the float64 copy that serves as truth is none of this model.
-
-    Where it is the backend that computes the model wrongly, the copy is the truth. Then a second
-    model that is right is so noted, and one that is not is not handed out.
-    """
+    """The report, where the float64 copy that serves as truth is none of this model."""
     model = found.a
-    if not isinstance(found.a64, Walk):  # no copy, but the model itself, or what was kept of it
-        return report
     off = [t for t in found.tallies if np.any(t.own_error > rebuilt_bound(t, found.own_eps))]
-    if not off:
+    if not off or not isinstance(found.a64, Walk):  # no copy, but itself, or what was kept of it
         return report
     batch = found.shown_own(off[0])
     culprit = miscomputed(model, batch)
-    if culprit is None and is_its_copy(model, batch):
+    if culprit is not None:
+        return _miscomputed(found, report, *culprit)
+    output, error = f"output '{off[0].name}'", f"{np.max(off[0].own_error):.3g}"
+    if is_its_copy(model, batch):
         reason = (
-            f"rounding in its own dtype moves output '{off[0].name}' of model '{model.name}' by "
-            f"{np.max(off[0].own_error):.3g}: its accuracy cannot be told"
+            f"rounding in its own dtype moves {output} of model '{model.name}' by {error}: its "
+            "accuracy cannot be told"
         )
         return replace(report, verdict="inconclusive", reason=reason)
-    if culprit is None:
-        reason = (
-            f"model '{model.name}' differs from its own copy by {np.max(off[0].own_error):.3g} at "
-            f"output '{off[0].name}': a layer's get_config() or weights do not say all that it "
-            "computes"
-        )
-        return replace(report, verdict="different", reason=reason)
-    layer, error = culprit
+    reason = (
+        f"model '{model.name}' differs from its own copy by {error} at {output}: a layer's "
+        "get_config() or weights do not say all that it computes"
+    )
+    return replace(report, verdict="different", reason=reason)
+
+
+def _miscomputed(
+    found: Comparison, report: EquivalenceReport, layer: str, error: float
+) -> EquivalenceReport:
+    """The report, where it is the backend that computes a layer of the first model wrongly.
+
+    Its copy is the truth, then. That a second model is computed rightly is noted; one that is not
+    is not handed out.
+    """
     said = (
-        f"{device()} computes layer '{layer}' of model '{model.name}' wrongly: in its own dtype it "
-        f"is {error:.3g} off what it gives in float64"
+        f"{device()} computes layer '{layer}' of model '{found.a.name}' wrongly: in its own dtype "
+        f"it is {error:.3g} off what it gives in float64"
     )
     if all(np.all(t.other_error <= rebuilt_bound(t, found.own_eps)) for t in found.tallies):
         return report.noted(f"{said}; the second model is computed rightly")

@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import keras
 import numpy as np
@@ -27,23 +27,36 @@ from kerasfold.read.weights import as_array
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Rows:
-    """What looks its input up in a table asks for.
+class _AtPlaces:
+    """What some numbers of the inputs are asked to be.
 
     Attributes:
         places: (n,) elements of the inputs, as places among all their numbers.
+    """
+
+    places: np.ndarray
+
+    def within(self, start: int, stop: int) -> Self | None:
+        """What it asks for between two places, counted from the first; None of nothing."""
+        inside = (self.places >= start) & (self.places < stop)
+        return self._of(self.places[inside] - start, inside) if inside.any() else None
+
+    def _of(self, places: np.ndarray, chosen: np.ndarray) -> Self:
+        """The same at other places, of which there is one for each of its own that is chosen."""
+        return replace(self, places=places)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Rows(_AtPlaces):
+    """What looks its input up in a table asks for.
+
+    Attributes:
         values: (rows,) what has a row of its own in the table, in the input's terms.
         guessed: whether that there is a table is not known.
     """
 
-    places: np.ndarray
     values: np.ndarray
     guessed: bool = False
-
-    def within(self, start: int, stop: int) -> Rows | None:
-        """What it asks for between two places, counted from the first; None of nothing."""
-        inside = (self.places >= start) & (self.places < stop)
-        return replace(self, places=self.places[inside] - start) if inside.any() else None
 
     def without(self, others: Sequence[Ask]) -> Rows:
         """What it asks for at places that others ask for nothing at."""
@@ -52,42 +65,33 @@ class Rows:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Numbers:
+class Numbers(_AtPlaces):
     """What computes with its input asks for: what it is usually given is 0 +- 1.
 
     Attributes:
-        places: (n,) elements of the inputs, as places among all their numbers.
         centre: (n,) what of an input becomes 0.
         unit: (n,) what of a change of an input becomes one of 1; positive.
     """
 
-    places: np.ndarray
     centre: np.ndarray
     unit: np.ndarray
 
-    def within(self, start: int, stop: int) -> Numbers | None:
-        """What it asks for between two places, counted from the first; None of nothing."""
-        inside = (self.places >= start) & (self.places < stop)
-        places = self.places[inside] - start
-        return Numbers(places, self.centre[inside], self.unit[inside]) if inside.any() else None
+    def _of(self, places: np.ndarray, chosen: np.ndarray) -> Numbers:
+        return Numbers(places, self.centre[chosen], self.unit[chosen])
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Blank:
+class Blank(_AtPlaces):
     """What tells some of its input from all else asks for: a Masking, time steps of one value.
 
     Attributes:
-        places: (n,) elements of the inputs, as places among all their numbers.
         values: (n,) what each is, where it is blank.
     """
 
-    places: np.ndarray
     values: np.ndarray
 
-    def within(self, start: int, stop: int) -> Blank | None:
-        """What it asks for between two places, counted from the first; None of nothing."""
-        inside = (self.places >= start) & (self.places < stop)
-        return Blank(self.places[inside] - start, self.values[inside]) if inside.any() else None
+    def _of(self, places: np.ndarray, chosen: np.ndarray) -> Blank:
+        return Blank(places, self.values[chosen])
 
 
 Ask: TypeAlias = Rows | Numbers | Blank
