@@ -1,6 +1,6 @@
 """A graph in which calls stand where they cost less, before others that they stood behind.
 
-Three laws, of a call `f` and of calls `g` behind it that nothing else reads in between:
+Four laws, of a call `f` and of calls `g` behind it that nothing else reads in between:
 
 - `g(max(x)) = max(g(x))` where `g` multiplies channels by positive numbers, and shifts them: it
   merges into the affine steps that the pool reads.
@@ -8,18 +8,19 @@ Three laws, of a call `f` and of calls `g` behind it that nothing else reads in 
   on fewer.
 - `g(f(x)) = f(g(x))` where `f` puts samples elsewhere, and `g` works on each of them by itself:
   `f` merges into what reads it, or meets its inverse.
+- `max(f(x)) = f(max(x))` where `f` is monotone, sample by sample: it works on fewer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
 from keras import layers, ops
 
-from kerasfold.lift.activations import acts_on_samples
+from kerasfold.lift.activations import acts_on_samples, laws_of
 from kerasfold.lift.demand import pixel_axes
 from kerasfold.lift.pointwise import works_by_pixel, works_by_sample
 from kerasfold.lift.program import Node
@@ -34,10 +35,11 @@ _VECTORS = (layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalM
 _REPEATING = (layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D)
 
 
-def commuted(regions: Regions) -> Regions | None:
-    """The same model with calls moved; None where there are none to move."""
+def commuted(regions: Regions) -> Iterator[Regions]:
+    """The same model with calls moved, where there are some to move."""
     moves = _moves(regions)
-    return lift(_moved(regions.graph, moves)) if moves else None
+    if moves:
+        yield lift(_moved(regions.graph, moves))
 
 
 class _Steps:
@@ -60,6 +62,19 @@ class _Steps:
         first = self.regions.graph.layout == "channels_first"  # where vectors count axes otherwise
         kinds = _IMAGES if first else (*_IMAGES, *_VECTORS)
         return call.kind in kinds and call.inputs[0].index in self.regions.tensors
+
+    def rises(self, call: Call) -> bool:
+        """Whether it acts on samples, is monotone, and is none that runtimes fuse with weights."""
+        laws = laws_of(call.operation)
+        return (
+            self.works_by_sample(call)
+            and laws.monotone
+            and not self.regions.is_weighed(call.inputs[0])
+        )
+
+    def takes_maxima(self, call: Call) -> bool:
+        """Whether it gives the maxima of windows."""
+        return call.kind in _IMAGES
 
     def grows(self, call: Call) -> bool:
         """Whether it multiplies channels by positive numbers, and shifts them."""
@@ -101,17 +116,26 @@ class _Steps:
 
 @dataclass(frozen=True, slots=True)
 class _Law:
-    """Which calls others pass, and which these are; and whether these may change the channels."""
+    """Which calls others pass, and which these are.
+
+    Attributes:
+        leads: whether calls are of those that others pass.
+        passes: whether they are of those that pass.
+        channels: whether those that pass may change the channels.
+        shrinks: whether it is those that pass that change the pixels, and not those that lead.
+    """
 
     leads: Callable[[_Steps, Call], bool]
     passes: Callable[[_Steps, Call], bool]
     channels: bool = False
+    shrinks: bool = False
 
 
 _LAWS = (
     _Law(_Steps.is_maximum, _Steps.grows),
     _Law(_Steps.repeats, _Steps.works_by_pixel, channels=True),
     _Law(_Steps.rearranges, _Steps.works_by_sample),
+    _Law(_Steps.rises, _Steps.takes_maxima, shrinks=True),
 )
 
 
@@ -164,10 +188,13 @@ def _moved(graph: Graph, moves: Sequence[_Move]) -> Graph:
             calls.append(call)
             continue
         (x,), (end,) = call.inputs, move.behind[-1].outputs
+        law = move.law
         for step in move.behind:
-            x = _called(calls, step, x, _shape(x, step.outputs[0], axis, move.law.channels))
+            like, other = (step.outputs[0], x) if law.shrinks else (x, step.outputs[0])
+            x = _called(calls, step, x, _shape(like, other, axis, law.channels))
         for step in move.ahead:
-            x = _called(calls, step, x, _shape(step.outputs[0], end, axis, move.law.channels))
+            like = x if law.shrinks else step.outputs[0]
+            x = _called(calls, step, x, _shape(like, end, axis, law.channels))
         now[end.index] = x
     return rewritten(graph, calls, now)
 

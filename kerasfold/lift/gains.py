@@ -9,6 +9,7 @@ For an activation `f` that is positively homogeneous, gains `g > 0` and shifts `
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -24,11 +25,12 @@ from kerasfold.read.graph import Call, Gain, Graph, Tensor, given_others
 _ROUNDED_FINELY = ("float32", "float64")  # dtypes in which a shift by itself loses nothing
 
 
-def carried(regions: Regions) -> Regions | None:
-    """The same model with gains moved; None where there are none to move."""
+def carried(regions: Regions) -> Iterator[Regions]:
+    """The same model with gains moved, where there are some to move."""
     moves = _Moves(regions)
     moves.find()
-    return lift(moves.written()) if moves.gains or moves.behind else None
+    if moves.left:
+        yield lift(moves.written())
 
 
 def stays(regions: Regions) -> dict[int, str]:

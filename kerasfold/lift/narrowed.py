@@ -27,15 +27,18 @@ from kerasfold.read.graph import Call, Graph, Tensor, given_others
 Cut: TypeAlias = tuple[slice, ...]  # for each axis of a tensor
 
 
-def narrowed(regions: Regions, least: float = 1.0) -> Regions | None:
-    """The same model with calls that compute less; None where there are none.
+def narrowed(regions: Regions, least: float = 1.0) -> Iterator[Regions]:
+    """The same model with calls that compute less: those that compute much more, and all.
 
     Args:
         regions: the lifted model.
-        least: how many times the pixels that are read a call must compute, at least, to be one.
+        least: how many times the pixels that are read a call computes that computes much more.
     """
-    cuts = {i: cut for i, cut in _cuts(regions).items() if _surplus(regions, i, cut) >= least}
-    return lift(_Narrowing(regions, cuts).run()) if cuts else None
+    cuts = _cuts(regions)
+    much = {i: cut for i, cut in cuts.items() if _surplus(regions, i, cut) >= least}
+    for chosen in (much, cuts) if len(much) < len(cuts) else (cuts,):
+        if chosen:
+            yield lift(_Narrowing(regions, chosen).run())
 
 
 def _cuts(regions: Regions) -> dict[int, Cut]:

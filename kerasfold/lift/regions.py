@@ -83,6 +83,13 @@ class Regions:
     owner: dict[int, Lifted]
     uses: Mapping[int, int]
 
+    def is_weighed(self, tensor: Tensor) -> bool:
+        """Whether a tensor is made by weights, and what merges into them channel by channel."""
+        node = self.tensors.get(tensor.index)
+        while node is not None and self.program.nodes[node].work in ("scale", "shift"):
+            (node,) = self.program.nodes[node].operands
+        return node is not None and self.program.nodes[node].multiplies
+
     def components(self) -> Iterator[list[Node]]:
         """Maximal sets of nodes connected through tensors that may stay unmaterialised."""
         parent = list(range(len(self.program.nodes)))

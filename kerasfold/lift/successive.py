@@ -1,4 +1,4 @@
-"""Nonlinear calls one after another that are one call: max pools, and clamps.
+"""Nonlinear calls one after another that are one call: max pools, clamps, what is idempotent.
 
 A maximum of maxima is that of all that they see, however often they do: windows of k1 samples,
 s1 apart, and then of k2, s2 apart, are windows of k1 + (k2 - 1) s1 samples, s1 s2 apart, if no
@@ -20,6 +20,8 @@ import keras
 
 from kerasfold.algebra.axis import Axis, Refused
 from kerasfold.layers.spelling import padded_axis
+from kerasfold.lift.activations import laws_of
+from kerasfold.lift.numbering import compute_alike
 from kerasfold.lift.program import Sizes
 from kerasfold.lift.rules import RULES
 from kerasfold.lift.wrapper_rules import inline_activation
@@ -76,7 +78,19 @@ def _one_of(call: Call, inner: Call) -> Call | None:
 
     It is another where nothing else reads that one. None where no one call does.
     """
-    return _clamps(call, inner) or _max_pools(call, inner)
+    return _once(call, inner) or _clamps(call, inner) or _max_pools(call, inner)
+
+
+def _once(call: Call, inner: Call) -> Call | None:
+    """The call that is read, where another of the same idempotent activation changes nothing."""
+    activation = getattr(call.operation, "activation", None)
+    if not laws_of(call.operation).idempotent:
+        return None
+    if is_layer(inner.operation) and call.kind is keras.layers.Activation:
+        same = getattr(inner.operation, "activation", None) is activation
+        acts = inner.kind is keras.layers.Activation or inner.kind in RULES
+        return inner if same and acts else None
+    return inner if compute_alike(call, inner) else None
 
 
 _POOLS = (keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D)

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from kerasfold.cost import Prices, objective_of
+from kerasfold.cost import Cost, Prices, objective_of, pixels
 from kerasfold.lift.commuted import commuted
 from kerasfold.lift.gains import carried
 from kerasfold.lift.narrowed import narrowed
+from kerasfold.lift.pointwise import works_by_sample
 from kerasfold.lift.regions import Regions
 from kerasfold.plan.choose import Plan, plan
+from kerasfold.read.graph import Call
 
 STRIDED = 1.5  # pixels for each that is read: a stride leaves more, a border that is not read fewer
 
 # What may be done to a model before it is planned; each is tried on the cheapest so far.
-REWRITINGS: tuple[Callable[[Regions], Regions | None], ...] = (
+REWRITINGS: tuple[Callable[[Regions], Iterator[Regions]], ...] = (
     commuted,
     carried,
     functools.partial(narrowed, least=STRIDED),
-    narrowed,
 )
 
 
@@ -38,12 +39,26 @@ def cheapest(
     """
     prices = prices or Prices()
     aim, best = objective_of(objective), (regions, plan(regions, objective, prices=prices))
+    cost = best[1].cost + acting_cost(regions, prices)
     for rewrite in REWRITINGS:
-        other = rewrite(best[0])
-        if other is None:
-            continue
-        found, cost = plan(other, objective, prices=prices), best[1].cost
-        careful = aim.careful and prices.slower(cost, found.cost)
-        if aim.key(found.cost) < aim.key(cost) and not careful:
-            best = other, found
+        for other in rewrite(best[0]):
+            found = plan(other, objective, prices=prices)
+            now = found.cost + acting_cost(other, prices)
+            careful = aim.careful and prices.slower(cost, now)
+            if aim.key(now) < aim.key(cost) and not careful:
+                best, cost = (other, found), now
     return best
+
+
+def acting_cost(regions: Regions, prices: Prices) -> Cost:
+    """What the calls cost that are not lifted and work sample by sample.
+
+    They are in no plan; but rewritten, they may work on more samples or on fewer.
+    """
+
+    def of(call: Call) -> Cost:
+        samples = sum(pixels(x.shape[1:]) for x in (*call.inputs, *call.outputs))
+        return prices.step("elementwise", 4 * samples, behind=regions.is_weighed(call.inputs[0]))
+
+    barriers = (call for call in regions.graph.calls if call.index in regions.barriers)
+    return Cost.sum(of(call) for call in barriers if works_by_sample(call))

@@ -169,3 +169,37 @@ def test_a_slope_by_channel_is_not_by_sample() -> None:
         x = layers.PReLU(shared_axes=[1, 2])(layers.Conv2D(4, 3)(inputs)[..., ::-1])
         model = randomise(keras.Model(inputs, layers.Conv2D(2, 3)(x)))
     assert_same(model, kerasfold.fold(model), FLOAT64)
+
+
+def sum_before(activation: Any) -> keras.Model:
+    """A sum, an activation and a maximum of its windows."""
+    with policy("float64"):
+        inputs = keras.Input((8, 8, 3), dtype="float64")
+        x = ops.sin(inputs) + ops.cos(inputs)
+        x = layers.MaxPooling2D()(activation(x))
+        return randomise(keras.Model(inputs, layers.Conv2D(4, 3)(x)))
+
+
+@pytest.mark.parametrize("activation", [ops.relu, ops.tanh, ops.elu, ops.relu6])
+def test_what_is_monotone_works_on_the_maxima(activation: Any) -> None:
+    model = sum_before(activation)
+    folded = kerasfold.fold(model)
+    assert_same(model, folded, FLOAT64)
+    shapes = [op.output.shape[1] for op in folded.operations]
+    assert shapes == [8, 8, 8, 8, 4, 4, 2]
+
+
+@pytest.mark.parametrize("activation", [ops.gelu, ops.abs, ops.square, ops.cos])
+def test_what_is_not_monotone_works_on_all(activation: Any) -> None:
+    model = sum_before(activation)
+    folded = kerasfold.fold(model)
+    assert_same(model, folded, FLOAT64)
+    assert [op.output.shape[1] for op in folded.operations][4] == 8
+
+
+def test_what_runtimes_fuse_with_a_convolution_stays_behind_it() -> None:
+    with policy("float64"):
+        inputs = keras.Input((8, 8, 3))
+        x = layers.MaxPooling2D()(layers.ReLU()(layers.Conv2D(4, 1)(inputs)))
+        model = randomise(keras.Model(inputs, x))
+    assert kinds(kerasfold.fold(model)) == kinds(model)

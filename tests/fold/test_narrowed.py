@@ -14,6 +14,8 @@ from keras import layers, ops
 import kerasfold
 from kerasfold.algebra.axis import Axis
 from kerasfold.algebra.places import places_read, progression
+from kerasfold.lift import narrowed
+from kerasfold.lift.demand import demands
 from zoo.making import chain, policy, randomise
 from zoo.same import FLOAT64, assert_same
 
@@ -31,6 +33,7 @@ BY_PIXEL: dict[str, Callable[[], Any]] = {
     "clip": lambda: lambda x: ops.clip(x, -0.3, 0.4),
     "maximum": lambda: lambda x: ops.maximum(x, 0.1),
     "product": lambda: lambda x: x * ops.sigmoid(x),
+    "a layer inside": lambda: lambda x: layers.Conv2D(4, 1, activation=layers.LeakyReLU(0.2))(x),
     "join": lambda: lambda x: layers.Concatenate()([ops.tanh(x), ops.relu(x)]),
 }  # fmt: skip
 NOT_BY_PIXEL: dict[str, Callable[[], Any]] = {
@@ -241,3 +244,15 @@ def test_a_layer_that_is_kept_before_a_cut_gives_all_of_its_pixels() -> None:
     folded = kerasfold.fold(model, "layers", verify=False)
     assert [y.shape for y in folded.outputs] == [y.shape for y in model.outputs]
     assert_same(model, folded, FLOAT64)
+
+
+def test_demand_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[Any] = []
+
+    def counted(regions: Any) -> Any:
+        found.append(regions)
+        return demands(regions)
+
+    monkeypatch.setattr(narrowed, "demands", counted)
+    kerasfold.explain(built(lambda x: layers.Conv2D(2, 3)(layers.ReLU()(x))))
+    assert len(found) == 1

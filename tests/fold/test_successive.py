@@ -204,3 +204,40 @@ def test_one_window_sees_what_windows_of_windows_see() -> None:
         (taps,), (stride,) = one["pool_size"], one["strides"]
         assert maxima(between, *last.told) == maxima(image, taps, stride, one["padding"])
     assert found > 200
+
+
+@pytest.mark.parametrize(
+    "activation", [ops.abs, ops.floor, layers.Activation("hard_tanh"), lambda x: ops.hard_shrink(x)]
+)
+def test_what_is_idempotent_is_done_once(activation: Any) -> None:
+    inputs = keras.Input((6, 5, 3))
+    x = activation(activation(ops.sin(inputs)))
+    model = keras.Model(inputs, ops.tanh(x))
+    folded = kerasfold.fold(model)
+    assert_same(model, folded, 1e-6)
+    assert len(folded.operations) == 4
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (ops.tanh, ops.tanh),
+        (ops.abs, ops.floor),
+        (lambda x: ops.hard_shrink(x, 0.2), lambda x: ops.hard_shrink(x, 0.6)),
+    ],
+)
+def test_what_is_not_the_same_idempotent_is_done_twice(first: Any, second: Any) -> None:
+    inputs = keras.Input((6, 5, 3))
+    model = keras.Model(inputs, ops.tanh(second(first(ops.sin(inputs)))))
+    folded = kerasfold.fold(model)
+    assert_same(model, folded, 1e-6)
+    assert len(folded.operations) == 5
+
+
+def test_an_inline_activation_is_not_repeated() -> None:
+    inputs = keras.Input((6, 5, 3))
+    x = layers.Conv2D(4, 3, activation="hard_tanh")(inputs)
+    model = keras.Model(inputs, layers.Activation("hard_tanh")(x))
+    folded = kerasfold.fold(model)
+    assert_same(model, folded, 1e-6)
+    assert len(folded.operations) <= 3
