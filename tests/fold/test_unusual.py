@@ -231,7 +231,7 @@ def test_weights_that_would_underflow_stay_apart():
             keras.Input((8, 8, 256)),
             keras.layers.Conv2D(8, 3, use_bias=False, name="conv", **half),
             keras.layers.BatchNormalization(epsilon=0.0, name="norm", **half),
-            keras.layers.ReLU(**half),
+            keras.layers.ELU(**half),
             keras.layers.Rescaling(1e4, **half),
         ]
     )
