@@ -7,7 +7,7 @@ A tensor that is materialised keeps the name of the call that made it.
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +25,7 @@ from kerasfold.forms.sharing import sharing_key
 from kerasfold.layers.build import Builder, Value
 from kerasfold.layers.names import Names
 from kerasfold.layers.rewrite import constants
+from kerasfold.layers.unfused import as_difference, fused_summand, is_miscomputed
 from kerasfold.lift.regions import Lifted, Regions, as_read
 from kerasfold.read.copies import called_copy, copy_operation, copy_state
 from kerasfold.read.graph import Call, Tensor
@@ -91,6 +92,8 @@ class _Emitter:
             {c.name for c in self.graph.calls if c.name == c.operation.name},
         )
         self.owner = regions.owner
+        self.reads = Counter(read for form in forms.values() for read in form.reads)
+        self.misread = self._misread()
         self.renamed = self._output_names()
 
     def run(self) -> Emission:
@@ -255,8 +258,38 @@ class _Emitter:
         value = self._in_dtype(value, lifted.tensor, lifted.call.name)
         if is_masked(value) and not lifted.tensor.masked:
             value = self.names.give(keras.ops.copy(value), f"{lifted.call.name}_unmasked")
+        if form.node in self.misread:
+            value = self._unfused(lifted, value)
         self.nodes[form.node] = value
         self.values[lifted.tensor.index] = value
+
+    def _misread(self) -> set[int]:
+        """Nodes that a kept activation reads with which graphs may fuse them, wrongly."""
+        calls = (self.graph.calls[index] for index in self.regions.barriers)
+        read = (x.index for call in calls if is_miscomputed(call.operation) for x in call.inputs)
+        return {self.regions.tensors[x] for x in read if x in self.regions.tensors}
+
+    def _unfused(self, lifted: Lifted, value: Value) -> Value:
+        """A sum that such an activation reads, otherwise if graphs would fuse it."""
+        summand = fused_summand(value, self._is_own)
+        if summand is None:
+            return value
+        operation, name = lifted.call.operation, made_by(value).name
+        if self.regions.uses[id(operation)] > 1:
+            name = self.names.reserve(f"{name}_difference")
+        for index in [i for i, x in self.nodes.items() if x is summand]:
+            del self.nodes[index], self.values[self.owner[index].tensor.index]
+        return as_difference(value, summand, name, self.names, self.made)
+
+    def _is_own(self, value: Value) -> bool:
+        """Whether a value is composed, and read by one step alone."""
+        nodes = [index for index, x in self.nodes.items() if x is value]
+        if not nodes:  # a part of a form
+            return not any(x is value for x in self.values.values())
+        return all(
+            self.reads[i] == 1 and i not in self.regions.sinks and not isinstance(form, Kept)
+            for i, form in ((i, self.forms[i]) for i in nodes)
+        )
 
     def _builder(self, lifted: Lifted, form: AnyForm) -> Builder:
         layers = [

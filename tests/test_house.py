@@ -72,6 +72,7 @@ INTERNALS = {
         "_call_has_training_arg",
         "_flatten_layers",
         "_functional",
+        "_inbound_nodes",
         "_inputs_struct",
         "_keras_history",
         "_keras_mask",

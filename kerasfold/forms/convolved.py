@@ -17,6 +17,7 @@ from kerasfold.forms.form import Composed, Form, work_of_operator
 from kerasfold.forms.known import Known, is_matrix_alone
 from kerasfold.layers.limits import check_emittable, is_pointwise_matrix
 from kerasfold.layers.rewrite import pad_value, unpadded
+from kerasfold.layers.unfused import as_difference, fused_summand, is_miscomputed
 from kerasfold.layers.words import described
 from kerasfold.lift.program import Node, Sizes
 from kerasfold.read.weights import largest
@@ -182,6 +183,11 @@ def summed(
     if activation is None:
         return build.sum(values, name)
     added = build.sum(values, build.names.reserve(f"{name}_sum"))
+    if is_miscomputed(activation):
+        summand = fused_summand(added, lambda part: all(part is not x for x in xs.values()))
+        if summand is not None:
+            label = build.names.reserve(f"{name}_difference")
+            added = as_difference(added, summand, label, build.names, build.made)
     return build.activated(added, activation, name)
 
 

@@ -135,6 +135,11 @@ def made_by(value: keras.KerasTensor) -> keras.Operation:
     return value._keras_history.operation
 
 
+def inputs_of(value: keras.KerasTensor) -> list[keras.KerasTensor]:
+    """The symbolic tensors that the call was given whose result a symbolic tensor is."""
+    return list(made_by(value)._inbound_nodes[value._keras_history.node_index].input_tensors)
+
+
 def sublayers(layer: keras.Layer) -> Iterator[keras.Layer]:
     """A layer, and every layer in it to any depth, each once."""
     return layer._flatten_layers(include_self=True, recursive=True)
