@@ -34,10 +34,11 @@ from kerasfold.equivalence.bounds import (
 from kerasfold.equivalence.compare import Comparison, outputs, ran, tallies_of
 from kerasfold.equivalence.data import Given
 from kerasfold.equivalence.models import compared, exact_copy, verify
+from kerasfold.equivalence.noise import Noise
 from kerasfold.equivalence.probes import Probes, draw, recipes
 from kerasfold.equivalence.recipes import Lasting, Written, restored, written
 from kerasfold.equivalence.report import EquivalenceReport
-from kerasfold.equivalence.runs import AsIs, Noise, Ran, Runner, Truth, as_is
+from kerasfold.equivalence.runs import AsIs, Ran, Runner, Truth, as_is
 from kerasfold.equivalence.state import restarted
 from kerasfold.equivalence.steps import Step
 from kerasfold.equivalence.tally import Tally

@@ -38,11 +38,11 @@ from kerasfold.equivalence.bounds import (
     rebuilt_bound,
     stored_eps,
 )
+from kerasfold.equivalence.noise import Noise
 from kerasfold.equivalence.probes import probes
 from kerasfold.equivalence.runs import (
     Arrays,
     AsIs,
-    Noise,
     Ran,
     Runner,
     Truth,

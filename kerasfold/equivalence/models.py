@@ -24,10 +24,11 @@ from kerasfold.equivalence.culprit import first_difference, unsteady
 from kerasfold.equivalence.data import Given
 from kerasfold.equivalence.deployed import deployed
 from kerasfold.equivalence.judge import judged, overflowing
+from kerasfold.equivalence.noise import Noise
 from kerasfold.equivalence.probes import KINDS, USUAL, Probes, probes
 from kerasfold.equivalence.replicas import Replicas
 from kerasfold.equivalence.report import EquivalenceReport
-from kerasfold.equivalence.runs import AsIs, Noise, Runner, Walk, as_is
+from kerasfold.equivalence.runs import AsIs, Runner, Walk, as_is
 from kerasfold.equivalence.signature import (
     Difference,
     differences,

@@ -12,9 +12,10 @@ import keras
 import numpy as np
 from keras import tree
 
-from kerasfold.backend import double_precision, in_memory, place, placed, tensor_of, unsaid
+from kerasfold.backend import double_precision, place, placed, unsaid
 from kerasfold.equivalence.endings import Ending, ending_of
 from kerasfold.equivalence.interpolation import exactly
+from kerasfold.equivalence.noise import Drawn, Noise, symbolic
 from kerasfold.equivalence.steps import Step, Taken, steps_of
 from kerasfold.equivalence.units import Units, has_flat_part
 from kerasfold.read.inside import Made, inside_of
@@ -32,29 +33,7 @@ from kerasfold.read.model import (
 Arrays: TypeAlias = list[np.ndarray]
 Saw: TypeAlias = Callable[[Made, Sequence[Any]], None]
 
-LOST = 2.0**-16  # of other noise, that noise may be to be lost in it
 TOLD = 2.0**-53  # that two sigmoids differ by, at most, where float64 tells no one from 1
-LEVELS = 256  # that noise has between its ends
-
-
-@dataclass(frozen=True, slots=True)
-class Noise:
-    """Rounding, as relative errors of up to half a unit.
-
-    Attributes:
-        weights: the unit of weights.
-        values: the unit of what calls give.
-        draw: which of several that are drawn alike.
-    """
-
-    weights: float
-    values: float
-    draw: int = 0
-
-    @property
-    def ends_at_weights(self) -> bool:
-        """Whether that of values is lost in that of any weights before them."""
-        return self.values <= LOST * self.weights
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -161,7 +140,7 @@ class AsIs:
 
     def ran(self, batch: Any, noise: Noise | None = None) -> Ran:
         """The same, with noise in its weights alone."""
-        noisy = [] if noise is None else _Drawn(noise).weights(self.model)
+        noisy = [] if noise is None else Drawn(noise).weights(self.model)
         with keras.StatelessScope([*placed(self.variables), *noisy]):
             outputs = self._outputs(batch)
         return Ran(outputs, outputs)
@@ -264,7 +243,7 @@ class Walk:
         values = dict(zip(map(id, self.inside.inputs), given, strict=True))
         before: dict[int, Any] = {}  # of an output, what goes into its last activation
         stepped: list[tuple[np.ndarray, np.ndarray]] = []
-        drawn = None if noise is None else _Drawn(noise)
+        drawn = None if noise is None else Drawn(noise)
         for index, made in enumerate(self.inside.calls):
             args, kwargs = tree.map_structure(
                 lambda x: values[id(x)] if isinstance(x, keras.KerasTensor) else x,
@@ -335,7 +314,7 @@ class Walk:
         """After each call, the tensors that nothing reads any more."""
         last: dict[int, int] = {}
         for index, made in enumerate(self.inside.calls):
-            last |= dict.fromkeys(map(id, _symbolic((made.args, made.kwargs))), index)
+            last |= dict.fromkeys(map(id, symbolic((made.args, made.kwargs))), index)
             last |= {id(t): index for t in made.outputs if id(t) not in last}
         kept = set(map(id, self.inside.outputs))
         freed: dict[int, list[int]] = defaultdict(list)
@@ -379,55 +358,7 @@ def _where_finite(value: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(value) & np.isfinite(truth), value, truth)
 
 
-def _symbolic(value: Any) -> list[keras.KerasTensor]:
-    return [x for x in tree.flatten(value) if isinstance(x, keras.KerasTensor)]
-
-
 def _tensors(batch: Any, specs: Sequence[Any]) -> list[Any]:
     """The inputs in flat order, of the dtypes that a model takes them in."""
     pairs = zip(tree.flatten(batch), specs, strict=True)
     return [keras.ops.convert_to_tensor(x, dtype=spec.dtype) for x, spec in pairs]
-
-
-class _Drawn:
-    """Noise as it is drawn for one run, the same for every run of one model."""
-
-    def __init__(self, noise: Noise) -> None:
-        self.noise = noise
-        self.rng = np.random.default_rng([0, noise.draw])
-        self.of_values = np.random.default_rng([1, noise.draw])  # which depend on the batch's size
-        self.moved: set[int] = set()  # tensors that noise of weights before them moves
-
-    def weights(self, operation: keras.Operation) -> list[tuple[keras.Variable, Any]]:
-        """The float weights of a layer or model, and what noise makes of them."""
-        return [
-            (variable, _noisy(tensor_of(variable), self.noise.weights, self.rng))
-            for variable in getattr(operation, "weights", ())
-            if "float" in variable.dtype
-        ]
-
-    def values(self, made: Made, results: Sequence[Any], weighted: bool) -> list[Any]:
-        """What noise makes of the results of a call.
-
-        Args:
-            made: the call.
-            results: what it gave.
-            weighted: whether weights of its own were off.
-        """
-        read = {id(x) for x in _symbolic((made.args, made.kwargs))}
-        if self.noise.ends_at_weights and (weighted or not self.moved.isdisjoint(read)):
-            self.moved.update(map(id, made.outputs))
-            return list(results)
-        return [_noisy(y, self.noise.values, self.of_values) for y in results]
-
-
-def _noisy(value: Any, eps: float, rng: np.random.Generator) -> Any:
-    """A tensor, each number of it off by up to half of `eps`, if it holds floats."""
-    if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(value.dtype)):
-        return value
-    array = np.asarray(in_memory(value), "float64")
-    levels = rng.integers(-LEVELS // 2, LEVELS // 2, array.shape, "int8")
-    noisy = np.multiply(levels, eps / LEVELS, dtype="float64")
-    noisy *= array
-    noisy += array
-    return keras.ops.convert_to_tensor(noisy, dtype=value.dtype)
