@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -43,6 +44,8 @@ from kerasfold.lift.regions import Regions, lifted
 from kerasfold.options import require_alone, require_flags
 from kerasfold.read.model import input_structure, output_labels, variables_of
 from kerasfold.read.weights import require_double, require_values
+
+T = TypeVar("T")
 
 UNSTEADY = 1e-2  # of its bound, that a difference is at least of what is drawn anew in each run
 
@@ -212,9 +215,14 @@ def verify_fold(
     with full_precision(), restarted([original, folded], drawn=data is None):
         source = probes(original, input_shape) if data is None else Given(original, data)
         first, batches = _peeked(source)
-        exact, dtype = original_in_precision(regions, first)
         whole = {node: form.complete() for node, form in forms.items()}
-        other = Walk(emit(regions, whole, compose, dtype=dtype).model)
+
+        def both(dtype: str | None) -> tuple[Walk, Walk]:
+            # The fold first: it takes over weights that are held till then.
+            other = Walk(emit(regions, whole, compose, dtype=dtype).model)
+            return _copied(regions, first, dtype), other
+
+        exact, other = _in_precision(both)
         found = Comparison(
             a=original,
             b=as_is(folded),
@@ -228,11 +236,23 @@ def verify_fold(
         return with_signature(report, differences(original, folded))
 
 
-def original_in_precision(regions: Regions, batch: Any) -> tuple[Walk, str | None]:
-    """The original model in the highest precision that it runs in, and that precision.
+def _in_precision(make: Callable[[str | None], T]) -> T:
+    """What is made in the highest precision that there is of it.
 
     That is float64, or float32 where there is an operation that has no float64, such as
     AveragePooling3D on TensorFlow's CPU, or None where a layer can be copied in its own alone.
+
+    Raises:
+        FoldError: in neither.
+    """
+    for dtype in ("float64", "float32"):
+        with contextlib.suppress(FoldError):
+            return make(dtype)
+    return make(None)
+
+
+def original_in_precision(regions: Regions, batch: Any) -> tuple[Walk, str | None]:
+    """The original model in the highest precision that it runs in, and that precision.
 
     Args:
         regions: the lifted model.
@@ -241,26 +261,20 @@ def original_in_precision(regions: Regions, batch: Any) -> tuple[Walk, str | Non
     Raises:
         FoldError: it does not run.
     """
-    for dtype in ("float64", "float32"):
-        try:
-            walk = Walk(copy(regions, dtype).model)
-            outputs(walk, batch)
-        except FoldError:
-            continue
-        return walk, dtype
-    walk = Walk(copy(regions).model)
+    return _in_precision(lambda dtype: (_copied(regions, batch, dtype), dtype))
+
+
+def _copied(regions: Regions, batch: Any, dtype: str | None) -> Walk:
+    """A copy of a model in some precision, that runs on a batch. Raises `FoldError`."""
+    walk = Walk(copy(regions, dtype).model)
     outputs(walk, batch)
-    return walk, None
+    return walk
 
 
 def exact_copy(model: keras.Model, batch: Any) -> Copy:
     """A copy of a model in the highest precision, or itself where it cannot be read and copied."""
     try:
-        regions = lifted(model)
-    except FoldError:
-        return AsIs(model)
-    try:
-        return original_in_precision(regions, batch)[0]
+        return original_in_precision(lifted(model), batch)[0]
     except FoldError:
         return AsIs(model)
 
