@@ -149,7 +149,10 @@ def _with(items: Sequence[T], place: int, instead: Sequence[T]) -> list[T]:
 
 
 def _is_better(known: Known, aim: Objective, before: AnyForm, after: AnyForm) -> bool:
-    """Whether a form is cheaper, and where the objective is careful, slower on no runtime."""
+    """Whether a form is cheaper, and where the objective is careful, slower on no runtime.
+
+    Of an objective the last number decides between plans that are alike; a kernel stays for that.
+    """
     if aim.careful and known.prices.slower(before.cost, after.cost):
         return False
-    return aim.key(after.cost) < aim.key(before.cost)
+    return aim.key(after.cost)[:-1] < aim.key(before.cost)[:-1]

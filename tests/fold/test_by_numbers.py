@@ -259,3 +259,9 @@ def test_a_wrong_factor_is_not_handed_out(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("kerasfold.plan.numbers.difference", wrong)
     with pytest.raises(kerasfold.EquivalenceError):
         kerasfold.fold(blurred(), "params")
+
+
+def test_as_few_layers_keep_their_kernel() -> None:
+    kernel = zeros_but((5, 5, 3, 4), slice(1, 4), slice(2, 5))
+    folded = kerasfold.fold(holding(L.Conv2D(4, 5, padding="same"), kernel, normal(4)), "layers")
+    assert folded.layers[1].kernel_size == (5, 5)
