@@ -69,6 +69,7 @@ def cases() -> Iterator[tuple[str, Kind, Sizes, int, Factory]]:
             yield "multiply", "elementwise", image, channels, _multiply
             yield "concatenate", "copy", image, channels, _concatenate
             yield "gate", "reduction", image, channels, _gate
+            yield "pad and crop", "cut", image, channels, _pad_and_crop
     for size, channels in itertools.product((4, 6, 8, 12, 16), (2, 8, 16, 32)):
         if size**3 * channels**2 * 27 <= LARGEST:
             volume = (size,) * 3
@@ -129,6 +130,11 @@ def _gate(channels: int) -> Callable[[Any], Any]:
     return lambda x: x * layers.GlobalAveragePooling2D(keepdims=True)(x)
 
 
+def _pad_and_crop(channels: int) -> Callable[[Any], Any]:
+    """There and back, with a barrier between."""
+    return lambda x: layers.Cropping2D(1)(layers.ReLU()(layers.ZeroPadding2D(1)(x)))
+
+
 def chain(sizes: Sizes, channels: int, factory: Factory, count: int) -> keras.Model:
     """So many equal layers in a row, with a barrier between them."""
     x = inputs = keras.Input((*sizes, channels))
@@ -150,7 +156,7 @@ def measure(runtime: str, kinds: Collection[Kind], rounds: int, seconds: float) 
         except FoldError:
             continue
         times = paired_seconds(runs, rounds, seconds)
-        each = float(np.median(times[:, 1] - times[:, 0])) / CHAIN
+        each = float(np.median(times[:, 1] - times[:, 0])) / CHAIN / (2 if kind == "cut" else 1)
         image = moved_bytes(sizes, channels)
         nodes = lift(read(models[0])).program.nodes
         geometries = [n.geometry for n in nodes if n.geometry is not None and n.work != "copy"]

@@ -143,6 +143,7 @@ def objective_of(name: Any) -> Objective:
 
 
 LANES, ROWS = 16, 48  # output channels and pixels that are computed at a time
+WEIGHTLESS: tuple[Kind, ...] = ("pool", "reduction", "copy")
 RESHAPED = 3  # a depthwise layer's sequence, kernel and result: it computes images
 
 
@@ -179,19 +180,19 @@ def seen_share(axis: Axis) -> float:
     return float(np.mean((places >= 0) & (places <= last)))
 
 
-def im2col(geometry: Geometry) -> tuple[int, float]:
-    """Inputs gathered for a matrix product, and the pieces of the image that they are in.
+def seen_of(geometry: Geometry) -> float:
+    """Of what all windows read, the share that is no zero around the image."""
+    return math.prod(map(seen_share, geometry.axes))
 
-    None where it is one.
-    """
+
+def im2col(geometry: Geometry) -> tuple[int, int]:
+    """Inputs gathered for a matrix product, and the pieces they are in: none where it is one."""
     taps = math.prod(geometry.taps)
     if geometry.vector or geometry.is_pointwise:
         return 0, 0
     windows = taps * pixels(computed_sizes(geometry))
     phases = math.prod(axis.upsampling for axis in geometry.axes)
-    seen = math.prod(map(seen_share, geometry.axes))
-    pieces = seen * windows * geometry.groups / phases
-    return windows * geometry.channels[0] // phases, pieces
+    return windows * geometry.channels[0] // phases, windows * geometry.groups // phases
 
 
 def moved_bytes(sizes: Iterable[int | None], channels: int) -> int:
@@ -206,12 +207,15 @@ def moved_by(r: Rearrangement, layout: str) -> int:
     return 2 * moved_bytes(r.target, 1)
 
 
-def load_of(geometry: Geometry, batch: int = 1) -> Load:
-    """What a layer does that is written so, on so many images at once."""
+def load_of(geometry: Geometry, batch: int = 1, seen: float | None = None) -> Load:
+    """What a layer does that is written so, on so many images at once.
+
+    Of what it reads, a share of `seen` is no zero: by default all but those that it pads with.
+    """
     inputs = geometry.channels[0] + (geometry.groups if geometry.ones else 0)
-    seen = (None if a.size is None else a.size - sum(a.crop) for a in geometry.axes)
+    sizes = (None if a.size is None else a.size - sum(a.crop) for a in geometry.axes)
     weights = 4 * replace(geometry, biased=False).params  # a bias is added on the way
-    read = batch * moved_bytes(seen, inputs)
+    read = batch * moved_bytes(sizes, inputs)
     given = batch * moved_bytes(computed_sizes(geometry), geometry.channels[1])
     gathered, pieces = im2col(geometry)
     return Load(
@@ -219,7 +223,9 @@ def load_of(geometry: Geometry, batch: int = 1) -> Load:
         image=max(read, given),
         macs=vectorised_macs(geometry, batch),
         gathered=batch * gathered,
-        pieces=batch * pieces,
+        pieces=batch * pieces * (seen_of(geometry) if seen is None else seen),
+        weights=weights,
+        pads=any(axis.same or any(axis.pad) for axis in geometry.axes),
     )
 
 
@@ -282,14 +288,24 @@ class Prices:
         each = self.each(had, now)
         return " and ".join(r.where for r, before, after in each if after > before * TIE)
 
-    def step(self, kind: Kind, moved: float, calls: int = 1, behind: bool = False) -> Cost:
+    def step(
+        self,
+        kind: Kind,
+        moved: float,
+        calls: int = 1,
+        behind: bool = False,
+        ahead: bool = False,
+    ) -> Cost:
         """Calls that multiply nothing, and move so many bytes of an image between them.
 
-        They stand behind a layer of weights, or do not: some runtimes make one call of both.
+        They may stand behind a layer of weights, or be zeros ahead of one: some runtimes make one
+        call of both.
         """
         load, more = Load(self.batch * moved), calls - 1
         seconds = (
-            0.0 if behind and r.fuses else r.seconds(kind, load) + more * r.rates[kind].start
+            0.0
+            if (behind and r.fuses) or (ahead and r.padding is not None)
+            else r.seconds(kind, load) + more * r.rates[kind].start
             for r in self.rooflines
         )
         return Cost(seconds=tuple(seconds))
@@ -306,15 +322,24 @@ class Prices:
         """Reshape and Permute layers. Raises `Refused` where there are none that say it."""
         return self.step("copy", moved_by(r, layout), len(steps(in_tensors(r, layout))))
 
-    def operator(self, geometry: Geometry, shared: int = 1, kind: Kind | None = None) -> Cost:
+    def operator(
+        self,
+        geometry: Geometry,
+        shared: int = 1,
+        kind: Kind | None = None,
+        seen: float | None = None,
+    ) -> Cost:
         """One emitted layer; `shared` calls share its weights.
 
-        Its kind is that of the convolution that it is, if nothing else is said.
+        Its kind is that of the convolution that it is, if nothing else is said. For `seen` see
+        `load_of`.
         """
         geometry = written(geometry)
         kind = kind_of(geometry) if kind is None else kind
         macs = 0 if kind == "copy" else macs_of(geometry)
-        load = load_of(geometry, self.batch)
+        load = load_of(geometry, self.batch, seen)
+        if kind in WEIGHTLESS:
+            load = load._replace(weights=0.0, pads=False)
         seconds = tuple(roofline.seconds(kind, load) for roofline in self.rooflines)
         cost = Cost(macs, geometry.params / shared, 1, 0, seconds)
         if kind in ("depthwise", "scale") and len(geometry.axes) == 1:
@@ -337,4 +362,4 @@ class Prices:
         moved = [moved_bytes(seen, inputs)] * any(any(a.crop) for a in axes)
         moved += [moved_bytes(padded, inputs)] * any(map(any, pads))
         moved += [moved_bytes(geometry.sizes, outputs)] * transposed
-        return self.step("elementwise", 2 * sum(moved), len(moved))
+        return self.step("cut", 2 * sum(moved), len(moved))

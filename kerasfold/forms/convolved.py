@@ -71,7 +71,7 @@ class Convolved(Form[Terms]):
         priced = Part(node.channels, {**terms, **padded})
         cost = sum_cost(known, priced, node.sizes, known.layering(visited))
         moved = (moved_bytes([a.size for a in g.axes], g.channels[0]) for g in padded.values())
-        cost += Cost.sum([Cost(), *(known.prices.step("elementwise", 2 * each) for each in moved)])
+        cost += Cost.sum([Cost(), *(known.prices.step("cut", 2 * each) for each in moved)])
         return cls(
             node=index, reads=terms, visited=tuple(visited), cost=cost, padded=frozenset(padded)
         )
@@ -151,11 +151,12 @@ def term_cost(
     def cost() -> Cost:
         require_plain(geometry)
         check_emittable(geometry)
-        return known.prices.operator(geometry, shared, kind)
+        return known.prices.operator(geometry, shared, kind, seen)
 
     is_dense = is_matrix and isinstance(geometry, Geometry) and is_pointwise_matrix(geometry)
     kind: Kind = "matrix" if is_dense else known.kind_reading(read, geometry)
-    return known.once((Convolved, geometry, shared, kind), cost)
+    seen = known.seen(read, geometry)
+    return known.once((Convolved, geometry, shared, kind, seen), cost)
 
 
 def summed(

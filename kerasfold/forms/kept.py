@@ -83,7 +83,11 @@ def _step(known: Known, index: int) -> Cost:
     kind = known.layer_kind(index)
     if kind in ("elementwise", "normalisation"):
         return _elementwise(known, index, node.sizes, known.ends_layer(node.operands[0]))
-    cost = known.prices.operator(node.geometry, kind=kind)
+    if kind == "cut":
+        moved = 2 * moved_bytes(node.sizes, node.channels)
+        return known.prices.step(kind, moved, ahead=known.begins_layer(index))
+    seen = known.seen(node.operands[0], node.geometry)
+    cost = known.prices.operator(node.geometry, kind=kind, seen=seen)
     return cost._replace(unconvolved=int(known.is_pool(index)))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -12,7 +12,7 @@ from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.chain import collapsed, one_of, shifted
 from kerasfold.algebra.geometry import Geometry, require_plain
 from kerasfold.algebra.operator import Operator
-from kerasfold.cost import Prices, kind_of
+from kerasfold.cost import Prices, kind_of, seen_of
 from kerasfold.forms.evaluate import (
     Part,
     Parts,
@@ -57,6 +57,10 @@ class Known:
         self.nodes = regions.program.nodes
         self.owner = regions.owner
         self.readers = Counter(o for node in self.nodes for o in node.operands)
+        self.reading: dict[int, list[int]] = defaultdict(list)
+        for node in self.nodes:
+            for operand in node.operands:
+                self.reading[operand].append(node.index)
         self._cones: dict[tuple[int, ...], int] = {}
         self._branches: dict[int, Parts | Refused] = {}
         self._branch: tuple[Sequence[int], Parts | Refused] = ((), ())
@@ -211,7 +215,7 @@ class Known:
                 whole = all(a.taps in (1, a.size) for a in geometry.axes)
                 return "reduction" if whole else "pool"
             case "copy":
-                return "copy" if self.is_pool(index) else "elementwise"
+                return "copy" if self.is_pool(index) else "cut"
             case "scale" | "shift":
                 trains = count_params(self.owner[index].call.operation)
                 return "normalisation" if trains else "elementwise"
@@ -240,6 +244,22 @@ class Known:
         if node.work in ("scale", "shift"):
             return self.ends_layer(node.operands[0])
         return node.multiplies
+
+    def seen(self, read: int, geometry: Geometry) -> float:
+        """Of what an operator reads of a node, the share that is no zero, by whatever padding."""
+        if not self.pads(read):
+            return seen_of(geometry)
+        try:
+            return seen_of(collapsed((self.geometry(read), geometry)))
+        except Refused:
+            return seen_of(geometry)
+
+    def begins_layer(self, index: int) -> bool:
+        """Whether a node is zeros around what a layer of weights reads, and nothing else does."""
+        readers = self.reading[index]
+        if len(readers) != 1 or index in self.regions.sinks:
+            return False
+        return self.pads(index) and self.nodes[readers[0]].multiplies
 
     def pads(self, index: int) -> bool:
         """Whether a node pads with zeros."""

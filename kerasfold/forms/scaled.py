@@ -84,7 +84,7 @@ class Scaled(Form[Constants]):
         behind = known.ends_layer(read)
         cost = known.prices.elementwise(samples, 0, said.multiplies, said.shifts, behind)
         if len(said.selected) < known.nodes[read].channels:
-            cost += known.prices.step("elementwise", 8 * samples)
+            cost += known.prices.step("cut", 8 * samples)
         return cls(
             node=index,
             reads=dict([term]),

@@ -53,7 +53,7 @@ class Sliced(Form[Nothing]):
             return None  # it is a layer
         if all(axis.is_pointwise for axis in axes):
             return None  # nothing is selected
-        cost = known.prices.step("elementwise", 2 * moved_bytes(last.sizes, last.channels))
+        cost = known.prices.step("cut", 2 * moved_bytes(last.sizes, last.channels))
         if not rest.is_identity:
             cost += known.prices.rearrangement(rest, known.regions.graph.layout)
         return cls(

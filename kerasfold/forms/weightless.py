@@ -170,7 +170,7 @@ def _cost(prices: Prices, family: Family, whole: Geometry) -> Cost:
         moved = 2 * moved_bytes(whole.sizes, whole.channels[1])
         ends = [[axis.crop for axis in whole.axes], [axis.pad for axis in whole.axes]]
         calls = sum(any(map(any, pairs)) for pairs in ends)
-        return prices.step("elementwise", calls * moved, calls) if calls else Cost()
+        return prices.step("cut", calls * moved, calls) if calls else Cost()
     kinds: dict[Family, Kind] = {"UpSampling": "copy", "GlobalAveragePooling": "reduction"}
     cost = prices.operator(whole, kind=kinds.get(family, "pool"))
     return cost._replace(params=0.0, unconvolved=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import keras
@@ -13,7 +12,7 @@ from keras import layers
 import kerasfold
 from kerasfold.algebra.axis import Axis
 from kerasfold.algebra.geometry import Geometry
-from kerasfold.cost import Prices, im2col, seen_share
+from kerasfold.cost import Prices, seen_share
 from kerasfold.errors import FoldError
 from kerasfold.measure.runtimes import RUNTIMES, Runtime
 from kerasfold.rooflines import ROOFLINES
@@ -144,5 +143,27 @@ def test_zeros_around_an_image_are_no_pieces_of_it(axis: Axis) -> None:
         for t in range(axis.taps)
     ]
     assert seen_share(axis) == sum(0 <= place <= last for place in places) / len(places)
-    bare = Geometry((Axis(28, 3), Axis(28, 3)), (8, 16))
-    assert im2col(bare)[1] == math.prod(bare.taps) * 26 * 26
+
+
+def padded(by_layer: bool) -> keras.Model:
+    """A convolution of volumes, whose own zeros are around it, or those of a layer."""
+    own = [layers.Conv3D(2, 3, padding="same", use_bias=False)]
+    apart = [layers.ZeroPadding3D(1), layers.Conv3D(2, 3, use_bias=False)]
+    return between((4, 4, 4, 2), *(apart if by_layer else own))
+
+
+def test_zeros_cost_the_same_whoever_puts_them_there() -> None:
+    layer, own = (kerasfold.explain(padded(x), runtime="xla").predicted[0] for x in (True, False))
+    assert own.before < layer.before < 1.01 * own.before
+
+
+def test_numbers_around_an_image_are_no_zeros() -> None:
+    x = inputs = keras.Input((6, 4, 10, 1))
+    for layer in (
+        layers.BatchNormalization(),
+        layers.ZeroPadding3D(((2, 0), (1, 2), (1, 2))),
+        layers.Conv3DTranspose(3, 2),
+    ):
+        x = layer(x)
+    model = randomise(keras.Model(inputs, x))
+    assert not [m for m in kerasfold.explain(model).merged if "padding of its own" in m.kind]
