@@ -389,3 +389,12 @@ def placed(variables: Iterable[keras.Variable]) -> list[tuple[keras.Variable, An
 def device(places: Sequence[str] = ()) -> str:
     """The backend, and where it computes: there, or at some `places`."""
     return f"{name()} on {', '.join(places or devices()[:1])}"
+
+
+def in_graph(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A function of tensors, run as `predict` runs a model: on TensorFlow, as one graph."""
+    if keras.backend.backend() != "tensorflow":
+        return function
+    import tensorflow as tf
+
+    return tf.function(function, autograph=False, reduce_retracing=True)

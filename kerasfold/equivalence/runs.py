@@ -12,12 +12,13 @@ import keras
 import numpy as np
 from keras import tree
 
-from kerasfold.backend import double_precision, place, placed, unsaid
+from kerasfold.backend import double_precision, in_graph, place, placed, unsaid
 from kerasfold.equivalence.endings import Ending, ending_of
 from kerasfold.equivalence.interpolation import exactly
 from kerasfold.equivalence.noise import Drawn, Noise, symbolic
 from kerasfold.equivalence.steps import Step, Taken, steps_of
 from kerasfold.equivalence.units import Units, has_flat_part
+from kerasfold.layers.unfused import fused_summand, is_miscomputed
 from kerasfold.read.inside import Made, inside_of
 from kerasfold.read.model import (
     computed_dtypes,
@@ -146,10 +147,31 @@ class AsIs:
         return Ran(outputs, outputs)
 
     def _outputs(self, batch: Any) -> Arrays:
-        typed = tree.pack_sequence_as(self.specs, _tensors(batch, tree.flatten(self.specs)))
+        outputs = self._run(_tensors(batch, tree.flatten(self.specs)))
+        return [keras.ops.convert_to_numpy(y) for y in outputs]
+
+    def _run(self, tensors: list[Any]) -> list[Any]:
         # A nested model called with another structure was reported when it was built.
         with unsaid("The structure of `inputs`"):
-            outputs = tree.flatten(self.model(typed, training=False))
+            given = tree.pack_sequence_as(self.specs, tensors)
+            return tree.flatten(self.model(given, training=False))
+
+
+class InGraph(AsIs):
+    """A Keras model, run as `predict` runs it: the backend may fuse calls of it."""
+
+    def __init__(self, model: keras.Model) -> None:
+        super().__init__(model)
+        self.graphs: dict[str, Callable[[Any], Any]] = {}  # by the device that they run on
+
+    def __call__(self, batch: Any) -> Arrays:
+        """See `Runner`."""
+        where = place()
+        if where not in self.graphs:
+            self.graphs[where] = in_graph(self._run)
+        tensors = _tensors(batch, tree.flatten(self.specs))
+        with keras.StatelessScope(placed(self.variables)):
+            outputs = self.graphs[where](tensors)
         return [keras.ops.convert_to_numpy(y) for y in outputs]
 
 
@@ -326,8 +348,17 @@ class Walk:
 
 def as_is(model: keras.Model) -> AsIs | Walk:
     """A model as its user runs it; call by call where that is the same, which holds less memory."""
-    usual = functional_graph(model) is not None and "__call__" not in own_predictions(model)
-    return Walk(model, is_copy=False) if usual else AsIs(model)
+    if functional_graph(model) is None or "__call__" in own_predictions(model):
+        return AsIs(model)
+    walk = Walk(model, is_copy=False)
+    return InGraph(model) if any(map(_may_be_fused, walk.inside.calls)) else walk
+
+
+def _may_be_fused(made: Made) -> bool:
+    """Whether a graph computes a call together with those before it, and not as it does alone."""
+    return is_miscomputed(made.operation) and any(
+        fused_summand(x, lambda _: True) is not None for x in symbolic((made.args, made.kwargs))
+    )
 
 
 def real(values: np.ndarray) -> np.ndarray:
