@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from kerasfold.commands.modules import imported
 from kerasfold.commands.output import DONE, say, say_json
 from kerasfold.errors import UnusableError
 from kerasfold.files import load
+from kerasfold.legible import legible
+from kerasfold.measure.layerwise import layerwise
 from kerasfold.measure.runtimes import check_runtime, deployer, on_threads, random_inputs
 from kerasfold.measure.stopwatch import Deploy, Times, timed
 from kerasfold.measure.timing import Ratio
@@ -23,6 +26,7 @@ from kerasfold.read.model import input_structure
 from kerasfold.stages import at
 
 PERCENTILES = (50, 90, 99)
+SHOWN = 10  # layers, the slowest, that are listed
 
 
 def run(args: argparse.Namespace) -> int:
@@ -48,8 +52,13 @@ def run(args: argparse.Namespace) -> int:
             args.warmup,
             told=lambda done: at("timing in turns", done, args.deployments, "deployments"),
         )
+        layers: dict[str, dict[str, float]] = {}
+        for side in "ab" if args.layers else "":
+            at("timing layers")
+            make = functools.partial(load, getattr(args, side), custom)
+            layers[side] = layerwise(make, args.runtime, inputs, args.runs)
     show = _show_json if args.json else _show
-    show(args, runtime or backend, times)
+    show(args, runtime or backend, times, layers)
     return DONE
 
 
@@ -72,7 +81,9 @@ def _pace(times: Times, subject: int, batch: int) -> _Pace:
     return _Pace(dict(zip(PERCENTILES, found, strict=True)), batch / float(calls.mean()))
 
 
-def _show_json(args: argparse.Namespace, where: str, times: Times) -> None:
+def _show_json(
+    args: argparse.Namespace, where: str, times: Times, layers: dict[str, dict[str, float]]
+) -> None:
     paces = {name: _pace(times, subject, args.batch) for subject, name in enumerate("ab")}
     settings = ("batch", "threads", "warmup", "deployments", "runs")
     say_json(
@@ -87,6 +98,7 @@ def _show_json(args: argparse.Namespace, where: str, times: Times) -> None:
             **_plain("ratio", times.ratio(1)),
             **_plain("control", times.control),
             "steady": times.is_steady,
+            **{f"{side}_layers": own for side, own in layers.items()},
         }
     )
 
@@ -95,7 +107,9 @@ def _plain(name: str, found: Ratio) -> dict[str, float]:
     return {name: found.median, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
-def _show(args: argparse.Namespace, where: str, times: Times) -> None:
+def _show(
+    args: argparse.Namespace, where: str, times: Times, layers: dict[str, dict[str, float]]
+) -> None:
     width = max(len(args.a), len(args.b))
     for subject, name in enumerate((args.a, args.b)):
         pace = _pace(times, subject, args.batch)
@@ -117,6 +131,11 @@ def _show(args: argparse.Namespace, where: str, times: Times) -> None:
             f"warning: {itself}: something beside the models makes a difference here; the interval "
             "above is wider by that"
         )
+    for side, own in layers.items():
+        slowest = sorted(own, key=lambda name: -own[name])[: None if args.verbose else SHOWN]
+        say(f"layers of {side.upper()} on {where}, {len(slowest)} of {len(own)}:")
+        for name in slowest:
+            say(f"  {1e3 * own[name]:8.3f} ms  {legible(name)}")
 
 
 def _counted(count: int, what: str) -> str:

@@ -48,6 +48,7 @@ from kerasfold.reasons import BY_CODE
 MEASURED = "measured"  # an objective of fold alone: to measure is to build
 TIMES = ("latency", MEASURED)  # objectives that ask where the fold will run
 BUDGET = 60.0  # seconds
+TELLING = ("onnxruntime", "openvino")  # runtimes that say what each layer takes
 SILENT = {"quiet": True, "verbose": False}  # of commands that answer at once
 FILES = ("A", "B", "FILE", "IN", "OUT", "PATH")  # what arguments are called that name one
 COMPLETED = {  # by files, as shtab says it for each shell
@@ -281,12 +282,19 @@ def _bench(commands: Any) -> argparse.ArgumentParser:
         help="calls of each deployment before any is timed (3)",
     )
     command.add_argument(
+        "--layers",
+        action="store_true",
+        help=f"what each layer takes, too, by the clock of {' or '.join(TELLING)}",
+    )
+    command.add_argument(
         "--threads", type=positive, metavar="N", help="of the runtime (as many as it likes)"
     )
     return command
 
 
 def _judge_bench(args: argparse.Namespace) -> None:
+    if args.layers and args.runtime not in TELLING:
+        raise UnusableError(f"argument --layers: only with --runtime {' or '.join(TELLING)}")
     check_input(args.a)
     check_input(args.b)
 

@@ -1,8 +1,9 @@
 """Plans timed on a runtime.
 
 `objective="measured"` brings the ways to compute each linear part, the original among them, to a
-runtime and times them in turns, at the batch that is told; parts of equal geometry are timed once
-per process, and the original wins ties. Runtimes are `"tensorflow"` (default), `"xla"`, `"litert"`,
+runtime and times them in turns, at the batch that is told, those that may be the fastest over
+several deployments (`measure.stopwatch`); parts of equal geometry are timed once per process, and
+the original wins ties. Runtimes are `"tensorflow"` (default), `"xla"`, `"litert"`,
 `"onnxruntime"` and `"openvino"`; the last three are extras (`pip install ".[litert]"` …), and a
 missing one is an error that names its extra. OpenVINO's converter reports nothing home from here.
 

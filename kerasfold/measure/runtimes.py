@@ -104,14 +104,14 @@ def deployer(make: Callable[[], keras.Model], runtime: str, inputs: Arrays) -> D
         model = make()
         if convert is None:
             return model.name, model
-        with _told_if_refused(runtime, model.name):
+        with told_if_refused(runtime, model.name):
             return model.name, convert(model, inputs)
 
     given = converted if convert is None else functools.cache(converted)
 
     def once_more() -> Run:
         name, own = given()
-        with _told_if_refused(runtime, name):
+        with told_if_refused(runtime, name):
             run = bring(own, inputs)
             run()
         return run
@@ -137,7 +137,7 @@ def on_threads(runtime: str, threads: int | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _told_if_refused(runtime: str, name: str) -> Iterator[None]:
+def told_if_refused(runtime: str, name: str) -> Iterator[None]:
     """What a runtime says of a model, said once, and in one line."""
     with silent():
         try:
@@ -304,16 +304,23 @@ def _to_onnx(model: keras.Model, inputs: Arrays) -> bytes:
     return content
 
 
-def _onnxruntime(content: bytes, inputs: Arrays) -> Run:
+def onnx_session(content: bytes, inputs: Arrays, **settings: Any) -> tuple[Any, dict[str, Any]]:
+    """A session of ONNX Runtime, with some settings, and what it is fed."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
+    for name, value in settings.items():
+        setattr(options, name, value)
     # Its idle threads would spin on the cores that the model it is compared with runs on.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.intra_op_num_threads = _THREADS.get() or 0  # as it likes
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     feed = {f"input_{i}": array for i, array in enumerate(inputs)}
-    feed = {x.name: feed[x.name.partition(":")[0]] for x in session.get_inputs()}
+    return session, {x.name: feed[x.name.partition(":")[0]] for x in session.get_inputs()}
+
+
+def _onnxruntime(content: bytes, inputs: Arrays) -> Run:
+    session, feed = onnx_session(content, inputs)
     return functools.partial(session.run, None, feed)
 
 
@@ -326,19 +333,25 @@ def _to_openvino(model: keras.Model, inputs: Arrays) -> tuple[Any, list[str]]:
     return converted, [y.name for y in function.get_concrete_function().outputs]
 
 
-def _openvino(converted: tuple[Any, list[str]], inputs: Arrays) -> Run:
+def openvino_request(
+    converted: tuple[Any, list[str]], inputs: Arrays, **settings: Any
+) -> tuple[Any, dict[str, Any]]:
+    """A request of OpenVINO's, with some settings, and what it is fed."""
     import openvino
 
-    model, names = converted
     threads = _THREADS.get()
-    options = {} if threads is None else {"INFERENCE_NUM_THREADS": threads}
-    compiled = openvino.compile_model(model, "CPU", options)
+    options = settings if threads is None else {**settings, "INFERENCE_NUM_THREADS": threads}
+    request = openvino.compile_model(converted[0], "CPU", options).create_infer_request()
+    return request, {f"input_{i}": array for i, array in enumerate(inputs)}
+
+
+def _openvino(converted: tuple[Any, list[str]], inputs: Arrays) -> Run:
+    request, feed = openvino_request(converted, inputs)
+    names = converted[1]
     # It sorts outputs by name, as words: the eleventh comes before the third. An input that is
     # an output too has no other name than the input's.
-    found = {name: i for i, y in enumerate(compiled.outputs) for name in y.get_names()}
+    found = {name: i for i, y in enumerate(request.model_outputs) for name in y.get_names()}
     places = [found.get(name, sorted(names).index(name)) for name in names]
-    request = compiled.create_infer_request()
-    feed = {f"input_{i}": array for i, array in enumerate(inputs)}
 
     def run() -> list[np.ndarray]:
         result = request.infer(feed, share_inputs=True)

@@ -12,6 +12,8 @@ import keras
 import numpy as np
 import pytest
 
+from kerasfold.commands.parser import TELLING
+from kerasfold.measure.layerwise import STEPS
 from kerasfold.measure.runtimes import RUNTIMES
 from kerasfold.measure.stopwatch import Times
 from zoo.commands import assert_fails
@@ -121,6 +123,28 @@ def test_bench_has_the_runtime_use_so_many_threads(files, run, monkeypatch):
     command = ("bench", files["linear.keras"], files["linear.keras"], "--runtime", "litert", *FEW)
     assert ", batch 1, 1 thread)" in run(*command, "--threads", 1)[1]
     assert asked == [1] * 6
+
+
+@pytest.mark.parametrize("runtime", STEPS)
+def test_bench_says_what_each_layer_takes(files, run, runtime, monkeypatch):
+    watched(monkeypatch, 3.0, 2.0, 3.0)
+    command = ("bench", files["linear.keras"], files["linear.keras"], "--runtime", runtime, *FEW)
+    result = json.loads(run(*command, "--layers", "--json")[1])
+    assert result["a_layers"]
+    assert min(result["a_layers"].values()) >= 0
+    assert any("onv" in name for name in result["b_layers"])
+    lines = run(*command, "--layers")[1].splitlines()
+    (start,) = [i for i, line in enumerate(lines) if line.startswith(f"layers of A on {runtime}, ")]
+    times = [float(line.split()[0]) for line in lines[start + 1 :] if line.startswith(" ")]
+    assert times[0] == max(times[: len(result["a_layers"])])
+
+
+def test_layers_are_asked_of_runtimes_that_tell(files, run):
+    assert set(STEPS) == set(TELLING)
+    message = "argument --layers: only with --runtime onnxruntime or openvino"
+    command = ("bench", files["linear.keras"], files["linear.keras"], "--layers")
+    assert_fails(run(*command), 2, message)
+    assert_fails(run(*command, "--runtime", "litert"), 2, message)
 
 
 def test_tensorflow_has_its_threads_once_in_a_process(files, run):
