@@ -34,7 +34,7 @@ def layerwise(
         make: gives the model.
         runtime: a key of `STEPS`.
         inputs: as for `deploy`.
-        runs: whose median it is; one more goes before.
+        runs: whose median it is, of a step that is too short for some of them over the others.
 
     Raises:
         FoldError: the runtime refuses the model, or lacks a package.
@@ -44,9 +44,9 @@ def layerwise(
     found: dict[str, list[float]] = defaultdict(list)
     with told_if_refused(runtime, model.name):
         assert convert is not None
-        for name, seconds in STEPS[runtime](convert(model, inputs), inputs, runs + 1):
+        for name, seconds in STEPS[runtime](convert(model, inputs), inputs, runs):
             found[name].append(seconds)
-    return {name: float(np.median(times[1:])) for name, times in found.items()}
+    return {name: float(np.median(times)) for name, times in found.items()}
 
 
 def _onnxruntime(content: bytes, inputs: Arrays, runs: int) -> Iterator[tuple[str, float]]:

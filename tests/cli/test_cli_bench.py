@@ -129,7 +129,9 @@ def test_bench_has_the_runtime_use_so_many_threads(files, run, monkeypatch):
 def test_bench_says_what_each_layer_takes(files, run, runtime, monkeypatch):
     watched(monkeypatch, 3.0, 2.0, 3.0)
     command = ("bench", files["linear.keras"], files["linear.keras"], "--runtime", runtime, *FEW)
-    result = json.loads(run(*command, "--layers", "--json")[1])
+    code, stdout, stderr = run(*command, "--layers", "--json")
+    assert (code, stderr) == (0, "")
+    result = json.loads(stdout)
     assert result["a_layers"]
     assert min(result["a_layers"].values()) >= 0
     assert any("onv" in name for name in result["b_layers"])
