@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from html import escape
 from typing import Any, Literal, TypeAlias
 
 from kerasfold.equivalence.agreement import AgreementReport
@@ -112,7 +113,7 @@ class OutputReport:
                 f"{self.max_abs_error:.3g}"
             )
         return (
-            f"output '{self.name}' is less accurate {line_words(self.accuracy_line)}: error "
+            f"output '{self.name}' is less accurate: {line_words(self.accuracy_line)}error "
             f"{self.folded_error:.3g} against {self.original_error:.3g} before, more than "
             f"{self.accuracy_bound:.3g}"
         )
@@ -241,6 +242,10 @@ class EquivalenceReport:
             lines.append(f"  {self.note}")
         lines += [f"  {out.agreement}" for out in self.outputs if out.agreement is not None]
         return "\n".join(map(legible, lines))
+
+    def _repr_html_(self) -> str:
+        """The same in a notebook."""
+        return f"<pre>{escape(str(self))}</pre>"
 
 
 def _words(out: OutputReport) -> list[str]:

@@ -69,6 +69,13 @@ def test_names_are_escaped() -> None:
     assert suite.findall("testcase")[1].get("name") == f"output {shown}"
 
 
+def test_a_notebook_shows_the_report_as_it_is_printed() -> None:
+    shown = report(HOSTILE)._repr_html_()
+    assert "NOT equivalent" in shown
+    assert "<script" not in shown
+    assert "&lt;script&gt;" in shown
+
+
 def test_junit_has_a_test_for_each_output() -> None:
     found = report()
     suite = ElementTree.fromstring(junit(found, "a against b"))

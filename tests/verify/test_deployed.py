@@ -263,7 +263,7 @@ def test_a_wrong_weight_is_seen(folder: Path, name: str) -> None:
     kernel.assign(kernel.numpy() * (1 + 1e-3 * (np.arange(4) == 2)))
     report = kerasfold.verify(model, folder / name)
     assert report.verdict == "different"
-    assert "output 'scores' is less accurate" in report.reason
+    assert "output 'scores' is less accurate: at index " in report.reason
 
 
 def test_a_build_of_integers_within_a_tolerance(folder: Path) -> None:
