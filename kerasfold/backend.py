@@ -291,6 +291,23 @@ def tensor_of(variable: keras.Variable) -> Any:
     return keras.ops.copy(value)
 
 
+_ALIGNED = 64  # bytes: where TensorFlow's kernels take an array to begin
+
+
+def rounded(values: np.ndarray, dtype: str) -> Any:
+    """An array as a tensor of a float dtype, which nothing else holds."""
+    if name() != "tensorflow" or dtype not in ("float32", "float64") or not values.size:
+        return keras.ops.convert_to_tensor(values.astype(dtype), dtype=dtype)
+    import tensorflow as tf
+
+    size = values.size * np.dtype(dtype).itemsize
+    memory = np.empty(size + _ALIGNED, "uint8")
+    start = -memory.ctypes.data % _ALIGNED
+    array = memory[start : start + size].view(dtype).reshape(values.shape)
+    np.copyto(array, values, casting="same_kind")
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())  # at no second copy
+
+
 def name() -> str:
     """Keras's backend: 'tensorflow', 'jax', 'torch', 'numpy' or 'openvino'."""
     return keras.backend.backend()

@@ -83,6 +83,7 @@ INTERNALS = {
         "_flatten_layers",
         "_kernel",
         "_non_trainable_variables",
+        "_shape",
         "_trainable_variables",
     },
 }

@@ -21,6 +21,8 @@ def places_read(axis: Axis, wanted: Places) -> Places:
     """
     if axis.size is None or axis.out is None:
         return None
+    if wanted is None and _reads_all(axis):
+        return None
     outputs = np.arange(axis.out) if wanted is None else np.flatnonzero(wanted)
     taps = np.arange(axis.taps) * axis.dilation - axis.pad[0]
     at = (outputs[:, None] * axis.stride + taps).ravel()
@@ -29,6 +31,15 @@ def places_read(axis: Axis, wanted: Places) -> Places:
     read = np.zeros(axis.size, bool)
     read[at[(at >= low) & (at < axis.size - high)]] = True
     return None if read.all() else read
+
+
+def _reads_all(axis: Axis) -> bool:
+    """Whether windows of neighbours leave out no sample: of most layers, and told at once."""
+    windows = axis.dilation == axis.upsampling == 1 and axis.stride <= axis.taps
+    if not windows or any(axis.crop) or axis.size is None or not axis.out:
+        return False
+    first = -axis.pad[0]
+    return first <= 0 and first + axis.stride * (axis.out - 1) + axis.taps >= axis.size
 
 
 def union(a: Places, b: Places) -> Places:

@@ -20,6 +20,7 @@ from kerasfold.lift.rules import RULES
 from kerasfold.lift.writing import rewritten
 from kerasfold.read.graph import Call, Graph, Tensor, given_others
 from kerasfold.read.model import has_own_activation, is_layer, is_of_keras, is_pure
+from kerasfold.read.weights import shape_of
 
 
 def numbered(graph: Graph) -> Graph:
@@ -58,7 +59,7 @@ def compute_alike(a: Call, b: Call) -> bool:
 
 def _shapes(call: Call) -> Hashable:
     """Of the weights of what is called."""
-    return tuple(tuple(weight.shape) for weight in getattr(call.operation, "weights", ()))
+    return tuple(shape_of(weight) for weight in getattr(call.operation, "weights", ()))
 
 
 def _inside(call: Call, contents: dict[int, Hashable]) -> Hashable:

@@ -17,7 +17,7 @@ import numpy as np
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
 from kerasfold.algebra.rearrange import Rearrangement
-from kerasfold.read.weights import as_array
+from kerasfold.read.weights import as_array, shape_of
 
 Sizes: TypeAlias = tuple[int | None, ...]
 Op: TypeAlias = Literal["root", "operator", "sum", "concatenate", "rearrange", "scale"]
@@ -136,7 +136,7 @@ def weights(value: Any) -> Weights:
     """`Weights` of a Keras variable, an array, or `Weights` themselves."""
     if isinstance(value, Weights):
         return value
-    return Weights(tuple(map(int, value.shape)), lambda: as_array(value))
+    return Weights(shape_of(value), lambda: as_array(value))
 
 
 def triangle(factor: int) -> np.ndarray:

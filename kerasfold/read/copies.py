@@ -14,7 +14,7 @@ from kerasfold.backend import tensor_of, unfilled, unsaid
 from kerasfold.errors import UnsupportedModelError, words_of
 from kerasfold.read.model import is_layer, is_of_keras, sublayers, variables_of
 from kerasfold.read.told import said_by
-from kerasfold.read.weights import as_array
+from kerasfold.read.weights import as_array, shape_of
 
 T = TypeVar("T")
 _Make: TypeAlias = Callable[[keras.Operation, str, "str | None"], keras.Operation]
@@ -214,7 +214,7 @@ class _Start:
         self.was_asked = False
 
     def __call__(self, shape: Any, dtype: Any = None) -> Any:
-        if tuple(shape) != tuple(self.weight.shape):
+        if tuple(shape) != shape_of(self.weight):
             return keras.ops.zeros(shape, dtype)
         self.was_asked = True
         if dtype == self.weight.dtype:
@@ -270,13 +270,13 @@ def copy_state(
     if not isinstance(source, keras.Layer):
         return
     pairs = list(zip(sublayers(source), sublayers(target), strict=False))
-    shapes = [[tuple(v.shape) for v in layer.weights] for layer in (source, target)]
+    shapes = [[shape_of(v) for v in layer.weights] for layer in (source, target)]
     if shapes[0] != shapes[1] or len(pairs) != len(list(sublayers(source))):
         raise UnsupportedModelError(
             f"the weights of '{source.name}' have shapes {shapes[0]}, those of its copy {shapes[1]}"
         )
     for old, new in zip(variables_of(source), variables_of(target), strict=False):
-        if id(new) not in given and tuple(old.shape) == tuple(new.shape):
+        if id(new) not in given and shape_of(old) == shape_of(new):
             new.assign(tensor_of(old) if old.dtype == new.dtype else as_array(old))
     for old, new in pairs:  # what a layer is made of may be frozen by itself
         if new.trainable != old.trainable:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import keras
@@ -62,6 +62,7 @@ class Call:
         gain: what the channels of its output are multiplied by, before an inline activation, and
             before it is cut; None for nothing.
         exact: whether its constants are in float64, to be rounded to the dtype of its output.
+        inputs: the tensors it reads, in order of appearance.
     """
 
     index: int
@@ -75,16 +76,15 @@ class Call:
     cut: tuple[slice, ...] | None = None
     gain: Gain | None = None
     exact: bool = False
+    inputs: tuple[Tensor, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs", tuple(_tensors((self.args, self.kwargs))))
 
     @property
     def parts(self) -> tuple[Call, ...]:
         """The calls that it does the work of, itself the first."""
         return (self,) if self.gain is None else (self, *self.gain.of)
-
-    @property
-    def inputs(self) -> tuple[Tensor, ...]:
-        """The tensors it reads, in order of appearance."""
-        return tuple(x for x in tree.flatten((self.args, self.kwargs)) if isinstance(x, Tensor))
 
     @property
     def constants(self) -> tuple[Any, ...]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -172,8 +173,13 @@ def recurrent_states(model: keras.Model) -> list[list[keras.Variable]]:
 
 
 def call_parameters(operation: keras.Operation) -> Mapping[str, inspect.Parameter]:
-    """What the `call` of a layer or an operation takes, by name."""
-    return inspect.signature(operation.call).parameters
+    """What the `call` of a layer or an operation takes, by name; `self` too, of a method."""
+    return _parameters(getattr(operation.call, "__func__", operation.call))
+
+
+@functools.lru_cache(256)  # a model has many layers of few classes
+def _parameters(call: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(call).parameters
 
 
 def takes_training(operation: keras.Operation) -> bool:

@@ -125,9 +125,15 @@ def digest(model: keras.Model) -> str:
     return found.hexdigest()
 
 
+def shape_of(weight: Any) -> tuple[int, ...]:
+    """The shape of a variable, a tensor or an array."""
+    # TensorFlow's variables make an object of it each time that they are asked.
+    return tuple(weight._shape if isinstance(weight, keras.Variable) else map(int, weight.shape))
+
+
 def count_params(operation: keras.Operation) -> int:
     """Weights of a layer, of those that it is built with; none of an operation that is no layer."""
-    return sum(math.prod(w.shape) for w in getattr(operation, "weights", ()))
+    return sum(math.prod(shape_of(w)) for w in getattr(operation, "weights", ()))
 
 
 def start_as(values: np.ndarray) -> Any:
@@ -135,6 +141,6 @@ def start_as(values: np.ndarray) -> Any:
 
     def initializer(shape: Any, dtype: Any = None) -> Any:
         assert tuple(shape) == values.shape, f"variable {shape}, weights {values.shape}"
-        return keras.ops.convert_to_tensor(values.astype(dtype or values.dtype), dtype=dtype)
+        return backend.rounded(values, keras.backend.standardize_dtype(dtype or values.dtype))
 
     return initializer

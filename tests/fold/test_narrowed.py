@@ -224,6 +224,9 @@ def test_places_read_against_what_a_change_of_them_changes() -> None:
             ]
             seen.append(any(reads))
         places = places_read(axis, wanted)
+        for_all, told = places_read(axis, None), places_read(axis, np.ones(axis.out, bool))
+        assert (for_all is None) is (told is None), axis
+        assert np.array_equal(for_all, told), axis
         assert (np.ones(axis.size, bool) if places is None else places).tolist() == seen, axis
 
 

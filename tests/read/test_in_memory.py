@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from kerasfold.backend import in_memory
+from kerasfold.backend import in_memory, rounded
 
 VALUES = np.arange(6.0).reshape(2, 3)
 
@@ -37,3 +37,21 @@ def test_what_was_read_stays_when_the_variable_goes_on():
     found = in_memory(variable)
     variable.assign_add(np.ones_like(VALUES))
     np.testing.assert_array_equal(found, VALUES)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("shape", [(1,), (0, 3), (5, 7), (3, 3, 4, 11)])
+def test_rounded_values_are_those_of_a_variable_of_their_own(shape, dtype):
+    values = np.random.default_rng(0).normal(size=shape)
+    variable = keras.Variable(lambda shape, dtype: rounded(values, dtype), shape=shape, dtype=dtype)
+    expected = keras.ops.convert_to_numpy(keras.ops.cast(values, dtype)).astype("float64")
+    values += 1.0
+
+    def now():
+        return np.asarray(in_memory(variable), "float64")
+
+    assert variable.shape == shape
+    np.testing.assert_array_equal(now(), expected)
+    if values.size:
+        variable.assign(expected + 1.0)
+        assert not np.array_equal(now(), expected)
