@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 from keras import tree
 
 from kerasfold.backend import double_precision, unsaid
@@ -30,7 +31,7 @@ from kerasfold.lift.regions import Lifted, Regions, as_read
 from kerasfold.read.copies import called_copy, copy_operation, copy_state
 from kerasfold.read.graph import Call, Tensor
 from kerasfold.read.model import is_masked, made_by
-from kerasfold.read.weights import as_array, is_float_array
+from kerasfold.read.weights import Constant, as_array, is_float_array
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -208,6 +209,8 @@ class _Emitter:
         """What a call is given: its tensors, and constants in the dtype that they are to be in."""
         if isinstance(value, Tensor):
             return self._tensor(value)
+        if isinstance(value, Constant):
+            return np.asarray(value, self.dtype or value.written)
         if dtype is not None and is_float_array(value):
             return as_array(value).astype(dtype)
         return value

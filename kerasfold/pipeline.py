@@ -94,6 +94,7 @@ def fold(
     batch_size: int | None = None,
     open_layers: bool = True,
     exact_numbers: bool = False,
+    keep_channels: bool = False,
     data: Any = None,
     input_shape: Any = None,
 ) -> keras.Model:
@@ -121,6 +122,9 @@ def fold(
             the layers inside them.
         exact_numbers: whether no kernel is taken for the product of two that it is as stored,
             each number to one unit in its last place, and not bit for bit.
+        keep_channels: whether channels stay that nobody reads or that are constant: filters of
+            zeros, a gamma of zero, a ReLU of what is never positive. They go by default, as
+            weights of zeros that are to be trained further should not.
         data: to compare on instead of random inputs, as for `kerasfold.verify`.
         input_shape: to compare at where sizes are free, as for `kerasfold.verify`.
 
@@ -152,7 +156,7 @@ def fold(
         'equivalent'
     """
     require_flags(verify=verify, progress=progress, open_layers=open_layers)
-    require_flags(exact_numbers=exact_numbers)
+    require_flags(exact_numbers=exact_numbers, keep_channels=keep_channels)
     require_choice("nonlinear", nonlinear, get_args(NonlinearName))
     if not verify:
         require_alone("for comparing, which verify=False skips", data=data, input_shape=input_shape)
@@ -160,7 +164,9 @@ def fold(
         require_alone("for random inputs, not with data=", input_shape=input_shape)
     target = target_of(objective, runtime, batch_size, budget)
     require_values("fold()")
-    options = _Options(objective, nonlinear, verify, target, open_layers, exact_numbers)
+    options = _Options(
+        objective, nonlinear, verify, target, open_layers, exact_numbers, keep_channels
+    )
     weights = variables_of(model) if isinstance(model, keras.Model) else ()
     with (
         bar(progress),
@@ -192,6 +198,7 @@ class _Options:
     target: Target
     open_layers: bool
     exact_numbers: bool
+    keep_channels: bool
 
 
 def _fold(
@@ -207,7 +214,7 @@ def _fold(
     first: Plan | None = None
     if not objective_of(objective).is_timed:
         at("planning")
-        regions, first = cheapest(given, objective, options.target.prices)
+        regions, first = cheapest(given, objective, options.target.prices, options.keep_channels)
     while True:
         once = Once(fitting(regions))
         compose = once if options.verify else once.handed_over
@@ -322,6 +329,7 @@ def explain(
     model: keras.Model,
     objective: UntimedName = "latency",
     open_layers: bool = True,
+    keep_channels: bool = False,
     *,
     exact_numbers: bool = False,
     runtime: RuntimeName | None = None,
@@ -337,6 +345,7 @@ def explain(
         objective: as for `fold`, but for 'measured'.
         open_layers: as for `fold`.
         exact_numbers: as for `fold`.
+        keep_channels: as for `fold`.
         runtime: as for `fold`.
         batch_size: as for `fold`.
 
@@ -352,6 +361,7 @@ def explain(
         (2, 1)
     """
     require_flags(open_layers=open_layers, exact_numbers=exact_numbers)
+    require_flags(keep_channels=keep_channels)
     prices = prices_of(objective, runtime, batch_size)
     require_values("explain()")
     with only_fold_errors("explain()"), own_seeds():
@@ -359,7 +369,7 @@ def explain(
         at("reading the layers")
         regions = _lifted(model, open_layers)
         at("planning")
-        regions, plan = cheapest(regions, objective, prices)
+        regions, plan = cheapest(regions, objective, prices, keep_channels)
         plan = by_numbers(regions, plan, objective, exactly=exact_numbers)
         return report(model, regions, plan, objective, None, {})
 

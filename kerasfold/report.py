@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import keras
 from keras import tree
@@ -11,14 +11,15 @@ import kerasfold
 from kerasfold.cost import Cost, Prices
 from kerasfold.forms.kept import Kept as Original
 from kerasfold.layers.limits import is_free
+from kerasfold.lift.demand import pixel_axes
 from kerasfold.lift.gains import stays
 from kerasfold.lift.regions import Lifted, Regions, as_read
 from kerasfold.plan.choose import Plan, original_plan
 from kerasfold.plots.flow import flow_of
-from kerasfold.read.graph import Call
+from kerasfold.read.graph import Call, Graph, Tensor
 from kerasfold.read.model import is_random_unasked, own_predictions
 from kerasfold.read.weights import count_params
-from kerasfold.reports.record import Kept, Merged, Pace
+from kerasfold.reports.record import Channels, Kept, Merged, Pace
 from kerasfold.reports.views import FoldReport
 
 NAMING = "an output has its name of it"
@@ -98,6 +99,7 @@ def report(
     ]
     done = {name for one in regions.graph.together for name in one.names}
     done |= {part.name for call in regions.graph.calls for part in call.parts[1:]}
+    done |= set(regions.graph.dropped)
     repeated = [call for call in lost if call.name not in done]
     original = plan.original if given is regions else original_plan(given, plan.prices).cost
     removed = _counted(x.call for x in given.identities)
@@ -105,12 +107,12 @@ def report(
     before = model.count_params()
     constants = sum(form.constants for form in plan.forms.values())
     grown_by = round(plan.cost.params - plan.original.params) - constants
-    after = before + grown_by - _only_of(repeated, regions)
+    after = before + grown_by + _weights(regions.graph) - _weights(given.graph)
     return FoldReport(
         model.name,
         objective,
         tuple(merged),
-        tuple(call.name for call in identities),
+        (*(call.name for call in identities), *regions.graph.dropped),
         tuple(c.name for c in gone if c.training is None and is_random_unasked(c.operation)),
         tuple(dict.fromkeys(kept)),
         tuple(apart),
@@ -129,6 +131,7 @@ def report(
         predicted=_paces(plan.prices, original, plan.cost),
         is_linear=not barriers and all(x.activation is None for x in regions.lifted.values()),
         narrowed=_narrowed(regions, given),
+        channels=tuple(Channels(*each) for each in regions.graph.left),
         uncounted=tuple(dict.fromkeys(c.name for c in barriers if _multiplies(c))),
         version=kerasfold.__version__,
         batch_size=plan.prices.batch,
@@ -150,7 +153,7 @@ def _naming(regions: Regions) -> list[Call]:
 
 
 def _narrowed(regions: Regions, given: Regions) -> tuple[str, ...]:
-    """Calls that compute fewer numbers than they did."""
+    """Calls that compute fewer pixels than they did."""
     before = {x.index: x.shape for call in given.graph.calls for x in call.outputs}
     return tuple(
         call.name
@@ -158,9 +161,17 @@ def _narrowed(regions: Regions, given: Regions) -> tuple[str, ...]:
         for x in call.outputs
         if any(
             n is not None and m is not None and n < m
-            for n, m in zip(x.shape, before.get(x.index, x.shape), strict=False)
+            for n, m in _sizes(x, before.get(x.index, x.shape), regions)
         )
     )
+
+
+def _sizes(
+    tensor: Tensor, before: tuple[int | None, ...], regions: Regions
+) -> Iterator[tuple[int | None, int | None]]:
+    """Its pixels along each axis, and those of a shape."""
+    axes = pixel_axes(regions.graph, tensor)
+    return ((tensor.shape[i], before[i]) for i in axes if len(before) == len(tensor.shape))
 
 
 def _kind(call: Call) -> str:
@@ -194,10 +205,9 @@ def _counted(calls: Iterable[Call]) -> int:
     return sum(0 if is_free(call.operation) else 1 for call in calls)
 
 
-def _only_of(calls: Iterable[Call], regions: Regions) -> int:
-    """Weights of the layers of calls that none of those that are left is of."""
-    gone = {id(c.operation): c.operation for c in calls if id(c.operation) not in regions.uses}
-    return sum(map(count_params, gone.values()))
+def _weights(graph: Graph) -> int:
+    """Weights of all that is called."""
+    return sum(map(count_params, {id(c.operation): c.operation for c in graph.calls}.values()))
 
 
 def _why(lifted: Lifted) -> str:

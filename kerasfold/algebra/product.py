@@ -52,6 +52,11 @@ def composed_kernel(b: Array, a: Array, groups: Pair, placements: Sequence[Place
         b, groups_b = regroup(b, groups_b, joined), joined
     fine_a, fine_b = groups_a // joined, groups_b // joined
     rank = len(placements)
+    rows = _places_of_channels(a, rank) if groups == (1, 1) else None
+    if rows is not None:
+        full = np.zeros((*(p.full for p in placements), len(rows), b.shape[-1]))
+        full[tuple(slice(None, None, p.step[1]) for p in placements)] = b[..., rows, :]
+        return full[tuple(p.keep for p in placements)]
     (ci, c1), c2 = a.shape[rank:], b.shape[-1]
     cm, co = c1 // (joined * fine_a * fine_b), c2 // groups_b
     full = np.zeros((*(p.full for p in placements), fine_a * ci, c2))
@@ -72,6 +77,17 @@ def composed_kernel(b: Array, a: Array, groups: Pair, placements: Sequence[Place
     compose_blocks = _add_scaled if cm == 1 else _add_products
     compose_blocks(in_blocks[0], in_blocks[1], in_blocks[2], steps)
     return full[tuple(p.keep for p in placements)]
+
+
+def _places_of_channels(a: Array, rank: int) -> Array | None:
+    """The channel that a dense kernel puts each of its inputs at, if that is all it does."""
+    if any(n > 1 for n in a.shape[:rank]):
+        return None
+    matrix = a.reshape(a.shape[rank:])
+    if np.count_nonzero(matrix[0]) != 1:
+        return None
+    alone = np.count_nonzero(matrix) == len(matrix) and np.all(matrix.max(axis=1) == 1)
+    return matrix.argmax(axis=1) if alone else None
 
 
 # Kernels in blocks: (joined, fine_a, fine_b, *taps, rows, columns). The composition has the rows

@@ -31,6 +31,15 @@ def add_exact_numbers(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_keep_channels(command: argparse.ArgumentParser) -> None:
+    """Whether channels stay that nobody reads, or that are constant."""
+    command.add_argument(
+        "--keep-channels",
+        action="store_true",
+        help="keep channels that are not read, or constant",
+    )
+
+
 def add_runtime(command: argparse.ArgumentParser, what: str) -> None:
     """A runtime, and what it is for."""
     command.add_argument("--runtime", choices=RUNTIMES, help=what)

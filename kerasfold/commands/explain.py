@@ -22,6 +22,7 @@ def run(args: argparse.Namespace) -> int:
         model,
         args.objective,
         exact_numbers=args.exact_numbers,
+        keep_channels=args.keep_channels,
         runtime=args.runtime,
         batch_size=args.batch_size,
     )

@@ -34,4 +34,5 @@ def _told(args: argparse.Namespace) -> dict[str, Any]:
     budget = (args.budget or BUDGET) if args.objective == MEASURED else None
     told = {"runtime": args.runtime, "batch_size": args.batch_size, "budget": budget}
     told["exact_numbers"] = args.exact_numbers or None
+    told["keep_channels"] = args.keep_channels or None
     return {name: value for name, value in told.items() if value is not None}

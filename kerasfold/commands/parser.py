@@ -17,6 +17,7 @@ from kerasfold.commands.arguments import (
     HERE,
     MODEL,
     add_exact_numbers,
+    add_keep_channels,
     add_loudness,
     add_modules,
     add_objective,
@@ -128,6 +129,7 @@ def _fold(commands: Any) -> argparse.ArgumentParser:
     command.add_argument("--force", action="store_true", help="let OUT be the file that is IN")
     add_objective(command, get_args(ObjectiveName))
     add_target(command)
+    add_keep_channels(command)
     command.add_argument(
         "--budget",
         type=seconds,
@@ -174,6 +176,7 @@ def _explain(commands: Any) -> argparse.ArgumentParser:
     add_objective(command, get_args(UntimedName))
     add_target(command)
     add_exact_numbers(command)
+    add_keep_channels(command)
     command.add_argument(
         "--plot",
         metavar="FILE",

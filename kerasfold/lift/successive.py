@@ -112,7 +112,7 @@ def _max_pools(call: Call, inner: Call) -> Call | None:
     sizes = [_pixels(x, first.data_format) for x in (*inner.inputs, *call.inputs)]
     try:
         if type(last) in _WHOLE:
-            seen = _through([[range(n or 0)] for n in sizes[1]], _seen(first, sizes[0]))
+            seen = _through([[range(n or 0)] for n in sizes[1]], samples_seen(first, sizes[0]))
             whole = seen == [[range(n or 0)] for n in sizes[0]]
             return replace(call, args=inner.args, kwargs=inner.kwargs) if whole else None
         config = window_of_windows(last, first, sizes)
@@ -135,14 +135,14 @@ def window_of_windows(last: Any, first: Any, sizes: Sequence[Sizes]) -> dict[str
         if {first.padding, last.padding} != {"valid"} or any(s1 > k1 for k1, s1, _, _ in steps):
             raise Refused("windows at the border of an image of unknown size")
         return config | {"padding": "valid"}
-    seen = _through(_seen(last, sizes[1]), _seen(first, sizes[0]))
+    seen = _through(samples_seen(last, sizes[1]), samples_seen(first, sizes[0]))
     for padding in ("valid", "same"):
         if seen == _places(pool, strides, padding, sizes[0]):
             return config | {"padding": padding}
     raise Refused("windows that see at the border what none sees")
 
 
-def _seen(layer: Any, sizes: Sizes) -> list[list[range]]:
+def samples_seen(layer: Any, sizes: Sizes) -> list[list[range]]:
     """The samples that each output of a pool sees, along each axis. Raises `Refused`."""
     return _places(layer.pool_size, layer.strides, layer.padding, sizes)
 
@@ -175,26 +175,26 @@ def _pixels(x: Tensor, data_format: str) -> Sizes:
     return x.shape[2:] if data_format == "channels_first" else x.shape[1:-1]
 
 
-class _Clamp(NamedTuple):
+class Clamp(NamedTuple):
     """What is cut off below and above: min(max(x, low), high)."""
 
     low: float
     high: float
 
-    def of(self, inner: _Clamp) -> _Clamp:
+    def of(self, inner: Clamp) -> Clamp:
         """Both as one, `inner` first."""
-        return _Clamp(*(min(max(x, self.low), self.high) for x in inner))
+        return Clamp(*(min(max(x, self.low), self.high) for x in inner))
 
 
-_CLAMPS = {
-    keras.activations.relu: _Clamp(0.0, math.inf),
-    keras.activations.relu6: _Clamp(0.0, 6.0),
+CLAMPS = {
+    keras.activations.relu: Clamp(0.0, math.inf),
+    keras.activations.relu6: Clamp(0.0, 6.0),
 }
 
 
 def _clamps(call: Call, inner: Call) -> Call | None:
     """A clamp of what is clamped."""
-    last, first = _clamp_of(call), _clamp_of(inner)
+    last, first = clamp_of(call), clamp_of(inner)
     limits = _limits_of(inner) if first is None else first
     if last is None or limits is None:
         return None
@@ -207,29 +207,29 @@ def _clamps(call: Call, inner: Call) -> Call | None:
     return given_others(call, lambda _: x)
 
 
-def _clamp_of(call: Call) -> _Clamp | None:
+def clamp_of(call: Call) -> Clamp | None:
     """What a call does to its input, if it is a clamp."""
     operation = call.operation
     match call.kind:
         case keras.layers.ReLU if not (operation.negative_slope or operation.threshold):
             high = math.inf if operation.max_value is None else float(operation.max_value)
-            return _Clamp(0.0, high)
+            return Clamp(0.0, high)
         case keras.layers.Activation:
-            return _CLAMPS.get(operation.activation)
+            return CLAMPS.get(operation.activation)
         case keras.ops.relu:
-            return _CLAMPS[keras.activations.relu]
+            return CLAMPS[keras.activations.relu]
         case keras.ops.relu6:
-            return _CLAMPS[keras.activations.relu6]
+            return CLAMPS[keras.activations.relu6]
         case keras.ops.clip:
             low, high = operation.x_min, operation.x_max
             numbers = all(isinstance(x, (int, float)) for x in (low, high))
-            return _Clamp(float(low), float(high)) if numbers and low <= high else None
+            return Clamp(float(low), float(high)) if numbers and low <= high else None
     return None
 
 
-def _limits_of(call: Call) -> _Clamp | None:
+def _limits_of(call: Call) -> Clamp | None:
     """What the activation within a layer leaves of its result, if it is a clamp."""
     operation = call.operation
     if call.kind not in RULES or not (is_layer(operation) and is_of_keras(operation)):
         return None
-    return _CLAMPS.get(inline_activation(operation))
+    return CLAMPS.get(inline_activation(operation))

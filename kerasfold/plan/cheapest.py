@@ -10,6 +10,7 @@ from kerasfold.lift.commuted import commuted
 from kerasfold.lift.gains import carried
 from kerasfold.lift.narrowed import narrowed
 from kerasfold.lift.pointwise import works_by_sample
+from kerasfold.lift.pruned import pruned
 from kerasfold.lift.regions import Regions
 from kerasfold.plan.choose import Plan, plan
 from kerasfold.read.graph import Call
@@ -17,7 +18,9 @@ from kerasfold.read.graph import Call
 STRIDED = 1.5  # pixels for each that is read: a stride leaves more, a border that is not read fewer
 
 # What may be done to a model before it is planned; each is tried on the cheapest so far.
+# `pruned` is the first: the others find fewer channels then.
 REWRITINGS: tuple[Callable[[Regions], Iterator[Regions]], ...] = (
+    pruned,
     commuted,
     carried,
     functools.partial(narrowed, least=STRIDED),
@@ -25,7 +28,10 @@ REWRITINGS: tuple[Callable[[Regions], Iterator[Regions]], ...] = (
 
 
 def cheapest(
-    regions: Regions, objective: str, prices: Prices | None = None
+    regions: Regions,
+    objective: str,
+    prices: Prices | None = None,
+    keep_channels: bool = False,
 ) -> tuple[Regions, Plan]:
     """The model, rewritten where that is cheaper, and its plan.
 
@@ -33,6 +39,7 @@ def cheapest(
         regions: the lifted model.
         objective: as for `plan`.
         prices: as for `plan`.
+        keep_channels: whether all channels are to be computed, read or not.
 
     Raises:
         FoldError: as `plan`.
@@ -40,8 +47,11 @@ def cheapest(
     prices = prices or Prices()
     aim, best = objective_of(objective), (regions, plan(regions, objective, prices=prices))
     cost = best[1].cost + acting_cost(regions, prices)
-    for rewrite in REWRITINGS:
+    for rewrite in REWRITINGS[keep_channels:]:
         for other in rewrite(best[0]):
+            if other.graph.calls is best[0].graph.calls:  # of which there is more to say
+                best = other, best[1]
+                continue
             found = plan(other, objective, prices=prices)
             now = found.cost + acting_cost(other, prices)
             careful = aim.careful and prices.slower(cost, now)

@@ -127,6 +127,26 @@ class Together(NamedTuple):
     names: tuple[str, ...]
 
 
+class Left(NamedTuple):
+    """Channels of a call that are not computed, and some that still are.
+
+    Attributes:
+        layer: name of the call.
+        channels: how many it had.
+        unread: of these, those that nobody reads, and that are gone.
+        constant: others that are gone, and constant.
+        staying: those that are constant and stay.
+        why: those stay, or "".
+    """
+
+    layer: str
+    channels: int
+    unread: int
+    constant: int
+    staying: int = 0
+    why: str = ""
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Graph:
     """A model as a list of calls.
@@ -143,6 +163,8 @@ class Graph:
         original: the same with calls that are equal to others, or are done together; None where
             there are none.
         together: calls that are done together.
+        left: channels that are not computed any more.
+        dropped: names of calls of which none are.
     """
 
     name: str
@@ -155,6 +177,8 @@ class Graph:
     opened: tuple[str, ...] = ()
     original: Graph | None = None
     together: tuple[Together, ...] = ()
+    left: tuple[Left, ...] = ()
+    dropped: tuple[str, ...] = ()
 
 
 def read(model: keras.Model, opens: Callable[[keras.Operation], bool] = lambda _: False) -> Graph:

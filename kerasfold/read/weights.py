@@ -14,6 +14,23 @@ from kerasfold.backend import in_memory
 from kerasfold.errors import FoldError, UnsupportedModelError
 
 
+class Constant(np.ndarray):
+    """What a call is given beside tensors, in float64 for as long as it is to be merged.
+
+    Attributes:
+        written: the dtype that it is rounded to, where it is not.
+    """
+
+    written: str
+
+    @staticmethod
+    def of(values: np.ndarray, written: str) -> Constant:
+        """Values, rounded at the end alone."""
+        made = np.asarray(values, dtype="float64").view(Constant)
+        made.written = written
+        return made
+
+
 def require_values(what: str) -> None:
     """Refuse to go on where weights have no values. Raises `FoldError`."""
     if backend.is_traced():

@@ -13,7 +13,7 @@ from kerasfold.reports.markup import document, escape, section, table
 from kerasfold.reports.markup import read as file_of
 from kerasfold.reports.record import Kept, Record
 from kerasfold.reports.svg import BETWEEN, EDGE, PALETTE, Drawing
-from kerasfold.reports.text import predictions, run_length, short
+from kerasfold.reports.text import channels, predictions, run_length, short
 
 
 def page(report: Record) -> str:
@@ -148,9 +148,10 @@ def _tables(report: Record) -> Iterator[str]:
     names = [
         (what, ", ".join(names))
         for what, names in (
-            ("removed, as they do nothing at inference", report.removed),
+            ("removed, as nothing depends on them at inference", report.removed),
             ("computed once with what they equal", report.repeated),
             ("computed for the pixels that are read alone", report.narrowed),
+            ("channels", [line.strip() for line in channels(report, True) if line]),
             ("opened: the layers inside them stand for them", report.opened),
             ("random where the original is called without training=False", report.random),
             ("multiply-accumulates inside are not counted", report.uncounted),

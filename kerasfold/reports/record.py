@@ -61,6 +61,33 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
+class Channels:
+    """Channels of one call that are not computed any more, and those that could have gone.
+
+    Attributes:
+        layer: its name.
+        count: how many it had.
+        unread: of those, the ones that nobody reads, and that are gone.
+        constant: others that are gone: they are the same for all inputs, and what reads them has
+            that in its bias.
+        staying: constant ones that are still computed.
+        reason: why those stay, or "".
+    """
+
+    layer: str
+    count: int
+    unread: int
+    constant: int
+    staying: int = 0
+    reason: str = ""
+
+    @property
+    def gone(self) -> int:
+        """How many are not computed any more."""
+        return self.unread + self.constant
+
+
+@dataclass(frozen=True, slots=True)
 class Pace:
     """How long a model takes on a runtime before and after a fold, in milliseconds."""
 
@@ -104,6 +131,7 @@ _LISTS = (
         "opened",
         "repeated",
         "narrowed",
+        "channels",
         "uncounted",
     ),
     *("flows", "models", "tried"),
@@ -141,6 +169,7 @@ class Record:
     tried: tuple[Tried, ...] = ()
     is_linear: bool = False
     narrowed: tuple[str, ...] = ()
+    channels: tuple[Channels, ...] = ()
     uncounted: tuple[str, ...] = ()
     files: Files | None = None
     original: str = ""

@@ -126,8 +126,9 @@ def text(report: Record, verbose: bool, width: int | None) -> str:
     names = list if verbose else few
     if report.tried:
         lines += ["", f"{attempts.title(report.tried)} (* taken):", *_tried(report, verbose)]
+    lines += channels(report, verbose)
     for title, called in (
-        ("removed, as they do nothing at inference", report.removed),
+        ("removed, as nothing depends on them at inference", report.removed),
         ("computed once with what they equal", report.repeated),
         ("computed for the pixels that are read alone", report.narrowed),
         ("opened (the layers inside them are listed)", report.opened),
@@ -169,6 +170,31 @@ def _tried(report: Record, verbose: bool) -> Iterator[str]:
             yield "      planned for latency: no time was left"
     if len(shown) < len(found):
         yield f"  and {_counted(len(found) - len(shown), 'part')} more"
+
+
+def channels(report: Record, verbose: bool) -> list[str]:
+    """The channels that are gone, and constant ones that stay, in words."""
+    if not report.channels:
+        return []
+    had, unread, constant = (
+        sum(getattr(each, name) for each in report.channels)
+        for name in ("count", "unread", "constant")
+    )
+    lines = []
+    if unread + constant:
+        said = f"{unread:,} that nobody reads, {constant:,} constant"
+        lines += ["", f"channels that are gone: {unread + constant:,} of {had:,} ({said})"]
+    staying = [each for each in report.channels if each.staying]
+    if staying:
+        count = sum(each.staying for each in staying)
+        reasons = list(dict.fromkeys(each.reason for each in staying))
+        lines += ["", f"constant channels that stay: {count:,} ({'; '.join(few(reasons))})"]
+    each_line = (
+        f"  {each.layer}: {each.gone} of {each.count} gone"
+        + (f", {each.staying} stay: {each.reason}" if each.staying else "")
+        for each in report.channels
+    )
+    return [*lines, *(each_line if verbose else ())]
 
 
 def _wrapped(line: str, width: int) -> list[str]:

@@ -27,7 +27,7 @@ class FoldReport(Record):
         model: name of the model.
         objective: what was minimised.
         merged: calls that became one, several per record.
-        removed: calls that do nothing at inference.
+        removed: calls that do nothing at inference, or all of whose channels are gone.
         random: those of the merged and the removed that train, and may be random, where the
             original is called without `training=False`, as in `model(x)`.
         kept: calls that stay, each with its reason.
@@ -44,6 +44,8 @@ class FoldReport(Record):
         opened: names of layers made of others, for which the layers inside them stand now.
         repeated: calls that compute what one before them does, which is computed once now.
         narrowed: calls that compute only those pixels now that are read of them, or hardly others.
+        channels: of calls, how many channels are not computed any more: nobody reads them, or they
+            are constant; and how many of that kind still are, and why.
         note: what else is to be known, or "".
         flows: the graph before and after, for `plot`; of a model of which only parts were folded,
             one for each.

@@ -221,13 +221,13 @@ def test_fold_is_told_where_and_how_to_measure(files, run, tmp_path, told):
     assert run(*command, "--objective", "measured")[0] == 0
     chosen = ("--runtime", "litert", "--budget", "2.5", "--strict", "--no-verify")
     assert run(*command, "--objective", "measured", *chosen)[0] == 0
-    assert run(*command, "--objective", "macs")[0] == 0
+    assert run(*command, "--objective", "macs", "--keep-channels")[0] == 0
     assert run(*command, "--runtime", "xla", "--batch", "8")[0] == 0
     assert run(*command, "--exact-numbers")[0] == 0
     assert told == [
         ("measured", "keep", True, {"budget": 60.0}),
         ("measured", "error", False, {"runtime": "litert", "budget": 2.5}),
-        ("macs", "keep", True, {}),
+        ("macs", "keep", True, {"keep_channels": True}),
         ("latency", "keep", True, {"runtime": "xla", "batch_size": 8}),
         ("latency", "keep", True, {"exact_numbers": True}),
     ]

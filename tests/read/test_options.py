@@ -55,6 +55,7 @@ def calls() -> dict[str, Callable[..., Any]]:
 TAKEN: dict[str, dict[str, tuple[Any, ...]]] = {  # and what they do take of that
     "fold": {
         **dict.fromkeys(("objective", "nonlinear", "verify", "progress", "open_layers"), ()),
+        "keep_channels": (),
         **dict.fromkeys(("runtime", "budget", "data", "input_shape", "exact_numbers"), ()),
         "batch_size": (3,),
     },
@@ -62,6 +63,7 @@ TAKEN: dict[str, dict[str, tuple[Any, ...]]] = {  # and what they do take of tha
     "skip": {"data": (), "input_shape": ()},
     "explain": {
         **dict.fromkeys(("objective", "open_layers", "exact_numbers", "runtime"), ()),
+        "keep_channels": (),
         "batch_size": (3,),
     },
     "require_linear": {"objective": ()},

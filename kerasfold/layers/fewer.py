@@ -1,0 +1,125 @@
+"""Layers with some of their channels: the same weights, of those that stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import keras
+import numpy as np
+
+from kerasfold.backend import unfilled, unsaid
+from kerasfold.read.model import is_of_keras
+from kerasfold.read.weights import as_array
+
+Channels: TypeAlias = np.ndarray  # those that stay, by their numbers
+L = keras.layers
+
+
+class Fewer(NamedTuple):
+    """What a layer of fewer channels is made with.
+
+    Attributes:
+        config: what it has otherwise than the layer.
+        weights: their values, by the attribute that each is.
+    """
+
+    config: Mapping[str, Any]
+    weights: Mapping[str, np.ndarray]
+
+
+def _convolution(layer: Any, reads: Channels, gives: Channels) -> Fewer:
+    kernel, groups = as_array(layer.kernel), layer.groups
+    width, outputs = kernel.shape[-2], kernel.shape[-1] // groups
+    blocks = [
+        kernel[..., reads[reads // width == g] % width, :][..., gives[gives // outputs == g]]
+        for g in dict.fromkeys(gives // outputs)
+    ]
+    config = {"filters": len(gives), "groups": len(blocks)}
+    return Fewer(config, {"kernel": np.concatenate(blocks, -1), **_bias(layer, gives)})
+
+
+def _depthwise(layer: Any, reads: Channels, gives: Channels) -> Fewer:
+    return Fewer({}, {"kernel": as_array(layer.kernel)[..., reads, :], **_bias(layer, gives)})
+
+
+def _separable(layer: Any, reads: Channels, gives: Channels) -> Fewer:
+    depthwise, pointwise = as_array(layer.depthwise_kernel), as_array(layer.pointwise_kernel)
+    count = depthwise.shape[-1]
+    rows = (reads[:, None] * count + np.arange(count)).ravel()
+    weights = {
+        "depthwise_kernel": depthwise[..., reads, :],
+        "pointwise_kernel": pointwise[..., rows, :][..., gives],
+    }
+    return Fewer({"filters": len(gives)}, {**weights, **_bias(layer, gives)})
+
+
+def _transposed(layer: Any, reads: Channels, gives: Channels) -> Fewer:
+    kernel = as_array(layer.kernel)[..., gives, :][..., reads]
+    return Fewer({"filters": len(gives)}, {"kernel": kernel, **_bias(layer, gives)})
+
+
+def _dense(layer: Any, reads: Channels, gives: Channels) -> Fewer:
+    kernel = as_array(layer.kernel)[reads][:, gives]
+    return Fewer({"units": len(gives)}, {"kernel": kernel, **_bias(layer, gives)})
+
+
+def _normalisation(layer: Any, reads: Channels, gives: Channels) -> Fewer:
+    names = ("gamma", "beta", "moving_mean", "moving_variance")
+    weights = {name: getattr(layer, name) for name in names}
+    return Fewer({}, {n: as_array(w)[gives] for n, w in weights.items() if w is not None})
+
+
+def _slopes(layer: Any, reads: Channels, gives: Channels) -> Fewer:
+    return Fewer({}, {"alpha": as_array(layer.alpha)[..., gives]})
+
+
+def _bias(layer: Any, gives: Channels) -> dict[str, np.ndarray]:
+    return {} if layer.bias is None else {"bias": as_array(layer.bias)[gives]}
+
+
+# Layers that mix channels, or groups of them; and those that take each by itself.
+MIXING: dict[Any, Callable[[Any, Channels, Channels], Fewer]] = {
+    **dict.fromkeys((L.Conv1D, L.Conv2D, L.Conv3D), _convolution),
+    **dict.fromkeys((L.SeparableConv1D, L.SeparableConv2D), _separable),
+    **dict.fromkeys((L.Conv1DTranspose, L.Conv2DTranspose, L.Conv3DTranspose), _transposed),
+    L.Dense: _dense,
+}
+ALIGNED: dict[Any, Callable[[Any, Channels, Channels], Fewer]] = {
+    **dict.fromkeys((L.DepthwiseConv1D, L.DepthwiseConv2D), _depthwise),
+    L.BatchNormalization: _normalisation,
+    L.PReLU: _slopes,
+}
+_ALL = {**MIXING, **ALIGNED}
+
+
+def can_have_fewer(operation: keras.Operation) -> bool:
+    """Whether a layer of fewer channels can be made of one."""
+    return (
+        type(operation) in _ALL
+        and is_of_keras(operation)
+        and not getattr(operation, "lora_enabled", False)
+    )
+
+
+def with_fewer(
+    layer: Any, shape: tuple[int | None, ...], reads: Channels, gives: Channels, **config: Any
+) -> keras.Layer:
+    """A layer that reads and gives some of the channels that another does.
+
+    Args:
+        layer: the other; it is not touched.
+        shape: of the tensor that it is to be called on.
+        reads: the channels that are read.
+        gives: those that are given.
+        **config: what it is to have otherwise.
+    """
+    fewer = _ALL[type(layer)](layer, reads, gives)
+    with unsaid(), unfilled():
+        given = {"activation": layer.activation} if hasattr(layer, "activation") else {}
+        made = type(layer).from_config({**layer.get_config(), **given, **fewer.config, **config})
+        made.build(shape)
+    for name, values in fewer.weights.items():
+        getattr(made, name).assign(values)
+    made.trainable = layer.trainable
+    return made

@@ -1,0 +1,204 @@
+"""Interval analysis: between which numbers each channel of a tensor lies, and which are constant.
+
+Forward, from inputs that may be anything. What a convolution makes of intervals is known of the
+signs of its weights, rounded outwards; a channel is constant only where that is exact: nothing
+that varies is read with a weight other than zero, or an activation cuts all of its interval off.
+A constant before zero padding is an image, which is the same for all inputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kerasfold.algebra.axis import Refused
+from kerasfold.algebra.operator import Operator
+from kerasfold.algebra.product import Array
+from kerasfold.algebra.response import even, response, some
+from kerasfold.lift.program import Node
+
+EPS = float(np.finfo("float64").eps)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Range:
+    """What is known of a tensor, by channel.
+
+    Attributes:
+        low: no sample is less, (channels,).
+        high: none is more, (channels,).
+        fixed: whether a channel is the same for all inputs, (channels,).
+        image: those that are, and zeros for others: (*sizes, channels), of one sample along
+            axes that none of them varies along.
+    """
+
+    low: Array
+    high: Array
+    fixed: Array
+    image: Array
+
+    @staticmethod
+    def between(low: Array, high: Array, rank: int) -> Range:
+        """Of intervals; none of them is of one number."""
+        fixed = np.zeros(low.shape, bool)
+        return Range(low, high, fixed, np.zeros((1,) * rank + low.shape))
+
+    @staticmethod
+    def unknown(rank: int, channels: int) -> Range:
+        """Anything."""
+        far = np.full(channels, math.inf)
+        return Range.between(-far, far, rank)
+
+    @property
+    def rank(self) -> int:
+        """Axes of the image."""
+        return self.image.ndim - 1
+
+    @property
+    def constants(self) -> Array:
+        """The numbers of channels that are the same all over the image, and zeros."""
+        return self.image[(0,) * self.rank]
+
+    def having(self, fixed: Array, image: Array) -> Range:
+        """The same, with channels that are constant."""
+        if not fixed.any():
+            return self
+        image = even(np.where(fixed, image, 0.0))
+        axes = tuple(range(image.ndim - 1))
+        low = np.where(fixed, image.min(axis=axes), self.low)
+        return Range(low, np.where(fixed, image.max(axis=axes), self.high), fixed, image)
+
+
+def after(node: Node, xs: Sequence[Range], operator: Operator | None) -> Range:
+    """What is known of a node of a program.
+
+    Args:
+        node: the node.
+        xs: what is known of its operands.
+        operator: what it applies, if it is one.
+    """
+    if node.op == "operator":
+        assert operator is not None
+        return _after_operator(node, operator, *xs)
+    found = _AFTER[node.op](node, xs) if node.op in _AFTER else None
+    return Range.unknown(len(node.sizes), node.channels) if found is None else found
+
+
+def _after_operator(node: Node, operator: Operator, x: Range) -> Range:
+    rank = len(node.sizes)
+    kernel, groups, bias = operator.kernel, operator.geometry.groups, operator.bias
+    found = Range.between(*((x.low, x.high) if node.mean else _interval(operator, x)), rank)
+    fixed = ~some(kernel, groups, ~x.fixed, _any)
+    if not fixed.any():
+        return found
+    try:
+        return found.having(fixed, response(operator, x.image) + bias)
+    except Refused:
+        axes = tuple(range(x.rank))
+        fixed = ~some(kernel, groups, ~x.fixed | x.image.any(axis=axes), _any)
+        return found.having(fixed, bias.reshape((1,) * rank + bias.shape))
+
+
+def _interval(operator: Operator, x: Range) -> tuple[Array, Array]:
+    """Between which numbers the outputs of an operator lie."""
+    kernel, groups, bias = operator.kernel, operator.geometry.groups, operator.bias
+    top, bottom = np.isposinf(x.high), np.isneginf(x.low)
+    rises = some(kernel, groups, top, _more) | some(kernel, groups, bottom, _less)
+    falls = some(kernel, groups, bottom, _more) | some(kernel, groups, top, _less)
+    if np.all(rises & falls):
+        return np.full(bias.shape, -math.inf), np.full(bias.shape, math.inf)
+    low, high = np.where(bottom, 0.0, x.low), np.where(top, 0.0, x.high)
+    plus, minus = np.maximum(kernel, 0.0), np.minimum(kernel, 0.0)
+    upper = _by_tap(plus, groups, high) + _by_tap(minus, groups, low)
+    lower = _by_tap(plus, groups, low) + _by_tap(minus, groups, high)
+    if any(a.same or max(a.pad) > 0 or a.upsampling > 1 for a in operator.geometry.axes):
+        upper, lower = np.maximum(upper, 0.0), np.minimum(lower, 0.0)  # zeros are read, too
+    size = _by_tap(plus - minus, groups, np.maximum(np.abs(low), np.abs(high))).sum(axis=0)
+    slack = EPS * (4 + math.prod(kernel.shape[:-1])) * (size + np.where(size > 0, np.abs(bias), 0))
+    return (
+        np.where(falls, -math.inf, lower.sum(axis=0) + bias - slack),
+        np.where(rises, math.inf, upper.sum(axis=0) + bias + slack),
+    )
+
+
+def _by_tap(kernel: Array, groups: int, values: Array) -> Array:
+    """What each tap makes of one pixel, (taps, outputs)."""
+    width, outputs = kernel.shape[-2:]
+    if groups == 1:
+        return values @ kernel.reshape(-1, width, outputs)
+    blocks = kernel.reshape(-1, width, groups, outputs // groups)
+    made = np.einsum("twgm,gw->tgm", blocks, values.reshape(groups, width))
+    return made.reshape(-1, outputs)
+
+
+def _any(weights: Array) -> Array:
+    return weights != 0
+
+
+def _more(weights: Array) -> Array:
+    return weights > 0
+
+
+def _less(weights: Array) -> Array:
+    return weights < 0
+
+
+def _after_sum(node: Node, xs: Sequence[Range]) -> Range | None:
+    pairs = [(x, f) for x, f in zip(xs, node.factors, strict=True) if f]
+    ends = [sorted_ends(x.low * f, x.high * f) for x, f in pairs]
+    if not pairs:
+        ends, pairs = [(np.zeros(node.channels),) * 2], [(xs[0], 0.0)]
+    with np.errstate(invalid="ignore"):
+        low, high = np.sum(ends, axis=0)
+    fixed = np.logical_and.reduce([x.fixed | (f == 0) for x, f in pairs])
+    image = sum(x.image * f for x, f in pairs)
+    return widened(low, high, len(pairs), len(node.sizes)).having(fixed, np.asarray(image))
+
+
+def sorted_ends(a: Array, b: Array) -> tuple[Array, Array]:
+    """The lower and the higher of two numbers each."""
+    return np.minimum(a, b), np.maximum(a, b)
+
+
+def widened(low: Array, high: Array, steps: int, rank: int) -> Range:
+    """Intervals, rounded outwards by some steps of float64; of what is no number, anything."""
+    low = np.where(np.isnan(low), -math.inf, low - EPS * steps * np.abs(low))
+    high = np.where(np.isnan(high), math.inf, high + EPS * steps * np.abs(high))
+    return Range.between(low, high, rank)
+
+
+def _after_concatenation(node: Node, xs: Sequence[Range]) -> Range:
+    sizes = np.broadcast_shapes(*(x.image.shape[:-1] for x in xs))
+    images = [np.broadcast_to(x.image, (*sizes, x.image.shape[-1])) for x in xs]
+    return Range(
+        np.concatenate([x.low for x in xs]),
+        np.concatenate([x.high for x in xs]),
+        np.concatenate([x.fixed for x in xs]),
+        np.concatenate(images, axis=-1),
+    )
+
+
+def _after_rearrangement(node: Node, xs: Sequence[Range]) -> Range | None:
+    (x,) = xs
+    moved, known = node.rearrangement, x.fixed.any() or np.isfinite([x.low, x.high]).any()
+    assert moved is not None
+    sizes = [n for n in moved.source if n is not None]
+    if len(sizes) < len(moved.source) or not known:
+        return None
+    axes = tuple(range(len(node.sizes)))
+    low, high, fixed, image = (
+        moved.applied(np.broadcast_to(values, sizes))
+        for values in (x.low, x.high, x.fixed, x.image)
+    )
+    found = Range.between(low.min(axis=axes), high.max(axis=axes), len(axes))
+    return found.having(np.asarray(fixed.all(axis=axes)), image)
+
+
+_AFTER: dict[str, Callable[[Node, Sequence[Range]], Range | None]] = {
+    "sum": _after_sum,
+    "concatenate": _after_concatenation,
+    "rearrange": _after_rearrangement,
+}

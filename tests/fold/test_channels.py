@@ -1,0 +1,234 @@
+"""Channels that nobody reads, or that are constant, are not computed: exactly, borders included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import kerasfold
+from kerasfold.read.model import made_by
+from zoo.dead import kill, some_dead, widths
+from zoo.making import policy, randomise
+from zoo.same import FLOAT64, assert_same
+
+ALMOST = 1e-6
+
+
+def named(x: Any, kind: str, *args: Any, **config: Any) -> Any:
+    return getattr(layers, kind)(*args, **config)(x)
+
+
+def block(x: Any, channels: int, padding: str = "same", kernel: int = 3, **config: Any) -> Any:
+    x = layers.Conv2D(channels, kernel, padding=padding, use_bias=False, **config)(x)
+    return layers.ReLU()(layers.BatchNormalization()(x))
+
+
+def built(body: Callable[[Any], Any], shape: tuple = (10, 9, 3), seed: int = 0) -> keras.Model:
+    """What is made of images, in float64."""
+    keras.utils.clear_session(free_memory=False)
+    with policy("float64"):
+        inputs = keras.Input(shape, dtype="float64")
+        return randomise(keras.Model(inputs, body(inputs)), seed)
+
+
+def residual(x: Any) -> Any:
+    x = block(x, 6)
+    y = layers.BatchNormalization()(layers.Conv2D(6, 3, padding="same")(block(x, 9)))
+    return layers.Conv2D(4, 3)(layers.ReLU()(layers.Add()([x, y])))
+
+
+def inverted(x: Any) -> Any:
+    x = block(x, 9)
+    x = layers.DepthwiseConv2D(3, padding="same", use_bias=False)(x)
+    x = layers.ReLU(6.0)(layers.BatchNormalization()(x))
+    return layers.Conv2D(4, 3)(layers.Conv2D(5, 1, activation="swish")(x))
+
+
+def gated(x: Any) -> Any:
+    x = block(x, 9)
+    y = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    y = layers.Conv2D(9, 1, activation="sigmoid")(layers.Conv2D(3, 1, activation="relu")(y))
+    return layers.Conv2D(4, 3)(layers.Multiply()([x, y]))
+
+
+def flattened(x: Any) -> Any:
+    x = layers.MaxPooling2D(2, padding="same")(block(x, 6))
+    return layers.Dense(3, activation="softmax")(layers.Flatten()(x))
+
+
+# What is made of images, some BatchNormalizations of which have gammas of zero.
+NETS: dict[str, Callable[[Any], Any]] = {
+    "valid": lambda x: layers.Conv2D(4, 3)(block(block(x, 6, "valid"), 8, "valid")),
+    "same": lambda x: layers.Conv2D(4, 3, padding="same")(block(block(x, 6), 8)),
+    "strides": lambda x: block(block(x, 6, strides=2), 8, strides=2),
+    "dilated": lambda x: block(block(x, 6, dilation_rate=2), 8, dilation_rate=2),
+    "residual": residual,
+    "inverted": inverted,
+    "gated": gated,
+    "flattened": flattened,
+    "reshaped": lambda x: layers.Dense(3)(layers.Reshape((-1, 6 * 9))(block(x, 6))),
+    "joined": lambda x: block(layers.Concatenate()([block(x, 6), block(x, 5, kernel=1)]), 7),
+    "in groups": lambda x: block(block(x, 8), 6, groups=2),
+    "separable": lambda x: layers.SeparableConv2D(4, 3, padding="same", depth_multiplier=2)(
+        block(x, 6)
+    ),
+    "transposed": lambda x: layers.Conv2DTranspose(4, 3, strides=2, padding="same")(block(x, 6)),
+    "multiplied depthwise": lambda x: layers.Conv2D(4, 3)(
+        layers.DepthwiseConv2D(3, depth_multiplier=2, activation="relu")(block(x, 6))
+    ),
+    "pooled": lambda x: layers.Dense(4)(layers.GlobalAveragePooling2D()(block(block(x, 6), 8))),
+    "average of a border": lambda x: layers.Conv2D(4, 1)(
+        layers.AveragePooling2D(3, 1, "same")(layers.ZeroPadding2D(1)(block(x, 6)))
+    ),
+    "upsampled": lambda x: layers.Conv2D(4, 3, padding="same")(layers.UpSampling2D(2)(block(x, 6))),
+    "slopes": lambda x: layers.Conv2D(4, 3, padding="same")(
+        layers.PReLU(shared_axes=[1, 2])(
+            layers.BatchNormalization()(layers.Conv2D(6, 3, padding="same")(x))
+        )
+    ),
+    "scaled": lambda x: layers.Conv2D(4, 3)(ops.tanh(2.0 * block(x, 6) - 0.3)),
+    "three added up": lambda x: layers.Conv2D(4, 1)(
+        layers.Add()([block(x, 6), block(x, 6), block(x, 6)])
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("seed", range(2))
+def test_a_fold_without_dead_channels_is_the_same(name: str, seed: int) -> None:
+    model = some_dead(built(NETS[name], seed=seed), seed=seed)
+    folded = kerasfold.fold(model, objective="macs")
+    assert folded.fold_report.equivalence.verdict == "equivalent"
+    assert_same(model, folded, FLOAT64)
+    kept = kerasfold.explain(model, objective="macs", keep_channels=True)
+    staying = sum(each.staying for each in folded.fold_report.channels)
+    assert staying or folded.fold_report.macs_after < kept.macs_after
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_what_is_almost_dead_stays(name: str) -> None:
+    model = built(NETS[name])
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            kill(layer, [0], to=ALMOST)
+    report = kerasfold.explain(model, objective="macs")
+    assert all(each.constant == each.unread == 0 for each in report.channels)
+
+
+@pytest.mark.parametrize("name", ["same", "inverted", "joined", "residual", "separable"])
+def test_at_unknown_sizes(name: str) -> None:
+    model = some_dead(built(NETS[name], (None, None, 3)))
+    folded = kerasfold.fold(model, objective="macs")
+    for size in (5, 12):
+        assert_same(model, folded, FLOAT64, size=size)
+
+
+def dead_alike(build: Callable[..., keras.Model], size: int) -> tuple[keras.Model, int]:
+    """A network with a third of the channels dead, the same in all that one Add sums; how many."""
+    model = randomise(build(weights=None, input_shape=(size, size, 3), classes=5))
+    rng = np.random.default_rng(1)
+    same: dict[str, np.ndarray] = {}  # by tensor that a sum gives, or goes into
+    gone = 0
+    for layer in reversed(model.layers):
+        if isinstance(layer, layers.Add):
+            dead = same.get(layer.output.name)
+            if dead is None:
+                dead = rng.permutation(layer.output.shape[-1])[: layer.output.shape[-1] // 3]
+            same |= {x.name: dead for x in layer.input}
+        elif isinstance(layer, layers.BatchNormalization):
+            count = layer.output.shape[-1]
+            dead = same.get(layer.output.name, rng.permutation(count)[: count // 3])
+            kill(layer, dead)
+            gone += len(dead) * (not isinstance(made_by(layer.input), layers.DepthwiseConv2D))
+        elif layer.output.name in same and not isinstance(layer.input, list):
+            same[layer.input.name] = same[layer.output.name]
+    return model, gone
+
+
+def test_every_dead_channel_of_resnet50_is_gone() -> None:
+    model, gone = dead_alike(keras.applications.ResNet50, 64)
+    report = kerasfold.explain(model)
+    assert sum(each.gone for each in report.channels) == gone
+    assert not any(each.staying for each in report.channels)
+
+
+def test_what_differs_among_addends_stays_and_is_counted() -> None:
+    def body(x: Any) -> Any:
+        x, y = (layers.BatchNormalization()(layers.Conv2D(6, 3)(x)) for _ in range(2))
+        return layers.Conv2D(4, 3)(layers.ReLU()(x + y))
+
+    model = built(body)
+    first, second = (x for x in model.layers if isinstance(x, layers.BatchNormalization))
+    kill(first, [0, 1, 2])
+    kill(second, [1, 2, 3])
+    report = kerasfold.fold(model, objective="macs").fold_report
+    gone = [(each.unread, each.constant, each.staying) for each in report.channels]
+    assert gone == [(0, 2, 1)] * 2
+    assert "of others is not constant" in report.channels[0].reason
+    assert "constant channels that stay: 2" in str(report)
+
+
+def test_a_constant_before_zero_padding_of_unknown_size_stays_with_the_reason() -> None:
+    model = built(inverted, (None, None, 3))
+    normal = next(x for x in model.layers if isinstance(x, layers.BatchNormalization))
+    kill(normal, [0, 1])
+    normal.beta.assign([1.0, -1.0, *normal.beta[2:]])
+    (channels, *_) = kerasfold.explain(model, objective="macs").channels
+    assert (channels.constant, channels.staying) == (1, 1)
+    assert "at an unknown size, in 'depthwise_conv2d'" in channels.reason
+
+
+def test_a_fixed_image_leaves_with_its_activation() -> None:
+    model = built(inverted)
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            kill(layer, [0, 1, 2])
+            layer.beta.assign(np.abs(layer.beta))  # no constant is zero
+    folded = kerasfold.fold(model, objective="macs")
+    assert widths(folded) == [6, 6, 5, 4]
+    assert_same(model, folded, FLOAT64)
+
+
+def test_a_gate_of_a_channel_of_zeros_leaves_and_of_another_constant_stays() -> None:
+    model = built(gated)
+    normal = next(x for x in model.layers if isinstance(x, layers.BatchNormalization))
+    kill(normal, [0, 1, 2, 3])
+    normal.beta.assign([-1.0, -1.0, -1.0, 1.0, *normal.beta[4:]])
+    folded = kerasfold.fold(model, objective="macs")
+    assert widths(folded) == [6, 3, 6, 4]
+    assert_same(model, folded, FLOAT64)
+
+
+@pytest.mark.parametrize("clamp", ["relu", "relu6"])
+def test_what_bounds_prove_is_constant(clamp: str) -> None:
+    """Of what lies in [0, 1], weights and biases that leave nothing above zero, or a little."""
+    model = built(lambda x: layers.Conv2D(4, 3)(
+        layers.Conv2D(3, 1, activation=clamp)(layers.Conv2D(2, 3, activation="sigmoid")(x))
+    ))  # fmt: skip
+    kernel = np.array([[1.0, 1.0, 0.5], [-0.5, 0.25, 0.75]])
+    model.layers[2].kernel.assign(kernel[None, None])
+    model.layers[2].bias.assign([-1.0 - 1e-9, -1.25 - 1e-9, -1.25 + 1e-9])
+    (found,) = kerasfold.explain(model, objective="macs").channels
+    assert (found.constant, found.unread, found.staying) == (2, 0, 0)
+
+
+def test_keep_channels_keeps_them() -> None:
+    model = some_dead(built(NETS["same"]))
+    folded = kerasfold.fold(model, keep_channels=True)
+    assert folded.fold_report.channels == ()
+    assert widths(folded) == widths(model)
+
+
+def test_the_report_counts_what_is_gone() -> None:
+    model = some_dead(built(NETS["same"]))
+    report = kerasfold.fold(model, objective="macs").fold_report
+    assert "channels that are gone: 4 of 14" in str(report)
+    assert "conv2d_1: 2 of 6 gone" in report.text(verbose=True)
+    assert report.to_dict()["channels"][0]["layer"] == "conv2d_1"
+    explained = kerasfold.explain(model, objective="macs")
+    assert (explained.channels, explained.params_after) == (report.channels, report.params_after)
