@@ -121,8 +121,10 @@ def blocked(operator: Operator) -> Steps:
     geometry, kernel = operator.geometry, operator.kernel
     (inputs, outputs), rank = geometry.channels, len(geometry.axes)
     most = math.gcd(inputs, outputs)
-    if most == geometry.groups or kernel.all():
+    if most == geometry.groups:
         raise Refused("channels that all read each other")
+    if kernel[..., 0, outputs // geometry.groups - 1].any():  # the first input, the last output
+        raise Refused("channels that read some of other blocks")
     reads = regroup((kernel != 0).any(axis=tuple(range(rank))), geometry.groups, 1)
     row, column = np.nonzero(reads)
     for groups in range(most, geometry.groups, -1):
@@ -139,7 +141,8 @@ def selected(operator: Operator) -> Steps:
     if not geometry.is_pointwise or geometry.ones or geometry.vector or np.any(operator.bias):
         raise Refused("more than a choice of channels")
     matrix = operator.kernel.reshape(operator.kernel.shape[-2:])
-    if np.count_nonzero(matrix) != geometry.channels[1]:
+    outputs = geometry.channels[1]
+    if np.count_nonzero(matrix[:, :1]) > 1 or np.count_nonzero(matrix) != outputs:
         raise Refused("a channel that is the sum of several, or none")
     chosen = matrix.argmax(axis=0)
     if np.any(matrix.max(axis=0) != 1):
@@ -155,7 +158,8 @@ def averaged(operator: Operator) -> Steps:
     geometry, kernel = operator.geometry, operator.kernel
     taps, rank = math.prod(geometry.taps), len(geometry.axes)
     first = kernel[(0,) * rank]
-    if taps == 1 or np.any(kernel != first):
+    pair = kernel[..., :1, :1]  # which tells at once of most kernels
+    if taps == 1 or np.any(pair != pair[(0,) * rank]) or np.any(kernel != first):
         raise Refused("taps that are not all alike")
     if geometry.ones or geometry.vector or rank > 3 or not geometry.channels[0]:
         raise Refused("a mean of more than an image")
@@ -178,6 +182,8 @@ EXACT: tuple[Callable[[Operator], Steps], ...] = (trimmed, dilated, blocked, sel
 def _used(operator: Operator) -> list[np.ndarray]:
     """Along each axis, whether a tap is anything but zero."""
     kernel, rank = operator.kernel, len(operator.geometry.axes)
+    if kernel[..., :1, :1].all() and kernel.size:  # which tells at once of most kernels
+        return [np.ones(axis.taps, bool) for axis in operator.geometry.axes]
     found = []
     for d in range(rank):
         others = tuple(i for i in range(kernel.ndim) if i != d)

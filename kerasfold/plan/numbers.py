@@ -82,7 +82,7 @@ def _shown(
     for ways in (_exact,) if exactly else (_any, _exact):
         found = _descended(known, aim, given, place, ways)
         if found is given:
-            continue
+            break
         with contextlib.suppress(Refused):
             stage = _whole(known, found, place, is_exact=ways is _exact)
             return given.taking(known, _with(given.stages, place, [stage]))
