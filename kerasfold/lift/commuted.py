@@ -13,7 +13,7 @@ Four laws, of a call `f` and of calls `g` behind it that nothing else reads in b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -24,7 +24,7 @@ from kerasfold.lift.activations import acts_on_samples, laws_of
 from kerasfold.lift.demand import pixel_axes
 from kerasfold.lift.pointwise import works_by_pixel, works_by_sample
 from kerasfold.lift.program import Node
-from kerasfold.lift.regions import Lifted, Regions, lift
+from kerasfold.lift.regions import Lifted, Regions, Rewritings, lift
 from kerasfold.lift.writing import rewritten
 from kerasfold.read.graph import Call, Graph, Tensor, given_others, read_counts
 
@@ -35,7 +35,7 @@ _VECTORS = (layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalM
 _REPEATING = (layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D)
 
 
-def commuted(regions: Regions) -> Iterator[Regions]:
+def commuted(regions: Regions) -> Rewritings:
     """The same model with calls moved, where there are some to move."""
     moves = _moves(regions)
     if moves:

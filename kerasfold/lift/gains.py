@@ -9,7 +9,6 @@ For an activation `f` that is positively homogeneous, gains `g > 0` and shifts `
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -18,14 +17,14 @@ from keras import tree
 
 from kerasfold.lift.activations import laws_of
 from kerasfold.lift.program import Node
-from kerasfold.lift.regions import Lifted, Regions, lift
+from kerasfold.lift.regions import Lifted, Regions, Rewritings, lift
 from kerasfold.lift.writing import Writer, rewritten
 from kerasfold.read.graph import Call, Gain, Graph, Tensor, given_others
 
 _ROUNDED_FINELY = ("float32", "float64")  # dtypes in which a shift by itself loses nothing
 
 
-def carried(regions: Regions) -> Iterator[Regions]:
+def carried(regions: Regions) -> Rewritings:
     """The same model with gains moved, where there are some to move."""
     moves = _Moves(regions)
     moves.find()

@@ -20,14 +20,14 @@ from kerasfold.algebra.places import progression
 from kerasfold.lift.activations import acts_on_samples
 from kerasfold.lift.demand import demands, pixel_axes
 from kerasfold.lift.pointwise import works_by_pixel
-from kerasfold.lift.regions import Regions, lift
+from kerasfold.lift.regions import Regions, Rewritings, lift
 from kerasfold.lift.writing import Writer, rewritten
 from kerasfold.read.graph import Call, Graph, Tensor, given_others
 
 Cut: TypeAlias = tuple[slice, ...]  # for each axis of a tensor
 
 
-def narrowed(regions: Regions, least: float = 1.0) -> Iterator[Regions]:
+def narrowed(regions: Regions, least: float = 1.0) -> Rewritings:
     """The same model with calls that compute less: those that compute much more, and all.
 
     Args:

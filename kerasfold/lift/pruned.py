@@ -25,17 +25,17 @@ from kerasfold.backend import unfilled
 from kerasfold.layers.fewer import can_have_fewer, with_fewer
 from kerasfold.lift.channels import Aligned, Flow, Joined, Known, Mixed, Need, Tiled, flows, needed
 from kerasfold.lift.program import Node
-from kerasfold.lift.regions import Regions, lift
+from kerasfold.lift.regions import Regions, Rewritings, lift
 from kerasfold.read.graph import Call, Graph, Left, Tensor, calls_read, given_others
 from kerasfold.read.model import made_by
 from kerasfold.read.weights import Constant
 
 
-def pruned(regions: Regions) -> Iterator[Regions]:
+def pruned(regions: Regions) -> Rewritings:
     """The same model without channels that nobody reads, or that are constant.
 
-    With all of those, and with those alone that are part of a bias; with the same calls where all
-    stay, of which it is said why. Nothing where there are none.
+    With all of those, and else with those alone that are part of a bias; with the same calls where
+    all stay, of which it is said why. Nothing where there are none.
     """
     known = Known(regions)
     if known.reads_all and not any(x.fixed.any() for x in known.ranges.values()):
@@ -49,7 +49,8 @@ def pruned(regions: Regions) -> Iterator[Regions]:
             if left:
                 yield replace(regions, graph=replace(regions.graph, left=left))
             return
-        yield lift(pruning.run(through))
+        if (yield lift(pruning.run(through))):
+            return
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -8,9 +8,9 @@ dtype than the layer reading it computes in, is a root.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 from keras import tree
@@ -109,6 +109,10 @@ class Regions:
             if node.op != "root":
                 members[find(node.index)].append(node)
         yield from members.values()
+
+
+# Ways to write a model, to be tried in turn; each is answered with whether it was taken.
+Rewritings: TypeAlias = Generator[Regions, bool | None, None]
 
 
 def lift(graph: Graph) -> Regions:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from kerasfold.cost import Cost, Prices, objective_of, pixels
 from kerasfold.lift.commuted import commuted
@@ -11,15 +12,16 @@ from kerasfold.lift.gains import carried
 from kerasfold.lift.narrowed import narrowed
 from kerasfold.lift.pointwise import works_by_sample
 from kerasfold.lift.pruned import pruned
-from kerasfold.lift.regions import Regions
+from kerasfold.lift.regions import Regions, Rewritings
 from kerasfold.plan.choose import Plan, plan
 from kerasfold.read.graph import Call
 
 STRIDED = 1.5  # pixels for each that is read: a stride leaves more, a border that is not read fewer
 
-# What may be done to a model before it is planned; each is tried on the cheapest so far.
+# What may be done to a model before it is planned; each is tried on the cheapest so far, and told
+# whether what it gave last is that now.
 # `pruned` is the first: the others find fewer channels then.
-REWRITINGS: tuple[Callable[[Regions], Iterator[Regions]], ...] = (
+REWRITINGS: tuple[Callable[[Regions], Rewritings], ...] = (
     pruned,
     commuted,
     carried,
@@ -48,15 +50,19 @@ def cheapest(
     aim, best = objective_of(objective), (regions, plan(regions, objective, prices=prices))
     cost = best[1].cost + acting_cost(regions, prices)
     for rewrite in REWRITINGS[keep_channels:]:
-        for other in rewrite(best[0]):
-            if other.graph.calls is best[0].graph.calls:  # of which there is more to say
-                best = other, best[1]
-                continue
-            found = plan(other, objective, prices=prices)
-            now = found.cost + acting_cost(other, prices)
-            careful = aim.careful and prices.slower(cost, now)
-            if aim.key(now) < aim.key(cost) and not careful:
-                best, cost = (other, found), now
+        tried, is_taken = rewrite(best[0]), None
+        with contextlib.suppress(StopIteration):
+            while True:
+                other = tried.send(is_taken)
+                if other.graph.calls is best[0].graph.calls:  # of which there is more to say
+                    best = other, best[1]
+                    continue
+                found = plan(other, objective, prices=prices)
+                now = found.cost + acting_cost(other, prices)
+                careful = aim.careful and prices.slower(cost, now)
+                is_taken = aim.key(now) < aim.key(cost) and not careful
+                if is_taken:
+                    best, cost = (other, found), now
     return best
 
 
