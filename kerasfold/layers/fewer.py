@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from kerasfold.backend import unfilled, unsaid
-from kerasfold.read.model import is_of_keras
+from kerasfold.read.model import is_keras_own, is_of_keras
 from kerasfold.read.weights import as_array
 
 Channels: TypeAlias = np.ndarray  # those that stay, by their numbers
@@ -99,7 +99,13 @@ def can_have_fewer(operation: keras.Operation) -> bool:
         type(operation) in _ALL
         and is_of_keras(operation)
         and not getattr(operation, "lora_enabled", False)
+        and all(is_keras_own(x) for name, x in vars(operation).items() if _is_setting(name, x))
     )
+
+
+def _is_setting(name: str, value: Any) -> bool:
+    """Whether an attribute is one of a layer's settings that its config may fail to rebuild."""
+    return value is not None and name.endswith(("_regularizer", "_constraint", "_initializer"))
 
 
 def with_fewer(

@@ -15,7 +15,7 @@ import keras
 
 from kerasfold.layers.names import Names
 from kerasfold.read.copies import called_copy
-from kerasfold.read.model import inputs_of, is_of_keras, made_by, public_op
+from kerasfold.read.model import inputs_of, is_keras_own, is_of_keras, made_by, public_op
 
 _FUSED_SLOPE = 0.2
 _NEGATED = {
@@ -42,7 +42,7 @@ def is_miscomputed(activation: Any) -> bool:
         return _op(activation) is keras.ops.softplus or not is_of_keras(activation)
     if activation in (keras.activations.mish, keras.activations.softplus):
         return True
-    return activation is not None and not _is_keras_function(activation)
+    return activation is not None and not is_keras_own(activation)
 
 
 def fused_summand(
@@ -99,10 +99,6 @@ def _negated(layer: Any, name: str, inputs: Sequence[keras.KerasTensor]) -> kera
 
 def _op(activation: Any) -> Any:
     return public_op(type(activation)) if isinstance(activation, keras.Operation) else None
-
-
-def _is_keras_function(activation: Any) -> bool:
-    return getattr(activation, "__module__", "").split(".")[0] == "keras"
 
 
 def _is_biased(operation: keras.Operation) -> bool:

@@ -19,7 +19,7 @@ from kerasfold.lift.pointwise import works_by_sample
 from kerasfold.lift.ranges import Range, widened
 from kerasfold.lift.successive import CLAMPS, Clamp, clamp_of, samples_seen
 from kerasfold.read.graph import Call, Tensor
-from kerasfold.read.model import is_of_keras
+from kerasfold.read.model import is_keras_own, is_of_keras
 from kerasfold.read.weights import as_array
 
 Function = Callable[[Any], Any]
@@ -57,9 +57,12 @@ def activated(activation: Any, x: Range) -> Range:
     clamp = CLAMPS.get(activation) if activation.__hash__ else None
     if clamp is not None:
         return _clamped(clamp, x)
-    if not (acts_on_samples(activation) and _is_own(activation)):
-        return _within(getattr(activation, "__name__", ""), x.rank, len(x.low))
-    return _applied(activation, getattr(activation, "__name__", ""), x)
+    if not is_keras_own(activation):  # of any name, in what dtype it likes
+        return Range.unknown(x.rank, len(x.low))
+    name = getattr(activation, "__name__", "")
+    if not acts_on_samples(activation):
+        return _within(name, x.rank, len(x.low))
+    return _applied(activation, name, x)
 
 
 def after_call(call: Call, xs: Sequence[Range], rank: int, layout: str) -> Range | None:
@@ -90,11 +93,6 @@ def after_call(call: Call, xs: Sequence[Range], rank: int, layout: str) -> Range
     if together is None or len(xs) < 2 or len({(x.rank, len(x.low)) for x in xs}) > 1:
         return None
     return functools.reduce(together, xs)
-
-
-def _is_own(activation: Any) -> bool:
-    """Whether an activation is Keras's: others may compute in what dtype they like."""
-    return getattr(activation, "__module__", "").partition(".")[0] == "keras"
 
 
 def _function(call: Call) -> Function:

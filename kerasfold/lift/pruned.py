@@ -342,29 +342,36 @@ class _Pruning:
     def _fixed(self, tensor: Tensor, readers: Mapping[int, Sequence[Flow]]) -> Array:
         """Channels that are constant, or become so in what alone reads them."""
         fixed = self.known.ranges[tensor.index].fixed
-        match readers[tensor.index]:
-            case [Aligned(call=Call(inputs=(_,), outputs=(made,)))]:
-                if len(self.need[made.index]) == len(fixed):
-                    return fixed | self._fixed(made, readers)
-        return fixed
+        while True:
+            match readers[tensor.index]:
+                case [Aligned(call=Call(inputs=(_,), outputs=(made,)))] if len(
+                    self.need[made.index]
+                ) == len(fixed):
+                    tensor, fixed = made, fixed | self.known.ranges[made.index].fixed
+                case _:
+                    return fixed
 
     def _why(self, tensor: Tensor, staying: Array, readers: Mapping[int, Sequence[Flow]]) -> str:
         """What keeps constant channels there."""
-        for flow in readers[tensor.index]:
-            (made, *_) = flow.call.outputs
-            if isinstance(flow, Mixed):
-                continue
-            if not isinstance(flow, Aligned) or len(self.need[made.index]) != len(staying):
-                return f"'{flow.call.name}' reads all channels"
-            varied = staying & ~self.known.ranges[made.index].fixed
-            if varied.any() and len(flow.call.inputs) == 1:
-                return f"before zero padding, at an unknown size, in '{flow.call.name}'"
-            if varied.any():
-                return f"what '{flow.call.name}' makes of them and of others is not constant"
-            why = self._why(made, staying, readers)
-            if why:
-                return why
-        return "" if readers[tensor.index] else "the model returns them"
+        reached, indices = [tensor], {tensor.index}
+        for x in reached:  # which grows meanwhile
+            if not readers[x.index]:
+                return "the model returns them"
+            for flow in readers[x.index]:
+                (made, *_) = flow.call.outputs
+                if isinstance(flow, Mixed):
+                    continue
+                if not isinstance(flow, Aligned) or len(self.need[made.index]) != len(staying):
+                    return f"'{flow.call.name}' reads all channels"
+                varied = staying & ~self.known.ranges[made.index].fixed
+                if varied.any() and len(flow.call.inputs) == 1:
+                    return f"before zero padding, at an unknown size, in '{flow.call.name}'"
+                if varied.any():
+                    return f"what '{flow.call.name}' makes of them and of others is not constant"
+                if made.index not in indices:
+                    reached.append(made)
+                    indices.add(made.index)
+        return ""
 
 
 def _of(image: Array | None, channels: Array) -> Array | None:

@@ -197,6 +197,11 @@ def is_of_keras(operation: keras.Operation) -> bool:
     return type(operation).__module__.split(".")[0] == "keras"
 
 
+def is_keras_own(value: Any) -> bool:
+    """Whether what a layer is made with is Keras's own: an activation, or a regularizer."""
+    return getattr(value, "__module__", "").partition(".")[0] == "keras"
+
+
 # Layers of Keras that run what others wrote.
 _RUNNING_OTHERS = (
     *(keras.Model, keras.layers.Lambda, keras.layers.TFSMLayer, keras.layers.JaxLayer),

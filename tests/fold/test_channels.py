@@ -232,3 +232,41 @@ def test_the_report_counts_what_is_gone() -> None:
     assert report.to_dict()["channels"][0]["layer"] == "conv2d_1"
     explained = kerasfold.explain(model, objective="macs")
     assert (explained.channels, explained.params_after) == (report.channels, report.params_after)
+
+
+def test_of_a_function_with_the_name_of_one_of_keras_nothing_is_known() -> None:
+    def sigmoid(x: Any) -> Any:
+        return 4.0 * x
+
+    model = built(lambda x: layers.Conv2D(4, 3)(
+        layers.Conv2D(3, 1, activation="relu")(layers.Activation(sigmoid)(x))
+    ))  # fmt: skip
+    model.layers[2].kernel.assign(-np.abs(model.layers[2].kernel))
+    model.layers[2].bias.assign(-np.ones(3))  # below zero, were that sigmoid the one of Keras
+    folded = kerasfold.fold(model, verify=False)
+    assert widths(folded) == [3, 4]
+    assert_same(model, folded, FLOAT64)
+
+
+def test_a_layer_that_no_config_rebuilds_keeps_its_channels() -> None:
+    class Unwritten(keras.regularizers.Regularizer):
+        def __call__(self, x: Any) -> Any:
+            return 0.0 * ops.sum(x)
+
+    regularizer = Unwritten()
+    model = built(lambda x: layers.Conv2D(4, 3)(block(x, 6, kernel_regularizer=regularizer)))
+    kill(model.layers[2], [1, 2])
+    assert_same(model, kerasfold.fold(model, verify=False), FLOAT64)
+
+
+def test_the_reason_why_channels_stay_is_found_where_branches_part_and_meet_often() -> None:
+    def body(x: Any) -> Any:
+        x = layers.Conv2D(8, 3, use_bias=False)(x)
+        for _ in range(40):
+            x = 0.5 * layers.Add()([x, layers.ReLU()(x)])
+        return layers.Conv2D(4, 3, groups=2)(x)
+
+    model = built(body)
+    kill(model.layers[1], [1])
+    (channels,) = kerasfold.explain(model).channels
+    assert channels.staying == 1
