@@ -20,6 +20,7 @@ from kerasfold.lift.program import Node
 from kerasfold.lift.regions import Lifted, Regions, Rewritings, lift
 from kerasfold.lift.writing import Writer, rewritten
 from kerasfold.read.graph import Call, Gain, Graph, Tensor, given_others
+from kerasfold.read.weights import smallest
 
 _ROUNDED_FINELY = ("float32", "float64")  # dtypes in which a shift by itself loses nothing
 
@@ -105,7 +106,7 @@ class _Moves:
                 self._give(found.into, steps.gain, call)
                 self._leave(call, steps.shift)
                 continue
-            last = self._after(call, steps.gain)
+            last = self._after(call, steps.gain) if _divides(steps, call.outputs[0].dtype) else None
             if last is not None:
                 self.behind[last.index] = call, steps.gain
                 self._leave(call, steps.shift / steps.gain)
@@ -273,6 +274,12 @@ class _Moves:
         shifts = _along_channels(shift, x, self.graph.layout)
         # In this order: Keras may take a second summand of one axis for a bias, of another axis.
         now[output.index] = writer.called(name, lambda x: 1.0 + x, shifts, x, made=made)
+
+
+def _divides(steps: Steps, dtype: str) -> bool:
+    """Whether shifts divided by their gains, and weights times those, keep their digits."""
+    least = np.sqrt(smallest(dtype))
+    return bool(not np.any(steps.shift) or np.all(steps.gain >= least))
 
 
 def _along_channels(values: np.ndarray, x: Tensor, layout: str) -> np.ndarray:

@@ -12,7 +12,7 @@ from keras import layers, ops
 
 import kerasfold
 from zoo.making import policy, randomise
-from zoo.same import FLOAT64, assert_same, kinds
+from zoo.same import FLOAT32, FLOAT64, assert_same, kinds
 
 
 def act(name: str) -> Callable[[], Any]:
@@ -149,6 +149,19 @@ def test_a_gain_that_is_not_positive_stays_before(gamma: Any) -> None:
 def test_a_tiny_gain_passes() -> None:
     model = made(behind(lambda: ops.relu, BEHIND["normalisation"]), [1, 1e-6, 1, 1])
     assert multiplications(model) == CONVOLVED
+
+
+def test_a_gain_that_its_shift_cannot_be_divided_by_stays() -> None:
+    """As weight decay leaves some of them."""
+    inputs = keras.Input((9, 9, 3))
+    model = randomise(
+        keras.Model(inputs, before(lambda: ops.relu, BEHIND["normalisation"])(inputs))
+    )
+    normal = next(x for x in model.layers if x.name == "norm")
+    normal.gamma.assign([1e-39, 1.0, 2e-38])
+    normal.beta.assign([0.5, 0.1, 3.0])
+    folded = kerasfold.fold(model, verify=False)
+    assert_same(model, folded, FLOAT32)
 
 
 def test_a_maximum_says_which_gains_pass_it() -> None:
