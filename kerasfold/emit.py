@@ -268,7 +268,7 @@ class _Emitter:
 
     def _misread(self) -> set[int]:
         """Nodes that a kept activation reads with which graphs may fuse them, wrongly."""
-        calls = (self.graph.calls[index] for index in self.regions.barriers)
+        calls = [call for call in self.graph.calls if call.index in self.regions.barriers]
         read = (x.index for call in calls if is_miscomputed(call.operation) for x in call.inputs)
         return {self.regions.tensors[x] for x in read if x in self.regions.tensors}
 
