@@ -126,6 +126,8 @@ def _show(
     itself = f"A takes {control.median:.2f} times as long as itself ({_interval(control, args)})"
     if times.is_steady:
         say(f"control: {itself}")
+    elif control.holds(1.0):
+        say(f"warning: {itself}: that tells little, more --deployments or a quiet machine more")
     else:
         say(
             f"warning: {itself}: something beside the models makes a difference here; the interval "

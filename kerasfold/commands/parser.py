@@ -264,7 +264,8 @@ def _bench(commands: Any) -> argparse.ArgumentParser:
         "bench",
         help="time two stored models, in turns",
         epilog="each deployment is one of A, one of B, and one of A again for the control, in a "
-        "random order; the interval is over deployments, and wider where A against itself is not 1",
+        "random order; the interval is over deployments, and wider where A against itself is not 1 "
+        "or varies much",
     )
     add_pair(command, "the model to compare with it")
     add_runtime(command, f"where to run them ({HERE}; else Keras's own backend)")

@@ -380,7 +380,7 @@ class Whole:
     """A model and what it was folded to, each as a whole, on a runtime.
 
     Attributes:
-        is_better: whether the fold is right there, and surely no slower.
+        is_better: whether the fold is right there, and not surely slower.
         tried: what came of both.
         milliseconds: that each takes, the original first; NaN where it was not timed.
     """
@@ -395,7 +395,8 @@ def timed_whole(
 ) -> Whole:
     """How long a folded model takes on a runtime, and its original, on so many images at once.
 
-    It is no better where the runtime refuses it, or computes it, and not the original, wrongly.
+    It is no better where the runtime refuses it, or computes it, and not the original, wrongly, or
+    where all of the interval is below 1.
 
     Args:
         folded: makes the one, for each deployment anew.

@@ -21,6 +21,7 @@ import numpy as np
 
 from kerasfold.measure.timing import WARM_UP, Ratio, in_turns
 
+STEADY = 1.5  # ratio of the ends of an interval, below which a control tells enough
 FEWEST = 6  # trials of which some ranks of signs have less than 5 %
 LAYOUTS = 1 << 20  # bytes, up to which memory is shifted from deployment to deployment
 
@@ -45,18 +46,22 @@ class Times:
 
     @property
     def is_steady(self) -> bool:
-        """Whether the interval of the control holds 1."""
-        return self.control.holds(1.0)
+        """Whether the interval of the control holds 1, and is so narrow that this tells enough."""
+        control = self.control
+        return control.holds(1.0) and control.high < STEADY * control.low
 
     def ratio(self, subject: int) -> Ratio:
         """How many times as long the first subject takes as another.
 
-        Where the stopwatch is not steady, the interval is wider, at both ends, by what the control
-        is off.
+        Where the stopwatch is not steady, neither end of the interval is closer to the median than
+        that of the control is, and both are further off by what a control that excludes 1 is off.
         """
         found, control = self._over(0, subject), self.control
-        off = 1.0 if self.is_steady else max(control.median, 1 / control.median)
-        return Ratio(found.median, found.low / off, found.high * off)
+        if self.is_steady:
+            return found
+        off = 1.0 if control.holds(1.0) else max(control.median, 1 / control.median)
+        low, high = (end / control.median * found.median for end in (control.low, control.high))
+        return Ratio(found.median, min(found.low, low) / off, max(found.high, high) * off)
 
     def calls(self, subject: int) -> np.ndarray:
         """The seconds of each of its timed calls."""

@@ -66,6 +66,17 @@ def test_bench_warns_where_the_control_is_not_1(files, run, monkeypatch):
     assert result["ratio_low"] == pytest.approx(1.5 / 1.1)
 
 
+def test_bench_warns_where_the_control_tells_nothing(files, run, monkeypatch):
+    watched(monkeypatch, 3.0, 2.0, 3.0)
+    command = ("bench", files["linear.keras"], files["other.keras"], "--deployments", 1)
+    *_, control = run(*command)[1].splitlines()
+    assert control == (
+        "warning: A takes 1.00 times as long as itself (one deployment has no interval): that "
+        "tells little, more --deployments or a quiet machine more"
+    )
+    assert not json.loads(run(*command, "--json")[1])["steady"]
+
+
 def test_one_deployment_has_no_interval(files, run, monkeypatch):
     watched(monkeypatch, 3.0, 2.0, 3.0)
     command = ("bench", files["linear.keras"], files["other.keras"], "--deployments", 1)
