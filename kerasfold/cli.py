@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code. 0: done, or equivalent. 1: not equivalent, also a fold that its
         verification refused, or with --strict not linear. 2: unusable input or arguments,
-        with one line on stderr. 3: inconclusive: nothing was shown of two models.
+        with one line on stderr. 3: inconclusive: nothing was shown of two models. 128 + n: stopped
+        by signal n; 141 where nobody reads any more what is printed, of which nothing is said.
     """
     path = list(sys.path)
     try:
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return UNUSABLE
+        return stopping.UNREAD
     except (EquivalenceError, NonlinearLayerError) as refusal:
         return _fail(str(refusal), DIFFERENT)
     except FoldError as problem:

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 _Handler = Callable[[int, FrameType | None], Any]
+UNREAD = 128 + 13  # exit code of who is stopped by SIGPIPE, which Windows lacks
 _ENDING = ("SIGINT", "SIGTERM", "SIGHUP")  # of which Windows lacks the last
 
 

@@ -53,6 +53,15 @@ def test_a_refusal_is_the_only_line_whatever_a_backend_says(
     assert re.fullmatch(rb"kerasfold: error: model 'small' is not linear: .*\n", stderr)
 
 
+def test_who_stops_reading_is_told_nothing_and_others_the_signal() -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    command = [sys.executable, "-m", "kerasfold", "why"]
+    done = subprocess.run(command, stdout=writes, stderr=subprocess.PIPE, check=False)
+    os.close(writes)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 def test_an_interrupt_is_one_line_whatever_is_imported(files: dict[str, str]) -> None:
     """At the moment that its first stage is told, Keras being imported next."""
     command = process("explain", files["linear.keras"], "-v")
