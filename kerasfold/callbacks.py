@@ -147,13 +147,15 @@ class FoldCheckpoint(keras.callbacks.ModelCheckpoint):
 
 def _require_format(path: str) -> None:
     """Refuse a path that cannot be filled in, whatever is logged. Raises `FoldError`."""
+    fields = string.Formatter()
     try:
-        for _, name, form, conversion in string.Formatter().parse(path):
+        for _, name, form, conversion in fields.parse(path):
             if name is None:
                 continue
-            if not name.isidentifier() or conversion:
+            if not name or name.isdecimal() or set(name) & set(".["):  # no name of what is logged
                 raise ValueError(f"expected names of what is logged in braces, not {name!r}")
-            format(1 if name in _COUNTS else 1.0, form or "")
+            value = 1 if name in _COUNTS else 1.0
+            format(fields.convert_field(value, conversion), form or "")
     except ValueError as error:
         raise FoldError(f"filepath={path!r} cannot be filled in: {error}") from None
 

@@ -148,6 +148,7 @@ def test_options_are_checked_where_they_are_given() -> None:
     [
         ("{epoch:zz}.keras", {}, "cannot be filled in: "),
         ("{val_loss:02d}.keras", {}, "cannot be filled in: "),
+        ("{val_loss!z}.keras", {}, "cannot be filled in: "),
         ("{}.keras", {}, "cannot be filled in: expected names"),
         ("{epoch.real}.keras", {}, "cannot be filled in: expected names"),
         ("{epoch.keras", {}, r"cannot be filled in: expected '}'"),
@@ -159,6 +160,12 @@ def test_paths_and_objectives_are_checked_where_they_are_given(
 ) -> None:
     with pytest.raises(kerasfold.FoldError, match=message):
         FoldCheckpoint(path, **options)
+
+
+@pytest.mark.parametrize("name", ["{val_top-5:.2f}", "{val_loss!s:>8}", "{my metric:05.1f}"])
+def test_a_path_may_have_whatever_names_are_logged(name: str) -> None:
+    path = name + ".keras"
+    assert FoldCheckpoint(path).filepath == path
 
 
 def test_a_path_that_asks_for_what_is_not_logged_is_a_warning(
