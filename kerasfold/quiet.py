@@ -46,16 +46,32 @@ def _begin() -> None:
         _PUT_BACK.callback(os.close, saved)
         _PUT_BACK.callback(os.dup2, saved, 2)
         _stand_in("stderr", _elsewhere(sys.stderr, saved))
+        for handler in _handlers():
+            if isinstance(handler, logging.StreamHandler):
+                _lead_elsewhere(handler, saved)
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), 2)
     for name in ("stdout", "stderr"):
         _stand_in(name, getattr(sys, name) and _Others(getattr(sys, name)))
+    for handler in _handlers():
+        handler.addFilter(_by_others)
+        _PUT_BACK.callback(handler.removeFilter, _by_others)
+
+
+def _handlers() -> set[logging.Handler]:
+    """All that loggers have."""
     loggers = [logging.root, *logging.root.manager.loggerDict.values()]
     handlers = {handler for each in loggers for handler in getattr(each, "handlers", ())}
-    for handler in (*handlers, logging.lastResort):
-        if handler is not None:
-            handler.addFilter(_by_others)
-            _PUT_BACK.callback(handler.removeFilter, _by_others)
+    return handlers if logging.lastResort is None else handlers | {logging.lastResort}
+
+
+def _lead_elsewhere(handler: logging.StreamHandler[Any], saved: int) -> None:
+    """Have a handler log to a copy of where its stream leads, if that is file descriptor 2."""
+    before = handler.stream
+    stream = _elsewhere(before, saved)
+    if stream is not before:
+        handler.setStream(stream)
+        _PUT_BACK.callback(handler.setStream, before)
 
 
 def _elsewhere(stream: TextIO, saved: int) -> TextIO:

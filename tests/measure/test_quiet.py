@@ -39,6 +39,22 @@ def test_what_this_thread_says_is_kept_away_and_what_others_say_is_not(capfd, ca
     assert [record.message for record in caplog.records] == ["other", "after"]
 
 
+def test_a_handler_of_before_logs_what_others_say_and_is_as_it_was(capfd):
+    with open(2, "w", closefd=False) as stream:
+        handler = logging.StreamHandler(stream)
+        logger = logging.getLogger("kerasfold.handled")
+        logger.addHandler(handler)
+        try:
+            with silent():
+                logger.warning("this")
+                in_a_thread(lambda: logger.warning("other"))
+            logger.warning("after")
+            assert handler.stream is stream
+        finally:
+            logger.removeHandler(handler)
+    assert capfd.readouterr().err.splitlines() == ["other", "after"]
+
+
 def test_of_two_that_overlap_the_last_puts_all_back(capfd):
     before = sys.stdout, sys.stderr
     entered, left = threading.Event(), threading.Event()
