@@ -43,10 +43,12 @@ def require_room(name: str, shapes: Sequence[tuple[int, ...]], samples: int, lar
 def free_bytes() -> float:
     """Memory that this process may still take; infinite where the system does not say."""
     free = math.inf
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, KeyError):
         lines = dict(line.split(":") for line in _MEMORY.read_text().splitlines())
         free = 1024.0 * int(lines["MemAvailable"].split()[0])
-    with contextlib.suppress(OSError, ValueError):  # 'max' is no limit
+    with contextlib.suppress(OSError, ValueError, KeyError):  # 'max' is no limit
         most, now = (int(_GROUP.joinpath(f"memory.{x}").read_text()) for x in ("max", "current"))
-        free = min(free, most - now)
+        used = dict(line.split() for line in (_GROUP / "memory.stat").read_text().splitlines())
+        cached = sum(int(used[f"{kind}_file"]) for kind in ("active", "inactive"))
+        free = min(free, most - now + cached)  # files that were read make way
     return free

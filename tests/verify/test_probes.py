@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -592,3 +593,18 @@ def test_inputs_that_would_fill_the_memory_are_refused_before_they_are_drawn(
 
 def test_free_memory_is_known_here() -> None:
     assert 2**20 < room.free_bytes() < 2**50
+
+
+def test_files_that_a_container_has_read_take_no_room(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(room, "_GROUP", tmp_path)
+    monkeypatch.setattr(room, "_MEMORY", tmp_path / "meminfo")
+    (tmp_path / "meminfo").write_text("MemTotal: 8 kB\n")
+    assert room.free_bytes() == np.inf
+    (tmp_path / "memory.max").write_text("5000\n")
+    (tmp_path / "memory.current").write_text("4900\n")
+    (tmp_path / "memory.stat").write_text("anon 900\ninactive_file 3000\nactive_file 700\n")
+    assert room.free_bytes() == 5000 - 4900 + 3000 + 700
+    (tmp_path / "memory.max").write_text("max\n")
+    assert room.free_bytes() == np.inf
