@@ -28,7 +28,7 @@ class OutputReport:
         max_abs_error: largest difference in float64; of what goes into the output's `ending`, if
             it has one. Of a second model that has no float64 copy, being
             deployed or held against a tolerance: its own error, against float64.
-        max_border_error: the same among the outermost pixels of an image.
+        max_border_error: the same among the outermost pixels of an image; 0 of a vector.
         max_inside_error: the same among its other pixels.
         spread: standard deviation of the output over inputs.
         scale: largest absolute value of the output.
@@ -81,6 +81,11 @@ class OutputReport:
         return f"{before}output '{self.name}'"
 
     @property
+    def tells_border(self) -> bool:
+        """Whether there are errors, and those of an image, which has a border."""
+        return max(self.max_border_error, self.max_inside_error) > 0
+
+    @property
     def same_function(self) -> bool:
         """Whether the first question is answered with yes."""
         return self.error <= self.bound and self.untold < 1.0
@@ -127,7 +132,7 @@ class Parting:
         layer: of the reference, the first whose output differs; "" where none does on its own.
         size: the largest difference of its output.
         place: the index of that: (sample, ...) in the layer's own layout.
-        border: the largest difference among the outermost pixels.
+        border: the largest difference among the outermost pixels; 0 of a vector.
         inside: the largest among the others.
     """
 
@@ -140,9 +145,11 @@ class Parting:
     def __str__(self) -> str:
         if not self.layer:
             return "no tensor between input and output differs on its own"
+        is_image = max(self.border, self.inside) > 0
+        where = f" (at the border {self.border:.3g}, inside {self.inside:.3g})" if is_image else ""
         return (
             f"the first tensor that differs is that of layer '{self.layer}', by {self.size:.3g} at "
-            f"{self.place} (at the border {self.border:.3g}, inside {self.inside:.3g})"
+            f"{self.place}{where}"
         )
 
 
@@ -249,7 +256,8 @@ class EquivalenceReport:
 
 
 def _words(out: OutputReport) -> list[str]:
-    largest = f"{out.max_abs_error:.2g} (at the border {out.max_border_error:.2g})"
+    at_border = f" (at the border {out.max_border_error:.2g})" if out.tells_border else ""
+    largest = f"{out.max_abs_error:.2g}{at_border}"
     own = (
         f"error against float64 {out.original_error:.2g} -> {out.folded_error:.2g}, "
         f"{line_words(out.accuracy_line)}at most {out.accuracy_bound:.2g}"

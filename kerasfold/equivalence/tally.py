@@ -64,7 +64,7 @@ class Tally:
         kinds: of samples that come in turn, of one loudness each; what rounds is larger in a louder
             one, and is judged apart.
         error: largest difference of the float64 copies, by kind and line.
-        border_error: the same among the outermost pixels, over all lines.
+        border_error: the same among the outermost pixels, over all lines; of vectors, 0.
         inside_error: the same among the others; of vectors and small images, 0.
         scale: largest finite value in float64, by kind and line.
         own_error: of the reference in its own dtype, against float64, by line.
@@ -308,13 +308,15 @@ def _or_scale(spread: Lines, scale: Lines) -> Lines:
 def at_border(errors: np.ndarray, pixels: Sequence[int]) -> tuple[float, float]:
     """The largest error among the outermost pixels of images, and among the others.
 
-    Vectors and small images are all border.
+    Small images are all border; vectors have no pixels, and neither error.
 
     Args:
         errors: (n, ...).
         pixels: the axes of an image.
     """
-    if not pixels or any(errors.shape[axis] < 3 for axis in pixels):
+    if not pixels:
+        return 0.0, 0.0
+    if any(errors.shape[axis] < 3 for axis in pixels):
         return float(np.max(errors, initial=0.0)), 0.0
 
     def at(axis: int, place: slice) -> float:

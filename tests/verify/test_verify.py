@@ -433,6 +433,20 @@ def test_bytes_are_compared_to_the_last() -> None:
     assert not kerasfold.verify(model(255.0), model(200.0)).equivalent
 
 
+def test_scores_of_classes_have_no_border() -> None:
+    def model(shift: float) -> keras.Model:
+        i = keras.Input((4,))
+        return keras.Model(i, layers.Rescaling(1.0, shift, name="scores")(i))
+
+    report = kerasfold.verify(model(0.0), model(0.5))
+    (out,) = report.outputs
+    assert report.where is not None
+    assert (report.where.layer, report.where.border, report.where.inside) == ("scores", 0.0, 0.0)
+    assert (out.max_border_error, out.max_inside_error) == (0.0, 0.0)
+    assert "by 0.5 at" in str(report)
+    assert "border" not in str(report)
+
+
 def test_a_difference_at_the_border_is_told_from_one_inside() -> None:
     def model(edge: float, inside: float) -> keras.Model:
         i = keras.Input((8, 8, 1))
@@ -440,7 +454,9 @@ def test_a_difference_at_the_border_is_told_from_one_inside() -> None:
         shift[:, 1:-1, 1:-1] = inside
         return keras.Model(i, i + shift)
 
-    (at_border,) = kerasfold.verify(model(0, 0), model(0.5, 0)).outputs
+    report = kerasfold.verify(model(0, 0), model(0.5, 0))
+    (at_border,) = report.outputs
+    assert "0.5 (at the border 0.5)" in str(report)
     assert at_border.max_border_error == pytest.approx(0.5, rel=1e-3)
     (inside,) = kerasfold.verify(model(0, 0), model(0, 0.5)).outputs
     assert inside.max_border_error < 1e-6 < inside.max_abs_error
