@@ -47,7 +47,7 @@ class Within:
     def saw(self, truth: Ran, other: Ran) -> Lines:
         """Take in what the copies gave; the largest difference of each line of what goes in."""
         (x, answer), (y, theirs) = truth.stepped[self.mine], other.stepped[self.theirs]
-        self.agrees = self.agrees and np.array_equal(answer, theirs)
+        self.agrees = self.agrees and np.array_equal(answer, theirs, equal_nan=True)
         return self.tally.saw_copies(x, y if x.shape == y.shape else None)
 
     def merge(self, other: Within) -> None:

@@ -11,6 +11,10 @@ import pytest
 from keras import layers, ops
 
 import kerasfold
+from kerasfold.equivalence.runs import Ran
+from kerasfold.equivalence.seen import Within
+from kerasfold.equivalence.steps import Step
+from kerasfold.equivalence.tally import Tally
 
 
 def net(ending: Callable[[Any], Any], off: float = 0.0, activation: str | None = None) -> Any:
@@ -119,3 +123,17 @@ def test_a_fold_before_an_argmax_is_equivalent() -> None:
     y = layers.Flatten()(layers.BatchNormalization()(layers.Conv2D(4, 3)(x)))
     model = keras.Model(x, ops.argmax(layers.Dense(5)(layers.Dense(7)(y)), axis=-1))
     assert model.fold(objective="layers").fold_report.equivalence.equivalent
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int32", "bool"])
+def test_answers_that_are_nan_in_both_agree(dtype: str) -> None:
+    answer = np.array([0, 1]).astype(dtype)
+    if dtype == "float64":
+        answer[0] = np.nan
+    step = Step("round", (None, 2))
+    within = Within(step, 0, 0, Tally(name="round", shape=step.shape, pixels=()))
+    ran = Ran([], [], [(np.zeros((1, 2)), answer[None])])
+    within.saw(ran, Ran([], [], [(np.zeros((1, 2)), answer[None].copy())]))
+    assert within.agrees
+    within.saw(ran, Ran([], [], [(np.zeros((1, 2)), np.zeros((1, 2), dtype))]))
+    assert not within.agrees
