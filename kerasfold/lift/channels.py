@@ -7,6 +7,7 @@ addends that differ, what is constant in some of them alone stays.
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -366,9 +367,9 @@ def needed(known: Known, through: Sequence[Flow]) -> Need:
         if isinstance(tensor, Tensor) and tensor.index in need:
             need[tensor.index][:] = True
     shared = list(_shared(known, need))
-    before = -1
+    before, ways = -1, itertools.cycle((through[::-1], through))  # what is read goes either way
     while before != (before := sum(int(x.sum()) for x in need.values())):
-        for flow in reversed(through):
+        for flow in next(ways):
             flow.settle(need, ranges)
         for alike in shared:
             together = np.logical_or.reduce([need[i] for i in alike])

@@ -11,6 +11,8 @@ import pytest
 from keras import layers, ops
 
 import kerasfold
+from kerasfold.lift.channels import Aligned, Known, flows, needed
+from kerasfold.lift.regions import lifted
 from kerasfold.read.model import made_by
 from zoo.dead import kill, some_dead, widths
 from zoo.making import policy, randomise
@@ -270,3 +272,25 @@ def test_the_reason_why_channels_stay_is_found_where_branches_part_and_meet_ofte
     kill(model.layers[1], [1])
     (channels,) = kerasfold.explain(model).channels
     assert channels.staying == 1
+
+
+def test_what_is_needed_goes_along_a_chain_in_few_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An input has all of its channels, and so has all that takes each of them by itself."""
+    settled = []
+    settle = Aligned.settle
+
+    def counted(self: Aligned, *args: Any) -> None:
+        settled.append(self.call.name)
+        settle(self, *args)
+
+    def body(x: Any) -> Any:
+        for _ in range(40):
+            x = ops.sigmoid(ops.tanh(x))
+        return layers.Conv2D(4, 3)(x)
+
+    model = built(body)
+    model.layers[-1].kernel.assign(np.asarray(model.layers[-1].kernel) * [[[[0.0], [1.0], [1.0]]]])
+    known = Known(lifted(model))
+    monkeypatch.setattr(Aligned, "settle", counted)
+    assert all(there.all() for there in needed(known, flows(known)).values())
+    assert len(settled) <= 4 * 80
