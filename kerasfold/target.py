@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import keras
-
 from kerasfold.choices import RuntimeName
 from kerasfold.cost import OBJECTIVES, Prices, objective_of
 from kerasfold.errors import FoldError
@@ -61,7 +59,7 @@ def prices_of(objective: str, runtime: RuntimeName | None, batch_size: int | Non
 
 def refuse_other_batch(model: Any, batch_size: int | None) -> None:
     """Refuse a batch that inputs of a model do not take. Raises `FoldError`."""
-    inputs = model.inputs if isinstance(model, keras.Model) and model.built else ()
+    inputs = getattr(model, "inputs", None)  # none of a subclass that is no graph
     for spec in () if batch_size is None else inputs or ():
         if spec.shape[0] not in (None, batch_size):
             raise FoldError(

@@ -353,6 +353,8 @@ class _Pruning:
 
     def _why(self, tensor: Tensor, staying: Array, readers: Mapping[int, Sequence[Flow]]) -> str:
         """What keeps constant channels there."""
+        if staying.sum() == self.need[tensor.index].sum() == 1:
+            return "one is left where all are constant"
         reached, indices = [tensor], {tensor.index}
         for x in reached:  # which grows meanwhile
             if not readers[x.index]:
@@ -371,7 +373,7 @@ class _Pruning:
                 if made.index not in indices:
                     reached.append(made)
                     indices.add(made.index)
-        return ""
+        return "without them, it would be no cheaper"
 
 
 def _of(image: Array | None, channels: Array) -> Array | None:

@@ -294,3 +294,15 @@ def test_what_is_needed_goes_along_a_chain_in_few_passes(monkeypatch: pytest.Mon
     monkeypatch.setattr(Aligned, "settle", counted)
     assert all(there.all() for there in needed(known, flows(known)).values())
     assert len(settled) <= 4 * 80
+
+
+def test_where_all_are_constant_one_stays_and_says_so() -> None:
+    x = image = keras.Input((4, 4, 2))
+    for name in "abc":
+        x = layers.Conv2D(2, 1, bias_initializer=keras.initializers.Constant(-1.0), name=name)(x)
+        x = layers.ReLU()(x)
+    model = keras.Model(image, layers.Softmax()(layers.Conv2D(3, 1)(x)))
+    model.get_layer("a").kernel.assign(np.zeros((1, 1, 2, 2)))
+    report = kerasfold.fold(model).fold_report
+    reasons = {each.layer: each.reason for each in report.channels if each.staying}
+    assert {reasons[name] for name in "abc"} == {"one is left where all are constant"}

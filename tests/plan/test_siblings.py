@@ -530,8 +530,8 @@ def _free_slices(monkeypatch):
     """Joining pays on small images too."""
     step = Prices.step
 
-    def free(prices, kind, moved, calls=1):
-        return step(prices, kind, moved, 0 if kind in ("convolution", "matrix") else calls)
+    def free(prices, kind, moved, calls=1, **how):
+        return step(prices, kind, moved, 0 if kind in ("convolution", "matrix") else calls, **how)
 
     monkeypatch.setattr(Prices, "step", free)
     alone = {n: replace(r, sharing=math.inf) for n, r in ROOFLINES.items()}
