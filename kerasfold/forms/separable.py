@@ -83,7 +83,7 @@ class Separable(Form[TwoSteps]):
         """A SeparableConv layer."""
         name, activation = build.result()
         first, last = composed.depthwise, composed.pointwise
-        geometry = without_idle_strides(first.geometry)
+        geometry = without_idle_strides(first.geometry, is_separable=True)
         x, padding = build.padded(xs[self.source], geometry, name)
         depthwise = first.kernel.reshape(*geometry.taps, geometry.channels[0], -1)
         return build.weighted(

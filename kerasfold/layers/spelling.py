@@ -170,17 +170,16 @@ def written(geometry: Geometry) -> Geometry:
     return replace(geometry, axes=tuple(replace(axis, taps=axis.span, dilation=1) for axis in axes))
 
 
-def strides_idly(geometry: Geometry) -> bool:
+def strides_idly(geometry: Geometry, is_separable: bool = False) -> bool:
     """Whether an axis with a single window has a stride, which a layer need not have.
 
     TensorFlow computes such a convolution of one input channel wrongly, by whole units, on
     processors with AVX2 and without AVX-512; and OpenVINO 2026.4 others, in bfloat16. A depthwise
-    layer has one stride for all axes, and keeps it where one of them needs it.
+    or separable layer has one stride for all axes, and keeps it where one of them needs it.
     """
     idle = any(_is_idle(axis) for axis in geometry.axes)
     return idle and not (
-        geometry.is_depthwise
-        and geometry.groups > 1
+        (is_separable or (geometry.is_depthwise and geometry.groups > 1))
         and any(axis.stride > 1 and not _is_idle(axis) for axis in geometry.axes)
     )
 
@@ -189,9 +188,9 @@ def _is_idle(axis: Axis) -> bool:
     return axis.stride > 1 and axis.out == 1
 
 
-def without_idle_strides(geometry: Geometry) -> Geometry:
+def without_idle_strides(geometry: Geometry, is_separable: bool = False) -> Geometry:
     """The same operator without the strides that `strides_idly` speaks of."""
-    if not strides_idly(geometry):
+    if not strides_idly(geometry, is_separable):
         return geometry
     axes = []
     for axis in geometry.axes:

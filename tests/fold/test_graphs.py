@@ -163,7 +163,7 @@ def test_deep_chain_of_plain_layers() -> None:
     for k in range(60):
         x = layers.ReLU()(BN(name=f"n{k}")(Conv(2, 1, name=f"c{k}")(x)))
     model = randomise(keras.Model(i, x))
-    folded = kerasfold.fold(model, verify=False)
+    folded = kerasfold.fold(model, verify=False, keep_channels=True)
     assert kinds(folded).count("BatchNormalization") == 0
     assert_same(model, folded, FLOAT32)
 

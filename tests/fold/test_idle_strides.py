@@ -151,3 +151,11 @@ def test_strips_of_a_frame_have_none() -> None:
         model = chain((24, 24, 1), *(type(x).from_config(x.get_config()) for x in stack))
         folded = kerasfold.fold(model, objective=objective)
         assert idle(folded) == []
+
+
+def test_a_separable_layer_of_one_channel_keeps_equal_strides() -> None:
+    separable = layers.SeparableConv2D(8, 3, strides=2)
+    model = chain((3, 9, 1), layers.ReLU(), separable, layers.BatchNormalization(), layers.ReLU())
+    folded = kerasfold.fold(model, "macs")
+    assert [layer.strides for layer in folded.layers if layer.weights] == [(2, 2)]
+    assert_right(model, folded, np.random.default_rng(0).normal(size=(2, 3, 9, 1)))
