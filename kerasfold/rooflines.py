@@ -166,6 +166,12 @@ XLA = Roofline(
 # layer reads that pads by itself, it may change the layout first.
 # Light steps count as a fifth or so of what they take in a chain: some are computed with the layer
 # that they stand beside, and a layer in their place would need its input in another layout.
+_LIGHT: Mapping[Kind, Rate] = {
+    "normalisation": Rate(3e-7, bytes=3e11),
+    "elementwise": Rate(3e-7, bytes=3e11),
+    "cut": Rate(5e-7, bytes=1e11),
+    "copy": Rate(1e-6, bytes=1e11),
+}
 LITERT = Roofline(
     "LiteRT",
     {
@@ -181,10 +187,7 @@ LITERT = Roofline(
         "matrix": Rate(7.5e-6, 1.6e11, 6.4e11),
         "pool": Rate(1e-6, bytes=3.7e10),
         "reduction": Rate(1.1e-6, bytes=4e10),
-        "normalisation": Rate(3e-7, bytes=3e11),
-        "elementwise": Rate(3e-7, bytes=3e11),
-        "cut": Rate(5e-7, bytes=1e11),
-        "copy": Rate(1e-6, bytes=1e11),
+        **_LIGHT,
     },
     sharing=math.inf,
     fuses=True,
@@ -205,10 +208,7 @@ ONNXRUNTIME = Roofline(
         "matrix": Rate(3.4e-6, 9.6e10, 1.1e11),
         "pool": Rate(3e-6, bytes=4e10),
         "reduction": Rate(1e-6, bytes=4.8e9),
-        "normalisation": Rate(3e-7, bytes=3e11),
-        "elementwise": Rate(3e-7, bytes=3e11),
-        "cut": Rate(5e-7, bytes=1e11),
-        "copy": Rate(1e-6, bytes=1e11),
+        **_LIGHT,
     },
     sharing=math.inf,
     fuses=True,
@@ -230,10 +230,7 @@ OPENVINO = Roofline(
         "matrix": Rate(1.3e-6, 1.3e11, 1.2e11),
         "pool": Rate(1.6e-5, bytes=1.8e10),
         "reduction": Rate(2.6e-6, bytes=2e10),
-        "normalisation": Rate(3e-7, bytes=3e11),
-        "elementwise": Rate(3e-7, bytes=3e11),
-        "cut": Rate(5e-7, bytes=1e11),
-        "copy": Rate(1e-6, bytes=1e11),
+        **_LIGHT,
     },
     sharing=math.inf,
     fuses=True,
