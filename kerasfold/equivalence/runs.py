@@ -146,8 +146,8 @@ class AsIs:
             outputs = self._outputs(batch)
         return Ran(outputs, outputs)
 
-    def _outputs(self, batch: Any) -> Arrays:
-        outputs = self._run(_tensors(batch, tree.flatten(self.specs)))
+    def _outputs(self, batch: Any, run: Callable[[Any], Any] | None = None) -> Arrays:
+        outputs = (run or self._run)(_tensors(batch, tree.flatten(self.specs)))
         return [keras.ops.convert_to_numpy(y) for y in outputs]
 
     def _run(self, tensors: list[Any]) -> list[Any]:
@@ -169,10 +169,8 @@ class InGraph(AsIs):
         where = place()
         if where not in self.graphs:
             self.graphs[where] = in_graph(self._run)
-        tensors = _tensors(batch, tree.flatten(self.specs))
         with keras.StatelessScope(placed(self.variables)):
-            outputs = self.graphs[where](tensors)
-        return [keras.ops.convert_to_numpy(y) for y in outputs]
+            return self._outputs(batch, self.graphs[where])
 
 
 class _Inference(keras.Layer):
