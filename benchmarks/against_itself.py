@@ -26,13 +26,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+from options import add_runtimes, require_runtimes
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from kerasfold.errors import FoldError
 from kerasfold.files import load
-from kerasfold.measure.runtimes import RUNTIMES, check_runtime, deployer, random_inputs
+from kerasfold.measure.runtimes import deployer, random_inputs
 from kerasfold.measure.stopwatch import Deploy, timed
 
 MOST, WIDEST = 0.12, 0.05  # intervals that exclude 1, and half of one in the median
@@ -115,9 +115,7 @@ def table(found: Sequence[Row]) -> Table:
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--runtimes", nargs="+", choices=RUNTIMES, default=list(RUNTIMES), metavar="RUNTIME"
-    )
+    add_runtimes(parser)
     parser.add_argument("--runs", type=int, default=100, help="on each runtime (100)")
     parser.add_argument("--deployments", type=int, default=12, help="of each run (12)")
     parser.add_argument("--pairs", type=int, default=9, help="of each deployment (9)")
@@ -128,11 +126,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.append and args.out is None:
         parser.error("--append needs --out")
-    try:
-        for runtime in args.runtimes:
-            check_runtime(runtime)
-    except FoldError as error:
-        parser.error(str(error))
+    require_runtimes(parser, args.runtimes)
     return args
 
 

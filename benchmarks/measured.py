@@ -29,6 +29,7 @@ import keras
 import nets
 import numpy as np
 from models import filled, same, stack
+from options import add_runtimes, require_runtimes
 from rich import box
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -42,9 +43,7 @@ from kerasfold.emit import emit
 from kerasfold.errors import FoldError
 from kerasfold.lift.regions import lift
 from kerasfold.measure.runtimes import (
-    RUNTIMES,
     WRONG,
-    check_runtime,
     deploy,
     difference,
     random_inputs,
@@ -204,9 +203,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--only", nargs="+", choices=GRAPHS, default=list(GRAPHS), metavar="GRAPH", help="(all)"
     )
-    parser.add_argument(
-        "--runtimes", nargs="+", choices=RUNTIMES, default=list(RUNTIMES), metavar="RUNTIME"
-    )
+    add_runtimes(parser)
     parser.add_argument("--rounds", type=int, default=51, help="of the fastest plans (51)")
     parser.add_argument("--first-rounds", type=int, default=9, help="of all plans (9)")
     parser.add_argument("--budget", type=float, default=60.0, help="seconds of each fold (60)")
@@ -215,11 +212,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     for option in ("rounds", "first_rounds", "budget"):
         if not getattr(args, option) > 0:
             parser.error(f"--{option.replace('_', '-')} must be positive")
-    try:
-        for runtime in args.runtimes:
-            check_runtime(runtime)
-    except FoldError as error:
-        parser.error(str(error))
+    require_runtimes(parser, args.runtimes)
     return args
 
 

@@ -44,6 +44,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from models import GROUPS, Entry, chosen
+from options import add_runtimes, require_runtimes
 from rich import box
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -54,7 +55,6 @@ from kerasfold.errors import FoldError
 from kerasfold.measure.runtimes import (
     RUNTIMES,
     WRONG,
-    check_runtime,
     deploy,
     difference,
     random_inputs,
@@ -459,9 +459,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", metavar="NAME", help="models or groups (all)")
     parser.add_argument("--no-applications", action="store_true", help="leave keras's networks out")
-    parser.add_argument(
-        "--runtimes", nargs="+", choices=RUNTIMES, default=list(RUNTIMES), metavar="RUNTIME"
-    )
+    add_runtimes(parser)
     parser.add_argument(
         "--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="VARIANT"
     )
@@ -479,10 +477,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     try:
         args.entries = chosen(args.only, not args.no_applications)
-        for runtime in args.runtimes:
-            check_runtime(runtime)
     except ValueError as error:
         parser.error(str(error))
+    require_runtimes(parser, args.runtimes)
     if not args.entries:
         parser.error("no model is left")
     args.variants = [v for v in VARIANTS if v in args.variants]
