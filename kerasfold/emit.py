@@ -238,6 +238,7 @@ class _Emitter:
         if call.gain is not None:
             gain = constants(call.gain.values, result, self.graph.layout)
             result = self.names.give(result * gain, f"{call.name}_gain")
+            result = self._in_dtype(result, call.outputs[0], call.name)
         if call.cut is not None:
             result = self.names.give(result[call.cut], f"{call.name}_cut")
         for tensor, value in zip(call.outputs, tree.flatten(result), strict=True):

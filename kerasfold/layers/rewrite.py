@@ -1,4 +1,4 @@
-"""An operator as a layer can hold it: other arrays for the same function. NumPy only."""
+"""An operator as a layer can hold it: other arrays for the same function."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import keras
 import numpy as np
 
 from kerasfold.algebra.axis import Axis, Pair
@@ -110,7 +111,9 @@ def input_padding(axis: Axis, side: int) -> int:
 
 
 def constants(values: np.ndarray, x: Any, layout: str) -> np.ndarray | float:
-    """What an image is multiplied by, or shifted by, with all of its axes and in its dtype.
+    """What an image is multiplied by, or shifted by, with all of its axes.
+
+    In the image's dtype, but in no half one: of weights, mixed policies store what they round, too.
 
     Args:
         values: along its last axes, channels last; those that are all alike become one number,
@@ -123,7 +126,7 @@ def constants(values: np.ndarray, x: Any, layout: str) -> np.ndarray | float:
     values = values.reshape((1,) * (x.ndim - 1 - values.ndim) + values.shape)
     if layout == "channels_first":
         values = np.moveaxis(values, -1, 0)
-    return values[None].astype(x.dtype)
+    return values[None].astype(keras.backend.result_type(x.dtype, "float32"))
 
 
 def keras_pairs(pairs: Sequence[Pair]) -> Any:

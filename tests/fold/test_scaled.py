@@ -11,6 +11,7 @@ import pytest
 from keras import layers, ops
 
 import kerasfold
+from kerasfold.choices import UntimedName
 from kerasfold.cost import UNTIMED
 from zoo.making import policy, randomise
 from zoo.same import FLOAT32, FLOAT64, assert_same, run_under_xla
@@ -28,6 +29,12 @@ def turned(*axes: int) -> Step:
 
 def reshaped(*shape: int) -> Step:
     return lambda x: layers.Reshape(shape)(x)
+
+
+def conv_at_a_border(x: Any) -> Any:
+    """Of fewest MACs with the sums of constants at the border as constants of their own."""
+    x = layers.Conv2D(4, (1, 2), padding="same")(x)
+    return layers.SeparableConv2D(2, (2, 3), padding="same")(x)
 
 
 def model_of(*steps: Step, dtype: str = "float64") -> keras.Model:
@@ -173,6 +180,28 @@ def test_a_float32_input_is_cast_as_the_layers_cast_it(steps: list[Step]) -> Non
         model = keras.Model(inputs, x)
     folded = kerasfold.fold(model, "params", verify=False)
     assert [x.dtype for x in folded.outputs] == ["bfloat16"]
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    ("objective", "shape", "steps"),
+    [
+        ("latency", (5, 4, 12), [turned(3, 1, 2), lambda x: layers.BatchNormalization()(x)]),
+        ("macs", (14, 22, 2), [conv_at_a_border]),
+        ("params", (5, 4, 12), [lambda x: x * c(12).astype("float16")] * 2),
+    ],
+)
+def test_constants_are_no_coarser_than_stored_weights(
+    dtype: str, objective: UntimedName, shape: tuple[int, ...], steps: list[Step]
+) -> None:
+    with policy(dtype):
+        x = inputs = keras.Input(shape)
+        for step in (*steps, layers.ReLU()):
+            x = step(x)
+        model = randomise(keras.Model(inputs, x))
+    folded = kerasfold.fold(model, objective, verify=False)
+    assert operations(folded) != operations(model)
+    assert kerasfold.verify(model, folded).equivalent
 
 
 def test_they_are_saved_and_loaded(tmp_path: Any) -> None:
