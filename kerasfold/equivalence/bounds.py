@@ -124,8 +124,12 @@ def rebuilt_bound(tally: Tally, eps: float) -> Lines:
 
 
 def _rounding(tally: Tally, eps: float) -> Lines:
-    """What sums of the outputs' size may be off; a class so improbable underflows to none."""
-    return ARITHMETIC * eps * tally.output_scale + LOST.get(tally.own_dtype, 0.0)
+    """What sums of the outputs' size may be off; a class so improbable underflows to none.
+
+    Zeros may be sums that cancel: of them it is known alone how large the other lines are.
+    """
+    size = np.where(tally.output_scale > 0, tally.output_scale, np.max(tally.output_scale))
+    return ARITHMETIC * eps * size + LOST.get(tally.own_dtype, 0.0)
 
 
 def coarsest_dtype(models: Sequence[keras.Model]) -> str:

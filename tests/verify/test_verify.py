@@ -613,3 +613,20 @@ def test_what_is_always_in_training_is_noted() -> None:
     model = keras.Model(x, layers.Dropout(0.5, name="drop")(x, training=True))
     report = kerasfold.verify(model, keras.Model(x, layers.Identity(name="drop")(x)))
     assert "layer 'drop' is called with training=True, which model(x) obeys" in report.note
+
+
+def test_a_border_of_zeros_may_be_a_sum_that_cancels() -> None:
+    x = inputs = keras.Input((6, 5, 1))
+    normed = layers.BatchNormalization()
+    model = randomise(keras.Model(inputs, layers.ZeroPadding2D(1)(normed(x))))
+    gamma, beta, mean, variance = (w.numpy()[0] for w in normed.weights)
+    gain = gamma / np.sqrt(variance + normed.epsilon)
+    shift = beta - gain * mean
+    around = [(0, 0), (1, 1), (1, 1), (0, 0)]
+    conv = layers.Conv2D(1, 1)
+    x = conv(keras.ops.pad(x, around, constant_values=float(-shift / gain)))
+    conv.set_weights([np.full((1, 1, 1, 1), gain), np.full((1,), shift * (1 + 2.0**-22))])
+    other = keras.Model(inputs, x)
+    assert 0 < np.max(np.abs(other(np.zeros((1, 6, 5, 1)))[:, 0])) < 1e-6
+    report = kerasfold.verify(model, other)
+    assert report.equivalent, report
