@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 import keras
@@ -60,7 +61,6 @@ def report(
     """
     owner = regions.owner
     given = as_read(regions)
-    read = {tensor.index for call in given.graph.calls for tensor in call.outputs}
     kinds_of = {call.name: _kind(call) for call in given.graph.calls}
     barriers = [c for c in regions.graph.calls if c.index in regions.barriers]
     merged: list[Merged] = []
@@ -78,10 +78,10 @@ def report(
         if why is not None:
             apart.append(Kept.because(lifted.call.name, why, form.words(regions)))
         visited = {owner[i].call.index: owner[i].call for i in form.visited}.values()
-        parts = [x for call in visited for x in call.parts if x.outputs[0].index in read]
+        parts = [x for call in visited for x in call.parts if x.name in kinds_of]
         parts.sort(key=lambda call: call.outputs[0].index)
         names = tuple(call.name for call in parts)
-        kinds = tuple(kinds_of.get(call.name, _kind(call)) for call in parts)
+        kinds = tuple(kinds_of[call.name] for call in parts)
         words, grown = form.words(regions), plan.grown.get(node, form.aside)
         merged.append(Merged(lifted.call.name, words, names, kinds, grown))
     naming = {call.index for call in _naming(given)}
@@ -90,9 +90,9 @@ def report(
     composed = [form for form in plan.forms.values() if not isinstance(form, Original)]
     calls = [*identities, *(owner[i].call for form in composed for i in form.visited)]
     gone = sorted(dict.fromkeys(calls), key=lambda call: call.index)
-    made = {call.outputs[0].index for call in regions.graph.calls}
-    made |= {x.tensor.index for x in given.identities}
-    lost = [call for call in given.graph.calls if call.outputs[0].index not in made]
+    passing = {x.tensor.index for x in given.identities}
+    lost = Counter(c.name for c in given.graph.calls if c.outputs[0].index not in passing)
+    lost -= Counter(call.name for call in regions.graph.calls)
     merged += [
         Merged(*one, kinds=tuple(kinds_of[name] for name in one.names))
         for one in regions.graph.together
@@ -100,7 +100,7 @@ def report(
     done = {name for one in regions.graph.together for name in one.names}
     done |= {part.name for call in regions.graph.calls for part in call.parts[1:]}
     done |= set(regions.graph.dropped)
-    repeated = [call for call in lost if call.name not in done]
+    repeated = [name for name in lost.elements() if name not in done]
     original = plan.original if given is regions else original_plan(given, plan.prices).cost
     removed = _counted(x.call for x in given.identities)
     barred = _counted(call for call in given.graph.calls if call.index in given.barriers)
@@ -123,7 +123,7 @@ def report(
         original.layers + barred + removed,
         plan.cost.layers + _counted(barriers),
         opened=regions.graph.opened,
-        repeated=tuple(call.name for call in repeated),
+        repeated=tuple(repeated),
         flows=(flow_of(regions, plan.forms),),
         models=(model if folded is None else folded,),
         keras_layers_before=len(model.layers),

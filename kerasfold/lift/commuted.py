@@ -1,6 +1,6 @@
 """A graph in which calls stand where they cost less, before others that they stood behind.
 
-Four laws, of a call `f` and of calls `g` behind it that nothing else reads in between:
+Five laws, of a call `f` and of calls `g` behind it that nothing else reads in between:
 
 - `g(max(x)) = max(g(x))` where `g` multiplies channels by positive numbers, and shifts them: it
   merges into the affine steps that the pool reads.
@@ -9,26 +9,25 @@ Four laws, of a call `f` and of calls `g` behind it that nothing else reads in b
 - `g(f(x)) = f(g(x))` where `f` puts samples elsewhere, and `g` works on each of them by itself:
   `f` merges into what reads it, or meets its inverse.
 - `max(f(x)) = f(max(x))` where `f` is monotone, sample by sample: it works on fewer.
+- `g(f(x, ...)) = f(g(x), ...)` where `f` puts whole pixels elsewhere, those of several images among
+  each other, and `g` is affine, and the same for each pixel: it merges into what makes `x`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from keras import layers, ops
 
 from kerasfold.lift.activations import acts_on_samples, laws_of
 from kerasfold.lift.demand import pixel_axes
-from kerasfold.lift.pointwise import works_by_pixel, works_by_sample
+from kerasfold.lift.pointwise import places_pixels, works_by_pixel, works_by_sample
 from kerasfold.lift.program import Node
 from kerasfold.lift.regions import Lifted, Regions, Rewritings, lift
-from kerasfold.lift.writing import rewritten
+from kerasfold.lift.writing import Shape, Writer, rewritten
 from kerasfold.read.graph import Call, Graph, Tensor, given_others, read_counts
-
-Shape: TypeAlias = tuple[int | None, ...]
 
 _IMAGES = (layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D, ops.max_pool)
 _VECTORS = (layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D)
@@ -92,14 +91,22 @@ class _Steps:
         nearest = getattr(call.operation, "interpolation", "nearest") == "nearest"
         return call.kind in _REPEATING and nearest
 
+    def places_pixels(self, call: Call) -> bool:
+        """Whether it puts whole pixels elsewhere, and some that affine steps make."""
+        made = any(x.index in self.regions.tensors for x in call.inputs)
+        return made and places_pixels(call, pixel_axes(self.regions.graph, call.outputs[0]))
+
+    def maps_pixels(self, call: Call) -> bool:
+        """Whether it is affine, and the same for each pixel by itself."""
+        nodes = self.nodes(call, activated=True)
+        return bool(nodes) and all(
+            n.op == "operator" and n.geometry is not None and n.geometry.is_pointwise for n in nodes
+        )
+
     def works_by_pixel(self, call: Call) -> bool:
         """Whether it works on each pixel by itself."""
-        nodes = self.nodes(call, activated=True)
-        if nodes:
-            return all(
-                n.op == "operator" and n.geometry is not None and n.geometry.is_pointwise
-                for n in nodes
-            )
+        if self.nodes(call, activated=True):
+            return self.maps_pixels(call)
         return works_by_pixel(call, pixel_axes(self.regions.graph, call.outputs[0]))
 
     def rearranges(self, call: Call) -> bool:
@@ -123,12 +130,14 @@ class _Law:
         passes: whether they are of those that pass.
         channels: whether those that pass may change the channels.
         shrinks: whether it is those that pass that change the pixels, and not those that lead.
+        joins: whether those that lead may read several tensors: others pass on each of them.
     """
 
     leads: Callable[[_Steps, Call], bool]
     passes: Callable[[_Steps, Call], bool]
     channels: bool = False
     shrinks: bool = False
+    joins: bool = False
 
 
 _LAWS = (
@@ -136,6 +145,7 @@ _LAWS = (
     _Law(_Steps.repeats, _Steps.works_by_pixel, channels=True),
     _Law(_Steps.rearranges, _Steps.works_by_sample),
     _Law(_Steps.rises, _Steps.takes_maxima, shrinks=True),
+    _Law(_Steps.places_pixels, _Steps.maps_pixels, channels=True, joins=True),
 )
 
 
@@ -155,16 +165,17 @@ def _moves(regions: Regions) -> list[_Move]:
     last: dict[int, _Move] = {}  # by the tensor that its last call makes
     found: list[_Move] = []
     for call in graph.calls:
-        tensors = (*call.inputs, *call.outputs)
-        if len(tensors) != 2 or any(x.masked for x in tensors):
+        if not call.inputs or len(call.outputs) > 1:
             continue
-        read, output = tensors
-        move = last.get(read.index) if readers[read.index] == 1 else None
+        (read, *others), (output,) = call.inputs, call.outputs
+        if any(x.masked for x in (read, *others, output)):
+            continue
+        move = last.get(read.index) if readers[read.index] == 1 and not others else None
         if move is not None and read.dtype == output.dtype and move.law.passes(steps, call):
             move.behind.append(call)
             last[output.index] = move
             continue
-        law = next((law for law in _LAWS if law.leads(steps, call)), None)
+        law = next((x for x in _LAWS if (x.joins or not others) and x.leads(steps, call)), None)
         if law is not None:
             ahead = move.ahead if move and move.law is law and not move.behind else []
             last[output.index] = _Move(law, [*ahead, call])
@@ -178,32 +189,33 @@ def _moved(graph: Graph, moves: Sequence[_Move]) -> Graph:
     others = {call.index for move in moves for call in (*move.ahead[1:], *move.behind)}
     axis = 1 if graph.layout == "channels_first" else -1
     now: dict[int, Tensor] = {}  # what stands for a tensor
-    calls: list[Call] = []
+    writer = Writer(graph)
     for given in graph.calls:
         if given.index in others:
             continue
-        call = given_others(given, lambda x: now.get(x.index, x))
         move = first.get(given.index)
         if move is None:
-            calls.append(call)
-            continue
-        (x,), (end,) = call.inputs, move.behind[-1].outputs
-        law = move.law
-        for step in move.behind:
+            writer.calls.append(given_others(given, lambda x: now.get(x.index, x)))
+        else:
+            now[move.behind[-1].outputs[0].index] = _placed(writer, move, now, axis)
+    return rewritten(graph, writer.calls, now)
+
+
+def _placed(writer: Writer, move: _Move, now: Mapping[int, Tensor], axis: int) -> Tensor:
+    """What calls make in their new places; `now` is what stands for the tensors that they read."""
+    law, end = move.law, move.behind[-1].outputs[0]
+    given = {x.index: now.get(x.index, x) for x in move.ahead[0].inputs}
+    for step in move.behind:
+        for index, x in given.items():
             like, other = (step.outputs[0], x) if law.shrinks else (x, step.outputs[0])
-            x = _called(calls, step, x, _shape(like, other, axis, law.channels))
-        for step in move.ahead:
-            like = x if law.shrinks else step.outputs[0]
-            x = _called(calls, step, x, _shape(like, end, axis, law.channels))
-        now[end.index] = x
-    return rewritten(graph, calls, now)
-
-
-def _called(calls: list[Call], step: Call, x: Tensor, shape: Shape) -> Tensor:
-    """What a call makes of another tensor than before."""
-    output = replace(step.outputs[0], shape=shape)
-    calls.append(replace(given_others(step, lambda _: x), outputs=(output,)))
-    return output
+            shape = _shape(like, other, axis, law.channels)
+            (read,) = step.inputs
+            given[index] = writer.again(step, {read.index: x}, shape, once=len(given) == 1)
+    for step in move.ahead:
+        (like, *_) = given.values() if law.shrinks else step.outputs
+        made = writer.again(step, given, _shape(like, end, axis, law.channels))
+        given = {step.outputs[0].index: made}
+    return made
 
 
 def _shape(like: Tensor, other: Tensor, axis: int, channels: bool) -> Shape:

@@ -1,4 +1,7 @@
-"""Which calls work on every pixel by itself, all alike: what is not read need not be computed."""
+"""Which calls work on every pixel by itself, all alike, and which only put pixels elsewhere.
+
+Of the first, what is not read need not be computed; they may stand before or behind the second.
+"""
 
 from __future__ import annotations
 
@@ -77,3 +80,47 @@ def works_by_sample(call: Call) -> bool:
         and (call.kind in _JOINING or laws_of(call.operation).pointwise)
         and all(size == 1 for size in constants)
     )
+
+
+def _its_axis(call: Call) -> Any:
+    return call.operation.axis
+
+
+def _taken_axis(call: Call) -> Any:
+    """The one that is taken along, of what is there."""
+    axis, indices = call.operation.axis, np.concatenate([*map(np.ravel, call.constants)])
+    size = None if axis is None else call.inputs[0].shape[axis]
+    return None if size is None or np.any((indices < -size) | (indices >= size)) else axis
+
+
+def _padded_axes(call: Call) -> Any:
+    """Those that are padded, with samples of the image."""
+    width = np.broadcast_to(call.operation.pad_width, (len(call.outputs[0].shape), 2))
+    mirrors = call.operation.mode in ("reflect", "symmetric")
+    return np.flatnonzero(width.any(axis=1)) if mirrors else None
+
+
+# By kind, the axes along which a call puts its samples; None where it does otherwise.
+_PLACING: dict[Any, Callable[[Call], Any]] = {
+    **dict.fromkeys((ops.flip, ops.roll, ops.repeat), _its_axis),
+    **dict.fromkeys((layers.Concatenate, ops.concatenate), _its_axis),
+    ops.take: _taken_axis,
+    ops.pad: _padded_axes,
+}
+
+
+def places_pixels(call: Call, axes: range) -> bool:
+    """Whether a call puts whole pixels of what it reads elsewhere, maybe several times, or none.
+
+    Args:
+        call: the call.
+        axes: those of the pixels, in its output.
+    """
+    along = _PLACING[call.kind](call) if call.kind in _PLACING else None
+    if along is None or call.training:
+        return False
+    (output,) = call.outputs
+    rank = len(output.shape)
+    return all(len(x.shape) == rank and x.dtype == output.dtype for x in call.inputs) and {
+        int(axis) % rank for axis in np.ravel(along)
+    } <= {*axes}

@@ -10,10 +10,11 @@ from typing import Any, TypeAlias
 import keras
 from keras import tree
 
-from kerasfold.read.graph import Call, Graph, Tensor, Together, calls_read
+from kerasfold.read.graph import Call, Graph, Tensor, Together, calls_read, given_others
 from kerasfold.read.model import made_by
 
 Step: TypeAlias = Callable[[Any], Any]  # a layer, or what an operation does to a tensor
+Shape: TypeAlias = tuple[int | None, ...]
 
 
 class Writer:
@@ -41,6 +42,22 @@ class Writer:
         result = step(keras.KerasTensor(tensor.shape, tensor.dtype))
         made = made or Tensor(next(self._numbers), tuple(result.shape), tensor.dtype)
         self.calls.append(Call(0, made_by(result), name, given, {}, (made,), None, exact=True))
+        return made
+
+    def again(
+        self, call: Call, given: Mapping[int, Tensor], shape: Shape, once: bool = True
+    ) -> Tensor:
+        """What a call of the graph makes of other tensors than it read there.
+
+        Args:
+            call: the call.
+            given: by their index, what stands for those that it read.
+            shape: of what it makes now.
+            once: whether nothing else is written of the call: it makes its own tensor then.
+        """
+        (own,) = call.outputs
+        made = replace(own, index=own.index if once else next(self._numbers), shape=shape)
+        self.calls.append(replace(given_others(call, lambda x: given[x.index]), outputs=(made,)))
         return made
 
 

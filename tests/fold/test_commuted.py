@@ -203,3 +203,37 @@ def test_what_runtimes_fuse_with_a_convolution_stays_behind_it() -> None:
         x = layers.MaxPooling2D()(layers.ReLU()(layers.Conv2D(4, 1)(inputs)))
         model = randomise(keras.Model(inputs, x))
     assert kinds(kerasfold.fold(model)) == kinds(model)
+
+
+PLACES: dict[str, Callable[[Any, Any], Any]] = {
+    "flip": lambda a, b: ops.flip(a, axis=1),
+    "flip of all": lambda a, b: ops.flip(a, axis=(1, 2)),
+    "take": lambda a, b: ops.take(a, [-1, 0, 0, 2], axis=2),
+    "roll": lambda a, b: ops.roll(a, 2, axis=1),
+    "repeat": lambda a, b: ops.repeat(a, 2, axis=2),
+    "mirrored": lambda a, b: ops.pad(a, ((0, 0), (2, 1), (0, 0), (0, 0)), mode="reflect"),
+    "rows": lambda a, b: layers.Concatenate(axis=1)([a, b]),
+    "columns": lambda a, b: ops.concatenate([b, a, b], axis=2),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_is_affine_passes_what_puts_pixels_elsewhere(place: str) -> None:
+    with policy("float64"):
+        inputs = keras.Input((6, 5, 3))
+        x = PLACES[place](*(layers.Conv2D(4, 3)(ops.sin(k * inputs)) for k in (1.0, 2.0)))
+        x = layers.Dense(3)(layers.BatchNormalization(name="norm")(x))
+        model = randomise(keras.Model(inputs, ops.tanh(x)))
+    folded = kerasfold.fold(model)
+    assert_same(model, folded, FLOAT64)
+    assert not {"BatchNormalization", "Dense"} & set(kinds(folded))
+    assert all("norm" in merged.layers for merged in folded.fold_report.merged)
+    assert not folded.fold_report.repeated
+
+
+def test_what_differs_between_pixels_stays_behind_what_puts_them_elsewhere() -> None:
+    with policy("float64"):
+        inputs = keras.Input((6, 5, 3))
+        x = ops.flip(layers.Conv2D(4, 3)(inputs), axis=1) * np.arange(4.0).reshape(4, 1, 1)
+        model = randomise(keras.Model(inputs, ops.tanh(x)))
+    assert_same(model, kerasfold.fold(model), FLOAT64)
