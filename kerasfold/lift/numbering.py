@@ -36,7 +36,7 @@ def numbered(graph: Graph) -> Graph:
 
     for given in graph.calls:
         call = given_others(given, first)
-        given_to = _frozen((call.args, call.kwargs))
+        given_to = frozen((call.args, call.kwargs))
         outside = call.kind, call.outputs[0].dtype, _shapes(call), given_to
         rival, equal = alike.setdefault(outside, call), call
         if rival is not call:  # only then is it worth it to read weights
@@ -67,10 +67,8 @@ def _inside(call: Call, contents: dict[int, Hashable]) -> Hashable:
     if not _computes_alone(call):
         return object()
     operation = call.operation
-    if not is_of_keras(operation):
-        return id(operation)
     if id(operation) not in contents:
-        contents[id(operation)] = _content(operation)
+        contents[id(operation)] = content_of(operation)
     return contents[id(operation)]
 
 
@@ -83,28 +81,33 @@ def _computes_alone(call: Call) -> bool:
     return call.kind in RULES and not has_own_activation(call.operation)
 
 
-def _content(operation: keras.Operation) -> Hashable:
-    """What an operation computes: all that it was made with, but for its name, and its weights."""
+def content_of(operation: keras.Operation) -> Hashable:
+    """What an operation computes: all that it was made with, but for its name, and its weights.
+
+    Of one that is not Keras's, itself.
+    """
+    if not is_of_keras(operation):
+        return id(operation)
     made = operation.get_config() if is_layer(operation) else vars(operation)
     config = {
         name: value
         for name, value in made.items()
         if name != "name" and not name.startswith("_") and not name.endswith("_initializer")
     }
-    return _frozen((config, getattr(operation, "weights", None)))
+    return frozen((config, getattr(operation, "weights", None)))
 
 
-def _frozen(value: Any) -> Hashable:
-    """Equal for equal values; of what is not known, such as a function, for none."""
+def frozen(value: Any) -> Hashable:
+    """Of any value: equal for equal ones; of what is not known, such as a function, for none."""
     match value:
         case Tensor():
             return Tensor, value.index
         case dict():
-            return dict, frozenset((name, _frozen(x)) for name, x in value.items())
+            return dict, frozenset((name, frozen(x)) for name, x in value.items())
         case list() | tuple():
-            return type(value), *map(_frozen, value)
+            return type(value), *map(frozen, value)
         case slice():
-            return slice, *map(_frozen, (value.start, value.stop, value.step))
+            return slice, *map(frozen, (value.start, value.stop, value.step))
         case keras.Variable() | np.ndarray() | np.generic():
             array = np.asarray(in_memory(value))
             return array.shape, str(array.dtype), array.tobytes()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from graphlib import TopologicalSorter
 from typing import Any, TypeAlias
 
 import keras
@@ -13,7 +15,7 @@ from keras import tree
 from kerasfold.read.graph import Call, Graph, Tensor, Together, calls_read, given_others
 from kerasfold.read.model import made_by
 
-Step: TypeAlias = Callable[[Any], Any]  # a layer, or what an operation does to a tensor
+Step: TypeAlias = Callable[..., Any]  # a layer, or what an operation does to tensors
 Shape: TypeAlias = tuple[int | None, ...]
 
 
@@ -29,18 +31,22 @@ class Writer:
         tensors = [x for call in graph.calls for x in (*call.inputs, *call.outputs)]
         self._numbers = itertools.count(1 + max((x.index for x in tensors), default=0))
 
+    def tensor(self, shape: Sequence[int | None], dtype: str) -> Tensor:
+        """A tensor that the graph has not."""
+        return Tensor(next(self._numbers), tuple(shape), dtype)
+
     def called(self, name: str, step: Step, *given: Any, made: Tensor | None = None) -> Tensor:
-        """What a layer or an operation makes of a tensor.
+        """What a layer or an operation makes of tensors of one dtype.
 
         Args:
             name: of the call.
-            step: makes it of the tensor alone.
-            *given: what the call is given: the tensor, and constants, those in float64.
+            step: makes it of the tensors alone.
+            *given: what the call is given: tensors, and constants, those in float64.
             made: the tensor that it makes, where that is none of its own.
         """
-        (tensor,) = (x for x in given if isinstance(x, Tensor))
-        result = step(keras.KerasTensor(tensor.shape, tensor.dtype))
-        made = made or Tensor(next(self._numbers), tuple(result.shape), tensor.dtype)
+        tensors = [x for x in tree.flatten(given) if isinstance(x, Tensor)]
+        result = step(*(keras.KerasTensor(x.shape, x.dtype) for x in tensors))
+        made = made or self.tensor(result.shape, tensors[0].dtype)
         self.calls.append(Call(0, made_by(result), name, given, {}, (made,), None, exact=True))
         return made
 
@@ -61,9 +67,25 @@ class Writer:
         return made
 
 
+def in_order(calls: Sequence[Call]) -> Iterator[Call]:
+    """The calls in topological order, and otherwise as they stand."""
+    makers = {x.index: place for place, call in enumerate(calls) for x in call.outputs}
+    sorter = TopologicalSorter(
+        {i: {makers[x.index] for x in c.inputs if x.index in makers} for i, c in enumerate(calls)}
+    )
+    sorter.prepare()
+    ready = list[int]()
+    while sorter.is_active():
+        for place in sorter.get_ready():
+            heapq.heappush(ready, place)
+        place = heapq.heappop(ready)
+        sorter.done(place)
+        yield calls[place]
+
+
 def rewritten(
     graph: Graph,
-    calls: Sequence[Call],
+    calls: Iterable[Call],
     now: Mapping[int, Tensor] | None = None,
     together: Sequence[Together] = (),
 ) -> Graph:
@@ -81,7 +103,7 @@ def rewritten(
     )
     return replace(
         graph,
-        calls=calls_read(calls, [x for x in tree.flatten(outputs) if isinstance(x, Tensor)]),
+        calls=calls_read(tuple(calls), [x for x in tree.flatten(outputs) if isinstance(x, Tensor)]),
         outputs=outputs,
         original=graph.original or graph,
         together=(*graph.together, *together),

@@ -7,13 +7,15 @@ import functools
 from collections.abc import Callable
 
 from kerasfold.cost import Cost, Prices, objective_of, pixels
+from kerasfold.lift.abreast import abreast
+from kerasfold.lift.activations import acts_on_samples
 from kerasfold.lift.commuted import commuted
 from kerasfold.lift.gains import carried
 from kerasfold.lift.narrowed import narrowed
 from kerasfold.lift.pointwise import works_by_sample
 from kerasfold.lift.pruned import pruned
-from kerasfold.lift.regions import Regions, Rewritings
-from kerasfold.plan.choose import Plan, plan
+from kerasfold.lift.regions import Lifted, Regions, Rewritings
+from kerasfold.plan.choose import Plan, joined_nodes, plan
 from kerasfold.read.graph import Call
 
 STRIDED = 1.5  # pixels for each that is read: a stride leaves more, a border that is not read fewer
@@ -49,7 +51,11 @@ def cheapest(
     prices = prices or Prices()
     aim, best = objective_of(objective), (regions, plan(regions, objective, prices=prices))
     cost = best[1].cost + acting_cost(regions, prices)
-    for rewrite in REWRITINGS[keep_channels:]:
+
+    def activated_as_one(regions: Regions) -> Rewritings:
+        return abreast(regions, joined_nodes(best[1]))
+
+    for rewrite in (*REWRITINGS[keep_channels:], activated_as_one):
         tried, is_taken = rewrite(best[0]), None
         with contextlib.suppress(StopIteration):
             while True:
@@ -67,7 +73,7 @@ def cheapest(
 
 
 def acting_cost(regions: Regions, prices: Prices) -> Cost:
-    """What the calls cost that are not lifted and work sample by sample.
+    """What the calls cost that are not lifted and work sample by sample, and the activations.
 
     They are in no plan; but rewritten, they may work on more samples or on fewer.
     """
@@ -76,5 +82,15 @@ def acting_cost(regions: Regions, prices: Prices) -> Cost:
         samples = sum(pixels(x.shape[1:]) for x in (*call.inputs, *call.outputs))
         return prices.step("elementwise", 4 * samples, behind=regions.is_weighed(call.inputs[0]))
 
+    def within(record: Lifted) -> Cost:
+        samples = 2 * pixels(record.tensor.shape[1:])
+        return prices.step("elementwise", 4 * samples, behind=True)
+
     barriers = (call for call in regions.graph.calls if call.index in regions.barriers)
-    return Cost.sum(of(call) for call in barriers if works_by_sample(call))
+    activated = (x for x in regions.lifted.values() if acts_on_samples(x.activation))
+    return Cost.sum(
+        (
+            *(of(call) for call in barriers if works_by_sample(call)),
+            *(within(x) for x in activated if x.activation is not None),
+        )
+    )

@@ -183,6 +183,13 @@ def joined(search: Search, plan: Plan, embeds: bool = False) -> Plan:
     return replace(plan, forms=forms, cost=total(forms.values()))
 
 
+def joined_nodes(plan: Plan) -> list[list[int]]:
+    """The nodes that are slices of one convolution each, group by group."""
+    forms = (form for form in plan.forms.values() if isinstance(form, Joined))
+    groups = dict.fromkeys(group for form in forms for group in form.siblings.values())
+    return [[x.node for x in group if len(x.form.reads) == 1] for group in groups]
+
+
 def _join(search: Search, forms: Forms, siblings: Sequence[Sibling]) -> bool:
     """Make siblings one convolution, if that is cheaper; whether it is."""
     slices = Joined.together(search.known, siblings, forms) if len(siblings) > 1 else None

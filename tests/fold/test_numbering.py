@@ -177,7 +177,7 @@ def test_the_report_counts_what_is_computed_again() -> None:
 
 def test_the_original_is_verified_with_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is called equal and is not gets no further than the verification."""
-    monkeypatch.setattr("kerasfold.lift.numbering._content", lambda *_: None)
+    monkeypatch.setattr("kerasfold.lift.numbering.content_of", lambda *_: None)
     model = model_of(lambda x: product(layers.LeakyReLU(0.1)(x), layers.LeakyReLU(0.3)(x)))
     with pytest.raises(kerasfold.EquivalenceError):
         kerasfold.fold(model)
@@ -186,9 +186,9 @@ def test_the_original_is_verified_with_every_call(monkeypatch: pytest.MonkeyPatc
 def test_many_alike_are_not_held_against_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """No quadratic walk: of each, its weights are looked at once, and of those alone, never."""
     seen: list[str] = []
-    content = numbering._content
+    content = numbering.content_of
     monkeypatch.setattr(
-        numbering, "_content", lambda operation: seen.append(operation.name) or content(operation)
+        numbering, "content_of", lambda operation: seen.append(operation.name) or content(operation)
     )
     x = keras.Input(SHAPE)
     alike = [conv(3)(x) for _ in range(20)]
