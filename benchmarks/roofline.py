@@ -63,6 +63,7 @@ def cases() -> Iterator[tuple[str, Kind, Sizes, int, Factory]]:
             yield "grouped3x3", "grouped", image, channels, _conv(3, groups=2)
         if size * size * channels <= 2e6:
             yield "depthwise3x3", "depthwise", image, channels, _depthwise(3)
+            yield "apart3x3", "grouped depthwise", image, channels, _conv_apart
             yield "depthwise1x1", "scale", image, channels, _depthwise(1)
             yield "batchnorm", "normalisation", image, channels, _normalise
             yield "pool3x3", "pool", image, channels, _pool
@@ -81,6 +82,10 @@ def cases() -> Iterator[tuple[str, Kind, Sizes, int, Factory]]:
 
 def _conv(k: int, **settings: Any) -> Factory:
     return lambda channels: layers.Conv2D(channels, k, padding="same", **settings)
+
+
+def _conv_apart(channels: int) -> keras.Layer:
+    return layers.Conv2D(channels, 3, padding="same", groups=channels)
 
 
 def _volume(groups: int) -> Factory:

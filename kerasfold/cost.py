@@ -144,6 +144,7 @@ def objective_of(name: Any) -> Objective:
 
 LANES, ROWS = 16, 48  # output channels and pixels that are computed at a time
 WEIGHTLESS: tuple[Kind, ...] = ("pool", "reduction", "copy")
+DEPTHWISE: tuple[Kind, ...] = ("depthwise", "grouped depthwise", "scale")
 RESHAPED = 3  # a depthwise layer's sequence, kernel and result: it computes images
 
 
@@ -342,7 +343,7 @@ class Prices:
             load = load._replace(weights=0.0, pads=False)
         seconds = tuple(roofline.seconds(kind, load) for roofline in self.rooflines)
         cost = Cost(macs, geometry.params / shared, 1, 0, seconds)
-        if kind in ("depthwise", "scale") and len(geometry.axes) == 1:
+        if kind in DEPTHWISE and len(geometry.axes) == 1:
             cost += self.step("copy", 0.0, RESHAPED)
         if geometry.vector and kind != "reduction":
             cost += self.step("copy", 0.0)  # what it gives or reads is flattened

@@ -14,6 +14,7 @@ Kind: TypeAlias = Literal[
     "depthwise",
     "scale",
     "grouped",
+    "grouped depthwise",  # what a depthwise layer computes, as a convolution in groups
     "volume",
     "grouped volume",
     "transposed volume",
@@ -110,8 +111,9 @@ class Roofline:
 
 
 # Fitted by benchmarks/roofline.py to two cores of an AMD EPYC, on 2026-11-26. TensorFlow runs
-# convolutions in groups through XLA; XLA fuses what is elementwise with what it stands beside, and
-# gathers the inputs of a convolution piece by piece, for each group by itself.
+# convolutions in groups through XLA, which makes one of depthwise layers, too; XLA fuses what is
+# elementwise with what it stands beside, and gathers the inputs of a convolution piece by piece,
+# for each group by itself.
 # What would be a matrix product if there were no zeros around its input is a convolution to XLA.
 # Light steps count as half of what they take in a chain of their like: a depthwise layer in their
 # place would wake threads, which no such chain shows.
@@ -124,6 +126,7 @@ TENSORFLOW = Roofline(
         "depthwise": Rate(8.1e-5, 2.9e10),
         "scale": Rate(6.4e-5, bytes=6.25e9),
         "grouped": Rate(7.4e-5, 4.4e10, gathered=4.9e9, pieces=1.4e8),
+        "grouped depthwise": Rate(7.4e-5, 4.4e10, gathered=4.9e9, pieces=1.4e8),
         "volume": Rate(1e-4, 2.2e11, gathered=3.2e9),
         "grouped volume": Rate(7.4e-5, 2.1e10, gathered=1.7e9, pieces=4.3e7),
         "transposed volume": Rate(2.3e-4, 1.6e10),
@@ -146,6 +149,7 @@ XLA = Roofline(
         "depthwise": Rate(4.5e-5, 3.9e10, pieces=1.7e8),
         "scale": Rate(5e-6, bytes=2e11),
         "grouped": Rate(2.3e-5, 4.3e10, gathered=7.8e9, pieces=1.2e8),
+        "grouped depthwise": Rate(4.5e-5, 3.9e10, pieces=1.7e8),
         "volume": Rate(4.2e-5, 1.7e10, pieces=4.7e7),
         "grouped volume": Rate(4.2e-5, 4.3e10, gathered=9.6e8, pieces=4.6e7),
         "transposed volume": Rate(4.4e-5, 2.2e8),
@@ -181,6 +185,7 @@ LITERT = Roofline(
         "depthwise": Rate(3.4e-6, 3.4e10, 3.1e10),
         "scale": Rate(5e-6, bytes=4.5e10),
         "grouped": Rate(4.3e-5, 1.2e11),
+        "grouped depthwise": Rate(4.3e-5, 1.2e11),
         "volume": Rate(1.8e-4, 5.5e10),
         "grouped volume": Rate(1.8e-4, 5.5e10),
         "transposed volume": Rate(1.9e-4, 1.4e11),
@@ -202,6 +207,7 @@ ONNXRUNTIME = Roofline(
         "depthwise": Rate(6.6e-6, 1e11, 7e10),
         "scale": Rate(1.2e-5, bytes=2.5e10),
         "grouped": Rate(2.4e-6, 1e11, 5e10),
+        "grouped depthwise": Rate(2.4e-6, 1e11, 5e10),
         "volume": Rate(2.9e-5, 5.8e10),
         "grouped volume": Rate(2.9e-5, 5.8e10),
         "transposed volume": Rate(7.3e-6, 6.3e9),
@@ -224,6 +230,7 @@ OPENVINO = Roofline(
         "depthwise": Rate(2.4e-6, 1e11, 5.1e10),
         "scale": Rate(8e-6, bytes=2.5e10),
         "grouped": Rate(6.3e-6, 1.7e11),
+        "grouped depthwise": Rate(6.3e-6, 1.7e11),
         "volume": Rate(9.3e-6, 1.6e11),
         "grouped volume": Rate(1.1e-5, 2.7e11),
         "transposed volume": Rate(1.9e-6, 1.5e10),

@@ -77,9 +77,20 @@ class Joined(Form[Nothing]):
 
     @classmethod
     def together(
-        cls, known: Known, siblings: Sequence[Sibling], forms: Mapping[int, AnyForm]
+        cls,
+        known: Known,
+        siblings: Sequence[Sibling],
+        forms: Mapping[int, AnyForm],
+        sliced: Kind | None = None,
     ) -> list[Joined] | None:
-        """The forms of siblings, whose own may have others; None where they cannot be joined."""
+        """The forms of siblings, whose own may have others; None where they cannot be joined.
+
+        Args:
+            known: the program.
+            siblings: the convolutions.
+            forms: those of their nodes so far.
+            sliced: what a slice costs the call of; by default of the kind that all together are.
+        """
         channels = sum(sibling.geometry.channels[1] for sibling in siblings)
         if any(known.misplaces_bias(sibling.form.visited, channels) for sibling in siblings):
             return None
@@ -95,7 +106,7 @@ class Joined(Form[Nothing]):
         for sibling in siblings:
             form, geometry, before = sibling.form, sibling.geometry, forms[sibling.node]
             sizes = () if geometry.vector else geometry.sizes
-            cut = known.prices.step(kind, 2 * moved_bytes(sizes, geometry.channels[1]))
+            cut = known.prices.step(sliced or kind, 2 * moved_bytes(sizes, geometry.channels[1]))
             own = term_cost(known, sibling.read, geometry, *known.layering(form.visited))
             others = before.siblings if isinstance(before, Joined) else {}
             changes = before.changes if isinstance(before, Joined) else {}

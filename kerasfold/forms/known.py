@@ -221,8 +221,9 @@ class Known:
                 return "normalisation" if trains else "elementwise"
             case _:
                 layer = self.owner[index].call.operation
-                in_groups = bool(depthwise_kind(layer, geometry))
-                return "grouped" if in_groups else self.kind_reading(node.operands[0], geometry)
+                if depthwise_kind(layer, geometry):
+                    return "grouped depthwise"
+                return self.kind_reading(node.operands[0], geometry)
 
     def kind_reading(self, read: int, geometry: Geometry) -> Kind:
         """The kind of layer that an operator is written as that is applied to a node.

@@ -23,6 +23,7 @@ from kerasfold.lift.regions import Regions
 from kerasfold.plan.alike import alike
 from kerasfold.plan.methods import METHODS
 from kerasfold.plan.search import Forms, Search, With, Without, total
+from kerasfold.plan.shared import taken_in
 from kerasfold.plan.worth import GAIN, Unshared, growth, replaced, unshared
 
 
@@ -88,6 +89,7 @@ def plan(
     chosen = alike(search, lambda part: loosened(search, METHODS[method](search, part)))
     found = assembled(search, chosen)
     found = joined(search, found, aim.embeds)
+    found = _of(found, taken_in(search, dict(found.forms)))
     if not aim.careful:
         return found
     parted = [own for own in unshared(search.known, found.forms.values()) if own.growth]
@@ -180,7 +182,13 @@ def joined(search: Search, plan: Plan, embeds: bool = False) -> Plan:
         for siblings in others if embeds else ():
             if _join(search, forms, [*first, *siblings]):
                 first = [*first, *siblings]
-    return replace(plan, forms=forms, cost=total(forms.values()))
+    return _of(plan, forms)
+
+
+def _of(plan: Plan, forms: Forms) -> Plan:
+    """The plan of other forms, of the nodes that it materialises or of some of them."""
+    apart = {index: why for index, why in plan.apart.items() if index in forms}
+    return replace(plan, forms=forms, apart=apart, cost=total(forms.values()))
 
 
 def joined_nodes(plan: Plan) -> list[list[int]]:

@@ -66,12 +66,17 @@ class Search:
             result[index] = form
         return result
 
-    def visit(self, target: int, cut: Container[int]) -> list[int]:
-        """Nodes to compose for `target`, in order: those between it and `cut` or the roots."""
+    def visit(self, target: int, cut: Container[int], through: int | None = None) -> list[int]:
+        """Nodes to compose for `target`, in order: those between it and `cut` or the roots.
+
+        Also `through` one that must be materialised.
+        """
         seen, stack = {target}, [target]
         while stack:
             for operand in self.nodes[stack.pop()].operands:
-                if operand in seen or operand in cut or operand in self.fixed:
+                if operand in seen or operand in cut:
+                    continue
+                if operand in self.fixed and operand != through:
                     continue
                 if self.nodes[operand].op != "root":
                     seen.add(operand)

@@ -254,6 +254,14 @@ def test_groups_of_few_pixels_stay_as_they_are() -> None:
     assert kinds(kerasfold.fold(small)) == ["ReLU", "Conv2D", "ReLU"]
 
 
+def test_a_normalisation_merges_into_groups_of_one_channel_of_small_images() -> None:
+    conv = layers.Conv2D(4, 3, groups=4)
+    model = between((8, 8, 4), conv, layers.BatchNormalization())
+    folded = kerasfold.fold(model)
+    assert_same(model, folded, FLOAT32)
+    assert kinds(folded) == ["ReLU", "DepthwiseConv2D", "ReLU"]
+
+
 def test_a_depthwise_layer_of_sequences_costs_its_reshapes() -> None:
     axis = Axis(taps=3, size=64)
     of_images = Geometry((axis, replace(axis, taps=1, size=1)), channels=(8, 8), groups=8)
