@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from kerasfold.equivalence.ranges import Ask, Blank, Numbers, Rows
+from kerasfold.equivalence.reached import in_dtype
 from kerasfold.read.weights import as_array, as_dtype, largest
 
 Kind: TypeAlias = tuple[float, float]  # scale and shift of what is usually 0 +- 1
@@ -169,7 +170,9 @@ def domains(
 
 
 def _possible(values: np.ndarray, dtype: str) -> np.ndarray:
-    """Those of some values that a dtype has."""
+    """Those of some values that a dtype has; of numbers, digits where it is words."""
+    if dtype == "string" and values.dtype.kind in "if":
+        return in_dtype(values, dtype)
     if keras.backend.is_float_dtype(dtype) or values.dtype.kind not in "if":
         return values
     low, high = _limits(dtype)

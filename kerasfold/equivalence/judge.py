@@ -195,17 +195,25 @@ def _of_outputs(report: EquivalenceReport) -> EquivalenceReport:
     return report
 
 
+def off_copies(found: Comparison) -> list[int]:
+    """The outputs, by number, that the first model gives otherwise than its copy in float64."""
+    eps = found.own_eps
+    tallies = enumerate(found.tallies)
+    return [i for i, t in tallies if np.any(t.own_error > rebuilt_bound(t, eps))]
+
+
 def _unlike_its_copy(found: Comparison, report: EquivalenceReport) -> EquivalenceReport:
     """The report, where the float64 copy that serves as truth is none of this model."""
     model = found.a
-    off = [t for t in found.tallies if np.any(t.own_error > rebuilt_bound(t, found.own_eps))]
+    off = off_copies(found)
     if not off or not isinstance(found.a64, Walk):  # no copy, but itself, or what was kept of it
         return report
-    batch = found.shown_own(off[0])
+    tally = found.tallies[off[0]]
+    batch = found.shown_own(tally)
     culprit = miscomputed(model, batch)
     if culprit is not None:
         return _miscomputed(found, report, *culprit)
-    output, error = f"output '{off[0].name}'", f"{np.max(off[0].own_error):.3g}"
+    output, error = f"output '{tally.name}'", f"{np.max(tally.own_error):.3g}"
     if is_its_copy(model, batch):
         reason = (
             f"rounding in its own dtype moves {output} of model '{model.name}' by {error}: its "

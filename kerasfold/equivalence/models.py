@@ -24,7 +24,7 @@ from kerasfold.equivalence.compare import Comparison, Copy, outputs
 from kerasfold.equivalence.culprit import first_difference, unsteady
 from kerasfold.equivalence.data import Given
 from kerasfold.equivalence.deployed import deployed
-from kerasfold.equivalence.judge import judged, overflowing
+from kerasfold.equivalence.judge import judged, off_copies, overflowing
 from kerasfold.equivalence.noise import Noise
 from kerasfold.equivalence.probes import KINDS, USUAL, Probes, probes
 from kerasfold.equivalence.replicas import Replicas
@@ -377,7 +377,8 @@ def _reported(found: Comparison) -> EquivalenceReport:
     report = judged(found)
     if report.equivalent or found.other_shape:
         return report
-    failing = next((i for i, out in enumerate(report.outputs) if out.verdict == report.verdict), 0)
+    failed = [i for i, out in enumerate(report.outputs) if out.verdict == report.verdict]
+    failing = next(iter(failed or off_copies(found)), 0)
     batch = (found.shows[failing].batch, found.shows_own[failing].batch)
     in_function = not report.outputs[failing].error <= report.outputs[failing].bound
     shown = batch[0] if in_function or batch[1] is None else batch[1]

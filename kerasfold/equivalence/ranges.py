@@ -97,6 +97,7 @@ class Blank(_AtPlaces):
 Ask: TypeAlias = Rows | Numbers | Blank
 Asked: TypeAlias = list[Ask]
 
+HASHED = 16  # numbers for each bin that a hash puts them in
 LOST = 2.0**-20  # of a number that a change of it is lost beside
 
 
@@ -418,6 +419,18 @@ def _binned(call: Call, _: Tensor, held: Held) -> Asked:
     return held.numbers((low + high) / 2, (high - low) / 2 or 1.0)
 
 
+def _hashed(call: Call, _: Tensor, held: Held) -> Asked:
+    """So many numbers, or their digits, that each bin has one, as good as surely."""
+    layer: Any = call.operation
+    return held.rows(range(HASHED * layer.num_bins), guessed=True)
+
+
+def _crossed(call: Call, _: Tensor, held: Held) -> Asked:
+    """So many that each bin has a pair of them."""
+    layer: Any = call.operation
+    return held.rows(range(math.isqrt(HASHED * layer.num_bins) + 1), guessed=True)
+
+
 def _computed(call: Call, x: Tensor, held: Held) -> Asked:
     """Numbers; of what is not Keras's own, integers that any table has, 0 and 1 if need be."""
     rows = tables_in(call.operation)
@@ -432,4 +445,6 @@ _ASKING: dict[Any, Callable[[Call, Tensor, Held], Asked]] = {
     **dict.fromkeys(COUNTED, _counted),
     **dict.fromkeys(_VOCABULARIES, _looked_up),
     layers.Discretization: _binned,
+    layers.Hashing: _hashed,
+    layers.HashedCrossing: _crossed,
 }

@@ -136,7 +136,8 @@ def _pointwise(call: Call, sent: Mapping[int, Sent]) -> np.ndarray:
     def given(x: Any) -> Any:
         if not isinstance(x, Tensor):
             return x
-        return ops.convert_to_tensor(sent[x.index].values.astype(x.dtype).reshape(column), x.dtype)
+        values = in_dtype(sent[x.index].values, x.dtype).reshape(column)
+        return ops.convert_to_tensor(values, x.dtype)
 
     args, kwargs = tree.map_structure(given, (call.args, call.kwargs))
     try:
@@ -144,6 +145,11 @@ def _pointwise(call: Call, sent: Mapping[int, Sent]) -> np.ndarray:
     except Exception:
         raise Refused("does not run on candidates") from None
     return np.asarray(ops.convert_to_numpy(made)).ravel()
+
+
+def in_dtype(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Numbers as a dtype has them: of words, their digits."""
+    return values.astype("int64").astype(str) if dtype == "string" else values.astype(dtype)
 
 
 def _is_pointwise(call: Call) -> bool:

@@ -149,6 +149,17 @@ def test_a_fold_of_what_the_backend_computes_otherwise_each_time_cannot_be_told(
     assert re.fullmatch(f"{TWICE} off", report.reason)
 
 
+def test_whichever_output_it_is_of() -> None:
+    x = inputs = keras.Input((8,))
+    outputs = [layers.Dense(3)(x), layers.Dense(3, name="last")(Unsteady()(x))]
+    model = randomise(keras.Model(inputs, outputs, name="net"))
+    report = kerasfold.fold(model).fold_report.equivalence
+    assert [report.verdict, *(x.verdict for x in report.outputs)] == [
+        *("inconclusive", "equivalent", "inconclusive")
+    ]
+    assert re.fullmatch(f"{TWICE} off", report.reason)
+
+
 def test_a_fault_beside_it_is_still_one() -> None:
     models = [drawing(Unsteady(), layers.Dense(3)) for _ in range(2)]
     models[1].set_weights([1.01 * w for w in models[0].get_weights()])

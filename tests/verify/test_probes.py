@@ -471,6 +471,29 @@ def test_words_are_those_of_the_vocabulary() -> None:
     assert kerasfold.verify(model, model).equivalent
 
 
+HASHES: dict[str, Callable[[Any, Any], Any]] = {
+    "rows": lambda x, _: ops.one_hot(layers.Hashing(90)(x), 90),
+    "clipped": lambda x, _: ops.one_hot(ops.minimum(layers.Hashing(200)(x), 89), 90),
+    "one_hot": lambda x, _: layers.Hashing(90, output_mode="one_hot")(x),
+    "pairs": lambda x, y: layers.HashedCrossing(90, output_mode="one_hot")((x, y)),
+}
+
+
+@pytest.mark.parametrize("dtype", ["string", "int32"])
+@pytest.mark.parametrize("hashed", HASHES)
+def test_every_bin_of_a_hash_is_reached(hashed: str, dtype: str) -> None:
+    def net(error: float) -> keras.Model:
+        pair = [keras.Input((1,), dtype=dtype) for _ in range(2)]
+        bins = ops.reshape(HASHES[hashed](*pair), (-1, 90))
+        model = randomise(keras.Model(pair, layers.Dense(2, name="last")(bins)))
+        kernel = model.get_layer("last").kernel
+        kernel.assign(kernel + error * (np.arange(90) == 61)[:, None])
+        return model
+
+    assert kerasfold.verify(net(0.0), net(0.0)).verdict == "equivalent"
+    assert kerasfold.verify(net(0.0), net(0.01)).verdict == "different"
+
+
 class Positions(layers.Layer):
     """A layer with two tables, of which the smaller is not for words."""
 
