@@ -1,6 +1,6 @@
 """A graph in which calls stand where they cost less, before others that they stood behind.
 
-Five laws, of a call `f` and of calls `g` behind it that nothing else reads in between:
+Six laws, of a call `f` and of calls `g` behind it that nothing else reads in between:
 
 - `g(max(x)) = max(g(x))` where `g` multiplies channels by positive numbers, and shifts them: it
   merges into the affine steps that the pool reads.
@@ -11,10 +11,13 @@ Five laws, of a call `f` and of calls `g` behind it that nothing else reads in b
 - `max(f(x)) = f(max(x))` where `f` is monotone, sample by sample: it works on fewer.
 - `g(f(x, ...)) = f(g(x), ...)` where `f` puts whole pixels elsewhere, those of several images among
   each other, and `g` is affine, and the same for each pixel: it merges into what makes `x`.
+- `mean(f(x)) = f(mean(x))` where `f` is affine on each pixel by itself: it merges into what reads
+  the means.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -30,15 +33,18 @@ from kerasfold.lift.writing import Shape, Writer, rewritten
 from kerasfold.read.graph import Call, Graph, Tensor, given_others, read_counts
 
 _IMAGES = (layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D, ops.max_pool)
+_MEANS = (layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D)
 _VECTORS = (layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D)
 _REPEATING = (layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D)
 
 
 def commuted(regions: Regions) -> Rewritings:
     """The same model with calls moved, where there are some to move."""
-    moves = _moves(regions)
-    if moves:
-        yield lift(_moved(regions.graph, moves))
+    moves, taken = _moves(regions), list[_Move]()
+    together = [move for move in moves if not move.law.singly]
+    for tried in (together, *([move] for move in moves if move.law.singly)):
+        if tried and (yield lift(_moved(regions.graph, [*taken, *tried]))):
+            taken += tried
 
 
 class _Steps:
@@ -47,6 +53,10 @@ class _Steps:
     def __init__(self, regions: Regions) -> None:
         self.regions = regions
         self.records: dict[int, Lifted] = {x.call.index: x for x in regions.lifted.values()}
+        self.reading: dict[int, list[Node]] = defaultdict(list)  # by node
+        for node in regions.program.nodes:
+            for operand in node.operands:
+                self.reading[operand].append(node)
 
     def nodes(self, call: Call, activated: bool = False) -> list[Node]:
         """The nodes of a lifted call, if it is affine or may be activated, sample by sample."""
@@ -74,6 +84,21 @@ class _Steps:
     def takes_maxima(self, call: Call) -> bool:
         """Whether it gives the maxima of windows."""
         return call.kind in _IMAGES
+
+    def mixes(self, call: Call) -> bool:
+        """Whether it multiplies the channels of each pixel by weights, or shifts them."""
+        works = {node.work for node in self.nodes(call)}
+        return self.maps_pixels(call) and bool(works) and "copy" not in works
+
+    def takes_means(self, call: Call) -> bool:
+        """Whether it gives the means of windows to what multiplies them by weights."""
+        left = self.nodes(call)[-1:] if call.kind in _MEANS else []
+        behind: dict[int, Node] = {}
+        while left:
+            new = [node for node in self.reading[left.pop().index] if node.index not in behind]
+            behind |= {node.index: node for node in new}
+            left += new
+        return any(node.multiplies for node in behind.values())
 
     def grows(self, call: Call) -> bool:
         """Whether it multiplies channels by positive numbers, and shifts them."""
@@ -128,9 +153,10 @@ class _Law:
     Attributes:
         leads: whether calls are of those that others pass.
         passes: whether they are of those that pass.
-        channels: whether those that pass may change the channels.
+        channels: whether those that change no pixels may change the channels.
         shrinks: whether it is those that pass that change the pixels, and not those that lead.
         joins: whether those that lead may read several tensors: others pass on each of them.
+        singly: whether each move is tried by itself: what it gains, others may lose.
     """
 
     leads: Callable[[_Steps, Call], bool]
@@ -138,6 +164,7 @@ class _Law:
     channels: bool = False
     shrinks: bool = False
     joins: bool = False
+    singly: bool = False
 
 
 _LAWS = (
@@ -146,6 +173,7 @@ _LAWS = (
     _Law(_Steps.rearranges, _Steps.works_by_sample),
     _Law(_Steps.rises, _Steps.takes_maxima, shrinks=True),
     _Law(_Steps.places_pixels, _Steps.maps_pixels, channels=True, joins=True),
+    _Law(_Steps.mixes, _Steps.takes_means, channels=True, shrinks=True, singly=True),
 )
 
 
@@ -212,8 +240,9 @@ def _placed(writer: Writer, move: _Move, now: Mapping[int, Tensor], axis: int) -
             (read,) = step.inputs
             given[index] = writer.again(step, {read.index: x}, shape, once=len(given) == 1)
     for step in move.ahead:
-        (like, *_) = given.values() if law.shrinks else step.outputs
-        made = writer.again(step, given, _shape(like, end, axis, law.channels))
+        (x, *_), (output,) = given.values(), step.outputs
+        like, other = (x, output) if law.shrinks else (output, end)
+        made = writer.again(step, given, _shape(like, other, axis, law.channels))
         given = {step.outputs[0].index: made}
     return made
 

@@ -11,6 +11,8 @@ import pytest
 from keras import layers, ops
 
 import kerasfold
+from kerasfold.lift.commuted import commuted
+from kerasfold.lift.regions import Regions, lifted
 from zoo.making import policy, randomise
 from zoo.same import FLOAT64, assert_same, kinds
 
@@ -237,3 +239,47 @@ def test_what_differs_between_pixels_stays_behind_what_puts_them_elsewhere() -> 
         x = ops.flip(layers.Conv2D(4, 3)(inputs), axis=1) * np.arange(4.0).reshape(4, 1, 1)
         model = randomise(keras.Model(inputs, ops.tanh(x)))
     assert_same(model, kerasfold.fold(model), FLOAT64)
+
+
+def transition(behind: Any, channels: int = 8) -> keras.Model:
+    """A 1x1 convolution and its normalisation, means of windows, and what reads them."""
+    with policy("float64"):
+        inputs = keras.Input((8, 8, 4))
+        x = layers.BatchNormalization()(layers.Conv2D(channels, 1)(ops.tanh(inputs)))
+        return randomise(keras.Model(inputs, ops.tanh(behind(layers.AveragePooling2D(2)(x)))))
+
+
+def branches(x: Any) -> Any:
+    wide = layers.Conv2D(4, 3, padding="same")(x)
+    return layers.Add()([wide, layers.Conv2D(4, 1)(x)])
+
+
+@pytest.mark.parametrize("objective", ["macs", "params"])
+def test_what_mixes_channels_merges_past_the_means_into_branches(objective: Any) -> None:
+    model = transition(branches)
+    folded = kerasfold.fold(model, objective=objective)
+    assert_same(model, folded, FLOAT64)
+    assert kinds(folded).count("Conv2D") == 1
+    assert folded.fold_report.macs_after < 4 * 4 * 4 * (9 * 5 + 4) + 256
+
+
+def test_means_of_which_nothing_is_multiplied_stay_where_they_are() -> None:
+    regions = lifted(transition(lambda x: x))
+    assert not list(commuted(regions))
+
+
+def moved(regions: Regions) -> list[str]:
+    """The poolings that come before the convolution that they came behind."""
+    names = [call.name for call in regions.graph.calls]
+    return [f"mean{k}" for k in (1, 2) if names.index(f"mean{k}") < names.index(f"mix{k}")]
+
+
+@pytest.mark.parametrize(("is_taken", "then"), [(False, ["mean2"]), (True, ["mean1", "mean2"])])
+def test_each_move_past_means_is_tried_by_itself(is_taken: bool, then: list[str]) -> None:
+    x = inputs = keras.Input((8, 8, 4))
+    for k in (1, 2):
+        x = layers.Conv2D(8, 1, name=f"mix{k}")(ops.tanh(x))
+        x = branches(layers.AveragePooling2D(2, name=f"mean{k}")(x))
+    tried = commuted(lifted(keras.Model(inputs, x)))
+    assert moved(next(tried)) == ["mean1"]
+    assert moved(tried.send(is_taken)) == then
