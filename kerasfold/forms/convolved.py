@@ -195,12 +195,12 @@ def summed(
 def sum_words(
     terms: Mapping[int, Geometry | None], is_matrix: bool, padded: Collection[int] = ()
 ) -> str:
-    """The layers of terms, and that they are added up, for the report."""
+    """The layers of terms, and that they are added up (as a difference, maybe), for the report."""
     if len(terms) == 1:
         ((read, term),) = terms.items()
         return described(term, is_matrix, read in padded)
     steps = (described(g, is_matrix, read in padded) for read, g in terms.items() if g is not None)
-    return f"Add of {', '.join(steps)}"
+    return f"sum of {', '.join(steps)}"
 
 
 def sum_work(part: Part, sizes: Sizes) -> Counter[Hashable]:

@@ -52,11 +52,13 @@ class Factored(Form[Factor]):
 
     Attributes:
         trains: whether the scale has weights that train, and is a convolution.
+        subtracts: whether some of the terms are subtracted.
     """
 
     name: ClassVar[str] = "factored"
 
     trains: bool
+    subtracts: bool
 
     @classmethod
     def propose(cls, known: Known, index: int, visited: Sequence[int]) -> Factored | None:
@@ -74,7 +76,14 @@ class Factored(Form[Factor]):
         else:
             samples = pixels(node.sizes) * node.channels
             cost += known.prices.elementwise(samples, 0, multiplies, scale.biased)
-        return cls(node=index, reads=terms, visited=tuple(visited), cost=cost, trains=trains)
+        return cls(
+            node=index,
+            reads=terms,
+            visited=tuple(visited),
+            cost=cost,
+            trains=trains,
+            subtracts=not all(signs),
+        )
 
     @staticmethod
     def ask(known: Known, visited: Sequence[int]) -> tuple[tuple[bool, ...], Geometry, bool]:
@@ -105,8 +114,9 @@ class Factored(Form[Factor]):
         return activated(build, linear)
 
     def words(self, regions: Regions) -> str:
-        """That it is a sum, scaled once."""
-        return f"Add of {len(self.reads)}, scaled as one"
+        """That it is a sum or a difference, scaled once."""
+        kind = "difference" if self.subtracts else "sum"
+        return f"{kind} of {len(self.reads)}, scaled as one"
 
 
 def _is_scale(term: object) -> bool:
