@@ -115,7 +115,10 @@ def _show(
         pace = _pace(times, subject, args.batch)
         middle, *others = (f"{1e3 * seconds:.3f}" for seconds in pace.percentiles.values())
         tails = "  ".join(f"p{p} {ms}" for p, ms in zip(PERCENTILES[1:], others, strict=True))
-        say(f"{name:<{width}}  {middle:>10} ms  {tails}  {pace.per_second:,.0f} inputs a second")
+        say(
+            f"{'AB'[subject]}  {name:<{width}}  {middle:>10} ms  {tails}  "
+            f"{pace.per_second:,.0f} inputs a second"
+        )
     found, control = times.ratio(1), times.control
     threads = "" if args.threads is None else f", {_counted(args.threads, 'thread')}"
     say(

@@ -43,9 +43,11 @@ def test_bench_prints_latencies_and_their_ratio_over_deployments(files, run, mon
     assert (code, stderr) == (0, "")
     assert asked == [{"trials": 6, "rounds": 4, "warm_up": 5}]
     a, b, ratio, control = stdout.splitlines()
-    assert re.search(r"linear\.keras +3\.000 ms  p90 3\.0\d\d  p99 3\.030  667 inputs a second$", a)
     assert re.search(
-        r"other\.keras +2\.000 ms  p90 2\.0\d\d  p99 2\.020  1,000 inputs a second$", b
+        r"^A  .*linear\.keras +3\.000 ms  p90 3\.0\d\d  p99 3\.030  667 inputs a second$", a
+    )
+    assert re.search(
+        r"^B  .*other\.keras +2\.000 ms  p90 2\.0\d\d  p99 2\.020  1,000 inputs a second$", b
     )
     assert ratio == (
         "A takes 1.50 times as long as B on tensorflow (95 % interval 1.50 to 1.50; 6 deployments "
