@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import get_args
 
 from kerasfold.choices import RuntimeName
@@ -15,10 +15,18 @@ HERE = RUNTIMES[0]  # the runtime where none is named
 MODEL = "(.keras, .h5, .hdf5)"
 
 
-def add_objective(command: argparse.ArgumentParser, choices: Sequence[str]) -> None:
-    """What to minimise; the first by default."""
+def add_objective(
+    command: argparse.ArgumentParser,
+    choices: Sequence[str],
+    judged: Callable[[str], str] = str,
+) -> None:
+    """What to minimise; the first by default. `judged` says why one is none of the choices."""
     command.add_argument(
-        "--objective", choices=choices, default=choices[0], help=f"what to minimise ({choices[0]})"
+        "--objective",
+        type=judged,
+        choices=choices,
+        default=choices[0],
+        help=f"what to minimise ({choices[0]})",
     )
 
 

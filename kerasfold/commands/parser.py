@@ -173,7 +173,7 @@ def _explain(commands: Any) -> argparse.ArgumentParser:
         commands, _judge_explain, "explain", help="print what fold would merge; build nothing"
     )
     command.add_argument("input", metavar="IN", help=f"model to read {MODEL}")
-    add_objective(command, get_args(UntimedName))
+    add_objective(command, get_args(UntimedName), _untimed)
     add_target(command)
     add_exact_numbers(command)
     add_keep_channels(command)
@@ -185,6 +185,16 @@ def _explain(commands: Any) -> argparse.ArgumentParser:
     )
     add_views(command)
     return command
+
+
+def _untimed(objective: str) -> str:
+    """An objective, if it can be had without building anything."""
+    if objective == MEASURED:
+        raise argparse.ArgumentTypeError(
+            f"{MEASURED!r} times models that it builds, and explain builds none: kerasfold fold IN "
+            f"--objective {MEASURED} does, and prints what it tried"
+        )
+    return objective
 
 
 def _judge_explain(args: argparse.Namespace) -> None:
