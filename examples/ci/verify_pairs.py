@@ -7,11 +7,10 @@ The files are those of a commit: either of a pair will do.
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-from kerasfold.cli import main as kerasfold
 
 FOLDED, MODEL = ".folded.keras", ".keras"
 
@@ -23,12 +22,18 @@ def pairs(files: Sequence[str]) -> list[tuple[Path, Path]]:
     return [(original, folded) for original, folded in both if folded.exists()]
 
 
+def verify(original: Path, folded: Path) -> int:
+    """The exit code of `kerasfold verify`, in a process of its own, where it starts up silently."""
+    command = [sys.executable, "-m", "kerasfold", "verify", str(original), str(folded)]
+    return subprocess.run(command, check=False).returncode
+
+
 def main(files: Sequence[str]) -> int:
     """The largest exit code of `kerasfold verify` over all pairs."""
     codes = []
     for original, folded in pairs(files):
         print(f"{folded}: ", end="", flush=True)
-        codes.append(kerasfold(["verify", str(original), str(folded)]))
+        codes.append(verify(original, folded))
     return max(codes, default=0)
 
 
