@@ -71,6 +71,8 @@ def cases() -> Iterator[tuple[str, Kind, Sizes, int, Factory]]:
             yield "concatenate", "copy", image, channels, _concatenate
             yield "gate", "reduction", image, channels, _gate
             yield "pad and crop", "cut", image, channels, _pad_and_crop
+        if size * size * channels <= 5e5:
+            yield "every other", "strided", image, channels, _every_other
     for size, channels in itertools.product((4, 6, 8, 12, 16), (2, 8, 16, 32)):
         if size**3 * channels**2 * 27 <= LARGEST:
             volume = (size,) * 3
@@ -140,6 +142,16 @@ def _pad_and_crop(channels: int) -> Callable[[Any], Any]:
     return lambda x: layers.Cropping2D(1)(layers.ReLU()(layers.ZeroPadding2D(1)(x)))
 
 
+def _every_other(channels: int) -> Callable[[Any], Any]:
+    """Of an image of twice the size, which a padding makes."""
+
+    def step(x: Any) -> Any:
+        rows, columns = x.shape[1:3]
+        return layers.ZeroPadding2D(((0, rows), (0, columns)))(x)[:, ::2, ::2]
+
+    return step
+
+
 def chain(sizes: Sizes, channels: int, factory: Factory, count: int) -> keras.Model:
     """So many equal layers in a row, with a barrier between them."""
     x = inputs = keras.Input((*sizes, channels))
@@ -170,6 +182,8 @@ def measure(runtime: str, kinds: Collection[Kind], rounds: int, seconds: float) 
         if kind == "reduction":  # beside the product that ends it
             load = Load(image)
             each -= roofline.seconds("elementwise", Load(2 * image))
+        if kind == "strided":  # behind the padding
+            each -= roofline.seconds("cut", Load(8 * image))
         rows.append(
             {
                 "name": f"{name} {sizes[0]} {channels}",

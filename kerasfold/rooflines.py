@@ -24,6 +24,7 @@ Kind: TypeAlias = Literal[
     "normalisation",
     "elementwise",
     "cut",  # padding, cropping and selecting
+    "strided",  # selecting every so many samples of an image; a cut and a reshape at the least
     "copy",
 ]
 
@@ -136,6 +137,7 @@ TENSORFLOW = Roofline(
         "normalisation": Rate(3e-6),
         "elementwise": Rate(1.5e-6),
         "cut": Rate(1.5e-6),
+        "strided": Rate(1.5e-6, bytes=7.6e8),
         "copy": Rate(1.5e-6),
     },
     sharing=8e3,
@@ -159,6 +161,7 @@ XLA = Roofline(
         "normalisation": Rate(5e-6, bytes=2e11),
         "elementwise": Rate(5e-7, bytes=2e11),
         "cut": Rate(5e-7, bytes=2e11),
+        "strided": Rate(1.5e-6, bytes=2e11),
         "copy": Rate(1e-6),
     },
     sharing=1e5,
@@ -174,6 +177,7 @@ _LIGHT: Mapping[Kind, Rate] = {
     "normalisation": Rate(3e-7, bytes=3e11),
     "elementwise": Rate(3e-7, bytes=3e11),
     "cut": Rate(5e-7, bytes=1e11),
+    "strided": Rate(1.5e-6, bytes=1e11),
     "copy": Rate(1e-6, bytes=1e11),
 }
 LITERT = Roofline(
@@ -193,6 +197,7 @@ LITERT = Roofline(
         "pool": Rate(1e-6, bytes=3.7e10),
         "reduction": Rate(1.1e-6, bytes=4e10),
         **_LIGHT,
+        "strided": Rate(3.4e-6, bytes=9.6e8),
     },
     sharing=math.inf,
     fuses=True,

@@ -65,7 +65,12 @@ def _cost(known: Known, index: int) -> Cost:
     lifted = known.owner[index]
     layer, outputs = lifted.call.operation, len(lifted.call.outputs)
     params = count_params(layer) / known.regions.uses[id(layer)] / outputs
-    steps = Cost.sum(_step(known, i) for i in lifted.added)
+    selecting = known.selecting(lifted.added)
+    if selecting is not None:
+        last = known.nodes[index]
+        steps = known.prices.step(selecting, 2 * moved_bytes(last.sizes, last.channels))
+    else:
+        steps = Cost.sum(_step(known, i) for i in lifted.added)
     return steps._replace(params=params, layers=0 if is_free(layer) else 1)
 
 

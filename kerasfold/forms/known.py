@@ -205,6 +205,16 @@ class Known:
         """Whether a node only pads, crops or selects."""
         return self.nodes[index].work == "copy" and not self.is_pool(index)
 
+    def selecting(self, added: Sequence[int]) -> Kind | None:
+        """The kind of work that nodes of one call do which select, along one axis or several."""
+        nodes = [self.nodes[i] for i in added]
+        if not added or any(n.op != "operator" or not self.is_copy(n.index) for n in nodes):
+            return None
+        axes = [axis for n in nodes for axis in self.geometry(n.index).axes]
+        if any(any(axis.pad) for axis in axes):
+            return None
+        return "strided" if any(axis.stride > 1 for axis in axes) else "cut"
+
     def layer_kind(self, index: int) -> Kind:
         """The kind of work that the layer of a node does for it."""
         node, geometry = self.nodes[index], self.geometry(index)

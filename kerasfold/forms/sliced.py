@@ -1,4 +1,7 @@
-"""Slices and crops one after another, of whatever order of the axes, as one slice."""
+"""Slices and crops one after another, of whatever order of the axes, as one slice.
+
+One that has strides is a reshape and a slice of neighbours, where that is faster: see `in_blocks`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ from kerasfold.algebra.axis import Axis, Refused, composed_axis
 from kerasfold.algebra.rearrange import Rearrangement
 from kerasfold.cost import moved_bytes
 from kerasfold.forms.form import Form, Nothing, activated
+from kerasfold.forms.kept import Kept
 from kerasfold.forms.known import Known
+from kerasfold.layers.select import Place, in_blocks
 from kerasfold.lift.program import Node
 
 if TYPE_CHECKING:
@@ -27,12 +32,14 @@ class Sliced(Form[Nothing]):
 
     Attributes:
         place: of each axis but the batch, channels last.
+        blocks: what it is a slice of, where that is reshaped before; else None.
         rest: the rearrangement.
     """
 
     name: ClassVar[str] = "sliced"
 
-    place: tuple[slice, ...]
+    place: Place
+    blocks: Rearrangement | None
     rest: Rearrangement
 
     @classmethod
@@ -53,15 +60,24 @@ class Sliced(Form[Nothing]):
             return None  # it is a layer
         if all(axis.is_pointwise for axis in axes):
             return None  # nothing is selected
-        cost = known.prices.step("cut", 2 * moved_bytes(last.sizes, last.channels))
+        place, moved = tuple(map(_place, axes)), 2 * moved_bytes(last.sizes, last.channels)
+        blocks, layout = None, known.regions.graph.layout
+        sizes = [axis.size for axis in axes]
+        found = in_blocks(sizes, place) if layout == "channels_last" else None
+        if found is not None:
+            blocks, place = Rearrangement.reshape(sizes, found[0]), found[1]
+        cost = known.prices.step("strided" if any(p.step for p in place) else "cut", moved)
+        if blocks is not None:
+            cost += known.prices.rearrangement(blocks, layout)
         if not rest.is_identity:
-            cost += known.prices.rearrangement(rest, known.regions.graph.layout)
+            cost += known.prices.rearrangement(rest, layout)
         return cls(
             node=index,
             reads={read: None},
             visited=tuple(visited),
             cost=cost,
-            place=tuple(map(_place, axes)),
+            place=place,
+            blocks=blocks,
             rest=rest,
         )
 
@@ -77,8 +93,11 @@ class Sliced(Form[Nothing]):
         x, same = xs[self.source], self.rest.is_identity
 
         def linear(name: str) -> Value:
+            whole = x
+            if self.blocks is not None:
+                whole = build.rearranged(x, self.blocks, build.names.reserve(f"{name}_blocks"))
             label = name if same else build.names.reserve(f"{name}_slice")
-            y = build.names.give_exactly(x[place], label)
+            y = build.names.give_exactly(whole[place], label)
             return y if same else build.rearranged(y, self.rest, name)
 
         return activated(build, linear)
@@ -86,6 +105,34 @@ class Sliced(Form[Nothing]):
     def words(self, regions: Regions) -> str:
         """That it is one slice."""
         return "a slice" if self.rest.is_identity else "a slice, then rearranged"
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Thinned(Kept):
+    """A slice with strides that is kept, as a reshape and a slice of neighbours.
+
+    Attributes:
+        written: the two.
+    """
+
+    written: Sliced
+
+    @classmethod
+    def propose(cls, known: Known, index: int, visited: Sequence[int]) -> Thinned | None:
+        """A call of one slice, where all strides divide the sizes."""
+        if known.selecting(visited) != "strided":
+            return None
+        written = Sliced.propose(known, index, visited)
+        if written is None or written.blocks is None:
+            return None
+        cost = written.cost._replace(layers=Kept.of(known, index).cost.layers)
+        return cls(
+            node=index, reads=written.reads, visited=written.visited, cost=cost, written=written
+        )
+
+    def emit(self, build: Builder, composed: Nothing, xs: Mapping[int, Value]) -> Value:
+        """The two."""
+        return self.written.emit(build, composed, xs)
 
 
 def _whole(source: Node, nodes: Sequence[Node]) -> tuple[tuple[Axis, ...], Rearrangement]:

@@ -19,7 +19,7 @@ from kerasfold.forms.reduced import Reduced
 from kerasfold.forms.rewritten import Rewritten
 from kerasfold.forms.scaled import Scaled
 from kerasfold.forms.separable import Separable
-from kerasfold.forms.sliced import Sliced
+from kerasfold.forms.sliced import Sliced, Thinned
 from kerasfold.forms.stacked import Stacked
 from kerasfold.forms.tiled import Tiled
 from kerasfold.forms.weightless import Weightless
@@ -43,6 +43,8 @@ FORMS: tuple[type[AnyForm], ...] = (
     Concatenated,
     Factored,
 )
+
+BETTER: tuple[type[Rewritten | Thinned], ...] = (Rewritten, Thinned)
 
 
 def ways(known: Known, index: int, visited: Sequence[int]) -> Iterator[AnyForm | Refused]:
@@ -87,5 +89,8 @@ def as_it_is(known: Known, kept: Kept) -> Kept:
     """A call that is kept; in a better layer where there is one, unless it must be as it is."""
     if kept.node in known.pinned:
         return kept
-    better = Rewritten.propose(known, kept.node, kept.visited)
-    return kept if better is None or known.prices.slower(kept.cost, better.cost) else better
+    for form in BETTER:
+        better = form.propose(known, kept.node, kept.visited)
+        if better is not None and not known.prices.slower(kept.cost, better.cost):
+            return better
+    return kept
