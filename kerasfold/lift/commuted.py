@@ -26,7 +26,12 @@ from keras import layers, ops
 
 from kerasfold.lift.activations import acts_on_samples, laws_of
 from kerasfold.lift.demand import pixel_axes
-from kerasfold.lift.pointwise import places_pixels, works_by_pixel, works_by_sample
+from kerasfold.lift.pointwise import (
+    places_pixels,
+    repeats_pixels,
+    works_by_pixel,
+    works_by_sample,
+)
 from kerasfold.lift.program import Node
 from kerasfold.lift.regions import Lifted, Regions, Rewritings, lift
 from kerasfold.lift.writing import Shape, Writer, rewritten
@@ -35,7 +40,6 @@ from kerasfold.read.graph import Call, Graph, Tensor, given_others, read_counts
 _IMAGES = (layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D, ops.max_pool)
 _MEANS = (layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D)
 _VECTORS = (layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D)
-_REPEATING = (layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D)
 
 
 def commuted(regions: Regions) -> Rewritings:
@@ -113,8 +117,7 @@ class _Steps:
 
     def repeats(self, call: Call) -> bool:
         """Whether it repeats pixels."""
-        nearest = getattr(call.operation, "interpolation", "nearest") == "nearest"
-        return call.kind in _REPEATING and nearest
+        return repeats_pixels(call)
 
     def places_pixels(self, call: Call) -> bool:
         """Whether it puts whole pixels elsewhere, and some that affine steps make."""

@@ -9,7 +9,8 @@ For an activation `f` that is positively homogeneous, gains `g > 0` and shifts `
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -50,12 +51,24 @@ def stays(regions: Regions) -> dict[int, str]:
     return found
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Steps:
-    """What a call multiplies channels by, and adds to them."""
+class Steps(NamedTuple):
+    """What a call multiplies channels by, and then adds to them."""
 
     gain: np.ndarray
     shift: np.ndarray
+
+
+def steps_of(nodes: Sequence[Node]) -> Steps | None:
+    """What nodes one after another do to channels, if that is to multiply and shift each."""
+    if not nodes or any(n.work not in ("scale", "shift") or n.op != "operator" for n in nodes):
+        return None
+    gain, shift = np.ones(nodes[0].channels), np.zeros(nodes[0].channels)
+    for node in nodes:
+        assert node.load is not None
+        operator = node.load()
+        own = operator.kernel.ravel()
+        gain, shift = own * gain, own * shift + operator.bias
+    return Steps(gain, shift)
 
 
 class Found(NamedTuple):
@@ -130,19 +143,11 @@ class _Moves:
         (record, *others) = self.records.get(call.index, [None])
         if record is None or others or record.activation is not None or not self._is_plain(call):
             return None
-        nodes = [self.nodes[i] for i in record.added]
-        if not nodes or any(n.work not in ("scale", "shift") or n.op != "operator" for n in nodes):
-            return None
-        gain, shift = np.ones(nodes[0].channels), np.zeros(nodes[0].channels)
-        for node in nodes:
-            assert node.load is not None
-            operator = node.load()
-            own = operator.kernel.ravel()
-            gain, shift = own * gain, own * shift + operator.bias
-        if call.index in self.gains:
+        steps = steps_of([self.nodes[i] for i in record.added])
+        if steps is not None and call.index in self.gains:
             more = self.gains[call.index].values
-            gain, shift = more * gain, more * shift
-        return None if np.all(gain == 1) else Steps(gain, shift)
+            steps = Steps(more * steps.gain, more * steps.shift)
+        return None if steps is None or np.all(steps.gain == 1) else steps
 
     def _is_plain(self, call: Call) -> bool:
         """Whether a call makes one tensor of one of its dtype, by itself, and no masks go along."""
@@ -259,7 +264,7 @@ class _Moves:
                 if x.index in self.behind:
                     scale, gain = self.behind[x.index]
                     y = replace(scale.outputs[0], shape=x.shape)  # what it gives is made here now
-                    gains = _along_channels(gain, x, self.graph.layout)
+                    gains = along_channels(gain, x, self.graph.layout)
                     now[x.index] = writer.called(scale.name, lambda x: x * 1.0, x, gains, made=y)
         return rewritten(self.graph, writer.calls, now)
 
@@ -271,9 +276,8 @@ class _Moves:
             return
         moved = any(call.index == scale.index for scale, _ in self.behind.values())
         name, made = (f"{call.name}_shift", None) if moved else (call.name, output)
-        shifts = _along_channels(shift, x, self.graph.layout)
-        # In this order: Keras may take a second summand of one axis for a bias, of another axis.
-        now[output.index] = writer.called(name, lambda x: 1.0 + x, shifts, x, made=made)
+        shifts = along_channels(shift, x, self.graph.layout)
+        now[output.index] = writer.shifted(name, x, shifts, made)
 
 
 def _divides(steps: Steps, dtype: str) -> bool:
@@ -282,7 +286,7 @@ def _divides(steps: Steps, dtype: str) -> bool:
     return bool(not np.any(steps.shift) or np.all(steps.gain >= least))
 
 
-def _along_channels(values: np.ndarray, x: Tensor, layout: str) -> np.ndarray:
+def along_channels(values: np.ndarray, x: Tensor, layout: str) -> np.ndarray:
     """Numbers of channels with all axes of a tensor; its own dtype takes them when it runs."""
     shape = [1] * len(x.shape)
     shape[1 if layout == "channels_first" else -1] = values.size

@@ -124,3 +124,12 @@ def places_pixels(call: Call, axes: range) -> bool:
     return all(len(x.shape) == rank and x.dtype == output.dtype for x in call.inputs) and {
         int(axis) % rank for axis in np.ravel(along)
     } <= {*axes}
+
+
+_REPEATING = (layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D)
+
+
+def repeats_pixels(call: Call) -> bool:
+    """Whether a call repeats each pixel."""
+    nearest = getattr(call.operation, "interpolation", "nearest") == "nearest"
+    return call.kind in _REPEATING and nearest

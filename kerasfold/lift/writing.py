@@ -10,6 +10,7 @@ from graphlib import TopologicalSorter
 from typing import Any, TypeAlias
 
 import keras
+import numpy as np
 from keras import tree
 
 from kerasfold.read.graph import Call, Graph, Tensor, Together, calls_read, given_others
@@ -49,6 +50,13 @@ class Writer:
         made = made or self.tensor(result.shape, tensors[0].dtype)
         self.calls.append(Call(0, made_by(result), name, given, {}, (made,), None, exact=True))
         return made
+
+    def shifted(
+        self, name: str, x: Tensor, shifts: np.ndarray, made: Tensor | None = None
+    ) -> Tensor:
+        """A tensor and constants; see `called`."""
+        # In this order: Keras may take a second summand of one axis for a bias, of another axis.
+        return self.called(name, lambda x: 1.0 + x, shifts, x, made=made)
 
     def again(
         self, call: Call, given: Mapping[int, Tensor], shape: Shape, once: bool = True

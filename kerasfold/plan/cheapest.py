@@ -10,6 +10,7 @@ from kerasfold.cost import Cost, Prices, objective_of, pixels
 from kerasfold.lift.abreast import abreast
 from kerasfold.lift.activations import acts_on_samples
 from kerasfold.lift.commuted import commuted
+from kerasfold.lift.distributed import distributed
 from kerasfold.lift.gains import carried
 from kerasfold.lift.narrowed import narrowed
 from kerasfold.lift.pointwise import works_by_sample
@@ -25,6 +26,7 @@ STRIDED = 1.5  # pixels for each that is read: a stride leaves more, a border th
 # `pruned` is the first: the others find fewer channels then.
 REWRITINGS: tuple[Callable[[Regions], Rewritings], ...] = (
     pruned,
+    distributed,
     commuted,
     carried,
     functools.partial(narrowed, least=STRIDED),
