@@ -20,6 +20,7 @@ from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
 from kerasfold.algebra.product import Array
 from kerasfold.inverse.numbers import Step, Steps, operator_of
+from kerasfold.inverse.skeleton import thin
 from kerasfold.inverse.stored import rank_one, units_apart
 from kerasfold.read.weights import rounded
 
@@ -189,4 +190,4 @@ def merged(first: Step, last: Step) -> Steps:
 
 
 # As `kerasfold.inverse.numbers.EXACT`, of what is stored in a dtype.
-STORED: tuple[Callable[[Operator, str], Iterator[Pair]], ...] = (separated,)
+STORED: tuple[Callable[[Operator, str], Iterator[Pair]], ...] = (separated, thin)

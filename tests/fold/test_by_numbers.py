@@ -261,6 +261,53 @@ def test_a_wrong_factor_is_not_handed_out(monkeypatch: pytest.MonkeyPatch) -> No
         kerasfold.fold(blurred(), "params")
 
 
+def low_rank(inputs: int, outputs: int, rank: int = 2) -> np.ndarray:
+    rng = np.random.default_rng(5)
+    left, right = (rng.integers(-3, 4, shape) for shape in ((inputs, rank), (rank, outputs)))
+    return (left @ right).astype("float32")
+
+
+LAYERS = {
+    "dense": (lambda: L.Dense(40), low_rank(48, 40), ()),
+    "1x1": (lambda: L.Conv2D(40, 1, strides=2), low_rank(48, 40)[None, None], (6, 5)),
+}
+
+
+@pytest.mark.parametrize("case", LAYERS)
+def test_a_kernel_of_low_rank_is_two_thin_ones(case: str) -> None:
+    make, kernel, size = LAYERS[case]
+    model = holding(make(), kernel, normal(40), size=size)
+    folded = kerasfold.fold(model, "macs")
+    first, last = (np.float64(x.kernel) for x in folded.layers if getattr(x, "weights", ()))
+    assert folded.count_params() < model.count_params() / 2
+    off = np.abs(first @ last - kernel)
+    assert np.max(off[kernel != 0] / np.spacing(np.abs(kernel[kernel != 0]))) <= 1
+    assert np.max(off[kernel == 0]) <= 1e-12 * np.max(np.abs(kernel))
+    assert error(model, folded) < 1e-6
+    report = folded.fold_report
+    assert report.equivalence.outputs[0].error < 1e-10
+    assert "units in the last place from the kernel" in " ".join(str(report).split())
+
+
+def test_exact_numbers_are_of_full_rank() -> None:
+    model = holding(L.Dense(40), low_rank(48, 40), normal(40), size=())
+    assert kerasfold.explain(model, "params", exact_numbers=True).merged == ()
+
+
+def test_a_rank_that_is_four_last_places_off_stays() -> None:
+    kernel = low_rank(48, 40)
+    kernel[0, 0] += 4 * np.spacing(np.abs(kernel[0, 0]) + np.float32(1))
+    model = holding(L.Dense(40), kernel, normal(40), size=())
+    assert kerasfold.explain(model, "params").merged == ()
+
+
+@pytest.mark.parametrize(("size", "count"), [(40, 1), (1024, 2)])
+def test_a_low_rank_is_used_where_it_pays(size: int, count: int) -> None:
+    model = holding(L.Dense(size), low_rank(size, size), normal(size), size=())
+    folded = kerasfold.fold(model, "latency", verify=False)
+    assert classes(folded) == [L.Dense] * count
+
+
 def test_as_few_layers_keep_their_kernel() -> None:
     kernel = zeros_but((5, 5, 3, 4), slice(1, 4), slice(2, 5))
     folded = kerasfold.fold(holding(L.Conv2D(4, 5, padding="same"), kernel, normal(4)), "layers")
