@@ -61,7 +61,8 @@ def test_shell_blocks_run(tmp_path, monkeypatch, capsys):
     runs = [line.split("&&")[-1].strip() for line in lines if "kerasfold" in line]
     assert len(runs) == 5
     for line in runs:
-        assert cli.main(shlex.split(line)[1:]) == 0, line
+        words = shlex.split(line.replace("--deployments 6", "--deployments 1"))  # in less time
+        assert cli.main(words[1:]) == 0, line
     assert (tmp_path / "folded.keras").exists()
 
 

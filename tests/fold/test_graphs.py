@@ -40,7 +40,7 @@ EACH = pytest.mark.parametrize("name", GRAPHS)
 def test_same_outputs_names_structure(name: str, objective: str) -> None:
     model = built(name)
     before = fingerprint(model)
-    folded = kerasfold.fold(model, objective=objective)
+    folded = kerasfold.fold(model, objective=objective, verify=objective == "latency")
     assert fingerprint(model) == before
     assert signature(folded) == signature(model)
     assert_same(model, folded, FLOAT32, inputs=inputs_of(model))
@@ -132,27 +132,19 @@ def test_explain_says_what_fold_does(name: str) -> None:
     assert said.to_dict() | {"keras_layers_after": did.keras_layers_after} == did.to_dict()
 
 
+FEW = ("residual", "siamese", "operators", "input_as_output", "softmax_head", "inception")
+
+
 @pytest.mark.parametrize(
     ("name", "policy"),
     [
         *((name, "mixed_float16") for name in GRAPHS),
-        *(
-            (name, policy)
-            for policy in ("bfloat16", "mixed_bfloat16", "float16")
-            for name in (
-                "residual",
-                "siamese",
-                "operators",
-                "input_as_output",
-                "softmax_head",
-                "inception",
-            )
-        ),
+        *((name, policy) for policy in ("bfloat16", "mixed_bfloat16", "float16") for name in FEW),
     ],
 )
 def test_low_precision(name: str, policy: str) -> None:
     model = built(name, policy)
-    folded = kerasfold.fold(model)
+    folded = kerasfold.fold(model, verify=policy != "mixed_float16" or name in FEW)
     assert signature(folded) == signature(model)
     assert {w.dtype for w in folded.weights} <= {w.dtype for w in model.weights}
     inputs = inputs_of(model)

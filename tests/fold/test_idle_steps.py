@@ -34,7 +34,7 @@ def test_nothing_is_left(name: str) -> None:
         for step in (layers.ReLU(), *ROWS[name], layers.ReLU()):
             x = step(x)
         model = randomise(keras.Model(inputs, x))
-    folded = kerasfold.fold(model)
+    folded = kerasfold.fold(model, verify=False)
     nodes = [node for level in folded._nodes_by_depth.values() for node in level]
     kinds = [type(node.operation).__name__ for node in nodes if not node.is_input]
     assert kinds == ["ReLU", "ReLU"]

@@ -21,8 +21,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 def between(shape: tuple[int | None, ...], *steps: keras.Layer) -> tuple[keras.Model, list[str]]:
     """The fold of steps between activations, and its layers between those."""
     model = chain(shape, layers.ReLU(), *steps, layers.Softmax())
-    folded = kerasfold.fold(model, "params")
-    assert folded.fold_report.equivalence.equivalent
+    folded = kerasfold.fold(model, "params", verify=False)
     assert_same(model, folded, FLOAT64)
     return folded, kinds(folded)[1:-1]
 

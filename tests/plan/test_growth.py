@@ -66,7 +66,7 @@ def dense_net(length: int, join: type[keras.Layer], normalised: bool = False) ->
 
 
 def test_lifting_takes_no_more_for_each_barrier_the_more_there_are() -> None:
-    few, many = (read(with_barriers(length)) for length in (40, 160))
+    few, many = (read(with_barriers(length)) for length in (20, 80))
     assert 0 < steps(lambda: lift(many)) < 4.4 * steps(lambda: lift(few))
 
 
@@ -77,7 +77,7 @@ def test_lifting_takes_no_more_for_each_barrier_the_more_there_are() -> None:
 def test_planning_takes_no_more_for_each_tensor_read(
     join: type[keras.Layer], normalised: bool
 ) -> None:
-    few, many = (dense_net(length, join, normalised) for length in (15, 45))
+    few, many = (dense_net(length, join, normalised) for length in (12, 30))
     regions = [lift(read(model)) for model in (few, many)]
     taken = [steps(lambda each=each: plan(each, method="descent")) for each in regions]
     assert 0 < taken[1] < 1.2 * taken[0] * edges(many) / edges(few)

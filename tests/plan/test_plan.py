@@ -190,13 +190,13 @@ LINKS = (
     ),
     objective=st.sampled_from(UNTIMED),
 )
-@settings(max_examples=200)
+@settings(max_examples=150)
 def test_a_chain_of_any_layers_gets_the_cheapest_of_all_subsets(links, objective):
     """Also where a step is refused that a longer one, with a padding or a cropping, is not."""
     x = inputs = keras.Input((24, 24, 2))
     for kind, channels in links:
-        assume(min(x.shape[1:3]) > 4)  # a cropping of all is refused
-        x = LINKS[kind](channels)(x)
+        if min(x.shape[1:3]) > 4:  # a cropping of all is refused
+            x = LINKS[kind](channels)(x)
     regions = regions_of(keras.Model(inputs, x))
     found = OBJECTIVES[objective].key(plan(regions, objective).cost)
     assert found == pytest.approx(optimum(regions, objective), rel=1e-9)

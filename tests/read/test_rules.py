@@ -16,6 +16,7 @@ from zoo.rows import Case
 from zoo.same import FLOAT32, assert_same, kinds
 
 EACH = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+FIRST = {case.id for case in {case.kind: case for case in reversed(CASES)}.values()}  # of each rule
 
 
 def test_every_rule_has_a_row_and_every_row_a_rule() -> None:
@@ -56,9 +57,10 @@ def test_float64(case: Case) -> None:
 @EACH
 def test_float32(case: Case) -> None:
     model = case.model("float32", seed=2)
-    folded = kerasfold.fold(model)
+    folded = kerasfold.fold(model, verify=case.id in FIRST)
     assert_same(model, folded, FLOAT32)
-    assert folded.fold_report.equivalence.equivalent
+    found = folded.fold_report.equivalence
+    assert found.equivalent if case.id in FIRST else found is None
 
 
 @pytest.mark.parametrize("fault", ["kernel", "bias", "nan"])

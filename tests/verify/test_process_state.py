@@ -39,7 +39,7 @@ class Drawing(layers.Layer):
 
 def drawing() -> keras.Model:
     """Layers that take seeds when they are made, and such as are made anew by a fold."""
-    x = image = keras.Input((8, 8, 2))
+    x = image = keras.Input((4, 4, 2))
     for _ in range(2):
         x = layers.SeparableConv2D(4, 3, padding="same")(x)
         x = layers.Dropout(0.5)(layers.BatchNormalization()(x))
