@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,12 +57,10 @@ def figure_of(title: str, flows: Sequence[Flow], part: Effective | str) -> Figur
         part: a linear part to draw above them, or why there is none.
     """
     require_matplotlib()
-    from matplotlib.figure import Figure
-
     heights = [ROW * (_depth(flow) + 2) for flow in flows]
     above = PANEL if isinstance(part, Effective) else 0.0
     height = TOP + above + sum(heights) + MARGIN
-    figure = Figure((WIDTH, height))
+    figure = _shown_in_notebooks()((WIDTH, height))
     figure.suptitle(title, x=MARGIN / WIDTH, y=1 - 0.15 / height, ha="left", va="top", color=INK)
     top = height - TOP
     if isinstance(part, Effective):
@@ -75,6 +75,20 @@ def figure_of(title: str, flows: Sequence[Flow], part: Effective | str) -> Figur
         _draw_flow(axes, flow)
         top -= room
     return figure
+
+
+@functools.cache
+def _shown_in_notebooks() -> type[Figure]:
+    """The class of figures, which notebooks show once pyplot has told them how, shown by itself."""
+    from matplotlib.figure import Figure
+
+    class Picture(Figure):
+        def _repr_png_(self) -> bytes:
+            stream = io.BytesIO()
+            self.savefig(stream, format="png")
+            return stream.getvalue()
+
+    return Picture
 
 
 def write(figure: Figure, path: Path) -> None:

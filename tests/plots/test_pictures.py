@@ -170,6 +170,11 @@ def test_what_has_no_one_kernel_is_drawn_without(tmp_path):
     ]
 
 
+def test_a_notebook_shows_it():
+    figure = kerasfold.explain(built(*PARTS["image"])).plot()
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
 def test_reports_hold_plain_values_but_for_what_is_drawn():
     report = kerasfold.explain(built(*PARTS["image"]))
     assert "models" not in json.loads(json.dumps(report.to_dict()))
