@@ -6,9 +6,12 @@ float32 where it would choose bfloat16.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -226,8 +229,21 @@ def opened(path: str | os.PathLike[str]) -> Opened:
         require(package, f"the {kind.words} {path}", kind.extra)
     try:
         with silent():
-            return kind.open(str(path))
+            found = kind.open(str(path))
     except FoldError as refusal:
         raise FoldError(f"{path}: {refusal}") from refusal
     except Exception as error:
         raise FoldError(f"{path} cannot be read as {kind.words} ({words_of(error)})") from error
+    return replace(found, run=_silent_at_first(found.run))
+
+
+def _silent_at_first(run: Callable[[Arrays], Arrays]) -> Callable[[Arrays], Arrays]:
+    """The same, and what a runtime says when it begins is kept away."""
+    later = itertools.repeat(contextlib.nullcontext())
+    how: Iterator[AbstractContextManager[None]] = itertools.chain([silent()], later)
+
+    def ran(arrays: Arrays) -> Arrays:
+        with next(how):
+            return run(arrays)
+
+    return ran

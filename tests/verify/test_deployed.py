@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -15,7 +16,9 @@ from keras import layers
 from tensorflow.python.framework import op_def_registry
 
 import kerasfold
+from kerasfold.equivalence import formats
 from kerasfold.equivalence.deployed import deployed
+from kerasfold.equivalence.formats import Kind, Opened, opened
 from kerasfold.equivalence.savedmodel import reaches_outside
 from zoo.exports import (
     EXPORTED,
@@ -51,6 +54,22 @@ def assert_runs_alike(path: Path, model: keras.Model, batch: int = 3, **sizes: i
 def test_it_runs_as_its_original(folder: Path, name: str) -> None:
     for batch in (3, 5):
         assert_runs_alike(folder / name, small_net(), batch)
+
+
+def test_what_a_runtime_says_when_it_begins_is_kept_away(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def run(arrays: list[np.ndarray]) -> list[np.ndarray]:
+        os.write(2, b"made a delegate\n")  # as C++ code does
+        return arrays
+
+    kind = Kind("file", lambda path: Opened((), (), run))
+    monkeypatch.setitem(formats.KINDS, ".tflite", kind)
+    found = opened(folder / "model.tflite")
+    found.run([])
+    assert capfd.readouterr().err == ""
+    found.run([])
+    assert capfd.readouterr().err == "made a delegate\n"  # by what is not a start
 
 
 @KINDS
