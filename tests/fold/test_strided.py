@@ -70,5 +70,7 @@ def test_what_strides_do_not_divide_stays_a_slice(shape: Any) -> None:
 
 def test_channels_first_stays_a_slice() -> None:
     with_axes = layers.MaxPooling2D(1, data_format="channels_first", dtype="float64")
-    model = chain((16, 36, 32), with_axes, lambda x: x[:, :, ::2, ::2], layers.ReLU(), dtype="float64")
+    model = chain(
+        (16, 36, 32), with_axes, lambda x: x[:, :, ::2, ::2], layers.ReLU(), dtype="float64"
+    )
     assert "Reshape" not in kinds(kerasfold.fold(model))
