@@ -95,13 +95,19 @@ def rank_one(matrix: Array, dtype: str) -> Factors:
 
 
 def _fitted(stored: Array, most: Array, column: Array, row: Array) -> tuple[Array, Array]:
-    """The column and the row that are nearest, in units; of equal largest numbers."""
-    weights = most**-2
+    """The column and the row that are nearest, in units; of equal largest numbers.
+
+    Of numbers near 1, of which squares neither overflow nor vanish.
+    """
+    _, exponent = np.frexp(np.max(np.abs(row)))
+    root = np.ldexp(1.0, int(exponent) // 2)  # a power of two, as its square is
+    stored, row = stored / root / root, row / root / root
+    weights = (np.min(most) / most) ** 2
     for _ in range(FITTED):
         column = (weights * stored) @ row / (weights @ row**2)
         row = column @ (weights * stored) / (column**2 @ weights)
     scale = np.sqrt(np.max(np.abs(row)) / np.max(np.abs(column)))
-    return column * scale, row / scale
+    return column * scale * root, row / scale * root
 
 
 def _spellings(column: Array, row: Array, dtype: str) -> Iterator[Array]:

@@ -55,6 +55,15 @@ def test_a_product_of_what_the_dtype_holds_is_found_again() -> None:
     assert rank_one(np.outer(column, row).astype("float64"), "float32").units <= 1
 
 
+@pytest.mark.parametrize("size", [1e-150, 1e-280, 1e150, 1e280])
+def test_no_square_of_small_or_large_numbers_is_lost(size: float) -> None:
+    rng = np.random.default_rng(0)
+    column, row = rng.integers(1, 9, 5) * np.sqrt(size), rng.integers(1, 9, 6) * np.sqrt(size)
+    stored = np.outer(column, row)
+    found = rank_one(stored, "float64")
+    assert units_apart(np.outer(found.column, found.row), stored, "float64") == found.units <= 1
+
+
 def test_numbers_too_small_for_all_their_digits_are_no_hindrance() -> None:
     stored = gaussian(31, 1.5)
     assert 0 < np.min(stored[stored > 0]) < np.finfo("float32").tiny or np.any(stored == 0)
