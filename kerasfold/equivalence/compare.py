@@ -110,7 +110,10 @@ class Comparison:
         self.tallies = tallies_of(self.a, self.b64 is None, self.kinds)
         steps, theirs = self.a64.steps, [] if self.b64 is None else self.b64.steps
         self.within = [
-            Within(steps[i], i, j, Tally(name=steps[i].words, shape=steps[i].shape, pixels=()))
+            Within(
+                *(steps[i], i, j, Tally(name=steps[i].words, shape=steps[i].shape, pixels=())),
+                other="" if theirs[j].words == steps[i].words else theirs[j].words,
+            )
             for i, j in paired(steps, theirs)
         ]
         self.shows = [Shown() for _ in self.tallies]

@@ -57,7 +57,7 @@ def _unseen(found: Comparison) -> str:
     """Of which outputs nothing but answers was compared, of few values, or ""."""
     steps = [*found.a64.steps, *([] if found.b64 is None else found.b64.steps)]
     words = {i: step.words for step in reversed(steps) for i in step.answers}
-    seen = {i for each in found.within for i in each.step.answers}
+    seen = {i for each in found.within if not each.other for i in each.step.answers}
     return "; ".join(
         f"of output '{found.tallies[i].name}' only the {found.tallies[i].numbers} answers were "
         f"compared that {words[i]} gives, and not what goes into it"
@@ -151,12 +151,15 @@ def _doubts(found: Comparison, index: int, untold: float) -> Iterator[str]:
         bound = difference_bound(each.tally, found.unit)
         line = _closest(each.tally.error, bound)
         error, most = _at(each.tally.error, line), _at(bound, line)
-        if each.agrees and index in each.step.outputs and error > most:
-            what = "answers" if index in each.step.answers else "numbers"
-            yield (
-                f"all {tally.numbers} {what} of output '{tally.name}' agree, but what goes into "
-                f"{each.step.words} differs by {error:.3g}, more than {most:.3g}"
-            )
+        if not each.agrees or index not in each.step.outputs:
+            continue
+        what = "answers" if index in each.step.answers else "numbers"
+        agree = f"all {tally.numbers} {what} of output '{tally.name}' agree, but"
+        words = each.step.words
+        if each.other and error <= most:
+            yield f"{agree} {words} of the first model is {each.other} in the second, of the same"
+        if not each.other and error > most:
+            yield f"{agree} what goes into {words} differs by {error:.3g}, more than {most:.3g}"
 
 
 def _untold(size: Lines, bound: Lines) -> float:

@@ -35,6 +35,7 @@ class Within:
         mine: its number there.
         theirs: that of the other's.
         tally: of what goes into it.
+        other: what the other's is, where it does the same with other constants; or "".
         agrees: whether both gave the same answers; if not, they are not the same step.
     """
 
@@ -42,6 +43,7 @@ class Within:
     mine: int
     theirs: int
     tally: Tally
+    other: str = ""
     agrees: bool = True
 
     def saw(self, truth: Ran, other: Ran) -> Lines:

@@ -6,8 +6,9 @@ What goes into it may be off by much before an answer on the other side is seen.
 from __future__ import annotations
 
 import math
+import operator
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,6 +44,11 @@ class Step:
     shape: tuple[int | None, ...]
     outputs: tuple[int, ...] = ()
     answers: tuple[int, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """What it does, whatever constants it does it with."""
+        return self.words.split()[0]
 
     @property
     def numbers(self) -> int:
@@ -109,16 +115,35 @@ def steps_of(calls: Sequence[Made], outputs: Sequence[keras.KerasTensor]) -> dic
 
 
 def paired(mine: Sequence[Step], theirs: Sequence[Step]) -> list[tuple[int, int]]:
-    """The numbers of steps of two models that do the same for the same outputs; the last first."""
-    groups: dict[Any, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
-    for side, steps in enumerate((mine, theirs)):
-        for number, step in reversed(list(enumerate(steps))):
-            groups[step.words, step.outputs][side].append(number)
-    return [pair for group in groups.values() for pair in zip(*group, strict=False)]
+    """The numbers of steps of two models that do the same for the same outputs; the last first.
+
+    Then, of those that are left, of steps that do the same with other constants.
+    """
+    left = [dict(reversed(list(enumerate(steps)))) for steps in (mine, theirs)]
+    pairs: list[tuple[int, int]] = []
+    keys: list[Callable[[Step], str]] = [operator.attrgetter("words"), operator.attrgetter("kind")]
+    for key in keys:
+        groups: dict[Any, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+        for side, steps in enumerate(left):
+            for number, step in steps.items():
+                groups[key(step), step.outputs][side].append(number)
+        pairs += [pair for group in groups.values() for pair in zip(*group, strict=False)]
+        for i, j in pairs:
+            left[0].pop(i, None)
+            left[1].pop(j, None)
+    return pairs
 
 
 def _is_symbolic(value: Any) -> bool:
     return isinstance(value, keras.KerasTensor)
+
+
+def _said(constants: Any) -> str:
+    """Numbers as float32 tells them apart."""
+    with np.errstate(over="ignore"):
+        values = np.asarray(constants, "float32")
+    words = [np.format_float_positional(x, trim="-") for x in values.ravel()]
+    return f"[{', '.join(words)}]" if values.ndim else words[0]
 
 
 def _step_of(made: Made, read: tuple[keras.KerasTensor, ...]) -> Taken | None:
@@ -135,11 +160,11 @@ def _step_of(made: Made, read: tuple[keras.KerasTensor, ...]) -> Taken | None:
         words = f"{name} {getattr(operation, 'decimals', '') or ''}".strip()
         return Taken(Step(words, shape), read)
     if function in _COMPARING:
-        sides = [None if _is_symbolic(x) else np.asarray(x).tolist() for x in made.args]
+        sides = [None if _is_symbolic(x) else _said(x) for x in made.args]
         words = f"{name} {next((x for x in sides if x is not None), '')}".strip()
         return Taken(Step(words if sides[0] is None else f"{words} before it", shape), read)
     if function is ops.cast and not keras.backend.is_float_dtype(operation.dtype):
         return Taken(Step(f"cast to {operation.dtype}", shape), read)
     if type(operation) is layers.Discretization:
-        return Taken(Step(f"discretization {list(operation.bin_boundaries)}", shape), read)
+        return Taken(Step(f"discretization {_said(operation.bin_boundaries)}", shape), read)
     return None

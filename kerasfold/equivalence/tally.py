@@ -150,6 +150,8 @@ class Tally:
 
     def saw_copies(self, truth: np.ndarray, other: np.ndarray | None) -> Lines:
         """Take in what float64 copies give; the largest difference of each line of this batch."""
+        if truth.ndim != len(self.shape):  # as of a TextVectorization, Keras said otherwise
+            self.shape, self.pixels = (*(None,) * (truth.ndim - 1), truth.shape[-1]), ()
         first = self.number
         self.number += len(truth)
         self.whole = truth.dtype.kind in WHOLE

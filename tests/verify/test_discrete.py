@@ -75,6 +75,26 @@ def test_another_step_is_noted() -> None:
     assert "answers were compared that sign gives" in report.note
 
 
+CONSTANTS: dict[str, Callable[[Any, float], Any]] = {
+    "threshold": lambda y, c: y > 0.5 + c,
+    "from below": lambda y, c: ops.less(0.5 + c, y),
+    "bins": lambda y, c: layers.Discretization([0.0, 1.0 + c, 2.0])(y),
+    "in the middle": lambda y, c: layers.Dense(2, name="last")(ops.cast(y > c, "float32")),
+}
+
+
+@pytest.mark.parametrize("step", CONSTANTS)
+def test_the_same_step_with_another_constant_is_told(step: str) -> None:
+    def of(constant: float) -> keras.Model:
+        return net(lambda y: CONSTANTS[step](y, constant))
+
+    report = kerasfold.verify(of(0.0), of(1e-5))
+    assert report.verdict == "inconclusive"
+    assert "of the first model is" in report.reason
+    report = kerasfold.verify(of(0.1), of(np.float32(0.1)))
+    assert (report.verdict, report.note) == ("equivalent", "")
+
+
 def test_what_is_computed_of_rounded_inputs_is_not_said_to_be_answers() -> None:
     x = keras.Input((4,))
     table = layers.Embedding(10, 3)(ops.cast(x, "int32"))

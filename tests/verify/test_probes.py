@@ -471,6 +471,20 @@ def test_words_are_those_of_the_vocabulary() -> None:
     assert kerasfold.verify(model, model).equivalent
 
 
+def test_an_output_may_have_other_axes_than_keras_says() -> None:
+    def net(error: float) -> keras.Model:
+        x = keras.Input((1,), dtype="string")
+        words = layers.TextVectorization(vocabulary=["red", "green"], output_mode="multi_hot")(x)
+        model = randomise(keras.Model(x, layers.Dense(2, name="last")(words)))
+        kernel = model.get_layer("last").kernel
+        kernel.assign(kernel + error * (np.arange(3) == 2)[:, None])
+        return model
+
+    assert len(net(0.0)(np.array([["red"]])).shape) != len(net(0.0).output.shape)
+    assert kerasfold.verify(net(0.0), net(0.0)).verdict == "equivalent"
+    assert kerasfold.verify(net(0.0), net(0.01)).verdict == "different"
+
+
 HASHES: dict[str, Callable[[Any, Any], Any]] = {
     "rows": lambda x, _: ops.one_hot(layers.Hashing(90)(x), 90),
     "clipped": lambda x, _: ops.one_hot(ops.minimum(layers.Hashing(200)(x), 89), 90),
