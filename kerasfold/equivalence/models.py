@@ -391,7 +391,8 @@ def _reported(found: Comparison) -> EquivalenceReport:
             for each in (found.reference, found.b)
         ]
         said = next(filter(None, causes), "")
-        told = not causes[0] or not all(out.same_function for out in report.outputs)
+        same = all(out.same_function for out in report.outputs)
+        told = not same or bool(failed and not causes[0])
         report = _with_cause(report, failing, said, told) if said else report
     if not in_function or not (isinstance(found.a64, Walk) and isinstance(found.b64, Walk)):
         return report

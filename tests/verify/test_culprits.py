@@ -160,6 +160,16 @@ def test_whichever_output_it_is_of() -> None:
     assert re.fullmatch(f"{TWICE} off", report.reason)
 
 
+def test_the_second_model_may_be_the_one_that_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that is not the first model's own may hold the same twice."""
+    said = iter(["", "not the same twice"])
+    monkeypatch.setattr("kerasfold.equivalence.models.unsteady", lambda *_: next(said))
+    models = [drawing(Unsteady(name="unsteady"), layers.Dense(3)) for _ in range(2)]
+    models[1].set_weights(models[0].get_weights())
+    report = kerasfold.verify(*models)
+    assert (report.verdict, report.reason) == ("inconclusive", "not the same twice")
+
+
 def test_a_fault_beside_it_is_still_one() -> None:
     models = [drawing(Unsteady(), layers.Dense(3)) for _ in range(2)]
     models[1].set_weights([1.01 * w for w in models[0].get_weights()])
