@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass, field
 from operator import add
 from typing import Any, NamedTuple
 
@@ -213,11 +213,12 @@ def load_of(geometry: Geometry, batch: int = 1, seen: float | None = None) -> Lo
 
     Of what it reads, a share of `seen` is no zero: by default all but those that it pads with.
     """
+    outputs = geometry.channels[1]
     inputs = geometry.channels[0] + (geometry.groups if geometry.ones else 0)
     sizes = (None if a.size is None else a.size - sum(a.crop) for a in geometry.axes)
-    weights = 4 * replace(geometry, biased=False).params  # a bias is added on the way
+    weights = 4 * (geometry.params - geometry.biased * outputs)  # a bias is added on the way
     read = batch * moved_bytes(sizes, inputs)
-    given = batch * moved_bytes(computed_sizes(geometry), geometry.channels[1])
+    given = batch * moved_bytes(computed_sizes(geometry), outputs)
     gathered, pieces = im2col(geometry)
     return Load(
         moved=read + given + weights,
@@ -255,12 +256,14 @@ class Prices:
     Attributes:
         rooflines: of each runtime that the plan must suit.
         batch: images at once.
+        known: what layers cost that were asked for before.
     """
 
     rooflines: tuple[Roofline, ...] = field(
         default_factory=lambda: tuple(ROOFLINES[name] for name in UNTOLD)
     )
     batch: int = 1
+    known: dict[Hashable, Cost] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, runtime: Any = None, batch_size: Any = None) -> Prices:
@@ -335,7 +338,14 @@ class Prices:
         Its kind is that of the convolution that it is, if nothing else is said. For `seen` see
         `load_of`.
         """
-        geometry = written(geometry)
+        key = geometry, shared, kind, seen
+        if key not in self.known:
+            self.known[key] = self._operator(written(geometry), shared, kind, seen)
+        return self.known[key]
+
+    def _operator(
+        self, geometry: Geometry, shared: int, kind: Kind | None, seen: float | None
+    ) -> Cost:
         kind = kind_of(geometry) if kind is None else kind
         macs = 0 if kind == "copy" else macs_of(geometry)
         load = load_of(geometry, self.batch, seen)

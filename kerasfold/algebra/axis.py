@@ -70,14 +70,15 @@ class Axis:
         """Positions of the cropped and upsampled input."""
         if self.size is None:
             return None
-        return self.upsampling * (self.size - sum(self.crop) - 1) + 1
+        return self.upsampling * (self.size - self.crop[0] - self.crop[1] - 1) + 1
 
     @property
     def out(self) -> int | None:
         """Output samples; None where the input size is unknown."""
-        if self.extent is None:
+        extent = self.extent
+        if extent is None:
             return None
-        return (self.extent + sum(self.pad) - self.span) // self.stride + 1
+        return (extent + self.pad[0] + self.pad[1] - self.span) // self.stride + 1
 
     @property
     def is_pointwise(self) -> bool:

@@ -95,6 +95,8 @@ def some(kernel: Array, groups: int, of: Array, says: Callable[[Array], Array]) 
         says: of weights, whether they are of the kind.
     """
     width, outputs = kernel.shape[-2:]
+    if not of.any():
+        return np.zeros(outputs, bool)
     blocks = kernel.reshape(-1, width, groups, outputs // groups)
     asked = of.reshape(groups, width).T[:, :, None]
     found = np.zeros(blocks.shape[2:], bool)
@@ -105,18 +107,16 @@ def some(kernel: Array, groups: int, of: Array, says: Callable[[Array], Array]) 
     return found.reshape(outputs)
 
 
-def reads_all(operator: Operator) -> bool:
+def reads_all(kernel: Array, groups: int) -> bool:
     """Whether every input channel is read."""
-    kernel, groups = operator.kernel, operator.geometry.groups
     width, outputs = kernel.shape[-2:]
     blocks = kernel.reshape(-1, width, groups, outputs // groups)
     first = (blocks[..., :FIRST] != 0).any(axis=(0, 3))
     return bool(first.all() or (blocks != 0).any(axis=(0, 3)).all())
 
 
-def connections(operator: Operator) -> Array:
+def connections(kernel: Array) -> Array:
     """Which input channels of its group each output reads, (inputs / groups, outputs)."""
-    kernel = operator.kernel
     read: Array = (kernel != 0).any(axis=tuple(range(kernel.ndim - 2)))
     return read
 

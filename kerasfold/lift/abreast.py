@@ -67,7 +67,7 @@ def abreast(regions: Regions, joined: Iterable[Sequence[int]]) -> Rewritings:
     for find in (partial(_joined, joined=joined), _concatenated):
         groups = list(_apart(find(regions)))
         if groups:
-            other = lift(_Abreast(regions.graph, groups).run())
+            other = lift(_Abreast(regions.graph, groups).run(), regions)
             if (yield other):
                 regions = other
 

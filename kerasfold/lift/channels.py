@@ -85,10 +85,9 @@ class Known:
     def _lifted(self, record: Lifted) -> None:
         for index in record.added:
             node = self.regions.program.nodes[index]
-            operator = node.load() if node.op == "operator" and node.load is not None else None
-            if operator is not None and self.reads_all:
-                self.reads_all = reads_all(operator)
-            self._nodes[index] = after(node, [self._of(o) for o in node.operands], operator)
+            if self.reads_all and node.op == "operator" and node.geometry is not None:
+                self.reads_all = reads_all(node.looked_at(), node.geometry.groups)
+            self._nodes[index] = after(node, [self._of(o) for o in node.operands])
         found = self._of(record.node)
         if record.activation is not None:
             found = activated(record.activation, found)
@@ -148,8 +147,11 @@ class Mixed:
     @cached_property
     def connected(self) -> list[tuple[int, Array]]:
         """The groups of each operator, and what it reads."""
-        operators = [node.load() for node in self.nodes if node.load is not None]
-        return [(x.geometry.groups, connections(x)) for x in operators]
+        return [
+            (node.geometry.groups, connections(node.looked_at()))
+            for node in self.nodes
+            if node.geometry is not None
+        ]
 
     def settle(self, need: Need, ranges: Ranges) -> None:
         """What the outputs read."""

@@ -47,7 +47,7 @@ def commuted(regions: Regions) -> Rewritings:
     moves, taken = _moves(regions), list[_Move]()
     together = [move for move in moves if not move.law.singly]
     for tried in (together, *([move] for move in moves if move.law.singly)):
-        if tried and (yield lift(_moved(regions.graph, [*taken, *tried]))):
+        if tried and (yield lift(_moved(regions.graph, [*taken, *tried]), regions)):
             taken += tried
 
 

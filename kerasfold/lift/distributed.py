@@ -26,7 +26,7 @@ def distributed(regions: Regions) -> Rewritings:
     """The same model with gains at what is added up, where there are some to put there."""
     moves = _moves(regions)
     if moves:
-        yield lift(_written(regions.graph, moves))
+        yield lift(_written(regions.graph, moves), regions)
 
 
 class _Move(NamedTuple):

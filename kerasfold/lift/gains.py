@@ -31,7 +31,7 @@ def carried(regions: Regions) -> Rewritings:
     moves = _Moves(regions)
     moves.find()
     if moves.left:
-        yield lift(moves.written())
+        yield lift(moves.written(), regions)
 
 
 def stays(regions: Regions) -> dict[int, str]:

@@ -38,7 +38,7 @@ def narrowed(regions: Regions, least: float = 1.0) -> Rewritings:
     much = {i: cut for i, cut in cuts.items() if _surplus(regions, i, cut) >= least}
     for chosen in (much, cuts) if len(much) < len(cuts) else (cuts,):
         if chosen:
-            yield lift(_Narrowing(regions, chosen).run())
+            yield lift(_Narrowing(regions, chosen).run(), regions)
 
 
 def _cuts(regions: Regions) -> dict[int, Cut]:

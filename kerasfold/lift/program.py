@@ -17,7 +17,7 @@ import numpy as np
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
 from kerasfold.algebra.rearrange import Rearrangement
-from kerasfold.read.weights import as_array, shape_of
+from kerasfold.read.weights import as_array, as_stored, shape_of
 
 Sizes: TypeAlias = tuple[int | None, ...]
 Op: TypeAlias = Literal["root", "operator", "sum", "concatenate", "rearrange", "scale"]
@@ -36,6 +36,7 @@ class Node:
         channels: number of channels.
         geometry: of the operator, for 'operator' and 'scale'.
         load: reads the operator's weights, for 'operator' and 'scale'.
+        kernel: that of the operator alone, where it can be looked at as it is stored.
         factors: one weight per operand, for 'sum'; what is times 0 is not computed.
         rearrangement: of the samples, for 'rearrange'; for 'scale', one that makes channels of
             the axes it varies along.
@@ -54,11 +55,19 @@ class Node:
     channels: int
     geometry: Geometry | None = None
     load: Callable[[], Operator] | None = None
+    kernel: Weights | None = None
     factors: tuple[float, ...] = ()
     rearrangement: Rearrangement | None = None
     work: Work | None = None
     selected: tuple[int, ...] = ()
     mean: bool = False
+
+    def looked_at(self) -> np.ndarray:
+        """The kernel of its operator, of whatever float: for what tells zeros and signs alone."""
+        if self.kernel is not None:
+            return self.kernel.stored()
+        assert self.load is not None
+        return self.load().kernel
 
     @property
     def multiplies(self) -> bool:
@@ -122,21 +131,30 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """An array of known shape whose values are read when they are needed."""
+    """An array of known shape whose values are read when they are needed.
+
+    Attributes:
+        shape: of the array.
+        stored: gives its values, of whatever float they are stored in.
+    """
 
     shape: tuple[int, ...]
-    read: Callable[[], np.ndarray]
+    stored: Callable[[], np.ndarray]
+
+    def read(self) -> np.ndarray:
+        """The values in float64."""
+        return as_array(self.stored())
 
     def reshape(self, *shape: int) -> Weights:
         """The same values in another shape."""
-        return Weights(shape, lambda: self.read().reshape(shape))
+        return Weights(shape, lambda: self.stored().reshape(shape))
 
 
 def weights(value: Any) -> Weights:
     """`Weights` of a Keras variable, an array, or `Weights` themselves."""
     if isinstance(value, Weights):
         return value
-    return Weights(shape_of(value), lambda: as_array(value))
+    return Weights(shape_of(value), lambda: as_stored(value))
 
 
 def triangle(factor: int) -> np.ndarray:

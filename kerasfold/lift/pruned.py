@@ -49,7 +49,7 @@ def pruned(regions: Regions) -> Rewritings:
             if left:
                 yield replace(regions, graph=replace(regions.graph, left=left))
             return
-        if (yield lift(pruning.run(through))):
+        if (yield lift(pruning.run(through), regions)):
             return
 
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerasfold.algebra.axis import Refused
-from kerasfold.algebra.operator import Operator
 from kerasfold.algebra.product import Array
 from kerasfold.algebra.response import even, response, some
 from kerasfold.lift.program import Node
@@ -72,28 +71,24 @@ class Range:
         return Range(low, np.where(fixed, image.max(axis=axes), self.high), fixed, image)
 
 
-def after(node: Node, xs: Sequence[Range], operator: Operator | None) -> Range:
-    """What is known of a node of a program.
-
-    Args:
-        node: the node.
-        xs: what is known of its operands.
-        operator: what it applies, if it is one.
-    """
+def after(node: Node, xs: Sequence[Range]) -> Range:
+    """What is known of a node of a program, given what is of its operands."""
     if node.op == "operator":
-        assert operator is not None
-        return _after_operator(node, operator, *xs)
+        return _after_operator(node, *xs)
     found = _AFTER[node.op](node, xs) if node.op in _AFTER else None
     return Range.unknown(len(node.sizes), node.channels) if found is None else found
 
 
-def _after_operator(node: Node, operator: Operator, x: Range) -> Range:
-    rank = len(node.sizes)
-    kernel, groups, bias = operator.kernel, operator.geometry.groups, operator.bias
-    found = Range.between(*((x.low, x.high) if node.mean else _interval(operator, x)), rank)
+def _after_operator(node: Node, x: Range) -> Range:
+    assert node.geometry is not None
+    assert node.load is not None
+    rank, kernel, groups = len(node.sizes), node.looked_at(), node.geometry.groups
+    found = Range.between(*((x.low, x.high) if node.mean else _interval(node, kernel, x)), rank)
     fixed = ~some(kernel, groups, ~x.fixed, _any)
     if not fixed.any():
         return found
+    operator = node.load()
+    bias = operator.bias
     try:
         return found.having(fixed, response(operator, x.image) + bias)
     except Refused:
@@ -102,36 +97,41 @@ def _after_operator(node: Node, operator: Operator, x: Range) -> Range:
         return found.having(fixed, bias.reshape((1,) * rank + bias.shape))
 
 
-def _interval(operator: Operator, x: Range) -> tuple[Array, Array]:
-    """Between which numbers the outputs of an operator lie."""
-    kernel, groups, bias = operator.kernel, operator.geometry.groups, operator.bias
+def _interval(node: Node, stored: Array, x: Range) -> tuple[Array, Array]:
+    """Between which numbers the outputs of an operator lie, of which the kernel is stored so."""
+    assert node.geometry is not None
+    assert node.load is not None
+    groups = node.geometry.groups
     top, bottom = np.isposinf(x.high), np.isneginf(x.low)
-    rises = some(kernel, groups, top, _more) | some(kernel, groups, bottom, _less)
-    falls = some(kernel, groups, bottom, _more) | some(kernel, groups, top, _less)
+    rises = some(stored, groups, top, _more) | some(stored, groups, bottom, _less)
+    falls = some(stored, groups, bottom, _more) | some(stored, groups, top, _less)
     if np.all(rises & falls):
-        return np.full(bias.shape, -math.inf), np.full(bias.shape, math.inf)
+        return np.full(node.channels, -math.inf), np.full(node.channels, math.inf)
+    operator = node.load()
+    kernel, bias = operator.kernel, operator.bias
     low, high = np.where(bottom, 0.0, x.low), np.where(top, 0.0, x.high)
-    plus, minus = np.maximum(kernel, 0.0), np.minimum(kernel, 0.0)
-    upper = _by_tap(plus, groups, high) + _by_tap(minus, groups, low)
-    lower = _by_tap(plus, groups, low) + _by_tap(minus, groups, high)
+    most = np.maximum(np.abs(low), np.abs(high))
+    (middle,) = _by_tap(kernel, groups, (low + high)[None] / 2)
+    reach, sizes = _by_tap(np.abs(kernel), groups, np.stack([(high - low) / 2, most]))
+    upper, lower = middle + reach, middle - reach
     if any(a.same or max(a.pad) > 0 or a.upsampling > 1 for a in operator.geometry.axes):
         upper, lower = np.maximum(upper, 0.0), np.minimum(lower, 0.0)  # zeros are read, too
-    size = _by_tap(plus - minus, groups, np.maximum(np.abs(low), np.abs(high))).sum(axis=0)
-    slack = EPS * (4 + math.prod(kernel.shape[:-1])) * (size + np.where(size > 0, np.abs(bias), 0))
+    size = sizes.sum(axis=0)
+    slack = EPS * (8 + math.prod(kernel.shape[:-1])) * (size + np.where(size > 0, np.abs(bias), 0))
     return (
         np.where(falls, -math.inf, lower.sum(axis=0) + bias - slack),
         np.where(rises, math.inf, upper.sum(axis=0) + bias + slack),
     )
 
 
-def _by_tap(kernel: Array, groups: int, values: Array) -> Array:
-    """What each tap makes of one pixel, (taps, outputs)."""
+def _by_tap(kernel: Array, groups: int, pixels: Array) -> Array:
+    """What each tap makes of some pixels, (pixels, channels): (pixels, taps, outputs)."""
     width, outputs = kernel.shape[-2:]
     if groups == 1:
-        return values @ kernel.reshape(-1, width, outputs)
+        return (pixels @ kernel.reshape(-1, width, outputs)).swapaxes(0, 1)
     blocks = kernel.reshape(-1, width, groups, outputs // groups)
-    made = np.einsum("twgm,gw->tgm", blocks, values.reshape(groups, width))
-    return made.reshape(-1, outputs)
+    made = np.einsum("twgm,pgw->ptgm", blocks, pixels.reshape(-1, groups, width))
+    return made.reshape(len(pixels), -1, outputs)
 
 
 def _any(weights: Array) -> Array:

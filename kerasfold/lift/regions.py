@@ -8,9 +8,9 @@ dtype than the layer reading it computes in, is a root.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 from keras import tree
@@ -111,13 +111,20 @@ class Regions:
         yield from members.values()
 
 
+_FLAGS = {"training", "mask"}  # keywords that no rule is given
+
 # Ways to write a model, to be tried in turn; each is answered with whether it was taken.
 Rewritings: TypeAlias = Generator[Regions, bool | None, None]
 
 
-def lift(graph: Graph) -> Regions:
-    """Lift every call of a graph that has a rule."""
-    return _Lifter(graph).run()
+def lift(graph: Graph, before: Regions | None = None) -> Regions:
+    """Lift every call of a graph that has a rule.
+
+    Args:
+        graph: the graph.
+        before: another way to write it: of calls that are in both, rules are not asked again.
+    """
+    return _Lifter(graph, before).run()
 
 
 def lifted(model: keras.Model, open_layers: bool = True) -> Regions:
@@ -146,8 +153,9 @@ def as_read(regions: Regions) -> Regions:
 
 
 class _Lifter:
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, before: Regions | None) -> None:
         self.graph = graph
+        self.before = {} if before is None else _told_by_sizes(before)
         self.mask_readers = readers(graph)
         self.program = Program()
         self.signals: dict[int, Signal] = {}  # by tensor
@@ -221,17 +229,14 @@ class _Lifter:
         for output in call.outputs:
             if output.dtype != dtype or not keras.backend.is_float_dtype(dtype):
                 raise Refused(f"its output is {output.dtype}, not a float of one kind")
-        rest = {k: v for k, v in call.kwargs.items() if k not in ("training", "mask")}
+        rest = {k: v for k, v in call.kwargs.items() if k not in _FLAGS}
         args, kwargs = tree.map_structure(
             lambda x: self._signal(x, dtype) if isinstance(x, Tensor) else x, (call.args, rest)
         )
         args, kwargs = _arguments(call, args, kwargs)
         start = len(self.program.nodes)
-        signals = _ruled(rule, call, args, kwargs)
-        if call.gain is not None:
-            signals = [signal.scale(call.gain.values) for signal in signals]
-        if call.cut is not None:
-            signals = [sliced(signal, call.cut) for signal in signals]
+        signals = [] if kwargs else self._as_before(call, args)
+        signals = signals or _signals(rule, call, args, kwargs)
         ends = self.program.keep(start, [signal.node for signal in signals])  # what was only tried
         records: list[Lifted] = []
         for node, output in zip(ends, call.outputs, strict=True):
@@ -251,6 +256,19 @@ class _Lifter:
                 self.identities.append(record)
             if record.activation is None:
                 self.signals[record.tensor.index] = replace(signal, node=node)
+
+    def _as_before(self, call: Call, args: Sequence[Any]) -> list[Signal]:
+        """What the same call gave of a tensor of the same sizes; none where there was none."""
+        steps = self.before.get(id(call.operation))
+        signals = [x for x in args if isinstance(x, Signal)]
+        if steps is None or len(signals) != 1 or not steps.are_of(call, signals[0]):
+            return []
+        (x,), first, place = signals, steps.nodes[0].index, len(self.program.nodes)
+        for node in steps.nodes:
+            operands = (place + o - first if o >= first else x.node.index for o in node.operands)
+            moved = replace(node, index=place + node.index - first, operands=tuple(operands))
+            self.program.nodes.append(moved)
+        return [replace(x, node=self.program.nodes[-1])]
 
     def _check(self, record: Lifted) -> None:
         """Refuse an output that no other layer can make."""
@@ -290,6 +308,43 @@ class _Lifter:
         return self.root_signals[key]
 
 
+class _Steps(NamedTuple):
+    """What a rule made of a call of one tensor, and that."""
+
+    call: Call
+    nodes: Sequence[Node]
+    read: Node
+
+    def are_of(self, call: Call, x: Signal) -> bool:
+        """Whether a rule would make the same of a call of the same operation, given a signal."""
+        own = self.call
+        return (
+            (x.sizes, x.channels) == (self.read.sizes, self.read.channels)
+            and call.gain is own.gain
+            and call.cut == own.cut
+            and len(call.args) == len(own.args)
+            and all(
+                isinstance(a, Tensor) if isinstance(b, Tensor) else a is b
+                for a, b in zip(call.args, own.args, strict=True)
+            )
+        )
+
+
+def _told_by_sizes(regions: Regions) -> dict[int, _Steps]:
+    """What own rules made of calls of which they saw the sizes alone, by id of the operation."""
+    found: dict[int, _Steps] = {}
+    nodes = regions.program.nodes
+    for record in regions.lifted.values():
+        call, own = record.call, [nodes[i] for i in record.added]
+        read = {o for node in own for o in node.operands} - set(record.added)
+        alone = len(call.outputs) == len(call.inputs) == len(read) == 1
+        plain = alone and call.kwargs.keys() <= _FLAGS and is_own(RULES[call.kind])
+        once = plain and regions.uses[id(call.operation)] == 1
+        if once and all(node.op in ("operator", "rearrange", "scale") for node in own):
+            found[id(call.operation)] = _Steps(call, own, nodes[read.pop()])
+    return found
+
+
 def _closed(call: Call) -> str:
     """Why what is inside a layer is not seen, or ""."""
     what = "a nested model" if isinstance(call.operation, keras.Model) else "it"
@@ -313,6 +368,16 @@ def _arguments(call: Call, args: Any, kwargs: Any) -> tuple[Any, dict[str, Any]]
         ]
         args = (*args, *(kwargs.pop(name) for name in names))
     return args, kwargs
+
+
+def _signals(rule: Any, call: Call, args: Any, kwargs: Any) -> list[Signal]:
+    """What a call gives, one signal for each output."""
+    signals = _ruled(rule, call, args, kwargs)
+    if call.gain is not None:
+        signals = [signal.scale(call.gain.values) for signal in signals]
+    if call.cut is not None:
+        signals = [sliced(signal, call.cut) for signal in signals]
+    return signals
 
 
 def _ruled(rule: Any, call: Call, args: Any, kwargs: Any) -> list[Signal]:

@@ -147,9 +147,8 @@ class Signal:
             padded_axis(Axis(n, k, s, r), padding if isinstance(padding, str) else padding[d])
             for d, (n, k, s, r) in enumerate(zip(self.sizes, taps, steps, spacings, strict=True))
         )
-        offset = None if bias is None else as_array(bias)
-        biased = offset is not None and bool(np.any(offset))
-        geometry = Geometry(axes, (self.channels, outputs), groups, biased)
+        offset = np.zeros(outputs) if bias is None else as_array(bias)
+        geometry = Geometry(axes, (self.channels, outputs), groups, bool(np.any(offset)))
         if geometry.kernel_shape != kernel.shape:
             raise ValueError(
                 f"a kernel of shape {kernel.shape} does not fit {self.channels} channels in "
@@ -157,10 +156,9 @@ class Signal:
             )
 
         def load() -> Operator:
-            added = np.zeros(outputs) if offset is None else offset
-            return Operator(geometry, kernel.read(), added)
+            return Operator(geometry, kernel.read(), offset)
 
-        return self.apply(geometry, load, work, **rest)
+        return self.apply(geometry, load, work, kernel=kernel, **rest)
 
     def scale(self, gain: Any = 1.0, shift: Any = 0.0) -> Signal:
         """Multiply by `gain`, then add `shift`.
@@ -352,15 +350,18 @@ class Signal:
             strict=True,
         )
         axes = tuple(transposed_axis(n, k, s, r, padding, e) for n, k, s, r, e in windows)
-        offset = None if bias is None else as_array(bias)
-        biased = offset is not None and bool(np.any(offset))
-        geometry = Geometry(axes, (self.channels, outputs), 1, biased)
+        offset = np.zeros(outputs) if bias is None else as_array(bias)
+        geometry = Geometry(axes, (self.channels, outputs), 1, bool(np.any(offset)))
+
+        flipped = Weights(
+            geometry.kernel_shape,
+            lambda: np.flip(kernel.stored(), axis=tuple(range(rank))).swapaxes(-1, -2),
+        )
 
         def load() -> Operator:
-            flipped = np.flip(kernel.read(), axis=tuple(range(rank))).swapaxes(-1, -2)
-            return Operator(geometry, flipped, np.zeros(outputs) if offset is None else offset)
+            return Operator(geometry, flipped.read(), offset)
 
-        return self.apply(geometry, load)
+        return self.apply(geometry, load, kernel=flipped)
 
     def take(self, channels: slice | Sequence[int]) -> Signal:
         """The channels that a slice selects, or those of a list, in its order."""

@@ -16,6 +16,7 @@ from kerasfold.lift.narrowed import narrowed
 from kerasfold.lift.pointwise import works_by_sample
 from kerasfold.lift.pruned import pruned
 from kerasfold.lift.regions import Lifted, Regions, Rewritings
+from kerasfold.plan.alike import Planned
 from kerasfold.plan.choose import Plan, joined_nodes, plan
 from kerasfold.read.graph import Call
 
@@ -51,7 +52,8 @@ def cheapest(
         FoldError: as `plan`.
     """
     prices = prices or Prices()
-    aim, best = objective_of(objective), (regions, plan(regions, objective, prices=prices))
+    aim, planned = objective_of(objective), Planned()
+    best = regions, plan(regions, objective, prices=prices, planned=planned)
     cost = best[1].cost + acting_cost(regions, prices)
 
     def activated_as_one(regions: Regions) -> Rewritings:
@@ -65,7 +67,7 @@ def cheapest(
                 if other.graph.calls is best[0].graph.calls:  # of which there is more to say
                     best = other, best[1]
                     continue
-                found = plan(other, objective, prices=prices)
+                found = plan(other, objective, prices=prices, planned=planned)
                 now = found.cost + acting_cost(other, prices)
                 careful = aim.careful and prices.slower(cost, now)
                 is_taken = aim.key(now) < aim.key(cost) and not careful

@@ -20,7 +20,7 @@ from kerasfold.forms.known import Known
 from kerasfold.forms.ways import as_it_is
 from kerasfold.lift.program import Node
 from kerasfold.lift.regions import Regions
-from kerasfold.plan.alike import alike
+from kerasfold.plan.alike import Chosen, Planned, alike
 from kerasfold.plan.methods import METHODS
 from kerasfold.plan.search import Forms, Search, With, Without, total
 from kerasfold.plan.shared import taken_in
@@ -57,6 +57,7 @@ def plan(
     pinned: Collection[int] = (),
     method: str = "auto",
     prices: Prices | None = None,
+    planned: Planned | None = None,
 ) -> Plan:
     """Choose the tensors to materialise.
 
@@ -67,6 +68,8 @@ def plan(
         pinned: nodes that must be materialised, and where they are one call, by that call.
         method: a key of `METHODS`.
         prices: of steps, where the plan is to run; by default where no runtime is told.
+        planned: what was planned before for the same objective, method and prices, of this model
+            or of another way to write it.
 
     Raises:
         FoldError: an unknown objective or method, or a set in `materialise` that has no exact
@@ -85,9 +88,14 @@ def plan(
     if method not in METHODS:
         raise FoldError(f"unknown method {method!r}: choose one of {', '.join(map(repr, METHODS))}")
     if materialise is not None:
-        return assembled(search, lambda part: search.forced(part, frozenset(materialise)))
-    chosen = alike(search, lambda part: loosened(search, METHODS[method](search, part)))
-    found = assembled(search, chosen)
+        wanted = frozenset(materialise)
+        return assembled(search, lambda part: search.forced(part, wanted))
+    planned = Planned() if planned is None else planned
+
+    def choose(part: Sequence[Node]) -> Chosen:
+        return _explained(search, part, loosened(search, METHODS[method](search, part)))
+
+    found = _put_together(search, alike(search, choose, planned))
     found = joined(search, found, aim.embeds)
     found = _of(found, taken_in(search, dict(found.forms)))
     if not aim.careful:
@@ -95,7 +103,8 @@ def plan(
     parted = [own for own in unshared(search.known, found.forms.values()) if own.growth]
     apart = _alike(search, [own for own in parted if own.gain < GAIN])
     if apart:
-        again = plan(regions, objective, pinned={*pinned, *apart}, method=method, prices=prices)
+        also = {*pinned, *apart}
+        again = plan(regions, objective, None, also, method, prices, planned)
         return replace(again, apart={**apart, **again.apart})
     return replace(found, grown=_grown(search, found.forms, parted))
 
@@ -112,14 +121,24 @@ def original_plan(regions: Regions, prices: Prices | None = None) -> Plan:
 
 def assembled(search: Search, choose: Callable[[Sequence[Node]], Forms]) -> Plan:
     """The plan of the forms chosen for each component."""
+    return _put_together(search, lambda part: _explained(search, part, choose(part)))
+
+
+def _explained(search: Search, component: Sequence[Node], forms: Forms) -> Chosen:
+    """The forms of a component, why they are several, and what it costs as it is."""
+    original = total(search.original(component).values())
+    return Chosen(forms, _why_apart(search, component, forms), original)
+
+
+def _put_together(search: Search, choose: Callable[[Sequence[Node]], Chosen]) -> Plan:
     forms: Forms = {}
     apart: dict[int, str] = {}
     original = Cost()
     for component in search.regions.components():
-        original += total(search.original(component).values())
         chosen = choose(component)
-        forms |= chosen
-        apart |= _why_apart(search, component, chosen)
+        original += chosen.original
+        forms |= chosen.forms
+        apart |= chosen.apart
     return Plan(
         dict(sorted(forms.items())),
         apart,

@@ -89,7 +89,7 @@ def beam(search: Search, component: Sequence[Node], width: int | None = None) ->
     """
     width = width or WAYS // max(1, len(search.optional(component)))
     start = search.materialised(component)
-    merged = search.forms(component, search.required(component))
+    merged = search.forms(search.required(component))
     plans = [start] if merged is None else [start, merged]
     most = min(map(search.total, plans))
     last_read = {o: node.index for node in component for o in node.operands}

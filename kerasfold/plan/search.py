@@ -56,7 +56,7 @@ class Search:
         """The objective of a set of forms."""
         return self.key(total(forms.values()))
 
-    def forms(self, component: Sequence[Node], cut: frozenset[int]) -> Forms | None:
+    def forms(self, cut: Collection[int]) -> Forms | None:
         """A form for each node of `cut`, or None where one has no exact form."""
         result = {}
         for index in sorted(cut):
@@ -112,14 +112,14 @@ class Search:
 
     def materialised(self, component: Sequence[Node]) -> Forms:
         """Every call's output materialised: where a search starts."""
-        start = self.forms(component, self.candidates(component))
+        start = self.forms(self.candidates(component))
         assert start is not None, "every call may be kept"
         return start
 
     def forced(self, component: Sequence[Node], materialise: frozenset[int]) -> Forms:
         """Forms that materialise, besides the sinks, only given nodes. Raises `FoldError`."""
         wanted = self.required(component) | self.candidates(component) & materialise
-        forms = self.forms(component, wanted)
+        forms = self.forms(wanted)
         if forms is None:
             raise FoldError(f"no exact plan materialises only nodes {sorted(wanted)}")
         return forms

@@ -393,7 +393,8 @@ def calls_read(calls: Sequence[Call], outputs: Sequence[Tensor]) -> tuple[Call, 
         if any(x.index in wanted for x in call.outputs):
             kept.append(call)
             wanted |= {x.index for x in call.inputs}
-    return tuple(replace(call, index=i) for i, call in enumerate(reversed(kept)))
+    numbered = enumerate(reversed(kept))
+    return tuple(call if call.index == i else replace(call, index=i) for i, call in numbered)
 
 
 def read_counts(graph: Graph) -> Counter[int]:
@@ -405,9 +406,12 @@ def read_counts(graph: Graph) -> Counter[int]:
 
 
 def given_others(call: Call, other: Callable[[Tensor], Tensor]) -> Call:
-    """A call that is given another tensor for each."""
+    """A call that is given another tensor for each; itself where none is another."""
+    now = {x.index: other(x) for x in call.inputs}
+    if all(now[x.index] is x for x in call.inputs):
+        return call
     args, kwargs = tree.map_structure(
-        lambda x: other(x) if isinstance(x, Tensor) else x, (call.args, call.kwargs)
+        lambda x: now[x.index] if isinstance(x, Tensor) else x, (call.args, call.kwargs)
     )
     return replace(call, args=args, kwargs=kwargs)
 

@@ -91,9 +91,14 @@ def largest(dtype: str) -> float:
 
 def as_array(value: Any) -> np.ndarray:
     """A Keras variable, tensor or array as NumPy float64, whatever float it is stored in."""
+    return np.asarray(as_stored(value), dtype="float64")
+
+
+def as_stored(value: Any) -> np.ndarray:
+    """A Keras variable, tensor or array as NumPy, to read only, of the float it is stored in."""
     if isinstance(value, (int, float, list, tuple, np.ndarray, np.generic)):
-        return np.asarray(value, dtype="float64")  # never through the backend's default dtype
-    return np.asarray(in_memory(value), dtype="float64")
+        return np.asarray(value)  # never through the backend's default dtype
+    return in_memory(value)
 
 
 def is_float_array(value: Any) -> bool:
