@@ -16,7 +16,7 @@ from operator import itemgetter
 from typing import Any, TypeAlias
 
 import numpy as np
-from keras import Operation, layers, ops
+from keras import Operation, layers, ops, tree
 
 from kerasfold.layers.fewer import can_have_fewer, with_fewer
 from kerasfold.lift.activations import laws_of
@@ -85,11 +85,14 @@ def _apart(groups: Iterable[Group]) -> Iterator[Group]:
 def _acting(regions: Regions) -> Iterator[Acting]:
     """The activations that work on each sample by itself, and can do so elsewhere."""
     graph, readers = regions.graph, read_counts(regions.graph)
+    returned = {x.index for x in tree.flatten(graph.outputs)}
     for call in graph.calls:
         if call.index in regions.barriers and works_by_sample(call):
             (read,) = call.inputs
             record = regions.lifted.get(regions.tensors.get(read.index, -1))
-            alone = readers[read.index] == 1
+            # Outputs of one layer have its name in common, which no others can have.
+            shared = regions.uses[id(call.operation)] > 1 and call.outputs[0].index in returned
+            alone = readers[read.index] == 1 and not shared
             if alone and record is not None and record.tensor.index == read.index:
                 law = law_of(call.operation), frozen(call.constants)
                 yield Acting(call, record, (law, *_like(graph, call)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -163,6 +164,14 @@ def test_what_is_read_before_its_activation_too_stays() -> None:
     with policy("float64"):
         model = siblings([read_twice, conv(2, layers.ReLU())], lambda ys: ys)
     assert activating(assert_exact(model)) == 2
+
+
+def test_outputs_of_one_layer_keep_its_name_in_a_file(tmp_path: Path) -> None:
+    layer = layers.ReLU(name="both")
+    model = siblings([conv(2, layer), conv(3, layer)], lambda ys: ys)
+    kerasfold.fold(model, "layers").save(tmp_path / "fold.keras")
+    loaded = keras.models.load_model(tmp_path / "fold.keras")
+    assert loaded.output_names == model.output_names == ["both", "both"]
 
 
 def test_equal_calls_on_equal_tensors_are_one_through_their_activations() -> None:
