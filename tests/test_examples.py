@@ -70,14 +70,6 @@ def test_seeds_writes_repetitions_once(words, written):
     assert seeds.runs(words) == written
 
 
-@pytest.fixture
-def _few_digits(monkeypatch):
-    """Every fourth image."""
-    few = [each[::4] for each in training.digits()]
-    monkeypatch.setattr(training, "digits", lambda: few)
-
-
-@pytest.mark.usefixtures("_few_digits")
 def test_training_goes_on_around_a_fold(capsys, tmp_path):
     out = tmp_path / "digits.keras"
     first, second = training.main(["--epochs", "1", "--out", str(out)])
@@ -101,7 +93,6 @@ def test_training_goes_on_around_a_fold(capsys, tmp_path):
     assert training.accuracy(saved, images, labels) == second.model
 
 
-@pytest.mark.usefixtures("_few_digits")
 def test_training_writes_nothing_by_default(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     training.main(["--epochs", "0"])
