@@ -80,7 +80,8 @@ class _Steps:
         """Whether it acts on samples, is monotone, and is none that runtimes fuse with weights."""
         laws = laws_of(call.operation)
         return (
-            self.works_by_sample(call)
+            call.index in self.regions.barriers
+            and works_by_sample(call)
             and laws.monotone
             and not self.regions.is_weighed(call.inputs[0])
         )
@@ -145,8 +146,8 @@ class _Steps:
         )
 
     def works_by_sample(self, call: Call) -> bool:
-        """Whether it works on each sample by itself, and is not affine."""
-        return call.index in self.regions.barriers and works_by_sample(call)
+        """Whether it works on each sample by itself."""
+        return works_by_sample(call)
 
 
 @dataclass(frozen=True, slots=True)

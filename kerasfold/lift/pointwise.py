@@ -77,9 +77,15 @@ def works_by_sample(call: Call) -> bool:
     return (
         len(call.inputs) == len(call.outputs) == 1
         and not call.training
-        and (call.kind in _JOINING or laws_of(call.operation).pointwise)
+        and (call.kind in _JOINING or _is_pointwise(call.operation))
         and all(size == 1 for size in constants)
     )
+
+
+def _is_pointwise(operation: Any) -> bool:
+    if type(operation) is layers.Rescaling:
+        return np.size(operation.scale) == np.size(operation.offset) == 1
+    return laws_of(operation).pointwise
 
 
 def _its_axis(call: Call) -> Any:

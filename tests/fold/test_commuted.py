@@ -207,6 +207,25 @@ def test_what_runtimes_fuse_with_a_convolution_stays_behind_it() -> None:
     assert kinds(kerasfold.fold(model)) == kinds(model)
 
 
+MULTIPLES: dict[str, Callable[[], Any]] = {
+    "number": lambda: lambda x: 0.5 * x,
+    "layer": lambda: layers.Rescaling(3.0),
+    "two": lambda: lambda x: layers.Rescaling(-2.0)(x / 3.0),
+}
+
+
+@pytest.mark.parametrize("multiple", MULTIPLES)
+def test_a_multiple_passes_axes_in_another_order(multiple: str) -> None:
+    with policy("float64"):
+        inputs = keras.Input((6, 5, 3), dtype="float64")
+        x = MULTIPLES[multiple]()(layers.Permute((3, 1, 2))(ops.sin(inputs)))
+        x = layers.Conv2D(4, 3)(layers.Permute((2, 3, 1))(x))
+        model = randomise(keras.Model(inputs, ops.tanh(x)))
+    folded = kerasfold.fold(model)
+    assert_same(model, folded, FLOAT64)
+    assert [type(x).__name__ for x in folded.operations[1:]] == ["Sin", "Conv2D", "Tanh"]
+
+
 PLACES: dict[str, Callable[[Any, Any], Any]] = {
     "flip": lambda a, b: ops.flip(a, axis=1),
     "flip of all": lambda a, b: ops.flip(a, axis=(1, 2)),
