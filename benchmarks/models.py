@@ -290,8 +290,11 @@ STEPS: dict[str, Step] = {
 }
 
 
+WIDER = ("crop", "pool")  # steps that need more than the one pixel that a mean leaves
+
+
 def _steps() -> list[Entry]:
-    """Each step alone and in pairs, between nonlinearities."""
+    """Each step alone and in pairs, between nonlinearities, where Keras has a model of them."""
 
     def build(*steps: str) -> keras.Model:
         x = inputs = keras.Input((28, 28, 32))
@@ -299,7 +302,11 @@ def _steps() -> list[Entry]:
             x = step(x)
         return keras.Model(inputs, x)
 
-    names = [*((name,) for name in STEPS), *itertools.product(STEPS, repeat=2)]
+    pairs = itertools.product(STEPS, repeat=2)
+    names = [
+        *((name,) for name in STEPS),
+        *(p for p in pairs if p[0] != "mean" or p[1] not in WIDER),
+    ]
     return [Entry("+".join(n), "steps", filled(functools.partial(build, *n))) for n in names]
 
 
