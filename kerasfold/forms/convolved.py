@@ -12,11 +12,11 @@ from kerasfold.algebra.geometry import Geometry, require_plain
 from kerasfold.algebra.operator import Operator
 from kerasfold.algebra.rearranged import Rearranged
 from kerasfold.cost import Cost, moved_bytes
-from kerasfold.forms.evaluate import Part, evaluate, whole
+from kerasfold.forms.evaluate import Part, alike, evaluate, whole
 from kerasfold.forms.form import Composed, Form, work_of_operator
 from kerasfold.forms.known import Known, is_matrix_alone
 from kerasfold.layers.limits import check_emittable, is_pointwise_matrix
-from kerasfold.layers.rewrite import pad_value, unpadded
+from kerasfold.layers.rewrite import already_padded, pad_value
 from kerasfold.layers.unfused import as_difference, fused_summand, is_miscomputed
 from kerasfold.layers.words import described
 from kerasfold.lift.program import Node, Sizes
@@ -112,17 +112,19 @@ def _padded(
     if not biased:
         return {}
     limit = largest(known.owner[index].tensor.dtype)
-    found = known.once(
-        ("terms", *visited), lambda: whole(evaluate(known.nodes, visited), known.nodes, Operator)
-    )
+    found = known.once(("alike", *visited), lambda: _of_alike(known.nodes, visited))
     values = {
         read: pad_value(found[read], limit) for read in biased if found[read].ones is not None
     }
-    return {
-        read: unpadded(found[read], value).geometry
-        for read, value in values.items()
-        if value is not None
-    }
+    return {read: already_padded(terms[read]) for read, x in values.items() if x is not None}
+
+
+def _of_alike(nodes: Sequence[Node], visited: Sequence[int]) -> Mapping[int, Any]:
+    """Terms, their kernels summed over the channels that they read, wherever that is as exact."""
+    try:
+        return whole(evaluate(nodes, visited, alike), nodes, Operator)
+    except Refused:
+        return whole(evaluate(nodes, visited), nodes, Operator)
 
 
 def sum_cost(known: Known, part: Part, sizes: Sizes, how: tuple[int, bool]) -> Cost:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
-from kerasfold.algebra.axis import Refused
+import numpy as np
+
+from kerasfold.algebra.axis import Axis, Refused
 from kerasfold.algebra.chain import chain
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
@@ -50,6 +52,13 @@ Parts: TypeAlias = tuple[Part, ...]  # of a node, in the order of its channels
 def identity(node: Node) -> Parts:
     """A node that is read, as it is."""
     return (Part(node.channels, {node.index: None}),)
+
+
+def alike(node: Node) -> Parts:
+    """A node that is read, where all of its channels hold one image: as an operator of that."""
+    geometry = Geometry(tuple(map(Axis, node.sizes)), (1, node.channels))
+    column = Operator(geometry, np.ones(geometry.kernel_shape), np.zeros(node.channels))
+    return (Part(node.channels, {node.index: column}),)
 
 
 def evaluate_node(
@@ -208,23 +217,26 @@ def _solid(root: int, value: Any, nodes: Sequence[Node], domain: type[Affine]) -
     return domain.identity(nodes[root].sizes, nodes[root].channels) if value is None else value
 
 
-def evaluate(nodes: Sequence[Node], visited: Sequence[int]) -> Parts:
+def evaluate(
+    nodes: Sequence[Node], visited: Sequence[int], read: Callable[[Node], Parts] = identity
+) -> Parts:
     """The last of the `visited` nodes, as operators of the nodes or roots that are read.
 
     Args:
         nodes: the program's.
         visited: the nodes to compose, in order.
+        read: what the nodes are that are read.
 
     Raises:
         Refused: no exact composition.
     """
     last = nodes[visited[-1]]
-    if is_path(nodes, visited):
+    if read is identity and is_path(nodes, visited):
         (root,) = nodes[visited[0]].operands
         return (Part(last.channels, {root: chain([own(nodes[i], Operator) for i in visited])}),)
     values: dict[int, Parts] = {}
     for index in visited:
-        operands = [values.get(o) or identity(nodes[o]) for o in nodes[index].operands]
+        operands = [values.get(o) or read(nodes[o]) for o in nodes[index].operands]
         values[index] = evaluate_node(nodes[index], operands, nodes, Operator)
     return values[last.index]
 

@@ -68,7 +68,13 @@ def pad_value(operator: Operator, limit: float) -> float | None:
 
 def unpadded(operator: Operator, value: float) -> Operator:
     """The operator on an input that is already padded with `value`."""
-    geometry = operator.geometry
+    taps = tuple(range(len(operator.geometry.axes)))
+    bias = operator.bias - value * operator.kernel.sum(axis=-2).sum(axis=taps)
+    return Operator(already_padded(operator.geometry), operator.kernel, bias)
+
+
+def already_padded(geometry: Geometry) -> Geometry:
+    """The sizes of an operator on an input that is already padded."""
     axes = tuple(
         Axis(
             None if a.size is None else a.size - sum(a.crop) + sum(a.pad),
@@ -78,9 +84,7 @@ def unpadded(operator: Operator, value: float) -> Operator:
         )
         for a in geometry.axes
     )
-    taps = tuple(range(len(axes)))
-    bias = operator.bias - value * operator.kernel.sum(axis=-2).sum(axis=taps)
-    return Operator(replace(geometry, axes=axes, ones=False, biased=True), operator.kernel, bias)
+    return replace(geometry, axes=axes, ones=False, biased=True)
 
 
 def homogeneous(operator: Operator) -> Operator:

@@ -15,8 +15,10 @@ import pytest
 from keras import layers
 
 import kerasfold
+from kerasfold.forms.evaluate import alike, evaluate
+from kerasfold.lift.regions import lifted
 from zoo.blocks import conv, same
-from zoo.making import chain
+from zoo.making import chain, randomise
 from zoo.same import FLOAT64, assert_same, kinds
 
 OBJECTIVES = ("latency", "macs", "params", "layers")
@@ -268,3 +270,15 @@ def test_collapsed_valid_stack_keeps_no_frame() -> None:
     folded = kerasfold.fold(model, objective="layers", verify=False)
     assert_same(model, folded, FLOAT64)
     assert folded.fold_report.layers_after == 1
+
+
+def test_of_channels_that_are_alike_kernels_are_sums_over_them() -> None:
+    inputs = keras.Input((7, 6, 4), dtype="float64")
+    x = layers.DepthwiseConv2D(3, padding="same")(layers.Conv2D(6, 1)(inputs))
+    x = layers.Add()([layers.Conv2D(6, 1)(x), layers.Conv2D(6, 1)(inputs)])
+    nodes = lifted(randomise(keras.Model(inputs, x))).program.nodes
+    visited = [node.index for node in nodes if node.op != "root"]
+    ((whole,),) = (part.terms.values() for part in evaluate(nodes, visited))
+    ((summed,),) = (part.terms.values() for part in evaluate(nodes, visited, alike))
+    np.testing.assert_allclose(summed.kernel[..., 0, :], whole.kernel.sum(axis=-2), atol=1e-12)
+    np.testing.assert_allclose(summed.ones, whole.ones, atol=1e-12)
