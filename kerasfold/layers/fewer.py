@@ -10,7 +10,7 @@ import numpy as np
 
 from kerasfold.backend import unfilled, unsaid
 from kerasfold.read.model import is_keras_own, is_of_keras
-from kerasfold.read.weights import as_array
+from kerasfold.read.weights import as_stored
 
 Channels: TypeAlias = np.ndarray  # those that stay, by their numbers
 L = keras.layers
@@ -29,7 +29,7 @@ class Fewer(NamedTuple):
 
 
 def _convolution(layer: Any, reads: Channels, gives: Channels) -> Fewer:
-    kernel, groups = as_array(layer.kernel), layer.groups
+    kernel, groups = as_stored(layer.kernel), layer.groups
     width, outputs = kernel.shape[-2], kernel.shape[-1] // groups
     blocks = [
         kernel[..., reads[reads // width == g] % width, :][..., gives[gives // outputs == g]]
@@ -40,11 +40,11 @@ def _convolution(layer: Any, reads: Channels, gives: Channels) -> Fewer:
 
 
 def _depthwise(layer: Any, reads: Channels, gives: Channels) -> Fewer:
-    return Fewer({}, {"kernel": as_array(layer.kernel)[..., reads, :], **_bias(layer, gives)})
+    return Fewer({}, {"kernel": as_stored(layer.kernel)[..., reads, :], **_bias(layer, gives)})
 
 
 def _separable(layer: Any, reads: Channels, gives: Channels) -> Fewer:
-    depthwise, pointwise = as_array(layer.depthwise_kernel), as_array(layer.pointwise_kernel)
+    depthwise, pointwise = as_stored(layer.depthwise_kernel), as_stored(layer.pointwise_kernel)
     count = depthwise.shape[-1]
     rows = (reads[:, None] * count + np.arange(count)).ravel()
     weights = {
@@ -55,27 +55,27 @@ def _separable(layer: Any, reads: Channels, gives: Channels) -> Fewer:
 
 
 def _transposed(layer: Any, reads: Channels, gives: Channels) -> Fewer:
-    kernel = as_array(layer.kernel)[..., gives, :][..., reads]
+    kernel = as_stored(layer.kernel)[..., gives, :][..., reads]
     return Fewer({"filters": len(gives)}, {"kernel": kernel, **_bias(layer, gives)})
 
 
 def _dense(layer: Any, reads: Channels, gives: Channels) -> Fewer:
-    kernel = as_array(layer.kernel)[reads][:, gives]
+    kernel = as_stored(layer.kernel)[reads][:, gives]
     return Fewer({"units": len(gives)}, {"kernel": kernel, **_bias(layer, gives)})
 
 
 def _normalisation(layer: Any, reads: Channels, gives: Channels) -> Fewer:
     names = ("gamma", "beta", "moving_mean", "moving_variance")
     weights = {name: getattr(layer, name) for name in names}
-    return Fewer({}, {n: as_array(w)[gives] for n, w in weights.items() if w is not None})
+    return Fewer({}, {n: as_stored(w)[gives] for n, w in weights.items() if w is not None})
 
 
 def _slopes(layer: Any, reads: Channels, gives: Channels) -> Fewer:
-    return Fewer({}, {"alpha": as_array(layer.alpha)[..., gives]})
+    return Fewer({}, {"alpha": as_stored(layer.alpha)[..., gives]})
 
 
 def _bias(layer: Any, gives: Channels) -> dict[str, np.ndarray]:
-    return {} if layer.bias is None else {"bias": as_array(layer.bias)[gives]}
+    return {} if layer.bias is None else {"bias": as_stored(layer.bias)[gives]}
 
 
 # Layers that mix channels, or groups of them; and those that take each by itself.
