@@ -78,8 +78,12 @@ def _simplified(known: Known, aim: Objective, form: AnyForm, exactly: bool) -> A
 def _shown(
     known: Known, aim: Objective, given: Simplified, place: int, exactly: bool
 ) -> Simplified:
-    """The form with one of its stages in the cheapest steps that are found."""
-    for ways in (_exact,) if exactly else (_any, _exact):
+    """The form with one of its stages in the cheapest steps that are found.
+
+    As stored there is one kernel alone: what several are together is stored nowhere.
+    """
+    composed = len(given.stages[place].core) > 1
+    for ways in (_exact,) if exactly or composed else (_any, _exact):
         found = _descended(known, aim, given, place, ways)
         if found is given:
             break
