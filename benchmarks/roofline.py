@@ -63,6 +63,7 @@ def cases() -> Iterator[tuple[str, Kind, Sizes, int, Factory]]:
             yield "grouped3x3", "grouped", image, channels, _conv(3, groups=2)
         if size * size * channels <= 2e6:
             yield "depthwise3x3", "depthwise", image, channels, _depthwise(3)
+            yield "depthwise1x9", "row", image, channels, _depthwise((1, 9))
             yield "apart3x3", "grouped depthwise", image, channels, _conv_apart
             yield "depthwise1x1", "scale", image, channels, _depthwise(1)
             yield "batchnorm", "normalisation", image, channels, _normalise
@@ -111,7 +112,7 @@ def _behind_zeros(channels: int) -> Callable[[Any], Any]:
     return lambda x: conv(layers.ZeroPadding2D(1)(x))[:, 1:-1, 1:-1]
 
 
-def _depthwise(k: int) -> Factory:
+def _depthwise(k: int | tuple[int, int]) -> Factory:
     return lambda channels: layers.DepthwiseConv2D(k, padding="same")
 
 

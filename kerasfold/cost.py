@@ -144,7 +144,7 @@ def objective_of(name: Any) -> Objective:
 
 LANES, ROWS = 16, 48  # output channels and pixels that are computed at a time
 WEIGHTLESS: tuple[Kind, ...] = ("pool", "reduction", "copy")
-DEPTHWISE: tuple[Kind, ...] = ("depthwise", "grouped depthwise", "scale")
+DEPTHWISE: tuple[Kind, ...] = ("depthwise", "row", "grouped depthwise", "scale")
 RESHAPED = 3  # a depthwise layer's sequence, kernel and result: it computes images
 
 
@@ -239,7 +239,10 @@ def kind_of(geometry: Geometry) -> Kind:
     if any(axis.upsampling > 1 for axis in geometry.axes):
         return "transposed volume" if is_volume else "transposed"
     if is_depthwise_layer(geometry):
-        return "scale" if geometry.is_pointwise else "depthwise"
+        if geometry.is_pointwise:
+            return "scale"
+        *others, last = geometry.taps
+        return "row" if math.prod(others) == 1 < last else "depthwise"
     if is_volume:
         return "grouped volume" if geometry.groups > 1 else "volume"
     if geometry.groups > 1:

@@ -16,13 +16,14 @@ import numpy as np
 from kerasfold.algebra.axis import Axis
 from kerasfold.algebra.geometry import Geometry, require_plain
 from kerasfold.algebra.operator import Operator
+from kerasfold.algebra.rearrange import Rearrangement
 from kerasfold.cost import Cost, moved_bytes, pixels
 from kerasfold.forms.convolved import Convolved, term_cost
 from kerasfold.forms.evaluate import operator_of
 from kerasfold.forms.form import AnyForm, Composed, Form
 from kerasfold.forms.kept import Kept
 from kerasfold.forms.known import Known, is_matrix_alone
-from kerasfold.inverse.numbers import Mean, Selection, Step, Steps
+from kerasfold.inverse.numbers import Mean, Selection, Step, Steps, Turned
 from kerasfold.layers.limits import check_emittable, is_pointwise_matrix
 from kerasfold.layers.select import run_of, selected
 from kerasfold.layers.spelling import keras_padding
@@ -65,7 +66,11 @@ class Chain(Composed):
     def operators(self) -> Iterable[Operator]:
         """Those of the steps that are convolutions."""
         steps = itertools.chain.from_iterable(stage.steps for stage in self.stages)
-        return (step for step in steps if isinstance(step, Operator))
+        return (
+            step if isinstance(step, Operator) else step.inner
+            for step in steps
+            if isinstance(step, (Operator, Turned))
+        )
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -226,6 +231,23 @@ def _cost(
             moved = 2 * moved_bytes(step.sizes, len(step.channels))
             cost = known.prices.step("elementwise", moved)
             return cost if run_of(step.channels) else cost._replace(layers=1)
+        case Turned(Operator(geometry=geometry)):
+            inner = step.inner.geometry
+            require_plain(inner)
+            check_emittable(inner)
+            seen = None if read is None else known.seen(read, geometry)
+            cost = known.prices.operator(inner, shared, seen=seen)
+            layout = known.regions.graph.layout
+            return cost + Cost.sum(known.prices.rearrangement(r, layout) for r in _turns(step))
+
+
+def _turns(step: Turned) -> tuple[Rearrangement, Rearrangement]:
+    """The transpositions of the image before a convolution, and of the one behind it."""
+    geometry = step.inner.geometry
+    read = *(axis.size for axis in step.operator.geometry.axes), geometry.channels[0]
+    given = *geometry.sizes, geometry.channels[1]
+    before, behind = (Rearrangement.permutation(shape, (1, 0, 2)) for shape in (read, given))
+    return before, behind
 
 
 def _padded(geometry: Geometry) -> Geometry:
@@ -249,10 +271,13 @@ def _emitted(
     if isinstance(step, Operator):
         return build.convolution(x, step, name, activation, role)
     label = name if activation is None else build.names.reserve(f"{name}_linear")
-    if isinstance(step, Mean):
-        x = _averaged(build, x, step, label, role)
-    else:
-        x = _selected(build, x, step, label)
+    match step:
+        case Mean():
+            x = _averaged(build, x, step, label, role)
+        case Selection():
+            x = _selected(build, x, step, label)
+        case Turned():
+            x = _turned(build, x, step, label, role)
     return x if activation is None else build.activated(x, activation, name)
 
 
@@ -276,6 +301,14 @@ def _averaged(build: Builder, x: Value, step: Mean, name: str, role: Hashable) -
     return pool(x) if ends else build.scaled(pool(x), gain, shift, name)
 
 
+def _turned(build: Builder, x: Value, step: Turned, name: str, role: Hashable) -> Value:
+    """A transposition, the convolution, and the transposition back."""
+    before, behind = _turns(step)
+    x = build.rearranged(x, before, build.names.reserve(f"{name}_transposed"), role)
+    x = build.convolution(x, step.inner, build.names.reserve(f"{name}_rows"), None, role)
+    return build.rearranged(x, behind, name, (role, "back"))
+
+
 def _selected(build: Builder, x: Value, step: Selection, name: str) -> Value:
     """The channels: as they are, in one slice, or one by one."""
     if step.is_identity:
@@ -293,3 +326,5 @@ def _said(step: Step, is_matrix: bool) -> str:
             return f"{kind} {window(replace(geometry, groups=1))}"
         case Selection():
             return "identity" if step.is_identity else "a selection of channels"
+        case Turned():
+            return f"Permute + {described(step.inner.geometry, is_matrix)} + Permute"

@@ -70,7 +70,31 @@ class Selection:
         return Operator(geometry, kernel, np.zeros(len(self.channels)))
 
 
-Step: TypeAlias = Operator | Mean | Selection
+@dataclass(frozen=True, eq=False, slots=True)
+class Turned:
+    """A convolution of an image with its two axes exchanged, which are exchanged back behind it.
+
+    Attributes:
+        operator: what it is of the image as it is.
+    """
+
+    operator: Operator
+
+    @property
+    def inner(self) -> Operator:
+        """The convolution between the two transpositions. Raises `Refused` where there is none."""
+        operator, geometry = self.operator, self.operator.geometry
+        if len(geometry.axes) != 2 or geometry.vector:
+            raise Refused("a transposition of what has no two axes before it and behind it")
+        return Operator(
+            replace(geometry, axes=geometry.axes[::-1]),
+            operator.kernel.swapaxes(0, 1),
+            operator.bias,
+            None if operator.ones is None else operator.ones.swapaxes(0, 1),
+        )
+
+
+Step: TypeAlias = Operator | Mean | Selection | Turned
 Steps: TypeAlias = tuple[Step, ...]
 
 

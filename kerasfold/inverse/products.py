@@ -19,18 +19,21 @@ from kerasfold.algebra.axis import Axis, Refused
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
 from kerasfold.algebra.product import Array
-from kerasfold.inverse.numbers import Step, Steps, operator_of
+from kerasfold.inverse.numbers import Step, Steps, Turned, operator_of
 from kerasfold.inverse.skeleton import thin
 from kerasfold.inverse.stored import rank_one, units_apart
 from kerasfold.read.weights import rounded
 
 MOST = 8  # different kernels of a layer that are looked into
 
-Pair: TypeAlias = tuple[Operator, Operator]
+Pair: TypeAlias = tuple[Operator | Turned, Operator | Turned]
 
 
 def separated(operator: Operator, dtype: str) -> Iterator[Pair]:
     """Two convolutions that one is the product of, in every way that is found.
+
+    Of a depthwise one along the first of two axes, once more with that one turned: XLA computes
+    windows along the last axis several times as fast.
 
     Args:
         operator: the convolution.
@@ -60,7 +63,11 @@ def separated(operator: Operator, dtype: str) -> Iterator[Pair]:
         found = True
         for strided in (True, False):
             if strided or _may_wait(geometry):
-                yield _steps(operator, window, rest, axes, first, strided)
+                pair = _steps(operator, window, rest, axes, first, strided)
+                yield pair
+                if any(map(_is_tall, pair)):
+                    before, after = (Turned(x) if _is_tall(x) else x for x in pair)
+                    yield before, after
     if not found:
         raise refusal.anew()
 
@@ -122,7 +129,7 @@ def _steps(
     axes: Sequence[int],
     first: bool,
     strided: bool,
-) -> Pair:
+) -> tuple[Operator, Operator]:
     """Two convolutions, given their kernels.
 
     Args:
@@ -155,6 +162,16 @@ def _steps(
     )
 
 
+def _is_tall(operator: Operator) -> bool:
+    """Whether it is depthwise, of windows along the first of two axes."""
+    geometry = operator.geometry
+    return (
+        geometry.is_depthwise
+        and len(geometry.axes) == 2
+        and geometry.taps[0] > geometry.taps[1] == 1
+    )
+
+
 def _apart(axis: Axis, strided: bool) -> tuple[Axis, Axis]:
     """An axis whose window the first of two steps has, and its stride, if so."""
     before = axis if strided else replace(axis, stride=1)
@@ -183,9 +200,14 @@ def distance(given: Steps, instead: Steps, dtype: str) -> float:
 
 
 def merged(first: Step, last: Step) -> Steps:
-    """Two steps as one, if both are convolutions. Raises `Refused`."""
-    if isinstance(first, Operator) and isinstance(last, Operator):
-        return (last @ first,)
+    """Two steps as one, if both are convolutions, turned if one of them is. Raises `Refused`."""
+    match first, last:
+        case Operator(), Operator():
+            return (last @ first,)
+        case (Operator(), Turned(operator)):
+            return (Turned(operator @ first),)
+        case (Turned(operator), Operator()):
+            return (Turned(last @ operator),)
     return first, last
 
 

@@ -131,13 +131,15 @@ class Builder:
         # the last axis, or the second, where that is as long.
         return self.names.give_exactly(keras.ops.add(constants(shift, x, self.layout), x), name)
 
-    def rearranged(self, x: Value, r: Rearrangement, name: str) -> Value:
-        """An image, rearranged; the last of the layers takes the name."""
+    def rearranged(self, x: Value, r: Rearrangement, name: str, role: Hashable = None) -> Value:
+        """An image, rearranged; the last layer takes the name. `role` tells it from others."""
         taken = steps(in_tensors(r, self.layout))
+        if not taken:
+            return self.same(x, name)
         for number, step in enumerate(taken, 1):
             label = name if step is taken[-1] else self.names.reserve(f"{name}_{number}")
             kind, config = step.layer
-            x = self.layer(kind, ("rearranged", number), name=label, **config)(x)
+            x = self.layer(kind, ("rearranged", role, number), name=label, **config)(x)
         return x
 
     def channels(self, x: Value, first: int, last: int, name: str) -> Value:

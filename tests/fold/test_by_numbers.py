@@ -8,6 +8,9 @@ import pytest
 from keras import layers as L
 
 import kerasfold
+from kerasfold.algebra.operator import Operator
+from kerasfold.inverse.numbers import Turned
+from kerasfold.rooflines import XLA, Rate
 
 
 def holding(layer: L.Layer, *weights: np.ndarray, size=(20, 22), behind=()) -> keras.Model:
@@ -207,7 +210,10 @@ def blurred(**options: object) -> keras.Model:
 
 @pytest.mark.parametrize("strides", [1, 2])
 @pytest.mark.parametrize("padding", ["same", "valid"])
-def test_a_blur_is_one_along_each_axis(strides: int, padding: str) -> None:
+def test_a_blur_is_one_along_each_axis(
+    strides: int, padding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(XLA.rates, "row", XLA.rates["depthwise"])  # so that none is turned
     model = blurred(strides=strides, padding=padding)
     folded = kerasfold.fold(model, "params")
     first, last = (x for x in folded.layers if isinstance(x, (L.DepthwiseConv2D, L.Conv2D)))
@@ -223,6 +229,136 @@ def test_a_blur_is_one_along_each_axis(strides: int, padding: str) -> None:
     report = folded.fold_report
     assert report.equivalence.outputs[0].error < 1e-10
     assert "units in the last place from the kernel" in " ".join(str(report).split())
+
+
+@pytest.fixture
+def rows_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(XLA.rates, "row", Rate(0.0))
+
+
+def whole_numbers(size: tuple[int, int] = (20, 22), **options: object) -> keras.Model:
+    """A window that is a product of others bit for bit, neither of them the same reversed."""
+    kernel = np.outer(np.arange(3, 18) ** 2, np.arange(1, 17))[..., None, None] * [[[1.0], [2]]]
+    layer = L.DepthwiseConv2D((15, 16), **options)
+    return holding(layer, kernel / 2**20, normal(2), size=size)
+
+
+TURNED = [L.Permute, L.DepthwiseConv2D, L.Permute, L.DepthwiseConv2D]
+
+
+@pytest.mark.usefixtures("rows_for_nothing")
+@pytest.mark.parametrize(
+    ("taps", "size", "options"),
+    [
+        (31, (20, 23), {"padding": "same"}),
+        (16, (20, 23), {"padding": "same"}),
+        (15, (25, 20), {}),
+        (15, (40, 41), {"strides": 3}),
+        (15, (40, None), {"strides": 2}),
+        (15, (40, 31), {"dilation_rate": 2}),
+        (15, (None, None), {"padding": "same", "depth_multiplier": 2}),
+        (15, (15, 15), {}),
+    ],
+)
+def test_a_tall_window_is_turned(
+    taps: int, size: tuple[int | None, ...], options: dict[str, object]
+) -> None:
+    kernel = np.repeat(blur(taps, taps / 6), options.get("depth_multiplier", 1), 3)
+    model = holding(
+        L.DepthwiseConv2D(taps, **options), kernel, normal(kernel[0, 0].size), size=size
+    )
+    folded = kerasfold.fold(model, "params")
+    windows = {x.kernel_size for x in folded.layers if isinstance(x, L.DepthwiseConv2D)}
+    assert windows == {(1, taps)}
+    assert folded.fold_report.equivalence.outputs[0].error < 1e-10
+    assert kerasfold.verify(model, folded).equivalent
+    assert kerasfold.explain(folded, "params").merged == ()
+
+
+@pytest.mark.usefixtures("rows_for_nothing")
+def test_one_that_is_turned_is_what_it_was_in_float64() -> None:
+    model = whole_numbers(padding="same")
+    folded = kerasfold.fold(model, "params")
+    assert classes(folded) == TURNED
+    assert folded.layers[-1].name == model.layers[-1].name
+    assert error(model, folded) < 1e-14
+    (merged,) = folded.fold_report.merged
+    assert merged.kind == "Permute + DepthwiseConv2D 1x15 + Permute + DepthwiseConv2D 1x16"
+
+
+@pytest.mark.usefixtures("rows_for_nothing")
+def test_it_is_turned_with_channels_first() -> None:
+    layer = L.DepthwiseConv2D(15, padding="same", data_format="channels_first")
+    x = keras.Input((2, 20, 23))
+    model = keras.Model(x, layer(x))
+    layer.set_weights([blur(15, 2.5), normal(2)])
+    folded = kerasfold.fold(model, "params")
+    assert classes(folded) == TURNED
+    assert folded.fold_report.equivalence.outputs[0].error < 1e-10
+
+
+@pytest.mark.usefixtures("rows_for_nothing")
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_it_is_turned_in_mixed_precision(policy: str) -> None:
+    model = whole_numbers(padding="same", dtype=policy)
+    folded = kerasfold.fold(model, "params")
+    assert classes(folded) == TURNED
+    assert {x.dtype_policy.name for x in folded.layers[1:-1]} == {policy}
+    assert folded.fold_report.equivalence.outputs[0].error < 1e-10
+
+
+@pytest.mark.usefixtures("rows_for_nothing")
+def test_a_pixel_needs_no_transposition_back() -> None:
+    model = whole_numbers(size=(15, 16))
+    folded = kerasfold.fold(model, "params")
+    assert L.Permute not in classes(folded)
+    assert folded.output_names == model.output_names
+    assert error(model, folded) < 1e-14
+
+
+@pytest.mark.parametrize(
+    ("taps", "size", "runtime", "kinds"),
+    [
+        (31, 128, None, TURNED),
+        (31, 128, "xla", TURNED),
+        (31, 128, "tensorflow", [L.DepthwiseConv2D] * 2),
+        (5, 128, "xla", [L.DepthwiseConv2D] * 2),
+        (3, 16, None, [L.DepthwiseConv2D]),
+    ],
+)
+def test_it_is_turned_where_it_pays(
+    taps: int, size: int, runtime: str | None, kinds: list[type]
+) -> None:
+    layer = L.DepthwiseConv2D(taps, padding="same", use_bias=False)
+    model = holding(layer, blur(taps, taps / 6), size=(size, size))
+    assert classes(kerasfold.fold(model, runtime=runtime, verify=False)) == kinds
+
+
+@pytest.mark.usefixtures("rows_for_nothing")
+def test_what_is_merged_with_one_that_is_turned_goes_along() -> None:
+    norm = L.BatchNormalization()
+    layer = L.DepthwiseConv2D(15, padding="same")
+    model = holding(layer, blur(15, 2.5), normal(2), behind=(norm, L.Conv2D(3, 1)))
+    norm.set_weights([1 + normal(2) / 9, normal(2), normal(2), np.abs(normal(2)) + 1])
+    folded = kerasfold.fold(model, "params")
+    assert classes(folded)[:3] == TURNED[:3]
+    assert folded.fold_report.equivalence.outputs[0].error < 1e-10
+    assert kerasfold.verify(model, folded).equivalent
+
+
+@pytest.mark.usefixtures("rows_for_nothing")
+def test_one_that_is_turned_the_wrong_way_is_not_handed_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = Turned.inner.fget
+
+    def wrong(step: Turned) -> Operator:
+        inner = real(step)
+        return Operator(inner.geometry, inner.kernel[:, ::-1], inner.bias)
+
+    monkeypatch.setattr(Turned, "inner", property(wrong))
+    with pytest.raises(kerasfold.EquivalenceError):
+        kerasfold.fold(whole_numbers(padding="same"), "params")
 
 
 def test_exact_numbers_are_no_product() -> None:
@@ -244,7 +380,7 @@ def test_what_is_merged_with_a_blur_goes_along() -> None:
     model = holding(layer, blur(15, 2.5), normal(2), behind=(norm,))
     norm.set_weights([1 + normal(2) / 9, normal(2), normal(2), np.abs(normal(2)) + 1])
     folded = kerasfold.fold(model, "params")
-    assert classes(folded) == [L.DepthwiseConv2D, L.DepthwiseConv2D]
+    assert classes(folded) == TURNED
     assert folded.fold_report.equivalence.outputs[0].error < 1e-10
     assert kerasfold.verify(model, folded).equivalent
 

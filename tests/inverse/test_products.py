@@ -9,6 +9,7 @@ from kerasfold import Refused
 from kerasfold.algebra.axis import Axis
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
+from kerasfold.inverse.numbers import Turned
 from kerasfold.inverse.products import difference, distance, separated
 from kerasfold.inverse.stored import rank_one, units_apart
 
@@ -114,17 +115,38 @@ def assert_products(operator: Operator, ways: int) -> None:
 
 def test_depthwise_windows_come_apart_along_each_axis() -> None:
     kernel = np.stack([gaussian(7, 1.2), gaussian(7, 2)], axis=-1)[:, :, None]
-    assert_products(convolution(kernel, groups=2), ways=2)
+    assert_products(convolution(kernel, groups=2), ways=4)
 
 
 def test_with_a_multiplier() -> None:
     kernel = np.stack([gaussian(7, w) for w in (1, 1.2, 1.5, 2)], axis=-1)[:, :, None]
-    assert_products(convolution(kernel, groups=2), ways=2)
+    assert_products(convolution(kernel, groups=2), ways=4)
 
 
 def test_with_strides_in_either_step() -> None:
     kernel = np.stack([gaussian(7, 1.2), gaussian(7, 2)], axis=-1)[:, :, None]
-    assert_products(convolution(kernel, groups=2, stride=2), ways=4)
+    assert_products(convolution(kernel, groups=2, stride=2), ways=8)
+
+
+@pytest.mark.parametrize("axes", [{}, {"stride": 2}, {"dilation": 2}])
+def test_a_window_along_the_first_axis_is_turned_too(axes: dict[str, int]) -> None:
+    kernel = np.stack([gaussian(5, 1.2), gaussian(5, 2)], axis=-1)[:, :, None]
+    operator = convolution(kernel[:, :4], groups=2, **axes)
+    for pair in separated(operator, "float32"):
+        for step in pair:
+            if not isinstance(step, Turned):
+                continue
+            tall, row = step.operator.geometry, step.inner.geometry
+            assert (tall.taps, row.taps) == ((5, 1), (1, 5))
+            assert row.axes == tall.axes[::-1]
+            assert np.array_equal(step.inner.kernel[0], step.operator.kernel[:, 0])
+
+
+def test_windows_of_a_vector_are_not_turned() -> None:
+    geometry = Geometry((Axis(5, 5), Axis(1)), (2, 2), 2, vector=True)
+    operator = Operator(geometry, np.ones((5, 1, 1, 2)), np.zeros(2))
+    with pytest.raises(Refused, match="no two axes"):
+        _ = Turned(operator).inner
 
 
 def test_in_three_axes() -> None:
