@@ -122,7 +122,10 @@ class Thinned(Kept):
         """A call of one slice, where all strides divide the sizes."""
         if known.selecting(visited) != "strided":
             return None
-        written = Sliced.propose(known, index, visited)
+        try:
+            written = Sliced.propose(known, index, visited)
+        except Refused:
+            return None
         if written is None or written.blocks is None:
             return None
         cost = written.cost._replace(layers=Kept.of(known, index).cost.layers)
