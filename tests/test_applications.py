@@ -98,14 +98,14 @@ def case(name: str) -> tuple[keras.Model, keras.Model, np.ndarray, np.ndarray]:
     keras.utils.set_random_seed(0)
     single = build(name, "float32")
     # Smooth images of differing colour and contrast, so that pooled outputs differ between them.
-    coarse = rng.normal(size=(6, 4, 4, 3)) * rng.uniform(0.3, 2.0, (6, 1, 1, 1))
+    coarse = rng.normal(size=(12, 4, 4, 3)) * rng.uniform(0.3, 2.0, (12, 1, 1, 1))
     images = np.asarray(keras.ops.image.resize(coarse.astype("float32"), (side, side)))
     images = (images + rng.normal(size=images.shape) * 0.3).astype("float32")
     if "Efficient" in name:
         images = images * 60 + 120
     calibrate(single, images, rng)
     folded = kerasfold.fold(single, verify=False)
-    return single, folded, images, outputs(single, images)
+    return single, folded, images[:6], outputs(single, images[:6])
 
 
 @cache
