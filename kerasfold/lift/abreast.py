@@ -57,14 +57,19 @@ class Acting:
         return self.call is self.read.call
 
 
-def abreast(regions: Regions, joined: Iterable[Sequence[int]]) -> Rewritings:
+def abreast(
+    regions: Regions, joined: Iterable[Sequence[int]], beside: Iterable[Sequence[int]]
+) -> Rewritings:
     """The same model with activations that are one: of what is computed as one, and of others.
 
     Args:
         regions: the lifted model.
         joined: nodes that are computed as one, group by group.
+        beside: nodes that a convolution reads side by side, group by group.
     """
-    for find in (partial(_joined, joined=joined), _concatenated):
+    roots = regions.roots
+    read = [[roots[node].index for node in nodes if node in roots] for nodes in beside]
+    for find in (partial(_joined, joined=joined), partial(_concatenated, beside=read)):
         groups = list(_apart(find(regions)))
         if groups:
             other = lift(_Abreast(regions.graph, groups).run(), regions)
@@ -139,8 +144,11 @@ def _joined(regions: Regions, joined: Iterable[Sequence[int]]) -> Iterator[Group
         yield from (tuple(group) for group in found.values() if len(group) > 1)
 
 
-def _concatenated(regions: Regions) -> Iterator[Group]:
-    """Convolutions of one tensor, alike, whose activations are read side by side alone."""
+def _concatenated(regions: Regions, beside: Iterable[Sequence[int]]) -> Iterator[Group]:
+    """Convolutions of one tensor, alike, whose activations are read side by side alone.
+
+    By a concatenation, or of `beside`, tensor by tensor.
+    """
     graph, readers = regions.graph, read_counts(regions.graph)
     made = {x.output.index: x for x in _acting(regions) if readers[x.output.index] == 1}
 
@@ -148,13 +156,12 @@ def _concatenated(regions: Regions) -> Iterator[Group]:
         source = None if one is None else _source(regions, one.read.node)
         return None if source is None or one is None else (one.key, source)
 
-    for call in graph.calls:
-        if _concatenates(graph, call):
-            parts = (made.get(x.index) for x in call.inputs)
-            for key, run in itertools.groupby(parts, kind):
-                group = tuple(x for x in run if x is not None)
-                if key is not None and len(group) > 1:
-                    yield group
+    stacked = ([x.index for x in call.inputs] for call in graph.calls if _concatenates(graph, call))
+    for tensors in itertools.chain(stacked, beside):
+        for key, run in itertools.groupby(map(made.get, tensors), kind):
+            group = tuple(x for x in run if x is not None)
+            if key is not None and len(group) > 1:
+                yield group
 
 
 def _concatenates(graph: Graph, call: Call) -> bool:
@@ -168,13 +175,20 @@ def _concatenates(graph: Graph, call: Call) -> bool:
 
 
 def _source(regions: Regions, index: int) -> Hashable:
-    """What a convolution, scaled and shifted, reads, and by which windows; None of all else."""
-    node = regions.program.nodes[index]
+    """What a convolution, scaled and shifted, reads, and by which windows; None of all else.
+
+    Which channels of it are read makes no difference.
+    """
+    nodes = regions.program.nodes
+    node = nodes[index]
     while node.work in ("scale", "shift"):
-        node = regions.program.nodes[node.operands[0]]
+        node = nodes[node.operands[0]]
     if not node.multiplies or node.geometry is None or node.geometry.groups > 1:
         return None
-    return node.operands, node.geometry.axes, node.geometry.vector
+    (read,) = node.operands
+    while nodes[read].selected:
+        (read,) = nodes[read].operands
+    return read, node.geometry.axes, node.geometry.vector
 
 
 class _Abreast:

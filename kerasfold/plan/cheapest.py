@@ -17,7 +17,7 @@ from kerasfold.lift.pointwise import works_by_sample
 from kerasfold.lift.pruned import pruned
 from kerasfold.lift.regions import Lifted, Regions, Rewritings
 from kerasfold.plan.alike import Planned
-from kerasfold.plan.choose import Plan, joined_nodes, plan
+from kerasfold.plan.choose import Plan, joined_nodes, plan, stacked_nodes
 from kerasfold.read.graph import Call
 
 STRIDED = 1.5  # pixels for each that is read: a stride leaves more, a border that is not read fewer
@@ -57,7 +57,7 @@ def cheapest(
     cost = best[1].cost + acting_cost(regions, prices)
 
     def activated_as_one(regions: Regions) -> Rewritings:
-        return abreast(regions, joined_nodes(best[1]))
+        return abreast(regions, joined_nodes(best[1]), stacked_nodes(best[1]))
 
     for rewrite in (*REWRITINGS[keep_channels:], activated_as_one):
         tried, is_taken = rewrite(best[0]), None

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from kerasfold.algebra.axis import Refused
 from kerasfold.cost import UNTIMED, Cost, Prices, objective_of
 from kerasfold.errors import FoldError
+from kerasfold.forms.concatenated import Concatenated
 from kerasfold.forms.form import AnyForm
 from kerasfold.forms.joined import Joined, Sibling, siblings_of
 from kerasfold.forms.kept import Kept
@@ -215,6 +216,11 @@ def joined_nodes(plan: Plan) -> list[list[int]]:
     forms = (form for form in plan.forms.values() if isinstance(form, Joined))
     groups = dict.fromkeys(group for form in forms for group in form.siblings.values())
     return [[x.node for x in group if len(x.form.reads) == 1] for group in groups]
+
+
+def stacked_nodes(plan: Plan) -> list[list[int]]:
+    """The nodes that are put side by side for one convolution, group by group."""
+    return [list(form.reads) for form in plan.forms.values() if isinstance(form, Concatenated)]
 
 
 def _join(search: Search, forms: Forms, siblings: Sequence[Sibling]) -> bool:

@@ -218,3 +218,17 @@ def test_the_report_says_what_one_activation_is_of() -> None:
     model = siblings([conv(2, layers.ReLU(name=n)) for n in "ab"], concatenated(name="c"))
     report = kerasfold.fold(model, "layers").fold_report
     assert ("a", "b", "c") in [x.layers for x in report.merged]
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["one tensor", "its halves"])
+def test_what_a_sum_of_convolutions_puts_side_by_side_has_one_activation(split: bool) -> None:
+    x = inputs = keras.Input((8, 8, 4), dtype="float64")
+    with policy("float64"):
+        halves = ops.split(x, 2, axis=-1) if split else [x, x]
+        acted = [layers.ReLU()(layers.Conv2D(2, 3, padding="same")(half)) for half in halves]
+        ends = [layers.Conv2D(4, 3, padding="same")(y) for y in acted]
+        model = randomise(keras.Model(inputs, layers.ReLU()(layers.Add()(ends))))
+    folded = kerasfold.fold(model, verify=False)
+    assert kinds(folded) == ["Conv2D", "ReLU", "Conv2D", "ReLU"]
+    assert_same(model, folded, FLOAT64)
+    assert not kerasfold.explain(folded).merged
