@@ -8,6 +8,10 @@ and how often they agree on each class. `strategy=` spreads it over the devices 
 of its own. Where sizes are free, a size that the models run at is looked for; `fold` and `verify`
 take `input_shape=` (without the batch) or `data=` to be told one.
 
+Weights are taken for what they are stored as, give or take their rounding: what eight times that
+may change is no difference. In float32 that is some 1e-6 of an output; where weights are stored in
+float16 or bfloat16, it is some 1 or 10 % of a kernel.
+
 What callers rely on is compared too: dtypes, structure, keys, a batch that is free, and names
 that a person gave. `strict_signature=False` only notes it.
 
