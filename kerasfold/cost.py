@@ -241,8 +241,8 @@ def kind_of(geometry: Geometry) -> Kind:
     if is_depthwise_layer(geometry):
         if geometry.is_pointwise:
             return "scale"
-        *others, last = geometry.taps
-        return "row" if math.prod(others) == 1 < last else "depthwise"
+        is_row = len(geometry.axes) == 2 and geometry.taps[0] == 1
+        return "row" if is_row else "depthwise"
     if is_volume:
         return "grouped volume" if geometry.groups > 1 else "volume"
     if geometry.groups > 1:

@@ -12,7 +12,7 @@ Kind: TypeAlias = Literal[
     "padded",
     "transposed",
     "depthwise",
-    "row",  # a depthwise layer of windows along the last axis alone
+    "row",  # a depthwise layer of windows of an image along its last axis alone
     "scale",
     "grouped",
     "grouped depthwise",  # what a depthwise layer computes, as a convolution in groups
