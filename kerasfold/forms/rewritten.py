@@ -4,6 +4,7 @@
   stride is better not there, `kerasfold.layers.spelling.strides_idly` says.
 - A convolution in as many groups as it has channels is a depthwise one, which runtimes compute
   many times as fast as one group after another.
+- A slice with strides is a reshape and a slice of neighbours: see `kerasfold.layers.select`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from kerasfold.forms.form import AnyForm, Composed
 from kerasfold.forms.kept import Kept
 from kerasfold.forms.known import Known
 from kerasfold.forms.separable import Separable
+from kerasfold.forms.sliced import Sliced
 from kerasfold.layers.limits import depthwise_kind
 from kerasfold.layers.spelling import strides_idly
 from kerasfold.lift.program import Node
@@ -30,10 +32,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Rewritten(Kept):
-    """The convolution that a call is, in a better layer.
+    """What a call is, in a better layer, or in better steps.
 
     Attributes:
-        written: the same call as any other convolution.
+        written: the same call as any other form.
         kind: class of the layer, where it is another than the call's, or "".
     """
 
@@ -88,3 +90,29 @@ class Rewritten(Kept):
     def words(self, regions: Regions) -> str:
         """The class of the layer that is written."""
         return self.kind or Kept.words(self, regions)
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Thinned(Rewritten):
+    """A slice with strides, as a reshape and a slice of neighbours."""
+
+    @classmethod
+    def propose(cls, known: Known, index: int, visited: Sequence[int]) -> Thinned | None:
+        """A call of one slice, where all strides divide the sizes."""
+        if known.selecting(visited) != "strided":
+            return None
+        try:
+            written = Sliced.propose(known, index, visited)
+        except Refused:
+            return None
+        if written is None or written.blocks is None:
+            return None
+        kept = Kept.of(known, index)
+        return cls(
+            node=index,
+            reads=kept.reads,
+            visited=kept.visited,
+            cost=written.cost._replace(layers=kept.cost.layers),
+            written=written,
+            kind="",
+        )

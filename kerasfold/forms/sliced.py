@@ -16,7 +16,6 @@ from kerasfold.algebra.axis import Axis, Refused, composed_axis
 from kerasfold.algebra.rearrange import Rearrangement
 from kerasfold.cost import moved_bytes
 from kerasfold.forms.form import Form, Nothing, activated
-from kerasfold.forms.kept import Kept
 from kerasfold.forms.known import Known
 from kerasfold.layers.select import Place, in_blocks
 from kerasfold.lift.program import Node
@@ -105,37 +104,6 @@ class Sliced(Form[Nothing]):
     def words(self, regions: Regions) -> str:
         """That it is one slice."""
         return "a slice" if self.rest.is_identity else "a slice, then rearranged"
-
-
-@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class Thinned(Kept):
-    """A slice with strides that is kept, as a reshape and a slice of neighbours.
-
-    Attributes:
-        written: the two.
-    """
-
-    written: Sliced
-
-    @classmethod
-    def propose(cls, known: Known, index: int, visited: Sequence[int]) -> Thinned | None:
-        """A call of one slice, where all strides divide the sizes."""
-        if known.selecting(visited) != "strided":
-            return None
-        try:
-            written = Sliced.propose(known, index, visited)
-        except Refused:
-            return None
-        if written is None or written.blocks is None:
-            return None
-        cost = written.cost._replace(layers=Kept.of(known, index).cost.layers)
-        return cls(
-            node=index, reads=written.reads, visited=written.visited, cost=cost, written=written
-        )
-
-    def emit(self, build: Builder, composed: Nothing, xs: Mapping[int, Value]) -> Value:
-        """The two."""
-        return self.written.emit(build, composed, xs)
 
 
 def _whole(source: Node, nodes: Sequence[Node]) -> tuple[tuple[Axis, ...], Rearrangement]:

@@ -16,10 +16,10 @@ from kerasfold.forms.normalised import Normalised
 from kerasfold.forms.pooled import PoolFirst, PoolLast, PoolThenNormalised, PoolThenScale
 from kerasfold.forms.rearranged import Reordered
 from kerasfold.forms.reduced import Reduced
-from kerasfold.forms.rewritten import Rewritten
+from kerasfold.forms.rewritten import Rewritten, Thinned
 from kerasfold.forms.scaled import Scaled
 from kerasfold.forms.separable import Separable
-from kerasfold.forms.sliced import Sliced, Thinned
+from kerasfold.forms.sliced import Sliced
 from kerasfold.forms.stacked import Stacked
 from kerasfold.forms.tiled import Tiled
 from kerasfold.forms.weightless import Weightless
@@ -44,7 +44,7 @@ FORMS: tuple[type[AnyForm], ...] = (
     Factored,
 )
 
-BETTER: tuple[type[Rewritten | Thinned], ...] = (Rewritten, Thinned)
+BETTER: tuple[type[Rewritten], ...] = (Rewritten, Thinned)
 
 
 def ways(known: Known, index: int, visited: Sequence[int]) -> Iterator[AnyForm | Refused]:

@@ -91,10 +91,10 @@ def acting_cost(regions: Regions, prices: Prices) -> Cost:
         return prices.step("elementwise", 4 * samples, behind=True)
 
     barriers = (call for call in regions.graph.calls if call.index in regions.barriers)
-    activated = (x for x in regions.lifted.values() if acts_on_samples(x.activation))
+    activated = (x for x in regions.lifted.values() if x.activation is not None)
     return Cost.sum(
         (
             *(of(call) for call in barriers if works_by_sample(call)),
-            *(within(x) for x in activated if x.activation is not None),
+            *(within(x) for x in activated if acts_on_samples(x.activation)),
         )
     )
