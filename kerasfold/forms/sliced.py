@@ -65,7 +65,7 @@ class Sliced(Form[Nothing]):
         found = in_blocks(sizes, place) if layout == "channels_last" else None
         if found is not None:
             blocks, place = Rearrangement.reshape(sizes, found[0]), found[1]
-        cost = known.prices.step("strided" if any(p.step for p in place) else "cut", moved)
+        cost = known.prices.step("strided" if any(p.step for p in place[:-1]) else "cut", moved)
         if blocks is not None:
             cost += known.prices.rearrangement(blocks, layout)
         if not rest.is_identity:

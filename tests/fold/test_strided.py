@@ -74,3 +74,10 @@ def test_channels_first_stays_a_slice() -> None:
         (16, 36, 32), with_axes, lambda x: x[:, :, ::2, ::2], layers.ReLU(), dtype="float64"
     )
     assert "Reshape" not in kinds(kerasfold.fold(model))
+
+
+def test_strides_along_channels_merge_as_they_did() -> None:
+    steps = (lambda x: x[..., ::2], lambda x: layers.Permute((2, 1, 3))(x), lambda x: x[..., 1::2])
+    model = chain((112, 96, 64), layers.ReLU(), *steps, layers.ReLU(), dtype="float64")
+    report = kerasfold.fold(model, verify=False).fold_report
+    assert "a slice" in " ".join(row.kind for row in report.merged)
