@@ -117,6 +117,12 @@ class Objective:
     careful: bool = False
     is_timed: bool = False
 
+    def prefers(self, now: Cost, had: Cost, prices: Prices) -> bool:
+        """Whether something costs less than it did, and where seconds count, more nowhere."""
+        if self.key(now) >= self.key(had):
+            return False
+        return not (self.careful and prices.slower(had, now))
+
 
 def _latency(cost: Cost) -> tuple[float, ...]:
     return _seconds(cost), cost.layers

@@ -69,8 +69,7 @@ def cheapest(
                     continue
                 found = plan(other, objective, prices=prices, planned=planned)
                 now = found.cost + acting_cost(other, prices)
-                careful = aim.careful and prices.slower(cost, now)
-                is_taken = aim.key(now) < aim.key(cost) and not careful
+                is_taken = aim.prefers(now, cost, prices)
                 if is_taken:
                     best, cost = (other, found), now
     return best

@@ -231,9 +231,7 @@ def _join(search: Search, forms: Forms, siblings: Sequence[Sibling]) -> bool:
     apart = {form.node: forms[form.node] for form in slices}
     together: Forms = {form.node: form for form in slices}
     before, after = total(apart.values()), total(together.values())
-    if search.key(after) >= search.key(before):
-        return False
-    if search.aim.careful and search.known.prices.slower(before, after):
+    if not search.aim.prefers(after, before, search.known.prices):
         return False
     forms |= together
     return True

@@ -102,9 +102,6 @@ def _by_node(forms: Collection[AnyForm]) -> Forms:
 def _is_cheaper(search: Search, before: Forms, after: Forms) -> bool:
     """Whether forms cost less than others, and are worth it."""
     had, now = total(before.values()), total(after.values())
-    if search.key(now) >= search.key(had):
+    if not search.aim.prefers(now, had, search.known.prices):
         return False
-    if not search.aim.careful:
-        return True
-    slower = search.known.prices.slower(had, now)
-    return not slower and not (growth(had, now) and gain(had, now) < GAIN)
+    return not (search.aim.careful and growth(had, now) and gain(had, now) < GAIN)
