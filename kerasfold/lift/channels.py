@@ -2,7 +2,8 @@
 
 What is read goes backwards, from the outputs: a channel that every reader multiplies by zeros is
 not. Where calls take each channel by itself, what one of their tensors has to have, all have: of
-addends that differ, what is constant in some of them alone stays.
+addends that differ, what is constant in some of them alone stays. But one pixel made of many, as
+of the squeeze before a gate, has what is read of it alone.
 """
 
 from __future__ import annotations
@@ -201,10 +202,12 @@ class Aligned:
     Attributes:
         call: the call.
         adds: whether it adds its inputs up: one that is constant is none then.
+        parts: whether it makes one pixel of many: what nobody needs of that is left out behind it.
     """
 
     call: Call
     adds: bool
+    parts: bool = False
 
     def terms(self, ranges: Ranges) -> list[Tensor]:
         """The inputs that are to have what the output has."""
@@ -213,8 +216,11 @@ class Aligned:
         return varied or inputs[:1] if self.adds else inputs
 
     def settle(self, need: Need, ranges: Ranges) -> None:
-        """What any of them needs."""
+        """What any of them needs; where one pixel is made of many, those may have more than it."""
         given = need[self.call.outputs[0].index]
+        if self.parts:
+            need[self.call.inputs[0].index] |= given
+            return
         terms = [need[x.index] for x in self.terms(ranges)]
         together = np.logical_or.reduce([given.reshape(len(terms[0]), -1).any(axis=1), *terms])
         for term in terms:
@@ -295,7 +301,7 @@ def _barrier_flow(known: Known, call: Call) -> Flow:
     by_channel = works_by_pixel(call, pixel_axes(known.graph, output)) and not (joins or slopes)
     pools = call.kind in BY_CHANNEL and _is_of_layout(known, call)
     if len(counts) == 1 and (by_channel or pools):
-        return Aligned(call, adds=False)
+        return Aligned(call, adds=False, parts=_is_parted(known, call))
     return Opaque(call)
 
 
@@ -329,7 +335,16 @@ def _affine_flow(known: Known, call: Call, nodes: Sequence[Node]) -> Flow:
         and (n.work in ("pool", "copy") or _is_of_numbers(call))
         for n in nodes
     )
-    return Aligned(call, adds=False) if alike and len(call.inputs) == 1 else Opaque(call)
+    if not alike or len(call.inputs) > 1:
+        return Opaque(call)
+    return Aligned(call, adds=False, parts=_is_parted(known, call))
+
+
+def _is_parted(known: Known, call: Call) -> bool:
+    """Whether a call makes one pixel of many, some channels of which cost next to nothing."""
+    (x, *others), (output,) = call.inputs, call.outputs
+    many, one = ([t.shape[i] for i in pixel_axes(known.graph, t)] for t in (x, output))
+    return not others and any(n != 1 for n in many) and all(n == 1 for n in one)
 
 
 def _is_of_numbers(call: Call) -> bool:

@@ -119,7 +119,7 @@ class _Pruning:
                 else:
                     reads = self.had[call.inputs[0].index].there
                     new = self._with_operation(call, flow, self._plain, reads, {})
-                    self._have(output, self._made(new, call), self._image(output))
+                    self._have(output, self._made(new, flow), self._image(output))
             case _:
                 self.calls.append(given_others(call, self._plain))
                 for output in call.outputs:
@@ -160,7 +160,7 @@ class _Pruning:
         linear = {} if activation is None or pending is None else {"activation": None}
         new = self._with_operation(call, flow, given, reads, linear)
         if activation is None:
-            self._have(output, self._made(new, call), self._image(output, offset))
+            self._have(output, self._made(new, flow), self._image(output, offset))
             return
         if pending is not None:
             before = replace(new.outputs[0], index=next(self.numbers))
@@ -169,7 +169,7 @@ class _Pruning:
             policy = call.operation.dtype_policy
             layer = layers.Activation(activation, name=f"{call.name}_activation", dtype=policy)
             new = replace(new, operation=layer, name=layer.name, args=(shifted,), kwargs={})
-        self._have(output, self._made(new, call), self._image(output))
+        self._have(output, self._made(new, flow), self._image(output))
 
     def _offset(
         self,
@@ -220,7 +220,7 @@ class _Pruning:
         """A call that makes what there is to be of its output."""
         (output,) = call.outputs
         there = self.need[output.index]
-        new = replace(call, outputs=(self._less(output),))
+        new = replace(call, outputs=(self._less(output, there),))
         if isinstance(flow, Joined) or (isinstance(flow, Aligned) and flow.adds):
             wanted = call.inputs
             if isinstance(flow, Aligned):
@@ -243,19 +243,31 @@ class _Pruning:
             operation = self.made[key]
         return replace(new, operation=operation)
 
-    def _made(self, new: Call, old: Call) -> Tensor:
+    def _made(self, new: Call, flow: Flow) -> Tensor:
         """The output of a call that makes less; of a sum of one term, that."""
         if new.kind in (layers.Add, ops.add) and len(new.inputs) == 1:
             return new.inputs[0]
-        made = replace(new, outputs=(self._less(old.outputs[0]),))
-        self.calls.append(made)
-        return made.outputs[0]
+        (output,) = flow.call.outputs
+        there = self.need[output.index]
+        parts = isinstance(flow, Aligned) and flow.parts
+        given = self.had[flow.call.inputs[0].index].there if parts else there
+        made = self._less(output, given)
+        self.calls.append(replace(new, outputs=(made,)))
+        return made if np.array_equal(given, there) else self._parted(made, there[given], new.name)
 
-    def _less(self, output: Tensor) -> Tensor:
-        """A tensor of the channels that there are."""
-        there, shape = self.need[output.index], list(output.shape)
+    def _less(self, output: Tensor, there: Array) -> Tensor:
+        """A tensor of some of its channels."""
+        shape = list(output.shape)
         shape[1 if self.first else -1] = int(there.sum())
         return replace(output, shape=tuple(shape))
+
+    def _parted(self, x: Tensor, there: Array, name: str) -> Tensor:
+        """Some channels of a tensor."""
+        chosen, axis = np.flatnonzero(there), 1 if self.first else len(x.shape) - 1
+        operation = made_by(ops.take(keras.KerasTensor(x.shape, x.dtype), chosen, axis=axis))
+        made = replace(self._less(x, there), index=next(self.numbers))
+        self.calls.append(Call(0, operation, f"{name}_part", (x, chosen), {}, (made,), None))
+        return made
 
     def _there(self, tensor: Tensor) -> Tensor:
         """The channels that there are, without what is to be added."""

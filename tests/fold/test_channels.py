@@ -51,9 +51,9 @@ def inverted(x: Any) -> Any:
     return layers.Conv2D(4, 3)(layers.Conv2D(5, 1, activation="swish")(x))
 
 
-def gated(x: Any) -> Any:
+def gated(x: Any, pool: str = "GlobalAveragePooling2D") -> Any:
     x = block(x, 9)
-    y = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    y = named(x, pool, keepdims=True)
     y = layers.Conv2D(9, 1, activation="sigmoid")(layers.Conv2D(3, 1, activation="relu")(y))
     return layers.Conv2D(4, 3)(layers.Multiply()([x, y]))
 
@@ -204,6 +204,24 @@ def test_a_gate_of_a_channel_of_zeros_leaves_and_of_another_constant_stays() -> 
     folded = kerasfold.fold(model, objective="macs", verify=False)
     assert widths(folded) == [6, 3, 6, 4]
     assert_same(model, folded, FLOAT64)
+
+
+@pytest.mark.parametrize("pool", ["GlobalAveragePooling2D", "GlobalMaxPooling2D"])
+@pytest.mark.parametrize(("gamma", "read"), [(0.0, 5), (ALMOST, 6)])
+@pytest.mark.parametrize("size", [10, None])
+def test_a_constant_behind_a_gate_leaves_the_squeeze(
+    pool: str, gamma: float, read: int, size: int | None
+) -> None:
+    """It is part of the bias there; what is almost one is not."""
+    model = built(lambda x: gated(x, pool), (size, size, 3))
+    normal = next(x for x in model.layers if isinstance(x, layers.BatchNormalization))
+    kill(normal, [0, 1, 2])
+    kill(normal, [3], to=gamma)
+    normal.beta.assign([-1.0, -1.0, -1.0, 1.0, *normal.beta[4:]])
+    folded = kerasfold.fold(model, objective="macs", verify=False)
+    kernels = [layer.kernel.shape[-2:] for layer in folded.layers if hasattr(layer, "kernel")]
+    assert kernels == [(3, 6), (read, 3), (3, 6), (6, 4)]
+    assert_same(model, folded, FLOAT64, size=size or 7)
 
 
 @pytest.mark.parametrize("clamp", ["relu", "relu6"])
