@@ -1,25 +1,27 @@
 """What folding gains on every runtime: a table, `suite.json` and `suite.png`.
 
     python benchmarks/suite.py
-    python benchmarks/suite.py --only seeds RepVGG --runtimes litert --rounds 9 --no-applications
+    python benchmarks/suite.py --only seeds RepVGG --runtimes litert --no-applications
     python benchmarks/suite.py --append
     python benchmarks/suite.py --batch 8 --variants told --out suite8.json
-    python benchmarks/suite.py --only steps --runtimes tensorflow xla --variants latency --seconds 2
+    python benchmarks/suite.py --only steps --runtimes tensorflow xla --variants latency --seconds 9
 
 For each model of `models.py` and each runtime, on one image or a batch: the model as it is,
 collapsed as far as it goes (objective 'layers'), folded for latency, the same told the runtime and
-the batch, folded by measuring there, and built by hand where that is known. All of them run in
-turns; a ratio is the median over rounds of original / variant, with its 95 % interval, so that
-above 1 the variant is faster. One is called slower where that whole interval lies below 0.97. Each
-model and runtime have a process of their own, so that none runs among the threads and the leavings
-of others, and what exhausts the memory costs no more than itself. What was measured is written
-after each, and `--append` goes on from there.
+the batch, folded by measuring there, and built by hand where that is known. All of them are
+deployed several times over and run in turns, as `kerasfold bench` does it; a ratio is original /
+variant, with its 95 % interval over deployments, so that above 1 the variant is faster. One is
+called slower where that whole interval lies below 0.97. Each model and runtime have a process of
+their own, so that none runs among the threads and the leavings of others, and what exhausts the
+memory costs no more than itself. What was measured is written after each, and `--append` goes on
+from there.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib.metadata
 import json
 import multiprocessing
@@ -55,11 +57,11 @@ from kerasfold.errors import FoldError
 from kerasfold.measure.runtimes import (
     RUNTIMES,
     WRONG,
-    deploy,
+    deployer,
     difference,
     random_inputs,
 )
-from kerasfold.measure.timing import SAMPLES_OF_95, paired_seconds, ratio
+from kerasfold.measure.stopwatch import Deploy, timed
 
 ORIGINAL, PLAIN, MEASURED = "original", "plain", "measured"
 TOLD = "told"  # latency, there
@@ -67,6 +69,7 @@ OBJECTIVES = ("layers", "latency", TOLD, MEASURED)
 VARIANTS = (*OBJECTIVES, PLAIN)
 FOLDED = ("latency", TOLD, MEASURED)  # what a plain network is held against
 SLOWER = 0.97
+FEWEST = 2  # deployments, of which there is an interval
 LARGE = ("applications", "pruned")  # groups of networks that take long to verify
 
 Row = dict[str, Any]
@@ -77,14 +80,16 @@ class Limits(NamedTuple):
     """How long to measure, and on what.
 
     Attributes:
-        rounds: of each comparison, at most.
+        deployments: of each comparison, at most.
+        pairs: timed in each deployment.
         seconds: of each comparison, about, at most.
         budget: seconds of each fold by measuring.
         verify: whether folds of applications are verified too.
         batch: images at once.
     """
 
-    rounds: int
+    deployments: int
+    pairs: int
     seconds: float
     budget: float
     verify: bool
@@ -126,7 +131,7 @@ def empty_row(
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "variants": list(variants),
         "failed": dict(failed),
-        "rounds": 0,
+        "deployments": 0,
         "seconds": {},
         "ratios": {},
         "to_plain": {},
@@ -157,7 +162,8 @@ def measure(
     original = entry.build()
     inputs = random_inputs(original, limits.batch)
     row = empty_row(entry, runtime, variants, lost)
-    runs: dict[str, Callable[[], list[np.ndarray]]] = {}
+    deploys: dict[str, Deploy] = {}
+    outputs: dict[str, list[np.ndarray]] = {}
     failed: dict[str, str] = row["failed"]
     for variant in (ORIGINAL, *variants):
         if variant in lost or (variant == PLAIN and entry.plain is None):
@@ -165,32 +171,45 @@ def measure(
         making(variant)
         try:
             model = form(variant, entry, original, runtime, limits)
-            runs[variant] = deploy(model, runtime, inputs)
+            deploy = deployer(functools.partial(copied, model), runtime, inputs)
+            outputs[variant] = deploy()()
+            deploys[variant] = deploy
         except FoldError as error:
             failed[variant] = str(error)
             if variant == ORIGINAL:
                 return row
     making(None)
-    outputs = runs[ORIGINAL]()
-    for variant in [v for v in runs if v not in (ORIGINAL, PLAIN)]:
-        off = difference(outputs, runs[variant]())
+    for variant in [v for v in deploys if v not in (ORIGINAL, PLAIN)]:
+        off = difference(outputs[ORIGINAL], outputs[variant])
         if off <= WRONG:
             row["errors"][variant] = off
         else:  # the runtime's doing, if the fold was verified; what it gains is nothing
             failed[variant] = f"its outputs are wrong there, by {off:.0e} of the largest"
-            del runs[variant]
-    times = paired_seconds(list(runs.values()), limits.rounds, limits.seconds)
-    seconds = dict(zip(runs, times.T, strict=True))
-    row["rounds"] = len(seconds[ORIGINAL])
-    row["seconds"] = {variant: float(np.median(times)) for variant, times in seconds.items()}
-    for variant in [v for v in runs if v != ORIGINAL]:
-        row["ratios"][variant] = asdict(ratio(seconds[ORIGINAL], seconds[variant]))
-        if PLAIN in runs and variant in FOLDED:
-            row["to_plain"][variant] = asdict(ratio(seconds[PLAIN], seconds[variant]))
-    if row["rounds"] >= SAMPLES_OF_95:  # an interval of fewer is none
-        row["slower"] = [v for v in row["ratios"] if v != PLAIN and is_slower(row["ratios"][v])]
-        row["slower_than_plain"] = [v for v, r in row["to_plain"].items() if is_slower(r)]
+            del deploys[variant]
+    times = timed(
+        list(deploys.values()),
+        limits.deployments,
+        limits.pairs,
+        seconds=limits.seconds,
+        fewest=FEWEST,
+    )
+    places = {variant: place for place, variant in enumerate(deploys)}
+    row["deployments"] = len(times.trials)
+    row["seconds"] = {v: float(np.median(times.calls(place))) for v, place in places.items()}
+    for variant in [v for v in places if v != ORIGINAL]:
+        row["ratios"][variant] = asdict(times.ratio(places[variant]))
+        if PLAIN in places and variant in FOLDED:
+            row["to_plain"][variant] = asdict(times.ratio(places[variant], places[PLAIN]))
+    row["slower"] = [v for v in row["ratios"] if v != PLAIN and is_slower(row["ratios"][v])]
+    row["slower_than_plain"] = [v for v, r in row["to_plain"].items() if is_slower(r)]
     return row
+
+
+def copied(model: keras.Model) -> keras.Model:
+    """The same model, its weights elsewhere."""
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def send_row(
@@ -318,7 +337,7 @@ def results(rows: Sequence[Row]) -> Table:
     )
     for name in ("model", "runtime"):
         table.add_column(name, no_wrap=True)
-    for name in ("original, ms", "rounds"):
+    for name in ("original, ms", "deployments"):
         table.add_column(name, justify="right")
     for variant in variants:
         table.add_column(variant)
@@ -329,7 +348,7 @@ def results(rows: Sequence[Row]) -> Table:
         if before is not None and row["model"] != before:
             table.add_section()
         seconds = row["seconds"].get(ORIGINAL)
-        cells = ["failed" if seconds is None else f"{1e3 * seconds:.3f}", str(row["rounds"])]
+        cells = ["failed" if seconds is None else f"{1e3 * seconds:.3f}", str(row["deployments"])]
         for variant in variants:
             failed = variant in row["failed"]
             found = written(row["ratios"].get(variant), variant in row["slower"])
@@ -400,12 +419,6 @@ def remarks(rows: Sequence[Row]) -> list[str]:
         )
         if worst is not None:
             lines.append(f"largest difference of outputs on {runtime}: {worst[0]:.0e} ({worst[1]})")
-    few = sum(0 < row["rounds"] < SAMPLES_OF_95 for row in rows)
-    if few:
-        lines.append(
-            f"{few} of {len(rows)} had fewer than {SAMPLES_OF_95} rounds, too few for a 95 % "
-            "interval: raise --seconds"
-        )
     return lines
 
 
@@ -463,7 +476,10 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="VARIANT"
     )
-    parser.add_argument("--rounds", type=int, default=31, help="of each comparison, at most (31)")
+    parser.add_argument(
+        "--deployments", type=int, default=12, help="of each comparison, at most (12)"
+    )
+    parser.add_argument("--pairs", type=int, default=9, help="of each deployment (9)")
     parser.add_argument(
         "--seconds", type=float, default=30.0, help="of each comparison, about, at most (30)"
     )
@@ -483,7 +499,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if not args.entries:
         parser.error("no model is left")
     args.variants = [v for v in VARIANTS if v in args.variants]
-    args.limits = Limits(args.rounds, args.seconds, args.budget, args.verify, args.batch)
+    args.limits = Limits(
+        args.deployments, args.pairs, args.seconds, args.budget, args.verify, args.batch
+    )
     args.result = {"machine": machine(), "limits": args.limits._asdict(), "rows": []}
     if args.append and args.out.exists():
         had, args.result = args.result, json.loads(args.out.read_text())

@@ -50,13 +50,13 @@ class Times:
         control = self.control
         return control.holds(1.0) and control.high < STEADY * control.low
 
-    def ratio(self, subject: int) -> Ratio:
-        """How many times as long the first subject takes as another.
+    def ratio(self, subject: int, first: int = 0) -> Ratio:
+        """How many times as long the first subject, or one that is named, takes as another.
 
         Where the stopwatch is not steady, neither end of the interval is closer to the median than
         that of the control is, and both are further off by what a control that excludes 1 is off.
         """
-        found, control = self._over(0, subject), self.control
+        found, control = self._over(first, subject), self.control
         if self.is_steady:
             return found
         off = 1.0 if control.holds(1.0) else max(control.median, 1 / control.median)
@@ -80,6 +80,7 @@ def timed(
     warm_up: int = WARM_UP,
     seconds: float = np.inf,
     rng: np.random.Generator | None = None,
+    fewest: int = 1,
     told: Callable[[int], object] = lambda done: None,
 ) -> Times:
     """Deploy subjects again and again, and run them in turns.
@@ -90,8 +91,9 @@ def timed(
         rounds: samples of each deployment.
         warm_up: calls of each deployment before any is timed.
         seconds: by when to end: no trial is begun that would not end by then, going by those
-            before, but the first is.
+            before, but the fewest are.
         rng: of the orders, and of what memory is shifted by; by default one of no seed.
+        fewest: trials, whatever they take.
         told: hears how many trials are done, before each.
     """
     rng = np.random.default_rng() if rng is None else rng
@@ -100,7 +102,7 @@ def timed(
     start = time.perf_counter()
     while len(done) < trials:
         spent = time.perf_counter() - start
-        if done and spent * (len(done) + 1) / len(done) > seconds:
+        if len(done) >= fewest and spent * (len(done) + 1) / len(done) > seconds:
             break
         told(len(done))
         done.append(_trial(deploys, rounds, warm_up, start + seconds, rng))

@@ -170,6 +170,16 @@ def test_no_trial_begins_that_would_not_end_in_time(monkeypatch):
         assert len(timed(watched.all, 4, 3, seconds=seconds).trials) == trials
 
 
+def test_the_fewest_trials_are_done_whatever_they_take(monkeypatch):
+    watched = Deployments(monkeypatch, 1.0, 1.0, bringing=10.0)
+    assert len(timed(watched.all, 4, 3, seconds=0.0, fewest=2).trials) == 2
+
+
+def test_two_subjects_are_held_against_each_other():
+    trials = [[np.full((3, 1), own) for own in (1.0, 3.0, 0.5, 1.0)] for _ in range(TRIALS)]
+    assert Times(trials).ratio(2, 1) == Ratio(pytest.approx(6.0), *[pytest.approx(6.0)] * 2)
+
+
 def test_what_is_done_is_told(monkeypatch):
     heard: list[int] = []
     timed(Deployments(monkeypatch, 1.0, bringing=0.0).all, 3, 3, told=heard.append)
