@@ -140,9 +140,11 @@ class _Steps:
 
     def rearranges(self, call: Call) -> bool:
         """Whether it puts samples elsewhere, each once."""
-        nodes = self.nodes(call)
+        nodes, all_nodes = self.nodes(call), self.regions.program.nodes
         return bool(nodes) and all(
-            n.op == "rearrange" or sorted(n.selected) == list(range(n.channels)) for n in nodes
+            n.op == "rearrange"
+            or sorted(n.selected) == list(range(all_nodes[n.operands[0]].channels))
+            for n in nodes
         )
 
     def works_by_sample(self, call: Call) -> bool:

@@ -2,8 +2,9 @@
 
     g (a + b) + s = (g a + s) + g b
 
-`a` is made by weights, which take in gain and shift. `b` is not: its pixels are multiplied, before
-they are repeated if they are.
+`a` is made by weights, which take in gain and shift. Where `b` is, too, it takes in the gain: the
+two may not merge, as of other strides. If not, its pixels are multiplied, before they are repeated
+if they are.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def _moves(regions: Regions) -> dict[int, _Move]:
         if not alone or any(x.masked for x in tensors) or len({x.dtype for x in tensors}) > 1:
             continue
         weighed = [x for x in total.inputs if readers[x.index] == 1 and regions.is_weighed(x)]
-        if 0 < len(weighed) < len(total.inputs):
+        if weighed:
             repeating = {x.index: _repeating(x, makers, readers) for x in total.inputs}
             found[total.index] = _Move(scale, steps, weighed[0], repeating)
     return found

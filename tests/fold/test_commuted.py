@@ -302,3 +302,14 @@ def test_each_move_past_means_is_tried_by_itself(is_taken: bool, then: list[str]
     tried = commuted(lifted(keras.Model(inputs, x)))
     assert moved(next(tried)) == ["mean1"]
     assert moved(tried.send(is_taken)) == then
+
+
+@pytest.mark.parametrize("first", [0, 3])
+def test_a_slice_of_channels_is_no_shuffle_of_them(first: int) -> None:
+    """Behind what works on each sample, the first ones would be computed of all."""
+    with policy("float64"):
+        inputs = keras.Input((9, 9, 3))
+        x = layers.Conv2D(8, 3)(inputs)
+        y = layers.Conv2D(4, 3)(layers.ReLU()(x[..., first : first + 5]))
+        model = randomise(keras.Model(inputs, [y, ops.tanh(x)]))
+    assert not list(commuted(lifted(model, True)))

@@ -89,3 +89,15 @@ def test_gains_of_zero_and_below_are_distributed() -> None:
     folded = kerasfold.fold(model)
     assert_same(model, folded, FLOAT64)
     assert "BatchNormalization" not in kinds(folded)
+
+
+@pytest.mark.parametrize("objective", ["macs", "params"])
+def test_convolutions_that_do_not_merge_take_in_what_is_behind_their_sum(objective: Any) -> None:
+    with policy("float64"):
+        inputs = keras.Input((7, 7, 3), dtype="float64")
+        x = layers.Conv2D(4, 3, strides=2)(inputs) + layers.Conv2D(4, 5)(inputs)
+        model = randomise(keras.Model(inputs, layers.BatchNormalization()(x)))
+    folded = kerasfold.fold(model, objective=objective)
+    assert_same(model, folded, FLOAT64)
+    assert kinds(folded) == ["Conv2D", "Conv2D"]
+    assert folded.fold_report.macs_after == 3 * 3 * 4 * 3 * (9 + 25)

@@ -9,7 +9,9 @@ import keras
 import pytest
 
 import kerasfold
+from kerasfold.cost import UNTIMED
 from kerasfold.reports.record import COUNTS
+from zoo import choices
 from zoo.cases import CASES
 from zoo.composites import COMPOSITES, NESTED
 from zoo.graphs import GRAPHS, built
@@ -49,6 +51,16 @@ def test_of_a_fold_nothing_is_left(name: str, fresh: None) -> None:
     }
     assert not any(left.values()), left
     assert counts(again, "before") == counts(again, "after")
+
+
+@pytest.mark.parametrize("name", choices.MODELS)
+def test_of_what_can_be_computed_in_several_ways_nothing_is_left(name: str, fresh: None) -> None:
+    model = choices.MODELS[name]()
+    for objective in UNTIMED:
+        folded = kerasfold.fold(model, objective=objective, verify=False)
+        again = kerasfold.explain(folded, objective=objective)
+        assert (again.merged, again.removed, again.narrowed) == ((), (), ())
+        assert counts(again, "before") == counts(again, "after")
 
 
 def test_a_padding_and_a_convolution_stay_what_they_are() -> None:
