@@ -42,9 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parsed(argv)
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())
-        with shown(args.quiet, args.verbose):
+        with shown(args.quiet, args.verbose), startup.backends_unheard() as said:
             at("loading Keras")
-            with startup.loading():
+            with startup.loading(said):
                 command = importlib.import_module(f"kerasfold.commands.{args.command}")
             with stopping.raised():
                 return int(command.run(args))

@@ -8,6 +8,7 @@ backends start up silently under it.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import importlib.abc
 import logging
 import os
@@ -30,43 +31,61 @@ def loads_late() -> bool:
 
 
 @contextlib.contextmanager
-def loading() -> Iterator[None]:
-    """Quiet while what a command needs is imported, and the backend after that.
+def backends_unheard() -> Iterator[IO[bytes]]:
+    """Quiet meanwhile but for what Python writes to stderr; gives a file of what C++ code does.
 
-    In the process of the command line alone: others are not ours to silence.
+    It logs as modules load, before it reads which level to log, and later too: at the first use of
+    a device, and of each of its libraries. In the process of the command line alone: others are
+    not ours to silence.
     """
-    if not is_command_line():
-        yield
-        return
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    for name in CHATTY:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")
     with tempfile.TemporaryFile() as said:
-        try:
-            with _stderr_to(said):  # C++ logs before it reads which level to log
-                yield
-        except Exception:
-            said.seek(0)
-            sys.stderr.write(said.read().decode(errors="replace"))
-            raise
+        if not is_command_line():
+            yield said
+            return
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        for name in CHATTY:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+        with _descriptor_to(said):
+            yield said
 
 
 @contextlib.contextmanager
-def _stderr_to(file: IO[bytes]) -> Iterator[None]:
-    """Send what is written to stderr, by whatever code, to a file, if there is a stderr."""
+def loading(said: IO[bytes]) -> Iterator[None]:
+    """Show what C++ code said while modules loaded, if they do not."""
     try:
+        yield
+    except Exception:
+        said.seek(0)
+        sys.stderr.write(said.read().decode(errors="replace"))
+        raise
+
+
+@contextlib.contextmanager
+def _descriptor_to(file: IO[bytes]) -> Iterator[None]:
+    """Send what is written to file descriptor 2 to a file, if it is open, but for Python's stderr.
+
+    Where C++ code ends the process, Python says where that was.
+    """
+    own, saved = sys.stderr, -1
+    with contextlib.suppress(OSError):  # closed
         saved = os.dup(2)
-    except OSError:  # closed
+    if own is None or saved < 0:
         yield
         return
-    try:
+    with open(saved, "w", encoding=own.encoding, errors=own.errors, buffering=1) as stream:
+        crashes = not faulthandler.is_enabled()
         os.dup2(file.fileno(), 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
+        if crashes:
+            faulthandler.enable(stream)
+        try:
+            with contextlib.redirect_stderr(stream if own is sys.__stderr__ else own):
+                yield
+        finally:
+            if crashes:
+                faulthandler.disable()
+            os.dup2(saved, 2)
 
 
 def once_imported(module: str, then: Callable[[], None]) -> None:

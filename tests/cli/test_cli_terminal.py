@@ -44,13 +44,33 @@ def process(*args: object, **variables: str) -> subprocess.Popen[bytes]:
     )
 
 
+# As the C++ code of a device and its libraries logs: as it loads, and when it is first used.
+NOISY = """
+import os
+import keras
+
+os.write(2, b"E0000 as modules load\\n")
+call = keras.Layer.__call__
+
+def noisy(*args, **kwargs):
+    os.write(2, b"I0000 as layers are called\\n")
+    open("called", "a").close()
+    return call(*args, **kwargs)
+
+keras.Layer.__call__ = noisy
+"""
+
+
 def test_a_refusal_is_the_only_line_whatever_a_backend_says(
-    files: dict[str, str], tmp_path: Path
+    files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = process("fold", files["relu.keras"], "--strict", "-q", "-o", tmp_path / "out.keras")
+    (tmp_path / "noisy.py").write_text(NOISY)
+    monkeypatch.chdir(tmp_path)
+    command = process("fold", files["relu.keras"], "--strict", "-q", "--import", "noisy")
     stdout, stderr = command.communicate(timeout=300)
     assert (command.returncode, stdout) == (1, b"")
     assert re.fullmatch(rb"kerasfold: error: model 'small' is not linear: .*\n", stderr)
+    assert (tmp_path / "called").exists()
 
 
 def test_who_stops_reading_is_told_nothing_and_others_the_signal() -> None:
@@ -146,10 +166,14 @@ def test_what_c_code_writes_while_modules_load_is_shown_if_they_do_not(
     monkeypatch.setattr("warnings.simplefilter", lambda *_: None)
     monkeypatch.setattr(startup, "CHATTY", ())
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
-    with startup.loading():
+    with startup.backends_unheard() as said, startup.loading(said):
         os.write(2, b"E0000 noise")
     assert capfd.readouterr().err == ""
-    with contextlib.suppress(ImportError), startup.loading():
+    with (
+        contextlib.suppress(ImportError),
+        startup.backends_unheard() as said,
+        startup.loading(said),
+    ):
         os.write(2, b"undefined symbol")
         raise ImportError
     assert capfd.readouterr().err == "undefined symbol"
