@@ -16,6 +16,7 @@ Array = np.ndarray
 
 ENTRIES = 2**17  # numbers that are made and added at a time: 1 MiB, which a cache holds
 ROWS = 4096  # of a matrix product: enough for its full rate
+FEW = 4  # rows of one that takes as long as it takes to read the other factor
 
 
 def regroup(kernel: Array, groups: int, fewer: int) -> Array:
@@ -29,6 +30,16 @@ def regroup(kernel: Array, groups: int, fewer: int) -> Array:
     for j in range(merged):
         full[..., j, :, :, j, :] = blocks[..., j, :]
     return full.reshape(*taps, merged * width, outputs)
+
+
+def matrix_product(left: Array, right: Array, out: Array | None = None) -> Array:
+    """`left @ right`, of matrices; of few rows in this thread, as those of BLAS are no help then.
+
+    They wait for each other in a loop, for many times as long where there is other work to do.
+    """
+    if left.shape[-2] > FEW:
+        return np.matmul(left, right, out=out)
+    return np.asarray(np.einsum("...rk,...kc->...rc", left, right, out=out))
 
 
 def composed_kernel(b: Array, a: Array, groups: Pair, placements: Sequence[Placement]) -> Array:
@@ -138,7 +149,7 @@ def _add_products(full: Array, b: Array, a: Array, steps: Sequence[Pair]) -> Non
             in_taps = product.reshape(*blocks, *lead_a, count, -1, *lead_b, co)
             for u in range(k_a + k_b - 1):
                 low, high = max(0, u - k_b + 1), min(k_a, u + 1)  # the taps of A that reach u
-                np.matmul(
+                matrix_product(
                     left[..., (k_a - high) * cm : (k_a - low) * cm],
                     right[..., (u - high + 1) * cm : (u - low + 1) * cm, :],
                     out=product,

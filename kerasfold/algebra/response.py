@@ -12,7 +12,7 @@ import numpy as np
 
 from .axis import Axis, Refused
 from .operator import Operator
-from .product import Array
+from .product import Array, matrix_product
 
 FIRST = 64  # input channels that are looked at first: of most kernels, they say it all
 
@@ -71,7 +71,9 @@ def _summed(kernel: Array, image: Array, places: list[Array], groups: int) -> Ar
     rows = np.flatnonzero(image.any(axis=tuple(range(image.ndim - 1))))
     for tap in np.ndindex(*taps):
         if groups == 1:
-            made = image[..., rows] @ kernel[tap][rows]
+            pixels = image.reshape(-1, image.shape[-1])[:, rows]
+            made = matrix_product(pixels, kernel[tap][rows])
+            made = made.reshape(*image.shape[:-1], outputs)
         else:
             parts = image.reshape(*image.shape[:-1], groups, width)
             blocks = kernel[tap].reshape(width, groups, outputs // groups)

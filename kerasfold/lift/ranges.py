@@ -127,8 +127,6 @@ def _interval(node: Node, stored: Array, x: Range) -> tuple[Array, Array]:
 def _by_tap(kernel: Array, groups: int, pixels: Array) -> Array:
     """What each tap makes of some pixels, (pixels, channels): (pixels, taps, outputs)."""
     width, outputs = kernel.shape[-2:]
-    if groups == 1:
-        return (pixels @ kernel.reshape(-1, width, outputs)).swapaxes(0, 1)
     blocks = kernel.reshape(-1, width, groups, outputs // groups)
     made = np.einsum("twgm,pgw->ptgm", blocks, pixels.reshape(-1, groups, width))
     return made.reshape(len(pixels), -1, outputs)

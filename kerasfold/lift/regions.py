@@ -149,7 +149,7 @@ def lifted(model: keras.Model, open_layers: bool = True) -> Regions:
 def as_read(regions: Regions) -> Regions:
     """The same with every call that was read."""
     original = regions.graph.original
-    return regions if original is None else lift(original)
+    return regions if original is None else lift(original, regions)
 
 
 class _Lifter:

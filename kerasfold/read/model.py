@@ -150,17 +150,13 @@ def variables_of(layer: keras.Layer) -> list[keras.Variable]:
     """The variables of a layer, and those that it holds and does not list: an RNN's states."""
     found = {id(variable): variable for variable in layer.variables}
     for inner in sublayers(layer):
-        found |= {id(variable): variable for variable in _variables_in(tuple(vars(inner).values()))}
+        values = list(vars(inner).values())
+        for value in values:  # which grows meanwhile
+            if isinstance(value, (list, tuple)):
+                values.extend(value)
+            elif isinstance(value, keras.Variable):
+                found[id(value)] = value
     return list(found.values())
-
-
-def _variables_in(value: Any) -> Iterator[keras.Variable]:
-    """The variables in lists and tuples, to any depth."""
-    if isinstance(value, keras.Variable):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _variables_in(item)
 
 
 def recurrent_states(model: keras.Model) -> list[list[keras.Variable]]:
