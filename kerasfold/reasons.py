@@ -215,7 +215,7 @@ REASONS = (
             r"no tensor|not compose|steps at once|multiples|is called on other",
             r"a sum of (what is scaled|different)|smaller than the kernel",
             r"equal windows|a list of channels",
-            r"has no channels|declares images",
+            r"has no channels|declares images|resizes|times smaller|shifts by|repeats some",
         ),
     ),
     Reason(

@@ -206,13 +206,19 @@ class Known:
         return self.nodes[index].work == "copy" and not self.is_pool(index)
 
     def selecting(self, added: Sequence[int]) -> Kind | None:
-        """The kind of work that nodes of one call do which select, along one axis or several."""
+        """The kind of work that nodes of one call do which select, along one axis or several.
+
+        With channels of zeros around what is selected or not.
+        """
         nodes = [self.nodes[i] for i in added]
+        zeros = any(n.op == "sum" and not any(n.factors) for n in nodes)
+        if zeros:
+            nodes = [n for n in nodes if n.op not in ("sum", "concatenate")]
         if not added or any(n.op != "operator" or not self.is_copy(n.index) for n in nodes):
             return None
         axes = [axis for n in nodes for axis in self.geometry(n.index).axes]
         if any(any(axis.pad) for axis in axes):
-            return None
+            return "cut" if zeros else None
         return "strided" if any(axis.stride > 1 for axis in axes) else "cut"
 
     def layer_kind(self, index: int) -> Kind:

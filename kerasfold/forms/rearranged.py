@@ -66,7 +66,7 @@ class Reordered(Form[Samples]):
         values = list(known.terms(visited).items()) if moving else []
         if not any(isinstance(value, Rearranged) for _, value in values):
             return None
-        if moving == [index]:
+        if moving == [index] and known.is_layer(index):
             raise Refused("a step of its own on what is computed before it")
         terms, kinds, scales = {}, set(), []
         for read, value in values:

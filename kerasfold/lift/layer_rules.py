@@ -15,21 +15,22 @@ import numpy as np
 
 from kerasfold.algebra.axis import Refused
 from kerasfold.lift.contraction import contract, subscripts_of
+from kerasfold.lift.image_rules import require_images, resized
 from kerasfold.lift.operands import (
-    along,
     depthwise_kernel,
     on_channels,
     operand,
     refuse_misplaced,
     require_layout,
     same_layout,
+    standardized,
     window_of,
 )
 from kerasfold.lift.registry import lifts
 from kerasfold.lift.signal import Signal, weighted_sum
 from kerasfold.lift.stacked import concatenate
 from kerasfold.read.model import CustomScaleLayer, LayerScale, StochasticDepth
-from kerasfold.read.weights import as_array, as_constant, kernel_of
+from kerasfold.read.weights import as_constant, kernel_of
 
 
 @lifts(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
@@ -168,14 +169,8 @@ def einsum_dense(layer: Any, x: Signal) -> Signal:
 @lifts(keras.layers.BatchNormalization)
 def batch_normalization(layer: Any, x: Signal) -> Signal:
     """Y = gamma (x - mean) / sqrt(variance + epsilon) + beta, with the moving statistics."""
-    with np.errstate(invalid="ignore", divide="ignore"):  # refused by scale(), by its result
-        gain = 1 / np.sqrt(as_array(layer.moving_variance) + layer.epsilon)
-    if layer.gamma is not None:
-        gain = gain * as_array(layer.gamma)
-    shift = -as_array(layer.moving_mean) * gain
-    if layer.beta is not None:
-        shift = shift + as_array(layer.beta)
-    return x.scale(along(layer.axis, gain, x), along(layer.axis, shift, x))
+    statistics = layer.moving_mean, layer.moving_variance
+    return standardized(x, layer, *statistics, layer.gamma, layer.beta)
 
 
 @lifts(LayerScale)
@@ -218,6 +213,23 @@ def cropping(layer: Any, x: Signal) -> Signal:
 def _pairs(value: Any) -> list[tuple[int, int]]:
     """Keras's ((lo, hi), ...), which for one axis is (lo, hi)."""
     return [tuple(v) for v in (value if isinstance(value[0], (tuple, list)) else (value,))]
+
+
+@lifts(keras.layers.CenterCrop)
+def center_crop(layer: Any, x: Signal) -> Signal:
+    """y[p] = x[p + lo], of images that are no smaller."""
+    require_images(layer, x)
+    sizes = zip(x.sizes, (layer.height, layer.width), strict=True)
+    margins = [-1 if n is None else n - m for n, m in sizes]
+    if min(margins) < 0:
+        raise Refused("it resizes images that are smaller than what it crops")
+    return x.crop([(n // 2, n - n // 2) for n in margins])
+
+
+@lifts(keras.layers.Resizing)
+def resizing(layer: Any, x: Signal) -> Signal:
+    """Y = x, or x upsampled."""
+    return resized(layer, x, (layer.height, layer.width))
 
 
 _AUGMENTATIONS = (

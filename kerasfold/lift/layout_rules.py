@@ -37,6 +37,36 @@ def permute(layer: Any, x: Signal) -> Signal:
     return x.permute([axis - 1 for axis in layer.dims])
 
 
+@lifts(keras.ops.depth_to_space)
+def depth_to_space_op(op: Any, x: Signal) -> Signal:
+    """y[2 p + t, i] = x[p, (t, i)], of blocks of two."""
+    same_layout(op, x)
+    block, (h, w) = op.block_size, x.sizes
+    channels = x.channels // block**2
+    if x.layout == "channels_first":
+        image = x.reshape([block, block, channels, h, w]).permute([2, 3, 0, 4, 1])
+        return image.reshape([channels, _times(h, block), _times(w, block)])
+    image = x.reshape([h, w, block, block, channels]).permute([0, 2, 1, 3, 4])
+    return image.reshape([_times(h, block), _times(w, block), channels])
+
+
+@lifts(keras.ops.space_to_depth)
+def space_to_depth_op(op: Any, x: Signal) -> Signal:
+    """y[p, (t, i)] = x[2 p + t, i], of blocks of two."""
+    same_layout(op, x)
+    block = op.block_size
+    rows, columns = (None if n is None else n // block for n in x.sizes)
+    if x.layout == "channels_first":
+        image = x.reshape([x.channels, rows, block, columns, block]).permute([2, 4, 0, 1, 3])
+        return image.reshape([x.channels * block**2, rows, columns])
+    image = x.reshape([rows, block, columns, block, x.channels]).permute([0, 2, 1, 3, 4])
+    return image.reshape([rows, columns, x.channels * block**2])
+
+
+def _times(size: int | None, factor: int) -> int | None:
+    return None if size is None else size * factor
+
+
 @lifts(keras.ops.reshape)
 def reshape_op(op: Any, x: Signal) -> Signal:
     """The samples of each image in their order, in another shape."""

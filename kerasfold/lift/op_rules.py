@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import keras
@@ -24,6 +24,7 @@ from kerasfold.lift.operands import (
     refuse_misplaced,
     same_layout,
     sliced,
+    standardized,
     window_of,
 )
 from kerasfold.lift.registry import lifts
@@ -68,6 +69,32 @@ def negative_op(op: Any, x: Signal) -> Signal:
     return -x
 
 
+@lifts(keras.ops.deg2rad)
+def deg2rad_op(op: Any, x: Signal) -> Signal:
+    """Y = pi / 180 x."""
+    return x * (math.pi / 180)
+
+
+@lifts(keras.ops.rad2deg)
+def rad2deg_op(op: Any, x: Signal) -> Signal:
+    """Y = 180 / pi x."""
+    return x * (180 / math.pi)
+
+
+@lifts(keras.ops.zeros_like)
+def zeros_like_op(op: Any, x: Signal) -> Signal:
+    """Y = 0."""
+    return weighted_sum([x], [0.0])
+
+
+@lifts(keras.ops.batch_normalization)
+def batch_normalization_op(
+    op: Any, x: Signal, mean: Any, variance: Any, offset: Any = None, scale: Any = None
+) -> Signal:
+    """Y = scale (x - mean) / sqrt(variance + epsilon) + offset."""
+    return standardized(_signal(x), op, mean, variance, scale, offset)
+
+
 @lifts(keras.ops.concatenate)
 def concatenate_op(op: Any, xs: list[Signal]) -> Signal:
     """The channels of the inputs, one after another."""
@@ -82,9 +109,16 @@ def pad_op(op: Any, x: Signal, constant_values: Any = None) -> Signal:
         raise Refused("it pads with other than zeros")
     pairs = [tuple(p) for p in op.pad_width]
     pairs = pairs * (x.rank + 2) if len(pairs) == 1 else pairs
-    if any(pairs[0]) or any(pairs[x.channel_axis]):
-        raise Refused("it pads the batch or the channels")
-    return x.pad([p for axis, p in enumerate(pairs) if axis not in (0, x.channel_axis)])
+    if any(pairs[0]):
+        raise Refused("it pads the batch")
+    y = x.pad([p for axis, p in enumerate(pairs) if axis not in (0, x.channel_axis)])
+    before, after = (_zeros(y, count) for count in pairs[x.channel_axis])
+    return concatenate([*before, y, *after])
+
+
+def _zeros(x: Signal, channels: int) -> list[Signal]:
+    """An image of so many channels of zeros, the size of another, if there are any."""
+    return [weighted_sum([x.take([0] * channels)], [0.0])] if channels else []
 
 
 @lifts(keras.ops.get_item)
@@ -110,7 +144,7 @@ def _without(x: Signal, axes: Collection[int]) -> Signal:
     return x.reshape(left)
 
 
-@lifts(keras.ops.stop_gradient)
+@lifts(keras.ops.stop_gradient, keras.ops.copy)
 def stop_gradient(op: Any, x: Signal) -> Signal:
     """Y = x."""
     return x
@@ -140,18 +174,103 @@ def flip_op(op: Any, x: Signal) -> Signal:
     return x.take(slice(None, None, -1))
 
 
+@lifts(keras.ops.roll)
+def roll_op(op: Any, x: Signal) -> Signal:
+    """y[..., i] = x[..., i - shift]."""
+    on_channels(_axis(op, x), x)
+    if not isinstance(op.shift, int):
+        raise Refused("it shifts by other than one number")
+    return x.take(np.roll(range(x.channels), op.shift).tolist())
+
+
+@lifts(keras.ops.repeat)
+def repeat_op(op: Any, x: Signal) -> Signal:
+    """Each sample along an axis, as often as another."""
+    if not isinstance(op.repeats, int):
+        raise Refused("it repeats some samples more often than others")
+    return _repeated(x, _axis(op, x), op.repeats)
+
+
+@lifts(keras.ops.tile)
+def tile_op(op: Any, x: Signal) -> Signal:
+    """The channels, or the one sample of an axis, several times."""
+    times = [op.repeats] if isinstance(op.repeats, int) else list(op.repeats)
+    times = [1] * (x.rank + 2 - len(times)) + times
+    if len(times) > x.rank + 2 or times[0] != 1:
+        raise Refused("it tiles the batch, or adds axes")
+    y = x.take([*range(x.channels)] * times[x.channel_axis])
+    for axis in _pixel_axes(x):
+        if times[axis] > 1 and x.shape[axis - 1] != 1:
+            raise Refused("it tiles an axis of several samples")
+        y = _repeated(y, axis, times[axis])
+    return y
+
+
+def _repeated(x: Signal, axis: int, count: int) -> Signal:
+    """Each sample along an axis so many times."""
+    if axis == 0:
+        raise Refused("it works along the batch")
+    if axis == x.channel_axis:
+        return x.take([i for i in range(x.channels) for _ in range(count)])
+    return x.upsample([count if a == axis else 1 for a in _pixel_axes(x)])
+
+
+def _pixel_axes(x: Signal) -> list[int]:
+    """The axes of the Keras tensor that are neither the batch nor the channels."""
+    return [axis for axis in range(1, x.rank + 2) if axis != x.channel_axis]
+
+
 @lifts(keras.ops.split)
 def split_op(op: Any, x: Signal) -> list[Signal]:
     """Y0, Y1, ... = x[..., :a], x[..., a:b], ..., along the channels or an axis of the image."""
     axis, cuts = _axis(op, x), op.indices_or_sections
     if isinstance(cuts, int):
-        length = (None, *x.shape)[axis]
-        if length is None:
-            raise Refused("it splits an axis of unknown size")
-        cuts = range(length // cuts, length, length // cuts)
+        cuts = range(0, length := _length(x, axis), length // cuts)[1:]
+    return _pieces(x, axis, cuts)
+
+
+@lifts(keras.ops.array_split)
+def array_split_op(op: Any, x: Signal) -> list[Signal]:
+    """The same, where parts may be of two sizes: those of one sample more come first."""
+    axis = _axis(op, x)
+    parts = np.array_split(range(_length(x, axis)), op.indices_or_sections)
+    return _pieces(x, axis, [int(part[0]) for part in parts[1:]])
+
+
+@lifts(keras.ops.unstack)
+def unstack_op(op: Any, x: Signal) -> list[Signal]:
+    """Y0, Y1, ... = x[:, 0], x[:, 1], ..., along the channels or an axis of the image."""
+    axis = _axis(op, x)
+    places = (slice(place, place + 1) for place in range(_length(x, axis)))
+    return [_without(_cut(x, axis, place), {axis}) for place in places]
+
+
+def _length(x: Signal, axis: int) -> int:
+    """How many samples there are along an axis."""
+    length = (None, *x.shape)[axis]
+    if length is None:
+        raise Refused("it splits an axis of unknown size")
+    return length
+
+
+def _pieces(x: Signal, axis: int, cuts: Iterable[int]) -> list[Signal]:
+    """What an axis is cut into."""
     pieces = itertools.pairwise([0, *cuts, None])
-    places = range(x.rank + 2)
-    return [sliced(x, [slice(*p) if a == axis else slice(None) for a in places]) for p in pieces]
+    return [_cut(x, axis, slice(*piece)) for piece in pieces]
+
+
+def _cut(x: Signal, axis: int, piece: slice) -> Signal:
+    """A part of an axis."""
+    return sliced(x, [piece if a == axis else slice(None) for a in range(x.rank + 2)])
+
+
+@lifts(keras.ops.diff)
+def diff_op(op: Any, x: Signal) -> Signal:
+    """y[p] = x[p + 1] - x[p], so many times."""
+    axis = _axis(op, x)
+    for _ in range(op.n):
+        x = _cut(x, axis, slice(1, None)) - _cut(x, axis, slice(-1))
+    return x
 
 
 def _axis(op: Any, x: Signal) -> int:
@@ -235,7 +354,7 @@ def _mean(op: Any, x: Signal) -> tuple[Signal, int]:
     axes = every if op.axis is None else [axis % (x.rank + 2) for axis in op.axis]
     if 0 in axes:
         raise Refused("it works along the batch")
-    pixels = [axis for axis in every[1:] if axis != x.channel_axis]
+    pixels = _pixel_axes(x)
     pool = [x.shape[axis - 1] if axis in axes else 1 for axis in pixels]
     known = [n for n in pool if n is not None]
     if len(known) < len(pool):
@@ -269,6 +388,28 @@ def tensordot_op(op: Any, x1: Any, x2: Any) -> Signal:
         axes = range(-axes, 0), range(axes)
     own, others = ([a] if isinstance(a, int) else a for a in axes)
     return contract(_signal(x1), kernel, shared_axes(x1, kernel, own, others))
+
+
+@lifts(keras.ops.inner)
+def inner_op(op: Any, x1: Any, x2: Any) -> Signal:
+    """y[..., o] = sum_i x1[..., i] x2[o, i], x2 constant."""
+    kernel = constant(x2)
+    return contract(_signal(x1), kernel, shared_axes(x1, kernel, [-1], [-1]))
+
+
+@lifts(keras.ops.average)
+def average_op(op: Any, x: Signal, weights: Any = None) -> Signal:
+    """Y = weighted mean over an axis of x."""
+    axis, channels = _axis(op, x), x.channels
+    shares = np.ones(_length(x, axis)) if weights is None else constant(weights).read()
+    if shares.ndim != 1:
+        raise Refused("its weights vary along several axes")
+    mixes = axis == x.channel_axis
+    taps = [len(shares) if a == axis else 1 for a in _pixel_axes(x)]
+    kernel = (shares / shares.sum()).reshape(*taps, *((channels, 1) if mixes else (1, 1)))
+    if not mixes:
+        kernel = np.broadcast_to(kernel, (*taps, 1, channels))
+    return _without(x.convolve(kernel, groups=1 if mixes else channels), {axis})
 
 
 @lifts(keras.ops.einsum)

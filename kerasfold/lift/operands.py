@@ -53,6 +53,21 @@ def along(axis: int, values: np.ndarray, x: Signal) -> np.ndarray:
     return operand(values.reshape(shape), x)
 
 
+def standardized(
+    x: Signal, layer: Any, mean: Any, variance: Any, scale: Any = None, offset: Any = None
+) -> Signal:
+    """Y = scale (x - mean) / sqrt(variance + epsilon) + offset, by constants along its axis."""
+    mean, variance = constant(mean).read(), constant(variance).read()
+    with np.errstate(invalid="ignore", divide="ignore"):  # refused by scale(), by its result
+        gain = 1 / np.sqrt(variance + layer.epsilon)
+    if scale is not None:
+        gain = gain * constant(scale).read()
+    shift = -mean * gain
+    if offset is not None:
+        shift = shift + constant(offset).read()
+    return x.scale(along(layer.axis, gain, x), along(layer.axis, shift, x))
+
+
 def constant(value: Any) -> Weights:
     """The weights that an operation is called with: any array that the model does not compute."""
     if isinstance(value, Signal):

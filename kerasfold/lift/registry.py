@@ -13,6 +13,7 @@ import keras
 from kerasfold.errors import FoldError
 from kerasfold.lift.signal import Signal
 from kerasfold.options import require_flags
+from kerasfold.read.model import op_named
 
 Rule = Callable[..., Signal | list[Signal]]
 R = TypeVar("R", bound=Rule)
@@ -48,7 +49,7 @@ def lifts(*kinds: Any, override: bool = False) -> Callable[[R], R]:
     require_flags(override=override)
     for kind in kinds:
         layer = isinstance(kind, type) and issubclass(kind, keras.Layer)
-        known = getattr(keras.ops, getattr(kind, "__name__", ""), None)
+        known = op_named(getattr(kind, "__name__", ""))
         if not layer and (known is None or known is not kind):
             raise TypeError(
                 f"lifts() takes layer classes or keras.ops functions. Received: {kind!r}"

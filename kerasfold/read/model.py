@@ -14,6 +14,7 @@ from keras import tree
 from kerasfold.errors import UnsupportedModelError
 
 _OPS: dict[type, Any] = {}
+_SHORTENED = {"batch_norm": "batch_normalization"}  # by what the operation's class says
 
 # Layers that Keras's applications are made of, and that have no public name.
 LayerScale = keras.src.applications.convnext.LayerScale
@@ -29,15 +30,20 @@ _GIVING_BACK = (
 
 def function_name(operation: type) -> str:
     """What the function is called whose calls an operation class records: 'get_item'."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", operation.__name__).lower()
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", operation.__name__).lower()
+    return _SHORTENED.get(name, name)
+
+
+def op_named(name: str) -> Any:
+    """The function of `keras.ops`, or of `keras.ops.image`, of a name, or None."""
+    return getattr(keras.ops, name, None) or getattr(keras.ops.image, name, None)
 
 
 def public_op(operation: type) -> Any:
     """The `keras.ops` function whose calls an operation class records, or None."""
     if operation not in _OPS:
-        name = function_name(operation)
         own = operation.__module__.startswith("keras.src.ops.")
-        _OPS[operation] = getattr(keras.ops, name, None) if own else None
+        _OPS[operation] = op_named(function_name(operation)) if own else None
     return _OPS[operation]
 
 

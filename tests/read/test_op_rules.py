@@ -33,6 +33,7 @@ def heads(x: Any) -> Any:
 
 
 Block = Callable[[Any], Any]
+ONES = np.ones(4)
 MERGED: dict[str, Block] = {
     "add": lambda x: ops.add(weights(4), x),
     "subtract": lambda x: ops.subtract(weights(1, 1, 4), x),
@@ -78,6 +79,42 @@ MERGED: dict[str, Block] = {
     "mean_without_channels": lambda x: ops.mean(x, axis=-1),
     "sum": lambda x: ops.sum(x, axis=(1, 2)),
     "sum_of_columns_and_channels": lambda x: ops.sum(x, axis=(2, 3), keepdims=True),
+    "zeros_like": lambda x: ops.concatenate([x, ops.zeros_like(x)], axis=-1),
+    "copy": ops.copy,
+    "deg2rad": ops.deg2rad,
+    "rad2deg": ops.rad2deg,
+    "batch_normalization": lambda x: ops.batch_normalization(
+        x, weights(4), weights(4) ** 2, -1, weights(4), weights(4) + 1, 0.1
+    ),
+    "batch_normalization_plain": lambda x: ops.batch_normalization(x, weights(4), ONES, 3),
+    "pad_channels": lambda x: ops.pad(x, [(0, 0), (0, 0), (0, 0), (2, 5)]),
+    "pad_all": lambda x: layers.Conv2D(4, 3)(ops.pad(x, [(0, 0), (1, 1), (0, 2), (1, 0)])),
+    "roll": lambda x: ops.roll(x, 3, axis=-1),
+    "repeat": lambda x: ops.repeat(x, 2, axis=-1),
+    "repeat_rows": lambda x: layers.Conv2D(3, 1)(ops.repeat(x, 3, axis=1)),
+    "tile": lambda x: ops.tile(x, (1, 1, 1, 3)),
+    "tile_one": lambda x: ops.tile(ops.mean(x, axis=(1, 2), keepdims=True), 2),
+    "array_split": lambda x: summed(ops.array_split(ops.tile(x, 2), 2, axis=-1)),
+    "array_split_rows": lambda x: ops.array_split(x, 4, axis=1)[0],
+    "array_split_unequally": lambda x: ops.array_split(x, 3, axis=-1)[2],
+    "unstack": lambda x: ops.add(*ops.unstack(ops.reshape(x, (-1, 9, 8, 2, 2)), axis=3)),
+    "diff": lambda x: ops.diff(x, axis=1),
+    "diff_of_channels": lambda x: ops.diff(x, n=2),
+    "inner": lambda x: ops.inner(x, weights(5, 4)),
+    "average": lambda x: ops.average(x, axis=-1, weights=weights(4)),
+    "average_of_rows": lambda x: ops.average(x, axis=1),
+    "resize": lambda x: layers.Conv2D(3, 1)(ops.image.resize(x, (18, 8), "nearest")),
+    "resize_to_the_same": lambda x: ops.image.resize(x, (9, 8), "nearest"),
+    "extract_patches": lambda x: ops.image.extract_patches(x, (3, 2)),
+    "extract_patches_overlapping": lambda x: ops.image.extract_patches(
+        x, 2, strides=1, dilation_rate=2, padding="same"
+    ),
+    "crop_images": lambda x: ops.image.crop_images(x, 1, 2, target_height=5, right_cropping=0),
+    "pad_images": lambda x: layers.Conv2D(4, 3)(
+        ops.image.pad_images(x, left_padding=1, bottom_padding=2, target_height=12, target_width=9)
+    ),
+    "depth_to_space": lambda x: ops.depth_to_space(x, 2),
+    "space_to_depth": lambda x: ops.depth_to_space(ops.space_to_depth(x[:, 1:], 2), 2),
     "matmul": lambda x: ops.matmul(x, weights(4, 5)),
     "matmul_operator": lambda x: x @ weights(4, 5),
     "dot": lambda x: ops.dot(x, weights(4, 5)),
@@ -150,6 +187,43 @@ REFUSED: dict[str, tuple[Block, str]] = {
     "take_of_a_table": (
         lambda x: ops.take(x, [[0, 1], [2, 3]], axis=-1),
         "it takes other than a list of channels that there are",
+    ),
+    "resize_by_a_half": (
+        lambda x: ops.image.resize(x, (18, 12)),
+        "images of (9, 8) are no whole number of times smaller than (18, 12)",
+    ),
+    "resize_that_pads": (
+        lambda x: ops.image.resize(x, (18, 18), pad_to_aspect_ratio=True),
+        "it smooths, crops or pads what it resizes",
+    ),
+    "resize_bicubic": (
+        lambda x: ops.image.resize(x, (18, 16), "bicubic"),
+        "its interpolation 'bicubic' clamps at the border",
+    ),
+    "tile_of_rows": (
+        lambda x: ops.tile(x, (1, 2, 1, 1)),
+        "it tiles an axis of several samples",
+    ),
+    "tile_of_the_batch": (
+        lambda x: ops.tile(x, (2, 1, 1, 1)),
+        "it tiles the batch, or adds axes",
+    ),
+    "repeat_of_the_batch": (lambda x: ops.repeat(x, 2, axis=0), "it works along the batch"),
+    "repeat_unequally": (
+        lambda x: ops.repeat(x, [1, 2, 3, 4], axis=-1),
+        "it repeats some samples more often than others",
+    ),
+    "roll_by_several": (
+        lambda x: ops.roll(x, (1, 2), axis=(1, 3)),
+        "it works along other than one axis",
+    ),
+    "average_over_a_table": (
+        lambda x: ops.average(x, axis=1, weights=np.ones((1, 9, 8, 4), "float32")),
+        "its weights vary along several axes",
+    ),
+    "pad_of_the_batch": (
+        lambda x: ops.pad(x, [(1, 0), (0, 0), (0, 0), (0, 0)]),
+        "it pads the batch",
     ),
     "flip_of_all": (lambda x: ops.flip(x), "it works along other than one axis"),
 }

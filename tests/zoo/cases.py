@@ -298,6 +298,12 @@ CASES: list[Case] = [
     ),
     after_conv(layers.Cropping1D, "uneven", (9, 4), cropping=(2, 1)),
     after_conv(layers.Cropping3D, "uneven", (5, 4, 6, 2), cropping=((1, 0), (0, 1), (2, 1))),
+    after_conv(layers.CenterCrop, "uneven", (9, 8, 4), height=3, width=5),
+    after_conv(layers.Resizing, "same", (9, 8, 4), height=8, width=7, interpolation="nearest"),
+    *before(
+        lambda x: layers.Conv2D(3, 1, name="c")(x),
+        *rows(layers.Resizing, ONE, (18, 24), {"nearest": {"interpolation": "nearest"}}),
+    ),
     after_conv(layers.Identity, "2d", (8, 7, 3)),
     after_conv(layers.Dropout, "2d", (8, 7, 3), rate=0.4),
     after_conv(layers.Dropout, "noise_shape", (8, 7, 3), rate=0.4, noise_shape=(None, 1, 1, 4)),
