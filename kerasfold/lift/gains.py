@@ -4,17 +4,20 @@ For an activation `f` that is positively homogeneous, gains `g > 0` and shifts `
 
 - `g f(x) + b = f(g x) + b`: the gain merges into the convolution that makes `x`, the shift stays;
 - `f(g x + b) = g f(x + b / g)`: it merges into the convolutions that read the activation.
+
+And for a product, of matrices or of samples, `g (x y) = (g x) y`, where `g` is one number, or one
+for each channel of both `x` and the product: it merges into what makes `x`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from keras import tree
+from keras import layers, ops, tree
 
 from kerasfold.lift.activations import laws_of
 from kerasfold.lift.program import Node
@@ -23,6 +26,12 @@ from kerasfold.lift.writing import Writer, rewritten
 from kerasfold.read.graph import Call, Gain, Graph, Tensor, given_others
 from kerasfold.read.weights import smallest
 
+_BY_SAMPLE = (layers.Multiply, ops.multiply)
+# By kind, whether a call is the product of what it reads, of two tensors.
+_PRODUCTS: dict[Any, Callable[[Call], bool]] = {
+    **dict.fromkeys((*_BY_SAMPLE, ops.matmul, ops.dot, ops.tensordot, ops.einsum), lambda _: True),
+    layers.Dot: lambda call: not call.operation.normalize,
+}
 _ROUNDED_FINELY = ("float32", "float64")  # dtypes in which a shift by itself loses nothing
 
 
@@ -72,9 +81,16 @@ def steps_of(nodes: Sequence[Node]) -> Steps | None:
 
 
 class Found(NamedTuple):
-    """Where a gain can go: the call that it merges into, and names of those that it passes."""
+    """Where gains can go.
+
+    Attributes:
+        into: the call that they merge into.
+        gain: what its channels are multiplied by.
+        passed: names of the calls that they pass.
+    """
 
     into: Call
+    gain: np.ndarray
     passed: tuple[str, ...]
 
 
@@ -116,7 +132,7 @@ class _Moves:
                 continue
             found = self.before(call, steps.gain)
             if found is not None:
-                self._give(found.into, steps.gain, call)
+                self._give(found.into, found.gain, call)
                 self._leave(call, steps.shift)
                 continue
             last = self._after(call, steps.gain) if _divides(steps, call.outputs[0].dtype) else None
@@ -160,57 +176,100 @@ class _Moves:
         )
 
     def before(self, call: Call, gain: np.ndarray) -> Found | None:
-        """What gains merge into before a call, past activations at least."""
+        """What gains merge into before a call, past activations or a product at least."""
         (tensor,) = call.inputs
-        passed: list[str] = []
+        return self._before(tensor, gain, ())
+
+    def _before(self, tensor: Tensor, gain: np.ndarray, passed: tuple[str, ...]) -> Found | None:
         while len(self.readers[tensor.index]) == 1 and tensor.index in self.makers:
             maker = self.makers[tensor.index]
             records = self.records.get(maker.index, [])
             if not records:
+                passed = (*passed, maker.name)
                 if not (self._is_plain(maker) and np.all(laws_of(maker.operation).passes(gain))):
-                    return None
-                passed.append(maker.name)
+                    factors = self._factors(maker, gain)
+                    found = (self._before(x, self._on(x, gain), passed) for x in factors)
+                    return next(filter(None, found), None)
             elif len(records) > 1 or tensor.masked:
                 return None
             elif records[0].activation is not None:
                 if not np.all(laws_of(records[0].activation).passes(gain)):
                     return None
-                return self._found(maker, (*passed, maker.name))
-            elif not self._passes_along(records[0]):
+                return self._found(maker, gain, (*passed, maker.name))
+            elif not self._passes_along(records[0], gain):
                 on = passed or self._moves_on(maker, gain)
-                return self._found(maker, tuple(passed)) if on else None
+                return self._found(maker, gain, passed) if on else None
             (tensor,) = maker.inputs
+            gain = self._on(tensor, gain)
         return None
+
+    def _factors(self, call: Call, gain: np.ndarray) -> Sequence[Tensor]:
+        """What gains may go on to, of the tensors that a call multiplies with each other."""
+        tensors = (*call.inputs, *call.outputs)
+        multiplies = _PRODUCTS.get(call.kind)
+        if multiplies is None or not multiplies(call) or call.training:
+            return ()
+        if (
+            len({x.index for x in tensors}) < max(3, len(tensors))
+            or len({x.dtype for x in tensors}) > 1
+        ):
+            return ()  # the square of a tensor, or of several
+        if any(x.masked for x in tensors):
+            return ()
+        if _is_one(gain):
+            return call.inputs
+        rank = len(call.outputs[0].shape)
+        alike = [x for x in call.inputs if (len(x.shape), self._channels(x)) == (rank, gain.size)]
+        return alike if call.kind in _BY_SAMPLE else ()
+
+    def _channels(self, x: Tensor) -> int | None:
+        return x.shape[1 if self.graph.layout == "channels_first" else -1]
+
+    def _on(self, x: Tensor, gain: np.ndarray) -> np.ndarray:
+        """Gains of a tensor, which may have other channels where all gains are one number."""
+        return np.full(self._channels(x) or 1, gain[0]) if _is_one(gain) else gain
 
     def _moves_on(self, call: Call, gain: np.ndarray) -> bool:
         """Whether gains that a call takes over go on from there, with its own."""
         steps = self.steps_of(call)
         return steps is not None and self.before(call, steps.gain * gain) is not None
 
-    def _found(self, maker: Call, passed: tuple[str, ...]) -> Found | None:
+    def _found(self, maker: Call, gain: np.ndarray, passed: tuple[str, ...]) -> Found | None:
         (record,) = self.records[maker.index]
         once = self.regions.uses[id(maker.operation)] == 1
-        return Found(maker, passed) if once and self._absorbs(record.node) else None
+        absorbs = once and self._absorbs(record.node, _is_one(gain))
+        return Found(maker, gain, passed) if absorbs else None
 
-    def _passes_along(self, record: Lifted) -> bool:
-        """Whether all that a call does to a tensor is done to each channel alike, by no weights."""
-        dtypes = [x.dtype for x in record.call.inputs]
-        nodes = (self.nodes[i] for i in record.added)
-        return dtypes == [record.tensor.dtype] and all(map(self._is_alike, nodes))
+    def _passes_along(self, record: Lifted, gain: np.ndarray) -> bool:
+        """Whether a call does to each channel alike what it does, by no weights.
+
+        Of gains that are one number, whether it only puts samples elsewhere, or adds them up.
+        """
+        if [x.dtype for x in record.call.inputs] != [record.tensor.dtype]:
+            return False
+        nodes = [self.nodes[i] for i in record.added]
+        if _is_one(gain):
+            return all(node.weightless or node.op == "rearrange" for node in nodes)
+        return all(map(self._is_alike, nodes))
 
     def _is_alike(self, node: Node) -> bool:
         geometry = node.geometry
         by_channel = geometry is not None and geometry.groups == node.channels
         return node.weightless and by_channel and not node.selected
 
-    def _absorbs(self, index: int) -> bool:
-        """Whether a node multiplies by weights, or all that it is made of and only it reads."""
+    def _absorbs(self, index: int, one: bool = False) -> bool:
+        """Whether a node multiplies by weights, or all that it is made of and only it reads.
+
+        Args:
+            index: of the node.
+            one: whether gains are one number.
+        """
         node = self.nodes[index]
         if node.multiplies or node.work == "scale":
             return True
         along = self._is_alike(node) or node.work == "shift" or node.op in ("sum", "concatenate")
-        return along and all(
-            len(self.reading[o]) == 1 and o not in self.regions.sinks and self._absorbs(o)
+        return (along or (one and node.op == "rearrange")) and all(
+            len(self.reading[o]) == 1 and o not in self.regions.sinks and self._absorbs(o, one)
             for o in node.operands
         )
 
@@ -278,6 +337,11 @@ class _Moves:
         name, made = (f"{call.name}_shift", None) if moved else (call.name, output)
         shifts = along_channels(shift, x, self.graph.layout)
         now[output.index] = writer.shifted(name, x, shifts, made)
+
+
+def _is_one(gain: np.ndarray) -> bool:
+    """Whether gains are one number."""
+    return bool(np.all(gain == gain[0]))
 
 
 def _divides(steps: Steps, dtype: str) -> bool:

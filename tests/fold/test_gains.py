@@ -254,3 +254,57 @@ def test_the_report_names_the_layer_that_takes_the_gain() -> None:
     assert (row.into, row.layers) == ("conv", ("conv", "norm"))
     assert row.kinds == ("Conv2D", "BatchNormalization")
     assert report.repeated == ()
+
+
+def heads(x: Any, count: int = 2) -> Any:
+    """Rows of channels as rows of each head."""
+    x = layers.Reshape((5, count, -1))(layers.Dense(6)(x))
+    return layers.Permute((2, 1, 3))(x)
+
+
+PRODUCTS: dict[str, Callable[[Any], Any]] = {
+    "matmul": lambda x: ops.matmul(heads(x), ops.transpose(heads(x), (0, 1, 3, 2))) * 0.25,
+    "einsum": lambda x: ops.einsum("bic,bjc->bij", layers.Dense(4)(x), layers.Dense(4)(x)) / 2.8,
+    "einsum of heads": lambda x: (
+        ops.einsum(
+            "bihc,bjhc->bhij",
+            layers.EinsumDense("bic,chd->bihd", (5, 2, 3), bias_axes="hd")(x),
+            layers.EinsumDense("bic,chd->bihd", (5, 2, 3))(x),
+        )
+        * 0.6
+    ),
+    "Dot": lambda x: 0.5 * layers.Dot(2)([layers.Dense(4)(x), layers.Dense(4)(x)]),
+    "Multiply": lambda x: (
+        layers.Multiply()([layers.Dense(4)(x), ops.sigmoid(x)[..., :4]]) * np.arange(1.0, 5.0)
+    ),
+    "of one that no weights make": lambda x: (ops.tanh(x) * layers.Dense(6)(x)) * 3.0,
+}
+NO_PRODUCTS: dict[str, Callable[[Any], Any]] = {
+    "square": lambda x: (lambda y: layers.Multiply()([y, y]) * 3.0)(layers.Dense(4)(x)),
+    "Dot of directions": lambda x: (
+        0.5 * layers.Dot(2, normalize=True)([layers.Dense(4)(x), layers.Dense(4)(x)])
+    ),
+    "channels of a matrix product": lambda x: (
+        ops.matmul(layers.Dense(4)(x), ops.transpose(layers.Dense(4)(x), (0, 2, 1)))
+        * np.arange(1.0, 6.0)
+    ),
+    "a gate of all channels": lambda x: (
+        layers.Multiply()([ops.tanh(x), layers.Dense(1)(x)]) * np.arange(1.0, 7.0)
+    ),
+}
+
+
+@pytest.mark.parametrize("body", PRODUCTS.values(), ids=PRODUCTS)
+def test_a_multiple_of_a_product_merges_into_what_makes_a_factor(body: Any) -> None:
+    model = made(lambda x: ops.softmax(body(x)), shape=(5, 6))
+    folded = kerasfold.fold(model, verify=False)
+    assert_same(model, folded, FLOAT64)
+    assert folded.fold_report.layers_after < folded.fold_report.layers_before
+
+
+@pytest.mark.parametrize("body", NO_PRODUCTS.values(), ids=NO_PRODUCTS)
+def test_others_stay(body: Any) -> None:
+    model = made(lambda x: ops.softmax(body(x)), shape=(5, 6))
+    folded = kerasfold.fold(model, verify=False)
+    assert_same(model, folded, FLOAT64)
+    assert len(folded.operations) == len(model.operations)
