@@ -27,6 +27,7 @@ from keras import layers, ops
 from kerasfold.lift.activations import acts_on_samples, laws_of
 from kerasfold.lift.demand import pixel_axes
 from kerasfold.lift.pointwise import (
+    PERMUTING,
     places_pixels,
     repeats_pixels,
     works_by_pixel,
@@ -125,6 +126,10 @@ class _Steps:
         made = any(x.index in self.regions.tensors for x in call.inputs)
         return made and places_pixels(call, pixel_axes(self.regions.graph, call.outputs[0]))
 
+    def permutes_pixels(self, call: Call) -> bool:
+        """Whether it permutes axes of pixels that affine steps make."""
+        return call.kind in PERMUTING and self.places_pixels(call)
+
     def maps_pixels(self, call: Call) -> bool:
         """Whether it is affine, and the same for each pixel by itself."""
         nodes = self.nodes(call, activated=True)
@@ -176,6 +181,7 @@ class _Law:
 _LAWS = (
     _Law(_Steps.is_maximum, _Steps.grows),
     _Law(_Steps.repeats, _Steps.works_by_pixel, channels=True),
+    _Law(_Steps.permutes_pixels, _Steps.works_by_pixel, channels=True, singly=True),
     _Law(_Steps.rearranges, _Steps.works_by_sample),
     _Law(_Steps.rises, _Steps.takes_maxima, shrinks=True),
     _Law(_Steps.places_pixels, _Steps.maps_pixels, channels=True, joins=True),

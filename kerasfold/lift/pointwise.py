@@ -6,14 +6,17 @@ Of the first, what is not read need not be computed; they may stand before or be
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-from keras import layers, ops, tree
+from keras import KerasTensor, layers, ops, tree
 
 from kerasfold.lift.activations import laws_of
 from kerasfold.read.graph import Call
 
+Order: TypeAlias = tuple[int, ...]  # of each axis, which one it was, the batch among them
+
+PERMUTING = (layers.Permute, ops.transpose, ops.swapaxes, ops.moveaxis)
 # Of several tensors.
 _JOINING = (
     *(layers.Add, layers.Subtract, layers.Multiply, layers.Average, layers.Maximum),
@@ -82,10 +85,43 @@ def works_by_sample(call: Call) -> bool:
     )
 
 
+def joins_samples(call: Call) -> bool:
+    """Whether a call of tensors of one shape makes each sample of those at its place, all alike."""
+    constants = (np.size(x) for x in tree.flatten(call.constants) if hasattr(x, "shape"))
+    return (
+        call.kind in _JOINING
+        and len(call.inputs) > 1
+        and len({x.shape for x in (*call.inputs, *call.outputs)}) == 1
+        and not call.training
+        and all(size == 1 for size in constants)
+    )
+
+
 def _is_pointwise(operation: Any) -> bool:
     if type(operation) is layers.Rescaling:
         return np.size(operation.scale) == np.size(operation.offset) == 1
     return laws_of(operation).pointwise
+
+
+def order_of_axes(call: Call) -> Order | None:
+    """Which axes a call permutes how, if it does only that, and leaves the batch."""
+    if call.kind not in PERMUTING or call.inputs[0].masked:
+        return None
+    (x,), operation = call.inputs, call.operation
+    sizes: Order = tuple(range(2, 2 + len(x.shape)))  # each another
+    if x.dtype != call.outputs[0].dtype:
+        return None
+    if isinstance(operation, layers.Permute):
+        shape = operation.compute_output_shape(sizes)
+    else:
+        shape = operation.compute_output_spec(KerasTensor(sizes)).shape
+    order = tuple(n - 2 for n in shape)
+    return order if order[0] == 0 else None
+
+
+def _permuted_axes(call: Call) -> Any:
+    order = order_of_axes(call)
+    return None if order is None else [i for i, axis in enumerate(order) if i != axis]
 
 
 def _its_axis(call: Call) -> Any:
@@ -110,6 +146,7 @@ def _padded_axes(call: Call) -> Any:
 _PLACING: dict[Any, Callable[[Call], Any]] = {
     **dict.fromkeys((ops.flip, ops.roll, ops.repeat), _its_axis),
     **dict.fromkeys((layers.Concatenate, ops.concatenate), _its_axis),
+    **dict.fromkeys(PERMUTING, _permuted_axes),
     ops.take: _taken_axis,
     ops.pad: _padded_axes,
 }

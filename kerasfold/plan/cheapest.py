@@ -16,6 +16,7 @@ from kerasfold.lift.narrowed import narrowed
 from kerasfold.lift.pointwise import works_by_sample
 from kerasfold.lift.pruned import pruned
 from kerasfold.lift.regions import Lifted, Regions, Rewritings
+from kerasfold.lift.sunk import sunk
 from kerasfold.plan.alike import Planned
 from kerasfold.plan.choose import Plan, joined_nodes, plan, stacked_nodes
 from kerasfold.read.graph import Call
@@ -27,6 +28,7 @@ STRIDED = 1.5  # pixels for each that is read: a stride leaves more, a border th
 # `pruned` is the first: the others find fewer channels then.
 REWRITINGS: tuple[Callable[[Regions], Rewritings], ...] = (
     pruned,
+    sunk,
     distributed,
     commuted,
     carried,
