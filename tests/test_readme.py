@@ -118,6 +118,21 @@ REFUSED = {
         lambda x: L.UpSampling2D(4)(conv(x, strides=2)),
         "a stride of 2 meets an upsampling by 4",
     ),
+    "a CenterCrop of smaller images": (
+        IMAGE,
+        lambda x: L.CenterCrop(16, 16)(conv(x)),
+        "it resizes images that are smaller than what it crops",
+    ),
+    "other sizes": (
+        IMAGE,
+        lambda x: L.Resizing(18, 20)(conv(x)),
+        "are no whole number of times smaller than (18, 20)",
+    ),
+    "smoothing, or keeping the aspect ratio": (
+        IMAGE,
+        lambda x: L.Resizing(20, 22, antialias=True)(conv(x)),
+        "it smooths, crops or pads what it resizes",
+    ),
     "maxima of several samples": (
         IMAGE,
         lambda x: conv(L.MaxPooling2D(2)(x)),

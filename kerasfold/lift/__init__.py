@@ -68,11 +68,11 @@ BatchNormalization, Normalization, Rescaling
 
 ZeroPadding1D/2D/3D, Cropping1D/2D/3D, CenterCrop
     exact: any; crops and slices in a row become one
-    refused: a CenterCrop of images that are smaller, or of unknown size
+    refused: a CenterCrop of smaller images
 
 Resizing
     exact: to the same size, or one a whole number of times larger, as UpSampling2D is
-    refused: other sizes; smoothing; what keeps the aspect ratio
+    refused: other sizes; smoothing, or keeping the aspect ratio
 
 Add, Subtract, Average
     exact: tensors of one shape, of any number of sources; multiples by the same numbers are added
@@ -105,14 +105,14 @@ AugMix, CutMix, MixUp, RandAugment, RandomBrightness, RandomColorDegeneration, R
   unstack, pad, reshape, transpose, swapaxes, moveaxis, squeeze, expand_dims, depth_to_space,
   space_to_depth, get_item, take, flip, roll, repeat, tile, diff, conv, depthwise_conv,
   separable_conv, conv_transpose, batch_normalization, average_pool, mean, sum, average, matmul,
-  dot, inner, tensordot, einsum, image.resize, image.extract_patches, image.crop_images,
-  image.pad_images, and the operators
+  dot, inner, tensordot, einsum, resize, extract_patches, crop_images, pad_images, and the
+  operators
     exact: with constants that vary along any axes; products with a constant matrix on any axes of
       the image; padding with zeros, of channels too; slices; lists of channels; casts to the same
       dtype; multiples by one number of a product of two tensors, taken into one of them
     refused: products and quotients of tensors; rearrangements of the batch; constants that
-      broadcast an image; padding with other values; indices other than slices and numbers; flips,
-      rolls and lists along other axes; other products of tensors and constants
+      broadcast an image; padding with other values; indices other than slices and numbers; flips
+      and lists along other axes; other products of tensors and constants
 
 Everything else is a barrier: it stays as it is, and so do calls with `training=True`, calls that
 read a mask or hand one on to what may look for it, and subclasses of the layers above. Nested
