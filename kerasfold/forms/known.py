@@ -211,14 +211,14 @@ class Known:
         With channels of zeros around what is selected or not.
         """
         nodes = [self.nodes[i] for i in added]
-        zeros = any(n.op == "sum" and not any(n.factors) for n in nodes)
-        if zeros:
-            nodes = [n for n in nodes if n.op not in ("sum", "concatenate")]
+        pads = len(nodes) > 1 and nodes[-1].op == "concatenate"
+        if pads:
+            nodes = [n for n in nodes[:-1] if n.op != "sum" or any(n.factors)]
         if not added or any(n.op != "operator" or not self.is_copy(n.index) for n in nodes):
             return None
         axes = [axis for n in nodes for axis in self.geometry(n.index).axes]
         if any(any(axis.pad) for axis in axes):
-            return "cut" if zeros else None
+            return "cut" if pads else None
         return "strided" if any(axis.stride > 1 for axis in axes) else "cut"
 
     def layer_kind(self, index: int) -> Kind:

@@ -105,12 +105,12 @@ def _is_pointwise(operation: Any) -> bool:
 
 def order_of_axes(call: Call) -> Order | None:
     """Which axes a call permutes how, if it does only that, and leaves the batch."""
-    if call.kind not in PERMUTING or call.inputs[0].masked:
+    if call.kind not in PERMUTING:
         return None
     (x,), operation = call.inputs, call.operation
-    sizes: Order = tuple(range(2, 2 + len(x.shape)))  # each another
-    if x.dtype != call.outputs[0].dtype:
+    if x.masked or x.dtype != call.outputs[0].dtype or call.cut is not None:
         return None
+    sizes: Order = tuple(range(2, 2 + len(x.shape)))  # each another
     if isinstance(operation, layers.Permute):
         shape = operation.compute_output_shape(sizes)
     else:

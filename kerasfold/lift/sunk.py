@@ -95,7 +95,9 @@ class _Sinking:
     def _moved(self, call: Call) -> _Moved | None:
         """What does the same on the sources of what is permuted; None where not all is, alike."""
         tensors = (*call.inputs, *call.outputs)
-        if call.training or len(call.outputs) != 1 or not all(map(self._waits, call.inputs)):
+        if call.training or call.gain is not None or call.cut is not None:
+            return None
+        if len(call.outputs) != 1 or not all(map(self._waits, call.inputs)):
             return None
         orders = {self.waiting[x.index].order for x in call.inputs}
         alike = len({x.dtype for x in tensors}) == 1 and not any(x.masked for x in tensors)
