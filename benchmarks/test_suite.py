@@ -5,9 +5,9 @@ pytest has this folder on the path, as it has that of every test.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
-import os
 from types import SimpleNamespace
 
 import keras
@@ -17,6 +17,7 @@ import pytest
 import kerasfold
 from kerasfold.errors import FoldError
 from kerasfold.measure.stopwatch import Times
+from zoo.processes import stops
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +110,13 @@ def test_models_are_chosen_by_name_and_group(models):
 # suite
 
 
+@pytest.fixture(scope="module")
+def measured(suite):
+    """Measures as the suite does, what it was asked for before not again."""
+    known = functools.cache(suite.measure)
+    return lambda entry, runtime, variants, limits: known(entry, runtime, tuple(variants), limits)
+
+
 @pytest.fixture
 def start(suite, monkeypatch, tmp_path):
     """Runs the suite here, on one or two models; the rows of its file, by model and runtime."""
@@ -128,7 +136,8 @@ def start(suite, monkeypatch, tmp_path):
 SMALL = ("--only", "average-pooling", "transition-56", "--runtimes", "tensorflow", "litert")
 
 
-def test_the_suite_measures_prints_and_draws(start, tmp_path, capsys):
+def test_the_suite_measures_prints_and_draws(start, suite, measured, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(suite, "measure_apart", measured)
     rows = start(*SMALL)
     models, runtimes = ("average-pooling", "transition-56"), ("tensorflow", "litert")
     assert list(rows) == [(model, runtime) for model in models for runtime in runtimes]
@@ -152,15 +161,14 @@ def test_the_suite_measures_prints_and_draws(start, tmp_path, capsys):
     assert (tmp_path / "suite.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_run_goes_on_where_it_was_broken_off(start, suite, monkeypatch, tmp_path):
+def test_a_run_goes_on_where_it_was_broken_off(start, suite, measured, monkeypatch, tmp_path):
     asked = []
-    real = suite.measure
 
     def measure(entry, runtime, variants, limits):
         asked.append((entry.name, runtime))
         if len(asked) == 2:
             raise KeyboardInterrupt
-        return real(entry, runtime, variants, limits)
+        return measured(entry, runtime, variants, limits)
 
     monkeypatch.setattr(suite, "measure_apart", measure)
     with pytest.raises(KeyboardInterrupt):
@@ -186,7 +194,8 @@ def test_a_variant_that_a_file_lacks_is_measured_with_those_it_has(start):
     assert list(row["to_plain"]) == ["latency"]
 
 
-def test_a_file_of_another_machine_is_not_mixed_with(start, suite, monkeypatch, capsys):
+def test_a_file_of_another_machine_is_not_mixed_with(start, suite, measured, monkeypatch, capsys):
+    monkeypatch.setattr(suite, "measure_apart", measured)
     one = ("--only", "average-pooling", "--runtimes", "tensorflow")
     start(*one)
     monkeypatch.setattr(suite, "cpu", lambda: "an abacus")
@@ -204,7 +213,7 @@ def test_what_is_slower_is_said(start, suite, monkeypatch, capsys):
         return Times([[trial[:, [i]] for i in range(len(seconds))] for trial in samples])
 
     monkeypatch.setattr(suite, "timed", timed)
-    (row,) = start("--only", "transition-56", "--runtimes", "litert").values()
+    (row,) = start("--only", "transition-56", "--runtimes", "tensorflow").values()
     assert row["slower"] == ["layers"]
     assert row["slower_than_plain"] == ["latency"]
     assert row["seconds"] == pytest.approx(
@@ -213,7 +222,7 @@ def test_what_is_slower_is_said(start, suite, monkeypatch, capsys):
     assert row["ratios"]["latency"]["median"] == pytest.approx(2.0, rel=1e-2)
     printed = capsys.readouterr().out
     assert "layers slower than the original: 1 of 1" in printed
-    assert "  transition-56 on litert: 0.80 (0.80-0.80)" in printed
+    assert "  transition-56 on tensorflow: 0.80 (0.80-0.80)" in printed
     assert "latency slower than the original: 0 of 1" in printed
     assert "latency slower than the plain network: 1 of 1" in printed
 
@@ -300,20 +309,10 @@ def test_models_are_measured_in_processes_of_their_own(suite, models):
     assert list(row["ratios"]) == ["layers", "latency"]
 
 
-def stops(connection, name, runtime, variants, limits, lost):
-    """Measures nothing, and ends its process at a variant: on xla, as all are timed."""
-    for variant in ("original", *variants, None):
-        if variant not in lost:
-            connection.send(variant)
-            if variant == {"litert": "layers", "openvino": "original", "xla": None}[runtime]:
-                os._exit(7)
-    connection.send({"failed": lost})
-
-
 @pytest.mark.parametrize(
     ("runtime", "variant"), [("litert", "layers"), ("openvino", "original"), ("xla", "original")]
 )
 def test_a_process_that_stops_costs_what_it_was_making(suite, models, runtime, variant):
-    it, limits = entry(models, "average-pooling"), suite.Limits(*LIMITS)
-    row = suite.measure_apart(it, runtime, ["layers", "latency"], limits, stops)
+    it = entry(models, "average-pooling")
+    row = suite.measure_apart(it, runtime, ["layers", "latency"], LIMITS, stops)
     assert row["failed"] == {variant: "its process stopped with exit code 7"}
