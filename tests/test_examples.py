@@ -1,5 +1,6 @@
 """The examples run, and the committed model is trained and folds."""
 
+import functools
 import importlib
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,12 @@ import kerasfold
 from kerasfold.lift.rules import RULES
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture
+def plain_steps(monkeypatch):
+    """Steps of training are not compiled by XLA, which takes longer than to train for an epoch."""
+    monkeypatch.setattr("keras.src.trainers.trainer.model_supports_jit", lambda model: False)
 
 
 def test_seeds_prints_every_collapsed_form(monkeypatch, capsys):
@@ -53,7 +60,7 @@ def test_block_search_prints_every_block(monkeypatch, capsys):
         assert part in printed
 
 
-def test_block_search_trains():
+def test_block_search_trains(plain_steps):
     assert 0.0 < block_search.trained_accuracy(("depthwise",), epochs=1) <= 1.0
 
 
@@ -70,7 +77,22 @@ def test_seeds_writes_repetitions_once(words, written):
     assert seeds.runs(words) == written
 
 
-def test_training_goes_on_around_a_fold(capsys, tmp_path):
+@pytest.fixture
+def small(plain_steps, monkeypatch):
+    """Digits are as small as they come."""
+    monkeypatch.setattr(training, "digits", functools.partial(training.digits, upsampling=1))
+
+
+def short(side):
+    """The example's network with a block and a transition alone."""
+    x = image = keras.Input((side, side, 1), name="image")
+    x = training.transition(training.repvgg(x, 4, "block"), 8, "transition")
+    scores = keras.layers.Dense(10, "softmax")(keras.layers.GlobalAveragePooling2D()(x))
+    return keras.Model(image, scores, name="digits")
+
+
+def test_training_goes_on_around_a_fold(small, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(training, "build", short)
     out = tmp_path / "digits.keras"
     first, second = training.main(["--epochs", "1", "--out", str(out)])
     assert (first.epochs, second.epochs) == (1, 2)
@@ -93,7 +115,7 @@ def test_training_goes_on_around_a_fold(capsys, tmp_path):
     assert training.accuracy(saved, images, labels) == second.model
 
 
-def test_training_writes_nothing_by_default(capsys, tmp_path, monkeypatch):
+def test_training_writes_nothing_by_default(small, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     training.main(["--epochs", "0"])
     assert not list(tmp_path.iterdir())

@@ -15,6 +15,11 @@ from keras import layers
 import kerasfold
 from kerasfold.callbacks import FoldCheckpoint
 
+# Steps are not compiled by XLA, which takes longer than these are trained for.
+HOW: dict[str, Any] = {
+    "optimizer": "adam", "loss": "sparse_categorical_crossentropy", "metrics": ["accuracy"],
+    "jit_compile": False,
+}  # fmt: skip
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(40, 6, 6, 2)).astype("float32")
 LABELS = RNG.integers(0, 3, size=40)
@@ -27,7 +32,7 @@ def model(fresh: None) -> keras.Model:
     x = layers.Dropout(0.2)(layers.ReLU()(x))
     scores = layers.Dense(3, "softmax", name="scores")(layers.Flatten()(x))
     model = keras.Model(image, scores, name="net")
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile(**HOW)
     return model
 
 
@@ -64,7 +69,7 @@ def test_what_is_written_is_the_model_of_its_epoch_folded(
 def test_training_goes_as_it_would_without(model: keras.Model, tmp_path: Path) -> None:
     twin = keras.models.clone_model(model)
     twin.set_weights(model.get_weights())
-    twin.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    twin.compile(**HOW)
     for one, callbacks in (
         (model, [FoldCheckpoint(tmp_path / "m.keras", save_freq=1)]),
         (twin, []),
@@ -130,7 +135,7 @@ def test_what_cannot_be_folded_at_all_is_refused_before_the_first_step(tmp_path:
             return self.dense(keras.ops.reshape(x, (-1, 72)))
 
     model = Own()
-    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.compile(**{**HOW, "optimizer": "sgd"})
     with pytest.raises(kerasfold.UnsupportedModelError, match="Own"):
         fit(model, FoldCheckpoint(tmp_path / "m.keras"))
     assert model.optimizer.iterations == 0
