@@ -33,7 +33,7 @@ def counts(report: kerasfold.FoldReport, side: str) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_reports_agree(name: str, fresh: None) -> None:
+def test_reports_agree_and_of_a_fold_nothing_is_left(name: str, fresh: None) -> None:
     model = MODELS[name]()
     folded = kerasfold.fold(model, verify=False)
     said, told = kerasfold.explain(model), folded.fold_report
@@ -41,11 +41,6 @@ def test_reports_agree(name: str, fresh: None) -> None:
     assert counts(said, "after") == counts(told, "after") == counts(again, "before")
     assert told.params_after == folded.count_params()
     assert told.keras_layers_after == len(folded.layers) == again.keras_layers_before
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_of_a_fold_nothing_is_left(name: str, fresh: None) -> None:
-    again = kerasfold.explain(kerasfold.fold(MODELS[name](), verify=False))
     left: dict[str, Any] = {
         what: getattr(again, what) for what in ("merged", "removed", "repeated", "opened")
     }

@@ -79,35 +79,31 @@ def test_equal_models_pass(make: Callable[..., keras.Model], dtype: str) -> None
     for other in (
         model,
         copy_of(model),
-        kerasfold.fold(model),
-        kerasfold.fold(model, objective="layers"),
+        kerasfold.fold(model, verify=False),
+        kerasfold.fold(model, objective="layers", verify=False),
     ):
         report = kerasfold.verify(model, other)
         assert report.equivalent, str(report)
-        kerasfold.assert_equivalent(model, other)
     assert report.reason == ""
 
 
 KERNELS = [(name, number) for name, make in MODELS.items() for number in range(len(kernels(make)))]
 
 
-@pytest.mark.parametrize("factor", [1.01, 1.001])
 @pytest.mark.parametrize(("name", "number"), KERNELS)
-def test_any_kernel_scaled_a_little(name: str, number: int, factor: float) -> None:
+def test_any_kernel_scaled_a_little(name: str, number: int) -> None:
     model = MODELS[name]()
     twin = copy_of(model)
-    change([w for w in twin.weights if "kernel" in w.name][number], lambda w: w * factor)
+    change([w for w in twin.weights if "kernel" in w.name][number], lambda w: w * 1.001)
     report = kerasfold.verify(model, twin)
     assert not report.equivalent, str(report)
     assert report.reason
-    with pytest.raises(AssertionError):
-        kerasfold.assert_equivalent(model, twin)
 
 
 @pytest.mark.parametrize("number", range(len(kernels(trained_like))))
 def test_any_kernel_of_the_fold_scaled_a_little(number: int) -> None:
     model = trained_like()
-    folded = kerasfold.fold(model)
+    folded = kerasfold.fold(model, verify=False)
     all_kernels = [w for w in folded.weights if "kernel" in w.name]
     change(all_kernels[number % len(all_kernels)], lambda w: w * 1.001)
     assert not kerasfold.verify(model, folded).equivalent
@@ -337,14 +333,13 @@ def test_given_data(form: str, structure: str) -> None:
     def given() -> Any:
         return forms(image_data() if structure == "array" else dict_data())[form]
 
-    folded = kerasfold.fold(model)
-    report = kerasfold.verify(model, folded, given())
+    report = kerasfold.verify(model, kerasfold.fold(model, verify=False), given())
     assert report.equivalent, str(report)
     assert report.inputs == 12
-    kerasfold.assert_equivalent(model, folded, data=given())
     twin = copy_of(model)
     change(next(w for w in twin.weights if "kernel" in w.name), lambda w: w * 1.01)
-    assert not kerasfold.verify(model, twin, given()).equivalent
+    with pytest.raises(AssertionError, match="NOT equivalent"):
+        kerasfold.assert_equivalent(model, twin, data=given())
 
 
 def test_agreement_of_classes() -> None:
