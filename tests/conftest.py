@@ -6,6 +6,11 @@ What needs Keras is imported by the fixture that needs it: the laws of the algeb
 from __future__ import annotations
 
 import os
+
+# Of small matrices, BLAS's own threads wait for each other, and for those of other workers; read
+# when NumPy is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
