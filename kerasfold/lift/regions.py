@@ -90,6 +90,13 @@ class Regions:
             (node,) = self.program.nodes[node].operands
         return node is not None and self.program.nodes[node].multiplies
 
+    def root_nodes(self) -> dict[int, list[int]]:
+        """The roots that each graph tensor is, by its index."""
+        found: dict[int, list[int]] = defaultdict(list)
+        for node, tensor in self.roots.items():
+            found[tensor.index].append(node)
+        return found
+
     def components(self) -> Iterator[list[Node]]:
         """Maximal sets of nodes connected through tensors that may stay unmaterialised."""
         parent = list(range(len(self.program.nodes)))
