@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -120,6 +121,7 @@ class _Moves:
         for node in self.nodes:
             for operand in node.operands:
                 self.reading[operand].append(node)
+        self.roots = regions.root_nodes()
         self.gains: dict[int, Gain] = {}
         self.left: dict[int, np.ndarray] = {}
         self.behind: dict[int, tuple[Call, np.ndarray]] = {}
@@ -291,28 +293,32 @@ class _Moves:
             if len(readers) > 1 or not passes:
                 return None
             (tensor,), passed = reader.outputs, passed + 1
-        roots = [node for node, x in self.regions.roots.items() if x.index == tensor.index]
+        roots = self.roots[tensor.index]
         lifted = not any(x.index in self.regions.barriers for x in readers)
-        return tensor if passed and lifted and all(map(self._is_taken, roots)) else None
+        return tensor if passed and lifted and all(self._taken[i] for i in roots) else None
 
     def _merges(self, index: int) -> bool:
         """Whether a step by channel merges into what a node is made by."""
         once = len(self.reading[index]) == 1 and index not in self.regions.sinks
         return once and self._absorbs(index)
 
-    def _is_taken(self, index: int) -> bool:
-        """Whether all that reads a node multiplies by weights, which no other call has."""
-        uses, owner = self.regions.uses, self.regions.owner
-        return index not in self.regions.sinks and all(
-            uses[id(owner[node.index].call.operation)] == 1
-            if node.multiplies
-            else self._is_alike(node) and self._is_taken(node.index)
-            for node in self.reading[index]
-        )
+    @cached_property
+    def _taken(self) -> dict[int, bool]:
+        """Whether all that reads each node multiplies by weights, which no other call has."""
+        uses, owner, found = self.regions.uses, self.regions.owner, dict[int, bool]()
+        for index in reversed(range(len(self.nodes))):
+            found[index] = index not in self.regions.sinks and all(
+                uses[id(owner[node.index].call.operation)] == 1
+                if node.multiplies
+                else self._is_alike(node) and found[node.index]
+                for node in self.reading[index]
+            )
+        return found
 
     def written(self) -> Graph:
         """The graph with the gains in their new places."""
         writer, now = Writer(self.graph), dict[int, Tensor]()
+        self.scales = {scale.index for scale, _ in self.behind.values()}
         for given in self.graph.calls:
             call = given_others(given, lambda x: now.get(x.index, x))
             if call.index in self.left:
@@ -333,7 +339,7 @@ class _Moves:
         now[output.index] = x
         if not np.any(shift):
             return
-        moved = any(call.index == scale.index for scale, _ in self.behind.values())
+        moved = call.index in self.scales
         name, made = (f"{call.name}_shift", None) if moved else (call.name, output)
         shifts = along_channels(shift, x, self.graph.layout)
         now[output.index] = writer.shifted(name, x, shifts, made)

@@ -74,6 +74,7 @@ class _Pruning:
     def __init__(self, known: Known, need: Need) -> None:
         self.known, self.need, self.graph = known, need, known.graph
         self.regions, self.nodes = known.regions, known.regions.program.nodes
+        self.roots = self.regions.root_nodes()
         self.first = self.graph.layout == "channels_first"
         self.calls: list[Call] = []
         tensors = [x for call in self.graph.calls for x in (*call.inputs, *call.outputs)]
@@ -196,10 +197,9 @@ class _Pruning:
             given = offsets.get(tensor.index)
             rank, channels = self.known.ranges[tensor.index].rank, len(self.need[tensor.index])
             image = np.zeros((1,) * rank + (channels,)) if given is None else given
-            nodes = [n for n, root in self.regions.roots.items() if root.index == tensor.index]
+            found |= dict.fromkeys(self.roots[tensor.index], image)
             if tensor.index in self.regions.tensors:
-                nodes.append(self.regions.tensors[tensor.index])
-            found |= dict.fromkeys(nodes, image)
+                found[self.regions.tensors[tensor.index]] = image
         for index in added:
             node = self.nodes[index]
             found[index] = _applied(node, [found[o] for o in node.operands])
