@@ -1,4 +1,4 @@
-"""Layers with some of their channels: the same weights, of those that stay."""
+"""Layers with some of their channels: the same weights, of those that stay; or with others'."""
 
 from __future__ import annotations
 
@@ -121,9 +121,25 @@ def with_fewer(
         **config: what it is to have otherwise.
     """
     fewer = _ALL[type(layer)](layer, reads, gives)
+    return _made(layer, shape, fewer._replace(config={**fewer.config, **config}))
+
+
+def with_slopes(layer: Any, shape: tuple[int | None, ...], slopes: np.ndarray) -> keras.Layer:
+    """A PReLU of other slopes than another.
+
+    Args:
+        layer: the other; it is not touched.
+        shape: of the tensor that it is to be called on.
+        slopes: of each sample of that, or 1 along the axes that they are the same along.
+    """
+    shared = [axis for axis, n in enumerate(slopes.shape, 1) if n == 1]
+    return _made(layer, shape, Fewer({"shared_axes": shared}, {"alpha": slopes}))
+
+
+def _made(layer: Any, shape: tuple[int | None, ...], fewer: Fewer) -> keras.Layer:
     with unsaid(), unfilled():
         given = {"activation": layer.activation} if hasattr(layer, "activation") else {}
-        made = type(layer).from_config({**layer.get_config(), **given, **fewer.config, **config})
+        made = type(layer).from_config({**layer.get_config(), **given, **fewer.config})
         made.build(shape)
     for name, values in fewer.weights.items():
         getattr(made, name).assign(values)

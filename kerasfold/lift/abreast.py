@@ -2,7 +2,8 @@
 
 `f(x)` beside `f(y)` is `f` of x beside y, for an activation `f` that works on each sample by
 itself: what a plan computes as one convolution has one activation too, and what puts the parts
-side by side again finds them so. Of a PReLU each channel has a function of its own: it is none.
+side by side again finds them so. Of a PReLU each channel has a slope of its own, and those of one
+beside those of another are one's again, if they are the same all over the image.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from typing import Any, TypeAlias
 import numpy as np
 from keras import Operation, layers, ops, tree
 
-from kerasfold.layers.fewer import can_have_fewer, with_fewer
+from kerasfold.layers.fewer import can_have_fewer, with_fewer, with_slopes
 from kerasfold.lift.activations import laws_of
 from kerasfold.lift.numbering import content_of, frozen
 from kerasfold.lift.pointwise import works_by_sample
 from kerasfold.lift.regions import Lifted, Regions, Rewritings, lift
 from kerasfold.lift.writing import Writer, in_order, rewritten
 from kerasfold.read.graph import Call, Graph, Tensor, Together, given_others, read_counts
+from kerasfold.read.weights import as_stored
 
 Group: TypeAlias = tuple["Acting", ...]  # in the order of their channels
 
@@ -92,14 +94,15 @@ def _acting(regions: Regions) -> Iterator[Acting]:
     graph, readers = regions.graph, read_counts(regions.graph)
     returned = {x.index for x in tree.flatten(graph.outputs)}
     for call in graph.calls:
-        if call.index in regions.barriers and works_by_sample(call):
+        slopes = _has_slopes(regions, call)
+        if call.index in regions.barriers and (slopes or works_by_sample(call)):
             (read,) = call.inputs
             record = regions.lifted.get(regions.tensors.get(read.index, -1))
             # Outputs of one layer have its name in common, which no others can have.
             shared = regions.uses[id(call.operation)] > 1 and call.outputs[0].index in returned
             alone = readers[read.index] == 1 and not shared
             if alone and record is not None and record.tensor.index == read.index:
-                law = law_of(call.operation), frozen(call.constants)
+                law = layers.PReLU if slopes else law_of(call.operation), frozen(call.constants)
                 yield Acting(call, record, (law, *_like(graph, call)))
     for record in regions.lifted.values():
         operation, activation = record.call.operation, record.activation
@@ -111,6 +114,15 @@ def _acting(regions: Regions) -> Iterator[Acting]:
         ):
             law = law_of(activation), frozen(())
             yield Acting(record.call, record, (law, *_like(graph, record.call)))
+
+
+def _has_slopes(regions: Regions, call: Call) -> bool:
+    """Whether a call is of a PReLU, of one slope for each channel, that is called once."""
+    if call.kind is not layers.PReLU or call.training or not can_have_fewer(call.operation):
+        return False
+    axis = _channel_axis(regions.graph, call.inputs[0]) - 1
+    elsewhere = (n for i, n in enumerate(call.operation.alpha.shape) if i != axis)
+    return regions.uses[id(call.operation)] == 1 and all(n == 1 for n in elsewhere)
 
 
 def law_of(activation: Any) -> Hashable:
@@ -225,7 +237,7 @@ class _Abreast:
         read = [x.read.tensor for x in group]
         x = self.writer.called(f"{first.read.call.name}_joined", lambda *xs: stack(xs), read)
         whole = self.writer.tensor(x.shape, first.output.dtype)
-        call = _acting_alone(first, x)
+        call = _acting_as_one(group, x, axis)
         name = f"{first.call.name}_joined{'_activation' * first.is_inline}"
         self.writer.calls.append(replace(call, name=name, outputs=(whole,)))
         ends = itertools.accumulate((one.output.shape[axis] or 0 for one in group), initial=0)
@@ -258,14 +270,28 @@ class _Abreast:
         self.done[found[0].index] = done._replace(names=(*done.names, call.name))
 
 
-def _acting_alone(one: Acting, x: Tensor) -> Call:
-    """The activation of a call, of another tensor."""
+def _acting_as_one(group: Group, x: Tensor, axis: int) -> Call:
+    """The activation of calls, of what they activate side by side along an axis."""
+    one, *_ = group
     if not one.is_inline:
-        return given_others(one.call, lambda _: x)
+        call = given_others(one.call, lambda _: x)
+        slopes = call.kind is layers.PReLU
+        return replace(call, operation=_beside(group, x, axis)) if slopes else call
     operation = one.read.activation
     if not isinstance(operation, Operation):
         operation = layers.Activation(operation, dtype=one.call.operation.dtype_policy)
     return Call(0, operation, operation.name, (x,), {}, (), None)
+
+
+def _beside(group: Group, x: Tensor, axis: int) -> layers.PReLU:
+    """A PReLU of the slopes of several, along an axis."""
+    alphas = []
+    for one in group:
+        alpha = as_stored(one.call.operation.alpha)
+        shape = [1] * alpha.ndim
+        shape[axis - 1] = one.output.shape[axis] or 1
+        alphas.append(np.broadcast_to(alpha, shape))
+    return with_slopes(group[0].call.operation, x.shape, np.concatenate(alphas, axis - 1))
 
 
 def _linear(graph: Graph, call: Call) -> Call:

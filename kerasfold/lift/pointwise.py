@@ -97,6 +97,11 @@ def joins_samples(call: Call) -> bool:
     )
 
 
+def works_in_place(call: Call) -> bool:
+    """Whether a call of one tensor makes each sample of the one at its place."""
+    return works_by_sample(call) or (call.kind is layers.PReLU and not call.training)
+
+
 def _is_pointwise(operation: Any) -> bool:
     if type(operation) is layers.Rescaling:
         return np.size(operation.scale) == np.size(operation.offset) == 1

@@ -13,7 +13,7 @@ from kerasfold.lift.commuted import commuted
 from kerasfold.lift.distributed import distributed
 from kerasfold.lift.gains import carried
 from kerasfold.lift.narrowed import narrowed
-from kerasfold.lift.pointwise import works_by_sample
+from kerasfold.lift.pointwise import works_in_place
 from kerasfold.lift.proportions import proportions
 from kerasfold.lift.pruned import pruned
 from kerasfold.lift.regions import Lifted, Regions, Rewritings
@@ -90,7 +90,7 @@ def proportionate_cost(regions: Regions, plan: Plan) -> Cost:
 
 
 def acting_cost(regions: Regions, prices: Prices) -> Cost:
-    """What the calls cost that are not lifted and work sample by sample, and the activations.
+    """What the calls cost that are not lifted and work in place, and the activations.
 
     They are in no plan; but rewritten, they may work on more samples or on fewer.
     """
@@ -109,7 +109,7 @@ def acting_cost(regions: Regions, prices: Prices) -> Cost:
     activated = (x for x in regions.lifted.values() if x.activation is not None)
     return Cost.sum(
         (
-            *(of(call) for call in barriers if works_by_sample(call)),
+            *(of(call) for call in barriers if works_in_place(call)),
             *(within(x) for x in activated if acts_on_samples(x.activation)),
         )
     )

@@ -132,15 +132,16 @@ def softmax() -> Callable[[Any], Any]:
     return layers.Softmax()
 
 
-def prelu() -> Callable[[Any], Any]:
-    return layers.PReLU(shared_axes=[1, 2])
+def prelu(*shared: int) -> Callable[[Any], Any]:
+    return layers.PReLU(shared_axes=shared)
 
 
 ALMOST: dict[str, Callable[[], list[Callable[[Any], Any]]]] = {
     "another slope": lambda: [conv(2, leaky(0.1)), conv(2, leaky(0.1 + 1e-9))],
     "another stride": lambda: [conv(2, leaky(0.1), strides=1), conv(2, leaky(0.1), strides=2)],
     "over channels": lambda: [conv(2, softmax()), conv(2, softmax())],
-    "of each channel": lambda: [conv(2, prelu()), conv(2, prelu())],
+    "of each pixel": lambda: [conv(2, layers.PReLU()), conv(2, layers.PReLU())],
+    "of each row": lambda: [conv(2, prelu(2)), conv(2, prelu(2))],
     "a function of channels within layers": lambda: [conv(2, "softmax"), conv(2, "softmax")],
     "of other tensors": lambda: [
         conv(2, leaky(0.1)),
@@ -154,6 +155,26 @@ def test_what_is_almost_one_activation_stays_two(case: str) -> None:
     with policy("float64"):
         model = siblings(ALMOST[case](), lambda ys: ys)
     assert activating(assert_exact(model)) == 2
+
+
+@pytest.mark.parametrize("widths", [(2, 3), (1, 1), (1, 4, 2)])
+@pytest.mark.parametrize("end", [concatenated(), lambda ys: ys, lambda ys: ys[::-1]])
+def test_slopes_of_channels_stand_side_by_side(widths: tuple[int, ...], end: Any) -> None:
+    with policy("float64"):
+        shared = [(1, 2, 3), *((1, 2),) * (len(widths) - 1)]  # the first has one slope for all
+        parts = [conv(n, prelu(*axes)) for n, axes in zip(widths, shared, strict=True)]
+        model = siblings(parts, end)
+    folded = assert_exact(model)
+    assert activating(folded) == 1
+    assert not kerasfold.explain(folded, "layers").merged
+
+
+def test_slopes_that_two_calls_share_stay_shared() -> None:
+    slopes = prelu(1, 2)
+    with policy("float64"):
+        model = siblings([conv(2, slopes), conv(2, slopes)], lambda ys: ys)
+    kept = [x for x in assert_exact(model).layers if isinstance(x, layers.PReLU)]
+    assert [x.alpha.shape[-1] for x in kept] == [2]
 
 
 def test_what_is_read_before_its_activation_too_stays() -> None:
