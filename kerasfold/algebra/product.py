@@ -107,6 +107,9 @@ def _places_of_channels(a: Array, rank: int) -> Array | None:
 
 def _add_scaled(full: Array, b: Array, a: Array, steps: Sequence[Pair]) -> None:
     """Add a composition where `cm` is 1: A scaled by each tap of B, without any product."""
+    if math.prod(b.shape[3:-2]) == 1:  # one number lands at each place
+        np.multiply(a, b, out=full[_landing(a.shape[3:-2], (0,) * (b.ndim - 5), steps)])
+        return
     for part in _runs(a.shape[3], ENTRIES * a.shape[3] // (a.size * b.shape[-1])):
         some, place = a[:, :, :, part], full[:, :, :, part.start * steps[0][0] :]
         for tap in np.ndindex(b.shape[3:-2]):
