@@ -91,10 +91,6 @@ class Separable(Form[TwoSteps]):
             "separable",
             x,
             {"depthwise_kernel": depthwise, "pointwise_kernel": last.kernel, "bias": last.bias},
-            initializers={
-                "depthwise_kernel": "depthwise_initializer",
-                "pointwise_kernel": "pointwise_initializer",
-            },
             filters=last.geometry.channels[1],
             depth_multiplier=depthwise.shape[-1],
             name=name,

@@ -31,7 +31,7 @@ from kerasfold.layers.rewrite import (
 from kerasfold.layers.spelling import keras_padding, transposed_padding, without_idle_strides
 from kerasfold.read.copies import called_copy
 from kerasfold.read.graph import Call
-from kerasfold.read.weights import largest, start_as
+from kerasfold.read.weights import largest, starting_as
 
 Value: TypeAlias = keras.KerasTensor
 T = TypeVar("T")
@@ -245,7 +245,6 @@ class Builder:
                 role,
                 x,
                 {"kernel": kernel, "bias": operator.bias},
-                initializers={"kernel": "depthwise_initializer"},
                 depth_multiplier=kernel.shape[-1],
                 **common,
             )
@@ -369,7 +368,6 @@ class Builder:
         role: Hashable,
         x: Value,
         weights: Mapping[str, np.ndarray],
-        initializers: Mapping[str, str] | None = None,
         **config: Any,
     ) -> Value:
         """Call a layer whose variables start as `weights`, at no second copy."""
@@ -380,16 +378,8 @@ class Builder:
         if known is not None:
             return known(x)
         layer: Any = self.layer(kind, role, **config)
-        attributes = {
-            name: (initializers or {}).get(name, f"{name}_initializer") for name in weights
-        }
-        usual = {attribute: getattr(layer, attribute) for attribute in attributes.values()}
-        for name, attribute in attributes.items():
-            setattr(layer, attribute, start_as(weights[name]))
-        value = layer(x)
-        for attribute, initializer in usual.items():
-            setattr(layer, attribute, initializer)
-        return value
+        with starting_as(layer, weights):
+            return layer(x)
 
     def padded(self, x: Value, geometry: Geometry, name: str) -> tuple[Value, str]:
         """`x` with the padding that no `padding=` says, and the one to give the layer."""

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, TypeAlias
 import keras
 import numpy as np
 
-from kerasfold.backend import unfilled, unsaid
+from kerasfold.backend import unsaid
 from kerasfold.read.model import is_keras_own, is_of_keras
-from kerasfold.read.weights import as_stored
+from kerasfold.read.weights import as_stored, starting_as
 
 Channels: TypeAlias = np.ndarray  # those that stay, by their numbers
 L = keras.layers
@@ -137,11 +137,10 @@ def with_slopes(layer: Any, shape: tuple[int | None, ...], slopes: np.ndarray) -
 
 
 def _made(layer: Any, shape: tuple[int | None, ...], fewer: Fewer) -> keras.Layer:
-    with unsaid(), unfilled():
+    with unsaid():
         given = {"activation": layer.activation} if hasattr(layer, "activation") else {}
         made = type(layer).from_config({**layer.get_config(), **given, **fewer.config})
-        made.build(shape)
-    for name, values in fewer.weights.items():
-        getattr(made, name).assign(values)
+        with starting_as(made, fewer.weights):
+            made.build(shape)
     made.trainable = layer.trainable
     return made

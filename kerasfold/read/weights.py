@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -158,7 +160,32 @@ def count_params(operation: keras.Operation) -> int:
     return sum(math.prod(shape_of(w)) for w in getattr(operation, "weights", ()))
 
 
-def start_as(values: np.ndarray) -> Any:
+@contextlib.contextmanager
+def starting_as(layer: keras.Layer, weights: Mapping[str, np.ndarray]) -> Iterator[None]:
+    """Let a layer build its variables as values, at no second copy.
+
+    Args:
+        layer: a layer to be built meanwhile.
+        weights: the values of its variables, by the attribute that each will be.
+    """
+    starts = {_initializer_of(layer, name): _start_as(values) for name, values in weights.items()}
+    usual = {attribute: getattr(layer, attribute) for attribute in starts}
+    for attribute, start in starts.items():
+        setattr(layer, attribute, start)
+    try:
+        yield
+    finally:
+        for attribute, initializer in usual.items():
+            setattr(layer, attribute, initializer)
+
+
+def _initializer_of(layer: keras.Layer, weight: str) -> str:
+    """The attribute with the initializer of a weight; of a depthwise kernel it says so."""
+    own = f"{weight.removesuffix('_kernel')}_initializer"
+    return own if hasattr(layer, own) else "depthwise_initializer"
+
+
+def _start_as(values: np.ndarray) -> Any:
     """An initializer that gives a new variable its values."""
 
     def initializer(shape: Any, dtype: Any = None) -> Any:
