@@ -26,6 +26,7 @@ Kind: TypeAlias = Literal[
     "elementwise",
     "cut",  # padding, cropping and selecting
     "strided",  # selecting every so many samples of an image; a cut and a reshape at the least
+    "blocks",  # the same as a reshape and a cut of neighbours
     "copy",
 ]
 
@@ -140,6 +141,7 @@ TENSORFLOW = Roofline(
         "elementwise": Rate(1.5e-6),
         "cut": Rate(1.5e-6),
         "strided": Rate(1.5e-6, bytes=7.6e8),
+        "blocks": Rate(3e-6),
         "copy": Rate(1.5e-6),
     },
     sharing=8e3,
@@ -165,6 +167,7 @@ XLA = Roofline(
         "elementwise": Rate(5e-7, bytes=2e11),
         "cut": Rate(5e-7, bytes=2e11),
         "strided": Rate(1.5e-6, bytes=2e11),
+        "blocks": Rate(1.5e-6, bytes=2e11),
         "copy": Rate(1e-6),
     },
     sharing=1e5,
@@ -175,12 +178,15 @@ XLA = Roofline(
 # volumes: those are priced as one without. OpenVINO takes zeros before a layer into it; of what a
 # layer reads that pads by itself, it may change the layout first.
 # Light steps count as a fifth or so of what they take in a chain: some are computed with the layer
-# that they stand beside, and a layer in their place would need its input in another layout.
+# that they stand beside, and a layer in their place would need its input in another layout. ONNX
+# Runtime brings an image that is sliced with strides into another layout, before it is reshaped
+# for that once more; a pool takes it as it is.
 _LIGHT: Mapping[Kind, Rate] = {
     "normalisation": Rate(3e-7, bytes=3e11),
     "elementwise": Rate(3e-7, bytes=3e11),
     "cut": Rate(5e-7, bytes=1e11),
     "strided": Rate(1.5e-6, bytes=1e11),
+    "blocks": Rate(1.5e-6, bytes=1e11),
     "copy": Rate(1e-6, bytes=1e11),
 }
 LITERT = Roofline(
@@ -225,6 +231,8 @@ ONNXRUNTIME = Roofline(
         "pool": Rate(3e-6, bytes=4e10),
         "reduction": Rate(1e-6, bytes=4.8e9),
         **_LIGHT,
+        "strided": Rate(1.5e-6, bytes=1.7e9),
+        "blocks": Rate(1.5e-6, bytes=1.1e9),
     },
     sharing=math.inf,
     fuses=True,

@@ -4,11 +4,13 @@
   stride is better not there, `kerasfold.layers.spelling.strides_idly` says.
 - A convolution in as many groups as it has channels is a depthwise one, which runtimes compute
   many times as fast as one group after another.
-- A slice with strides is a reshape and a slice of neighbours: see `kerasfold.layers.select`.
+- A slice with strides is a reshape and a slice of neighbours: see `kerasfold.layers.select`; or
+  the means of single pixels, which leave an image in the layout that layers have it in.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,7 @@ from kerasfold.forms.kept import Kept
 from kerasfold.forms.known import Known
 from kerasfold.forms.separable import Separable
 from kerasfold.forms.sliced import Sliced
+from kerasfold.forms.weightless import Weightless
 from kerasfold.layers.limits import depthwise_kind
 from kerasfold.layers.spelling import strides_idly
 from kerasfold.lift.program import Node
@@ -94,19 +97,23 @@ class Rewritten(Kept):
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Thinned(Rewritten):
-    """A slice with strides, as a reshape and a slice of neighbours."""
+    """A slice with strides, as a reshape and a slice of neighbours, or as a pool."""
 
     @classmethod
     def propose(cls, known: Known, index: int, visited: Sequence[int]) -> Thinned | None:
-        """A call of one slice, where all strides divide the sizes."""
+        """A call of one slice, as what is the fastest of these."""
         if known.selecting(visited) != "strided":
             return None
-        try:
-            written = Sliced.propose(known, index, visited)
-        except Refused:
+        found: list[AnyForm] = []
+        with contextlib.suppress(Refused):
+            sliced = Sliced.propose(known, index, visited)
+            found += [sliced] if sliced is not None and sliced.blocks is not None else []
+        with contextlib.suppress(Refused):
+            pooled = Weightless.strided(known, visited)
+            found += [pooled] if pooled is not None else []
+        if not found:
             return None
-        if written is None or written.blocks is None:
-            return None
+        written = min(found, key=lambda form: form.cost.total_seconds)
         kept = Kept.of(known, index)
         return cls(
             node=index,

@@ -19,6 +19,7 @@ from kerasfold.forms.form import Form, Nothing, activated
 from kerasfold.forms.known import Known
 from kerasfold.layers.select import Place, in_blocks
 from kerasfold.lift.program import Node
+from kerasfold.rooflines import Kind
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value
@@ -65,9 +66,8 @@ class Sliced(Form[Nothing]):
         found = in_blocks(sizes, place) if layout == "channels_last" else None
         if found is not None:
             blocks, place = Rearrangement.reshape(sizes, found[0]), found[1]
-        cost = known.prices.step("strided" if any(p.step for p in place[:-1]) else "cut", moved)
-        if blocks is not None:
-            cost += known.prices.rearrangement(blocks, layout)
+        kind: Kind = "strided" if any(p.step for p in place[:-1]) else "cut"
+        cost = known.prices.step(kind if blocks is None else "blocks", moved)
         if not rest.is_identity:
             cost += known.prices.rearrangement(rest, layout)
         return cls(

@@ -74,6 +74,19 @@ class Weightless(Form[Nothing]):
             whole=whole,
         )
 
+    @classmethod
+    def strided(cls, known: Known, visited: Sequence[int]) -> Weightless | None:
+        """Means of single samples that a step selects at strides, from the first on; or None.
+
+        They are copies, which add nothing up. TensorFlow has no pools of volumes in float64.
+        """
+        found = cls.of(known, visited)
+        if found is None or math.prod(found.whole.taps) > 1 or len(found.whole.axes) > 2:
+            return None
+        if any(axis.crop[0] for axis in found.whole.axes):
+            return None
+        return replace(found, cost=Cost(seconds=found.cost.seconds))
+
     def on(self, channels: int, prices: Prices) -> Weightless:
         """The same on images of so many channels, at such prices."""
         whole = replace(self.whole, channels=(channels, channels), groups=channels)

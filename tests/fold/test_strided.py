@@ -68,6 +68,31 @@ def test_what_strides_do_not_divide_stays_a_slice(shape: Any) -> None:
     assert kinds(kerasfold.fold(model)) == ["ReLU", "ReLU"]
 
 
+@pytest.mark.parametrize(
+    ("runtime", "shape", "place", "kind"),
+    [
+        ("onnxruntime", (32, 36, 16), (slice(None, None, 2), slice(None, None, 3)), "pool"),
+        ("onnxruntime", (33, 35, 16), (slice(None, None, 2), slice(None, None, 2)), "pool"),
+        ("onnxruntime", (320, 16), (slice(None, None, 2),), "pool"),
+        ("onnxruntime", (8, 12, 16, 16), (slice(None, None, 2),) * 3, "slice"),
+        ("xla", (32, 36, 16), (slice(None, None, 2), slice(None, None, 3)), "blocks"),
+        ("litert", (32, 36, 16), (slice(None, None, 2), slice(None, None, 3)), "blocks"),
+    ],
+)
+def test_where_layers_have_another_layout_a_slice_is_a_pool(
+    runtime: str, shape: Any, place: tuple[slice, ...], kind: str
+) -> None:
+    model = chain(shape, layers.ReLU(), lambda x: x[:, *place], layers.ReLU(), dtype="float64")
+    folded = kerasfold.fold(model, runtime=runtime)
+    made = {"pool": f"AveragePooling{len(place)}D", "blocks": "Reshape"}
+    other = [made[kind]] if kind in made else []
+    assert kinds(folded) == [*other, "ReLU", "ReLU"]
+    assert_same(model, folded, FLOAT64)
+    report = folded.fold_report
+    assert report.macs_after == 0
+    assert not kerasfold.explain(folded, runtime=runtime).merged
+
+
 def test_channels_first_stays_a_slice() -> None:
     with_axes = layers.MaxPooling2D(1, data_format="channels_first", dtype="float64")
     model = chain(
