@@ -185,6 +185,8 @@ def averaged(operator: Operator) -> Steps:
     pair = kernel[..., :1, :1]  # which tells at once of most kernels
     if taps == 1 or np.any(pair != pair[(0,) * rank]) or np.any(kernel != first):
         raise Refused("taps that are not all alike")
+    if not first.any():
+        raise Refused("taps that are all zeros, of which no mean is to be taken")
     if geometry.ones or geometry.vector or rank > 3 or not geometry.channels[0]:
         raise Refused("a mean of more than an image")
     if any(a.dilation > 1 or a.upsampling > 1 or a.same for a in geometry.axes):

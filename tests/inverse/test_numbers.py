@@ -193,6 +193,12 @@ def test_one_tap_that_differs_makes_no_mean(seed: int) -> None:
         averaged(drawn(seed, nearly))
 
 
+def test_of_zeros_no_mean_is_taken() -> None:
+    geometry = Geometry((Axis(6, taps=2), Axis(5, taps=3)), (3, 3), 3)
+    with pytest.raises(Refused, match="all zeros"):
+        averaged(Operator(geometry, np.zeros((2, 3, 1, 3)), np.zeros(3)))
+
+
 def test_a_mean_of_each_channel_keeps_its_gain_and_its_bias() -> None:
     geometry = Geometry((Axis(6, taps=2), Axis(5, taps=3)), (3, 3), 3, True)
     gains, bias = np.array([1 / 6, 2.0, -1.0]), np.array([0.0, 1.0, 2.0])
