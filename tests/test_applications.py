@@ -22,6 +22,7 @@ import pytest
 from keras import applications as apps
 
 import kerasfold
+from kerasfold.backend import unfilled
 from zoo.making import policy
 from zoo.same import kinds, layers_of
 
@@ -112,8 +113,12 @@ def case(name: str) -> tuple[keras.Model, keras.Model, np.ndarray, np.ndarray]:
 def reference(name: str) -> tuple[keras.Model, np.ndarray, float]:
     """The application in float64, its outputs, and what the fold's may be off them in float32."""
     single, _, images, expected = case(name)
-    double = build(name, "float64")
+    with unfilled():
+        double = build(name, "float64")
     double.set_weights(single.get_weights())
+    for layer in double.layers:
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()  # of its weights as they are now
     truth = outputs(double, images.astype("float64"))
     return double, truth, LOSS * error(truth, expected)
 
