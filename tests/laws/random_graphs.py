@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from hypothesis import strategies as st
 
+from zoo.dead import kill
 from zoo.making import policy
 
 L = keras.layers
@@ -44,8 +45,10 @@ KINDS = (
     "batchnorm", "pointwise", "relu", "zero_pad", "crop", "upsample", "transpose", "add", "add",
     "subtract", "average", "concatenate", "concatenate", "multiply", "shift", "take", "dropout",
     "again", "rescale", "dense", "global", "flat_dense", "cut", "negative", "relu", "leaky", "abs",
-    "maximum", "grow", "positive", "reversed", "stride",
+    "maximum", "grow", "positive", "reversed", "stride", "shuffle", "gate", "slopes",
 )  # fmt: skip
+CAN_DIE = (L.Conv1D, L.Conv2D, L.Conv3D, L.Dense, L.BatchNormalization)
+DEAD = 1 / 3  # of these layers
 MOST_PIXELS = {1: 40, 2: 1600, 3: 400}
 
 
@@ -114,7 +117,7 @@ def _step(
             return nothing
         return Step(kind, (source, other)), (sizes, total)
     if kind in ("batchnorm", "relu", "dropout", "negative", "leaky", "abs", "grow", "positive",
-                "reversed"):  # fmt: skip
+                "reversed", "slopes"):  # fmt: skip
         return Step(kind, (source,)), shapes[source]
     if kind in ("multiply", "shift", "rescale"):
         value = pick(0.3, -2.0, 1.25)
@@ -151,8 +154,16 @@ def _step(
         if min(left) < 1:
             return nothing
         return Step(kind, (source,), (("crops", crops),)), (left, channels)
+    if kind == "shuffle":
+        if free or channels % 2:
+            return nothing
+        return Step(kind, (source,)), shapes[source]
+    if kind == "gate":
+        if first or not rank:
+            return nothing
+        return Step(kind, (source,), (("channels", channels),)), shapes[source]
     if kind == "stride":
-        if free or not rank:
+        if not rank:
             return nothing
         strides = tuple(pick(1, 2, 3) for _ in sizes)
         left = tuple(-(-n // s) for n, s in zip(sizes, strides, strict=True))
@@ -236,7 +247,10 @@ def _again(draw: Any, source: int, shapes: list, steps: list) -> Any:
 
 
 def build(recipe: Recipe, dtype: str = "float64") -> keras.Model:
-    """A model of a recipe, with random weights; its outputs are the unread tensors."""
+    """A model of a recipe, with random weights; its outputs are the unread tensors.
+
+    Of a third of the layers, some filters or gammas are zero.
+    """
     keras.utils.clear_session(free_memory=False)
     with policy(dtype):
         sizes = (None,) * len(recipe.sizes) if recipe.free else recipe.sizes
@@ -262,7 +276,20 @@ def build(recipe: Recipe, dtype: str = "float64") -> keras.Model:
                 rises = "positive" in layer.name and "gamma" in variable.name
                 low = 0.3 if rises or "variance" in variable.name else -1.0
                 variable.assign(rng.uniform(low, 1.0, variable.shape))
+        count = layer.output.shape[1 if recipe.first else -1] if layer.weights else 0
+        if count and rng.random() < DEAD and isinstance(layer, CAN_DIE):
+            kill(layer, rng.permutation(count)[: rng.integers(1, count + 1)])
     return model
+
+
+def _shuffled(x: Any, axis: int) -> Any:
+    """Two halves of the channels, one of each after another."""
+    *before, channels = x.shape[1 : axis + 1]
+    after = list(x.shape[axis + 1 :])
+    order = list(range(1, len(x.shape) + 1))
+    order[axis - 1 : axis + 1] = order[axis], order[axis - 1]
+    y = L.Reshape((*before, 2, channels // 2, *after))(x)
+    return L.Reshape(x.shape[1:])(L.Permute(order)(y))
 
 
 def _layer(step: Step, first: bool, x: Any) -> Any:
@@ -278,6 +305,7 @@ def _layer(step: Step, first: bool, x: Any) -> Any:
         return value if rank > 1 else value[0]
 
     kind = step.kind
+    pixels = list(range(2, rank + 2) if first else range(1, rank + 1))
     simple = {"relu": L.ReLU, "add": L.Add, "subtract": L.Subtract, "average": L.Average}
     if kind in simple:
         return simple[kind]()
@@ -288,6 +316,14 @@ def _layer(step: Step, first: bool, x: Any) -> Any:
         return L.BatchNormalization(axis=axis, name=f"positive_{id(step)}")
     if kind == "dropout":
         return L.Dropout(0.4)
+    if kind == "slopes":
+        return L.PReLU(shared_axes=pixels)
+    if kind == "shuffle":
+        return lambda x: _shuffled(x, axis % len(x.shape))
+    if kind == "gate":
+        gate = of("GlobalAveragePooling", keepdims=True)
+        squeeze, excite = L.Dense(2, "relu"), L.Dense(step["channels"], "sigmoid")
+        return lambda x: L.Multiply()([x, excite(squeeze(gate(x)))])
     if kind == "leaky":
         return L.LeakyReLU(0.3)
     if kind == "abs":
