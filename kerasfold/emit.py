@@ -82,20 +82,20 @@ class _Emitter:
         dtype: str | None,
     ) -> None:
         self.regions, self.forms, self.compose, self.dtype = regions, forms, compose, dtype
-        self.graph = regions.graph
+        self.graph, self.owner = regions.graph, regions.owner
         self.values: dict[int, Value] = {}  # KerasTensor by graph tensor
         self.nodes: dict[int, Value] = {}  # KerasTensor by program node
         self.copies: dict[int, keras.Operation] = {}  # by id of the original
         self.activations: dict[int, tuple[keras.Layer, keras.Layer]] = {}
         self.made: dict[Hashable, Any] = {}  # what several calls share
+        self.renamed = self._output_names()
         self.names = Names(
             [layer.name for layer in self.graph.input_layers],
-            {c.name for c in self.graph.calls if c.name == c.operation.name},
+            {c.name for c in self.graph.calls if c.name == c.operation.name}
+            | {*self.renamed.values()},
         )
-        self.owner = regions.owner
         self.reads = Counter(read for form in forms.values() for read in form.reads)
         self.misread = self._misread()
-        self.renamed = self._output_names()
 
     def run(self) -> Emission:
         graph = self.graph

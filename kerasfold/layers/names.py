@@ -17,8 +17,8 @@ class Names:
 
         Args:
             taken: names in use.
-            outer: names of the original's layers at the top, which keep them; layers lifted out
-                of nested models give way.
+            outer: names of the original's layers at the top, and of its outputs, which keep them;
+                layers lifted out of nested models give way.
         """
         self.taken = set(taken)
         self.outer = outer
