@@ -295,6 +295,11 @@ class Prices:
         require_choice("runtime", runtime, tuple(ROOFLINES))
         return cls((ROOFLINES[runtime],), batch)
 
+    @property
+    def channels(self) -> int:
+        """What a number of channels is to be a multiple of, so that no runtime is slower for it."""
+        return math.lcm(*(roofline.channels for roofline in self.rooflines))
+
     def each(self, had: Cost, now: Cost) -> Iterator[tuple[Roofline, float, float]]:
         """Seconds of both on each runtime."""
         none = itertools.repeat(0.0)

@@ -87,6 +87,8 @@ class Roofline:
             moved, which is in the caches.
         padding: seconds more that a layer of weights takes which puts zeros around what it reads,
             where those of a layer before it cost nothing; None where they do.
+        channels: of what a layer of weights makes, a number of which a multiple is computed faster
+            than one or some less.
         preposition: what runs is there, or so.
     """
 
@@ -96,6 +98,7 @@ class Roofline:
     fuses: bool = False
     weights: float = math.inf
     padding: float | None = None
+    channels: int = 1
     preposition: str = "on"
 
     @property
@@ -180,7 +183,8 @@ XLA = Roofline(
 # Light steps count as a fifth or so of what they take in a chain: some are computed with the layer
 # that they stand beside, and a layer in their place would need its input in another layout. ONNX
 # Runtime brings an image that is sliced with strides into another layout, before it is reshaped
-# for that once more; a pool takes it as it is.
+# for that once more; a pool takes it as it is. It computes convolutions in a layout of blocks of
+# channels, which it brings images into where these are a multiple of four.
 _LIGHT: Mapping[Kind, Rate] = {
     "normalisation": Rate(3e-7, bytes=3e11),
     "elementwise": Rate(3e-7, bytes=3e11),
@@ -238,6 +242,7 @@ ONNXRUNTIME = Roofline(
     fuses=True,
     weights=1.2e10,
     padding=0.0,
+    channels=4,
 )
 OPENVINO = Roofline(
     "OpenVINO",

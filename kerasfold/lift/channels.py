@@ -371,12 +371,13 @@ def _reshaped_flow(known: Known, call: Call, node: Node) -> Flow:
     return Tiled(call) if tiles else Opaque(call)
 
 
-def needed(known: Known, through: Sequence[Flow]) -> Need:
+def needed(known: Known, through: Sequence[Flow], multiple: int = 1) -> Need:
     """The channels that each tensor must have.
 
     Args:
         known: what is known of the model.
         through: how channels go through its calls.
+        multiple: of what is made by weights, a multiple of so many stay where there were one.
     """
     graph, ranges = known.graph, known.ranges
     need: Need = {index: np.zeros(len(x.fixed), bool) for index, x in ranges.items()}
@@ -384,15 +385,34 @@ def needed(known: Known, through: Sequence[Flow]) -> Need:
         if isinstance(tensor, Tensor) and tensor.index in need:
             need[tensor.index][:] = True
     shared = list(_shared(known, need))
+    _settle(need, known, through, shared)
+    mixed = [need[flow.call.outputs[0].index] for flow in through if isinstance(flow, Mixed)]
+    while sum(_filled_up(given, multiple) for given in mixed):
+        _settle(need, known, through, shared)
+    return need
+
+
+def _filled_up(given: Array, multiple: int) -> bool:
+    """Let a multiple of some number stay, of as many channels as are one; whether more do now."""
+    missing = -int(given.sum()) % multiple
+    if not missing or len(given) % multiple or not given.any():
+        return False
+    given[np.flatnonzero(~given)[:missing]] = True
+    return True
+
+
+def _settle(
+    need: Need, known: Known, through: Sequence[Flow], shared: Sequence[Sequence[int]]
+) -> None:
+    """Let all tensors have what they need, given what others do."""
     before, ways = -1, itertools.cycle((through[::-1], through))  # what is read goes either way
     while before != (before := sum(int(x.sum()) for x in need.values())):
         for flow in next(ways):
-            flow.settle(need, ranges)
+            flow.settle(need, known.ranges)
         for alike in shared:
             together = np.logical_or.reduce([need[i] for i in alike])
             for index in alike:
                 need[index][:] = together
-    return need
 
 
 def _shared(known: Known, need: Need) -> Iterator[list[int]]:

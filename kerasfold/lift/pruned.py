@@ -31,18 +31,22 @@ from kerasfold.read.model import made_by
 from kerasfold.read.weights import Constant
 
 
-def pruned(regions: Regions) -> Rewritings:
+def pruned(regions: Regions, multiple: int = 1) -> Rewritings:
     """The same model without channels that nobody reads, or that are constant.
 
     With all of those, and else with those alone that are part of a bias; with the same calls where
     all stay, of which it is said why. Nothing where there are none.
+
+    Args:
+        regions: the lifted model.
+        multiple: see `needed`.
     """
     known = Known(regions)
     if known.reads_all and not any(x.fixed.any() for x in known.ranges.values()):
         return
     for images in (True, False):
         through = flows(known, images)
-        need = needed(known, through)
+        need = needed(known, through, multiple)
         pruning = _Pruning(known, need)
         if all(there.all() for there in need.values()):
             left = tuple(pruning.left(through))

@@ -27,9 +27,8 @@ STRIDED = 1.5  # pixels for each that is read: a stride leaves more, a border th
 
 # What may be done to a model before it is planned; each is tried on the cheapest so far, and told
 # whether what it gave last is that now.
-# `pruned` is the first: the others find fewer channels then.
+# `pruned` comes before these: they find fewer channels then.
 REWRITINGS: tuple[Callable[[Regions], Rewritings], ...] = (
-    pruned,
     sunk,
     distributed,
     commuted,
@@ -63,7 +62,9 @@ def cheapest(
     def activated_as_one(regions: Regions) -> Rewritings:
         return abreast(regions, joined_nodes(best[1]), stacked_nodes(best[1]))
 
-    for rewrite in (*REWRITINGS[keep_channels:], activated_as_one):
+    fewer = functools.partial(pruned, multiple=prices.channels)
+    first = () if keep_channels else (fewer,)
+    for rewrite in (*first, *REWRITINGS, activated_as_one):
         tried, is_taken = rewrite(best[0]), None
         with contextlib.suppress(StopIteration):
             while True:

@@ -324,3 +324,31 @@ def test_where_all_are_constant_one_stays_and_says_so() -> None:
     report = kerasfold.fold(model).fold_report
     reasons = {each.layer: each.reason for each in report.channels if each.staying}
     assert {reasons[name] for name in "abc"} == {"one is left where all are constant"}
+
+
+def half_dead() -> keras.Model:
+    """Two convolutions of eight channels that are added up, the first five of which are zeros."""
+
+    def body(x: Any) -> Any:
+        a, b = (layers.Conv2D(8, 3, use_bias=False, name=name)(x) for name in "ab")
+        x = layers.ReLU()(layers.Add()([a, b]))
+        return layers.Conv2D(4, 1)(layers.DepthwiseConv2D(3, strides=2)(x))
+
+    model = built(body, (32, 32, 8))
+    for name in "ab":
+        kernel = model.get_layer(name).kernel
+        kernel.assign(np.asarray(kernel) * (np.arange(8) >= 5))
+    return model
+
+
+@pytest.mark.parametrize(("runtime", "there"), [("onnxruntime", 4), ("litert", 3), (None, 3)])
+def test_a_runtime_keeps_channels_that_make_it_faster(runtime: str | None, there: int) -> None:
+    """ONNX Runtime computes a multiple of four in another layout, and three more slowly."""
+    model = half_dead()
+    folded = kerasfold.fold(model, runtime=runtime)
+    convolutions = [x for x in folded.layers if type(x) is layers.Conv2D]
+    assert {x.filters for x in convolutions[:-1]} == {there}
+    assert_same(model, folded, FLOAT64)
+    (found, *_) = folded.fold_report.channels
+    assert found.gone == 8 - there
+    assert found.reason == ("without them, it would be no cheaper" if there == 4 else "")
