@@ -24,7 +24,7 @@ from kerasfold.options import require_choice, whole_number
 from kerasfold.rooflines import ROOFLINES, UNTOLD, Kind, Load, Roofline
 
 TIE = 1 + 1e-9  # sums in another order are no slower
-NOMINAL_SIZE = 64  # samples assumed along an axis of inputs of unknown size
+NOMINAL_SIZE = 64  # samples assumed along an axis of unknown size
 
 
 class Cost(NamedTuple):
@@ -82,10 +82,6 @@ class Cost(NamedTuple):
             params=self.params * share,
             seconds=tuple(s * share for s in self.seconds),
         )
-
-    def of_pixels(self, share: float) -> Cost:
-        """The cost of the same calls of an image of a share of the pixels."""
-        return self.times(share)._replace(params=self.params)
 
     def beside(self, other: Cost) -> Iterator[tuple[float, float]]:
         """Seconds of both on each runtime."""

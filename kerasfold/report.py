@@ -15,7 +15,6 @@ from kerasfold.layers.limits import is_free
 from kerasfold.lift.demand import pixel_axes
 from kerasfold.lift.gains import stays
 from kerasfold.lift.regions import Lifted, Regions, as_read
-from kerasfold.plan.cheapest import proportionate_cost
 from kerasfold.plan.choose import Plan, original_plan
 from kerasfold.plots.flow import flow_of
 from kerasfold.read.graph import Call, Graph, Tensor
@@ -102,8 +101,7 @@ def report(
     done |= {part.name for call in regions.graph.calls for part in call.parts[1:]}
     done |= set(regions.graph.dropped)
     repeated = [name for name in lost.elements() if name not in done]
-    original = proportionate_cost(given, original_plan(given, plan.prices))
-    cost = proportionate_cost(regions, plan)
+    original = plan.original if given is regions else original_plan(given, plan.prices).cost
     removed = _counted(x.call for x in given.identities)
     barred = _counted(call for call in given.graph.calls if call.index in given.barriers)
     before = model.count_params()
@@ -119,7 +117,7 @@ def report(
         tuple(dict.fromkeys(kept)),
         tuple(apart),
         round(original.macs),
-        round(cost.macs),
+        round(plan.cost.macs),
         before,
         after if folded is None else folded.count_params(),
         original.layers + barred + removed,
@@ -130,7 +128,7 @@ def report(
         models=(model if folded is None else folded,),
         keras_layers_before=len(model.layers),
         keras_layers_after=None if folded is None else len(folded.layers),
-        predicted=_paces(plan.prices, original, cost),
+        predicted=_paces(plan.prices, original, plan.cost),
         is_linear=not barriers and all(x.activation is None for x in regions.lifted.values()),
         narrowed=_narrowed(regions, given),
         channels=tuple(Channels(*each) for each in regions.graph.left),

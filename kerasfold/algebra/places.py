@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from .axis import Axis
 
-
-class Every(NamedTuple):
-    """Every so many-th sample of an unknown number, the first included; others may stand for any.
-
-    Attributes:
-        step: from one to the next.
-    """
-
-    step: int
-
-
-# A boolean for each sample, of an unknown number every so many-th; None where all are read.
-Places: TypeAlias = np.ndarray | Every | None
+Places: TypeAlias = np.ndarray | None  # a boolean for each sample; None where all are read
 
 
 def places_read(axis: Axis, wanted: Places) -> Places:
@@ -32,10 +20,9 @@ def places_read(axis: Axis, wanted: Places) -> Places:
         wanted: outputs, (axis.out,), or None for all of them.
     """
     if axis.size is None or axis.out is None:
-        return _multiples_read(axis, wanted)
+        return None
     if wanted is None and _reads_all(axis):
         return None
-    assert not isinstance(wanted, Every)
     outputs = np.arange(axis.out) if wanted is None else np.flatnonzero(wanted)
     taps = np.arange(axis.taps) * axis.dilation - axis.pad[0]
     at = (outputs[:, None] * axis.stride + taps).ravel()
@@ -44,20 +31,6 @@ def places_read(axis: Axis, wanted: Places) -> Places:
     read = np.zeros(axis.size, bool)
     read[at[(at >= low) & (at < axis.size - high)]] = True
     return None if read.all() else read
-
-
-def _multiples_read(axis: Axis, wanted: Places) -> Places:
-    """The same of an unknown number of samples: multiples of what strides and taps have in common.
-
-    Where every border is one of these too, an image of up to so many more samples, as repeating
-    some of them gives, has no other outputs that are wanted.
-    """
-    if axis.same or axis.upsampling > 1:
-        return None
-    step = axis.stride * (wanted.step if isinstance(wanted, Every) else 1)
-    apart = axis.dilation if axis.taps > 1 else 0
-    common = math.gcd(step, apart, *axis.pad, *axis.crop)
-    return Every(common) if common > 1 else None
 
 
 def _reads_all(axis: Axis) -> bool:
@@ -73,11 +46,6 @@ def union(a: Places, b: Places) -> Places:
     """What is in one of two sets of places."""
     if a is None or b is None:
         return None
-    if isinstance(a, Every) and isinstance(b, Every):
-        common = math.gcd(a.step, b.step)
-        return Every(common) if common > 1 else None
-    assert not isinstance(a, Every)
-    assert not isinstance(b, Every)
     both = a | b
     return None if both.all() else both
 
@@ -86,8 +54,6 @@ def progression(places: Places) -> slice:
     """The shortest slice, of equal steps, that holds all places; `slice(None)` for all."""
     if places is None:
         return slice(None)
-    if isinstance(places, Every):
-        return slice(None, None, places.step)
     at = np.flatnonzero(places)
     if not at.size:
         return slice(0, 1)

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from keras import tree
 
-from kerasfold.algebra.places import Every, Places, places_read, union
+from kerasfold.algebra.places import Places, places_read, union
 from kerasfold.lift.activations import acts_on_samples
 from kerasfold.lift.pointwise import works_by_pixel
 from kerasfold.lift.regions import Lifted, Regions
@@ -90,20 +90,12 @@ class _Backwards:
             _add(self.of_node, record.node, read if passes else (None,) * len(read))
         for index in reversed(record.added):
             if index in self.of_node:
-                read = self._to_be_had(record.call, self.of_node[index])
                 for operand in self.nodes[index].operands:
-                    _add(self.of_node, operand, self._read_by(index, operand, read))
+                    _add(self.of_node, operand, self._read_by(index, operand))
 
-    def _to_be_had(self, call: Call, read: Demand) -> Demand:
-        """What is read; all of a call of images of unknown size that it does not cut alike."""
-        axes = pixel_axes(self.graph, call.outputs[0])
-        if len(call.inputs) == 1 or works_by_pixel(call, axes):
-            return read
-        return tuple(None if isinstance(p, Every) else p for p in read)
-
-    def _read_by(self, index: int, operand: int, read: Demand) -> Demand:
-        """What a node reads of one that it is made of, given what is read of it."""
-        node = self.nodes[index]
+    def _read_by(self, index: int, operand: int) -> Demand:
+        """What a node reads of one that it is made of."""
+        node, read = self.nodes[index], self.of_node[index]
         if node.op in ("sum", "concatenate", "scale"):
             return read
         if node.op == "rearrange":

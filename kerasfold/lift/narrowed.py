@@ -76,7 +76,7 @@ def _surplus(regions: Regions, index: int, cut: Cut) -> float:
     """How many times the pixels that a cut leaves there are."""
     (output,) = regions.graph.calls[index].outputs
     sizes = [(n, c) for n, c in zip(output.shape, cut, strict=True) if c != slice(None)]
-    return math.prod(c.step if n is None else n / len(range(n)[c]) for n, c in sizes)
+    return math.prod(n / len(range(n)[c]) for n, c in sizes if n is not None)
 
 
 class _Narrowing:
@@ -151,8 +151,7 @@ def _place(size: int | None, kept: slice) -> tuple[int, slice, tuple[int, int]]:
     """Of one axis: how often what is kept is repeated, what of that there is, and zeros around."""
     if kept == slice(None):
         return 1, kept, (0, 0)
-    if size is None:  # as many more as make a whole number of steps, of which none is read
-        return kept.step, slice(None), (0, 0)
+    assert size is not None
     start, _, step = kept.indices(size)
     repeated = step * len(range(size)[kept])
     end = min(repeated, size - start)

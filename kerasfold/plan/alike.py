@@ -179,7 +179,7 @@ def _shape(search: Search, component: Sequence[Node], naming: Naming) -> Hashabl
             *(node.op, node.work, node.geometry, node.rearrangement, node.factors, node.selected),
             *(node.sizes, node.channels, node.mean, tuple(map(read, node.operands))),
             *(call(node.index), known.readers[node.index]),
-            *(node.index in search.fixed, node.index in search.pinned, search.shares[node.index]),
+            *(node.index in search.fixed, node.index in search.pinned),
         )
         for node in component
     )

@@ -14,13 +14,11 @@ from kerasfold.lift.distributed import distributed
 from kerasfold.lift.gains import carried
 from kerasfold.lift.narrowed import narrowed
 from kerasfold.lift.pointwise import works_in_place
-from kerasfold.lift.proportions import proportions
 from kerasfold.lift.pruned import pruned
 from kerasfold.lift.regions import Lifted, Regions, Rewritings
 from kerasfold.lift.sunk import sunk
 from kerasfold.plan.alike import Planned
 from kerasfold.plan.choose import Plan, joined_nodes, plan, stacked_nodes
-from kerasfold.plan.search import in_proportion
 from kerasfold.read.graph import Call
 
 STRIDED = 1.5  # pixels for each that is read: a stride leaves more, a border that is not read fewer
@@ -57,7 +55,7 @@ def cheapest(
     prices = prices or Prices()
     aim, planned = objective_of(objective), Planned()
     best = regions, plan(regions, objective, prices=prices, planned=planned)
-    cost = whole_cost(*best)
+    cost = best[1].cost + acting_cost(regions, prices)
 
     def activated_as_one(regions: Regions) -> Rewritings:
         return abreast(regions, joined_nodes(best[1]), stacked_nodes(best[1]))
@@ -73,21 +71,11 @@ def cheapest(
                     best = other, best[1]
                     continue
                 found = plan(other, objective, prices=prices, planned=planned)
-                now = whole_cost(other, found)
+                now = found.cost + acting_cost(other, prices)
                 is_taken = aim.prefers(now, cost, prices)
                 if is_taken:
                     best, cost = (other, found), now
     return best
-
-
-def whole_cost(regions: Regions, plan: Plan) -> Cost:
-    """What a plan costs, with what is in none."""
-    return proportionate_cost(regions, plan) + acting_cost(regions, plan.prices)
-
-
-def proportionate_cost(regions: Regions, plan: Plan) -> Cost:
-    """What a plan costs, of images of unknown size as strides and repetitions leave them."""
-    return in_proportion(plan.forms.values(), proportions(regions).nodes)
 
 
 def acting_cost(regions: Regions, prices: Prices) -> Cost:
@@ -95,15 +83,13 @@ def acting_cost(regions: Regions, prices: Prices) -> Cost:
 
     They are in no plan; but rewritten, they may work on more samples or on fewer.
     """
-    shares = proportions(regions).tensors
 
     def of(call: Call) -> Cost:
-        tensors = (*call.inputs, *call.outputs)
-        samples = sum(pixels(x.shape[1:]) * shares[x.index] for x in tensors)
+        samples = sum(pixels(x.shape[1:]) for x in (*call.inputs, *call.outputs))
         return prices.step("elementwise", 4 * samples, behind=regions.is_weighed(call.inputs[0]))
 
     def within(record: Lifted) -> Cost:
-        samples = 2 * pixels(record.tensor.shape[1:]) * shares[record.tensor.index]
+        samples = 2 * pixels(record.tensor.shape[1:])
         return prices.step("elementwise", 4 * samples, behind=True)
 
     barriers = (call for call in regions.graph.calls if call.index in regions.barriers)

@@ -94,8 +94,7 @@ def plan(
     planned = Planned() if planned is None else planned
 
     def choose(part: Sequence[Node]) -> Chosen:
-        forms = loosened(search, METHODS[method](search, part))
-        return _explained(search, part, search.no_worse(part, forms))
+        return _explained(search, part, loosened(search, METHODS[method](search, part)))
 
     found = _put_together(search, alike(search, choose, planned))
     found = joined(search, found, aim.embeds)

@@ -15,7 +15,6 @@ from kerasfold.forms.kept import Kept
 from kerasfold.forms.known import Known
 from kerasfold.forms.ways import ways
 from kerasfold.lift.program import Node
-from kerasfold.lift.proportions import proportions
 from kerasfold.lift.regions import Regions
 from kerasfold.plan.worth import drawback
 
@@ -39,7 +38,6 @@ class Search:
         self.key = aim.key
         self.pinned = pinned
         self.fixed = regions.sinks | pinned
-        self.shares = proportions(regions).nodes
         self._found: dict[tuple[int, ...], AnyForm | Refused] = {}
 
     def candidates(self, component: Sequence[Node]) -> frozenset[int]:
@@ -57,17 +55,6 @@ class Search:
     def total(self, forms: Mapping[int, AnyForm]) -> tuple[float, ...]:
         """The objective of a set of forms."""
         return self.key(total(forms.values()))
-
-    def no_worse(self, component: Sequence[Node], forms: Forms) -> Forms:
-        """The forms of a component; of images of unknown size, of every call if those cost less.
-
-        A search takes all images of unknown size to be of one.
-        """
-        if all(self.shares[node.index] == 1 for node in component):
-            return forms
-        start = self.materialised(component)
-        now, had = (self.key(in_proportion(x.values(), self.shares)) for x in (forms, start))
-        return start if had < now else forms
 
     def forms(self, cut: Collection[int]) -> Forms | None:
         """A form for each node of `cut`, or None where one has no exact form."""
@@ -182,11 +169,6 @@ class With:
 
     def __contains__(self, index: object) -> bool:
         return index in self.members or index in self.more
-
-
-def in_proportion(forms: Iterable[AnyForm], shares: Mapping[int, float]) -> Cost:
-    """What forms cost together, of images of a share of the pixels each, by node."""
-    return Cost.sum(form.cost.of_pixels(shares[form.node]) for form in forms)
 
 
 def total(forms: Iterable[AnyForm]) -> Cost:

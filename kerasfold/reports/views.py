@@ -33,7 +33,7 @@ class FoldReport(Record):
         kept: calls that stay, each with its reason.
         apart: results of a merge that are not merged into what reads them, and why.
         macs_before: multiply-accumulates of the linear calls, per image (64 samples are
-            assumed along an axis of inputs of unknown size).
+            assumed along an axis of unknown size).
         macs_after: the same after the fold.
         params_before: weights of the model.
         params_after: weights of the folded model.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import keras
@@ -14,7 +13,7 @@ from keras import layers, ops
 
 import kerasfold
 from kerasfold.algebra.axis import Axis
-from kerasfold.algebra.places import Every, places_read, progression
+from kerasfold.algebra.places import places_read, progression
 from kerasfold.lift import narrowed
 from kerasfold.lift.demand import demands
 from zoo.making import chain, policy, randomise
@@ -229,57 +228,6 @@ def test_places_read_against_what_a_change_of_them_changes() -> None:
         assert (for_all is None) is (told is None), axis
         assert np.array_equal(for_all, told), axis
         assert (np.ones(axis.size, bool) if places is None else places).tolist() == seen, axis
-
-
-# What reads a convolution of images of unknown size, and every which of its pixels that needs.
-UNSIZED: dict[str, tuple[Callable[[Any], Any], int]] = {
-    "a stride": (lambda x: layers.Conv2D(2, 1, strides=2)(x), 2),
-    "a slice": (lambda x: layers.Conv2D(2, 1)(x[:, ::3, ::3]), 3),
-    "a pool": (lambda x: layers.AveragePooling2D(1, 2)(layers.LeakyReLU()(x)), 2),
-    "a sum": (lambda x: layers.Conv2D(2, 1, strides=2)(ops.relu(x + ops.tanh(x))), 2),
-    "strides": (lambda x: layers.Conv2D(2, 1, strides=2)(layers.Conv2D(3, 1, strides=2)(x)), 4),
-    "dilated": (lambda x: layers.Conv2D(2, 1, strides=2)(ops.relu(
-        layers.Conv2D(3, 3, padding="same", dilation_rate=2)(x))), 2),
-    "readers": (lambda x: [layers.Conv2D(2, 1, strides=s)(x) for s in (6, 4)], 2),
-    "readers of all": (lambda x: (layers.Conv2D(2, 1, strides=2)(x), x[:, ::3, ::3]), 1),
-    "wide": (lambda x: layers.Conv2D(2, 3, strides=2)(x), 1),
-    "padded": (lambda x: layers.Conv2D(2, 1, strides=2)(layers.ZeroPadding2D(1)(x)), 1),
-    "padded evenly": (lambda x: layers.Conv2D(2, 1, strides=2)(layers.ZeroPadding2D(2)(x)), 2),
-    "a window": (lambda x: layers.MaxPooling2D(3, 2, "same")(x), 1),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", UNSIZED)
-def test_of_images_of_unknown_size(name: str) -> None:
-    """The same at every size, also where repeated pixels are more than there were."""
-    reads, step = UNSIZED[name]
-    model = built(lambda x: reads(layers.ReLU()(x)), (None, None, 3))
-    folded = kerasfold.fold(model, objective="macs", verify=False)
-    for size in (5, 6, 7, 8, 13):
-        assert_same(model, folded, FLOAT64, size=size)
-    (conv,) = (x for x in folded.layers if getattr(x, "kernel", np.empty(0)).shape[:3] == (3, 3, 3))
-    strides = [x.strides[0] for x in folded.layers if x is conv]
-    assert strides == [step]
-    assert (step > 1) is (folded.fold_report.macs_after < folded.fold_report.macs_before)
-
-
-def test_multiples_read_hold_at_every_size() -> None:
-    """No other sample is read, and no output more there is of an image of up to so many more."""
-    found = 0
-    for axis, wanted in itertools.product(axes(), (1, 2, 3)):
-        places = places_read(replace(axis, size=None), Every(wanted))
-        step = places.step if isinstance(places, Every) else 1
-        for size in range(1, 12):
-            own, more = (replace(axis, size=n) for n in (size, -(-size // step) * step))
-            if size <= sum(axis.crop) or not own.out or own.out < 1:
-                continue
-            read = places_read(own, np.arange(own.out) % wanted == 0)
-            at = np.arange(size) if read is None else np.flatnonzero(read)
-            assert not np.any(at % step), axis
-            assert more.out is not None
-            assert -(-more.out // wanted) == -(-own.out // wanted), axis
-            found += step > 1
-    assert found
 
 
 @pytest.mark.parametrize("places", ["1010101", "0100100", "0011100", "0000010", "1111111"])
