@@ -82,7 +82,7 @@ def _computes_alone(call: Call) -> bool:
 
 
 def content_of(operation: keras.Operation) -> Hashable:
-    """What an operation computes: all that it was made with, but for its name, and its weights.
+    """What an operation computes: its class, what it was made with but its name, and its weights.
 
     Of one that is not Keras's, itself.
     """
@@ -94,7 +94,7 @@ def content_of(operation: keras.Operation) -> Hashable:
         for name, value in made.items()
         if name != "name" and not name.startswith("_") and not name.endswith("_initializer")
     }
-    return frozen((config, getattr(operation, "weights", None)))
+    return type(operation), frozen((config, getattr(operation, "weights", None)))
 
 
 def frozen(value: Any) -> Hashable:

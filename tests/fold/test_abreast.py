@@ -241,6 +241,13 @@ def test_the_report_says_what_one_activation_is_of() -> None:
     assert ("a", "b", "c") in [x.layers for x in report.merged]
 
 
+def test_two_operations_made_with_the_same_are_no_one_function() -> None:
+    """Neither sigmoid nor abs is made with anything."""
+    with policy("float64"):
+        model = siblings([conv(4, ops.sigmoid), conv(4, ops.absolute)], layers.Subtract())
+    assert_exact(model)
+
+
 @pytest.mark.parametrize("split", [False, True], ids=["one tensor", "its halves"])
 def test_what_a_sum_of_convolutions_puts_side_by_side_has_one_activation(split: bool) -> None:
     x = inputs = keras.Input((8, 8, 4), dtype="float64")
