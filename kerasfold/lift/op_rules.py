@@ -233,7 +233,9 @@ def split_op(op: Any, x: Signal) -> list[Signal]:
 def array_split_op(op: Any, x: Signal) -> list[Signal]:
     """The same, where parts may be of two sizes: those of one sample more come first."""
     axis = _axis(op, x)
-    parts = np.array_split(range(_length(x, axis)), op.indices_or_sections)
+    parts = np.array_split(range(length := _length(x, axis)), op.indices_or_sections)
+    if len(parts) > length:
+        raise Refused("it makes parts of nothing")
     return _pieces(x, axis, [int(part[0]) for part in parts[1:]])
 
 
@@ -404,6 +406,8 @@ def average_op(op: Any, x: Signal, weights: Any = None) -> Signal:
     shares = np.ones(_length(x, axis)) if weights is None else constant(weights).read()
     if shares.ndim != 1:
         raise Refused("its weights vary along several axes")
+    if shares.sum() == 0:
+        raise Refused("its weights add up to zero")
     mixes = axis == x.channel_axis
     taps = [len(shares) if a == axis else 1 for a in _pixel_axes(x)]
     kernel = (shares / shares.sum()).reshape(*taps, *((channels, 1) if mixes else (1, 1)))

@@ -221,6 +221,14 @@ REFUSED: dict[str, tuple[Block, str]] = {
         lambda x: ops.average(x, axis=1, weights=np.ones((1, 9, 8, 4), "float32")),
         "its weights vary along several axes",
     ),
+    "average_of_no_weight": (
+        lambda x: ops.average(x, axis=-1, weights=np.array([1, -1, 3, -3], "float32")),
+        "its weights add up to zero",
+    ),
+    "split_into_nothing": (
+        lambda x: ops.array_split(x, 5, axis=-1)[0],
+        "it makes parts of nothing",
+    ),
     "pad_of_the_batch": (
         lambda x: ops.pad(x, [(1, 0), (0, 0), (0, 0), (0, 0)]),
         "it pads the batch",
