@@ -139,7 +139,9 @@ def miscomputed(model: keras.Model, batch: Any) -> tuple[str, float] | None:
         regions = lifted(model)
         own, double = copy(regions), copy(regions, "float64")
         made = own.tensors.keys() & double.tensors.keys()
-        calls = [c for c in regions.graph.calls if {t.index for t in c.outputs} <= made]
+        calls = [
+            c for c in regions.graph.calls if {t.index for t in (*c.inputs, *c.outputs)} <= made
+        ]
         tensors = sorted({t.index for c in calls for t in (*c.inputs, *c.outputs)})
         given, exact = (
             dict(zip(tensors, _tensors(emission, tensors, batch), strict=True))

@@ -225,7 +225,8 @@ def _unlike_its_copy(found: Comparison, report: EquivalenceReport) -> Equivalenc
         return replace(report, verdict="inconclusive", reason=reason)
     reason = (
         f"model '{model.name}' differs from its own copy by {error} at {output}: a layer's "
-        "get_config() or weights do not say all that it computes"
+        "get_config() or weights do not say all that it computes, or a lift rule of yours says "
+        "something else (kerasfold.testing.check_lift compares it with its layer)"
     )
     return replace(report, verdict="different", reason=reason)
 

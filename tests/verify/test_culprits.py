@@ -94,6 +94,19 @@ def test_a_config_that_lies_is_not_the_backend(volume: bool) -> None:
         kerasfold.fold(model)
 
 
+@pytest.mark.usefixtures("rules_restored")
+@pytest.mark.parametrize("last", [False, True], ids=["between", "last"])
+def test_a_lift_rule_that_says_something_else_is_named(last: bool) -> None:
+    """Also where the fold makes none of what goes into the layer."""
+    liar = Liar()
+    liar.shift = 3.0
+    kerasfold.lifts(Liar)(lambda layer, x: x.scale(np.full(4, 2.0)))
+    steps = [keras.Input((8, 8, 3)), layers.Conv2D(4, 3), liar]
+    model = keras.Sequential(steps if last else [*steps, layers.Conv2D(4, 1)])
+    with pytest.raises(kerasfold.EquivalenceError, match="check_lift"):
+        kerasfold.fold(model)
+
+
 RNG = np.random.default_rng(0)
 TWICE = r"model 'net' does not give the same twice: run again on the same inputs, an output is \S+"
 
