@@ -1,6 +1,6 @@
 """Random graphs hold in float64, border pixels included, under every objective.
 
-KERASFOLD_GRAPHS sets how many examples run (default 225); a run of 10,000 is
+KERASFOLD_GRAPHS sets how many examples run (default 250); a run of 10,000 is
 
     KERASFOLD_GRAPHS=10000 pytest tests/fold/test_random_graphs.py
 """
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import kerasfold
 from laws.random_graphs import Recipe, Step, build, recipes
 
-EXAMPLES = int(os.environ.get("KERASFOLD_GRAPHS", "225"))
+EXAMPLES = int(os.environ.get("KERASFOLD_GRAPHS", "250"))
 
 
 def difference(recipe: Recipe, folded: keras.Model, model: keras.Model, xla: bool = False) -> float:

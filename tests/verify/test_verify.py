@@ -84,20 +84,24 @@ def test_equal_models_pass(make: Callable[..., keras.Model], dtype: str) -> None
     ):
         report = kerasfold.verify(model, other)
         assert report.equivalent, str(report)
+        kerasfold.assert_equivalent(model, other)
     assert report.reason == ""
 
 
 KERNELS = [(name, number) for name, make in MODELS.items() for number in range(len(kernels(make)))]
 
 
+@pytest.mark.parametrize("factor", [1.01, 1.001])
 @pytest.mark.parametrize(("name", "number"), KERNELS)
-def test_any_kernel_scaled_a_little(name: str, number: int) -> None:
+def test_any_kernel_scaled_a_little(name: str, number: int, factor: float) -> None:
     model = MODELS[name]()
     twin = copy_of(model)
-    change([w for w in twin.weights if "kernel" in w.name][number], lambda w: w * 1.001)
+    change([w for w in twin.weights if "kernel" in w.name][number], lambda w: w * factor)
     report = kerasfold.verify(model, twin)
     assert not report.equivalent, str(report)
     assert report.reason
+    with pytest.raises(AssertionError):
+        kerasfold.assert_equivalent(model, twin)
 
 
 @pytest.mark.parametrize("number", range(len(kernels(trained_like))))
@@ -333,11 +337,14 @@ def test_given_data(form: str, structure: str) -> None:
     def given() -> Any:
         return forms(image_data() if structure == "array" else dict_data())[form]
 
-    report = kerasfold.verify(model, kerasfold.fold(model, verify=False), given())
+    folded = kerasfold.fold(model, verify=False)
+    report = kerasfold.verify(model, folded, given())
     assert report.equivalent, str(report)
     assert report.inputs == 12
+    kerasfold.assert_equivalent(model, folded, data=given())
     twin = copy_of(model)
     change(next(w for w in twin.weights if "kernel" in w.name), lambda w: w * 1.01)
+    assert not kerasfold.verify(model, twin, given()).equivalent
     with pytest.raises(AssertionError, match="NOT equivalent"):
         kerasfold.assert_equivalent(model, twin, data=given())
 
