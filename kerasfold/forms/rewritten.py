@@ -107,10 +107,12 @@ class Thinned(Rewritten):
         found: list[AnyForm] = []
         with contextlib.suppress(Refused):
             sliced = Sliced.propose(known, index, visited)
-            found += [sliced] if sliced is not None and sliced.blocks is not None else []
+            if sliced is not None and sliced.blocks is not None:
+                found.append(sliced)
         with contextlib.suppress(Refused):
             pooled = Weightless.strided(known, visited)
-            found += [pooled] if pooled is not None else []
+            if pooled is not None:
+                found.append(pooled)
         if not found:
             return None
         written = min(found, key=lambda form: form.cost.total_seconds)

@@ -207,15 +207,12 @@ class _Moves:
 
     def _factors(self, call: Call, gain: np.ndarray) -> Sequence[Tensor]:
         """What gains may go on to, of the tensors that a call multiplies with each other."""
-        tensors = (*call.inputs, *call.outputs)
-        multiplies = _PRODUCTS.get(call.kind)
+        tensors, multiplies = (*call.inputs, *call.outputs), _PRODUCTS.get(call.kind)
         if multiplies is None or not multiplies(call) or call.training:
             return ()
-        if (
-            len({x.index for x in tensors}) < max(3, len(tensors))
-            or len({x.dtype for x in tensors}) > 1
-        ):
-            return ()  # the square of a tensor, or of several
+        distinct = len({x.index for x in tensors})  # fewer than there are, of the square of one
+        if distinct < max(3, len(tensors)) or len({x.dtype for x in tensors}) > 1:
+            return ()
         if any(x.masked for x in tensors):
             return ()
         if _is_one(gain):

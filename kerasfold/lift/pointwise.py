@@ -69,37 +69,40 @@ def works_by_pixel(call: Call, axes: range) -> bool:
         all(len(x.shape) == len(output.shape) for x in call.inputs)
         and all(x.shape[axis] in (1, output.shape[axis]) for x in call.inputs for axis in axes)
         # Keras may take what varies for a bias along another axis, where that is as long.
-        and all(np.size(x) == 1 for x in tree.flatten(call.constants) if hasattr(x, "shape"))
+        and _has_numbers_alone(call)
         and condition(call, axes)
     )
 
 
 def works_by_sample(call: Call) -> bool:
     """Whether a call of one tensor makes each sample of the one at its place, all alike."""
-    constants = (np.size(x) for x in tree.flatten(call.constants) if hasattr(x, "shape"))
     return (
         len(call.inputs) == len(call.outputs) == 1
         and not call.training
         and (call.kind in _JOINING or _is_pointwise(call.operation))
-        and all(size == 1 for size in constants)
+        and _has_numbers_alone(call)
     )
 
 
 def joins_samples(call: Call) -> bool:
     """Whether a call of tensors of one shape makes each sample of those at its place, all alike."""
-    constants = (np.size(x) for x in tree.flatten(call.constants) if hasattr(x, "shape"))
     return (
         call.kind in _JOINING
         and len(call.inputs) > 1
         and len({x.shape for x in (*call.inputs, *call.outputs)}) == 1
         and not call.training
-        and all(size == 1 for size in constants)
+        and _has_numbers_alone(call)
     )
 
 
 def works_in_place(call: Call) -> bool:
     """Whether a call of one tensor makes each sample of the one at its place."""
     return works_by_sample(call) or (call.kind is layers.PReLU and not call.training)
+
+
+def _has_numbers_alone(call: Call) -> bool:
+    """Whether each array that a call is given is one number."""
+    return all(np.size(x) == 1 for x in tree.flatten(call.constants) if hasattr(x, "shape"))
 
 
 def _is_pointwise(operation: Any) -> bool:
