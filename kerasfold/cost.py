@@ -234,6 +234,7 @@ def load_of(geometry: Geometry, batch: int = 1, seen: float | None = None) -> Lo
         pieces=batch * pieces * (seen_of(geometry) if seen is None else seen),
         weights=weights,
         pads=any(axis.same or any(axis.pad) for axis in geometry.axes),
+        window=math.prod(geometry.taps) * geometry.channels[0] / geometry.groups,
     )
 
 

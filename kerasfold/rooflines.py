@@ -41,6 +41,7 @@ class Rate(NamedTuple):
         gathered: inputs copied together for a matrix product (im2col), per second.
         pieces: runs of neighbours that those are copied in, per second.
         shared: seconds more to begin a call that is shared among cores.
+        long: seconds more for windows of more numbers than `Roofline.window`.
     """
 
     start: float
@@ -49,6 +50,7 @@ class Rate(NamedTuple):
     gathered: float = math.inf
     pieces: float = math.inf
     shared: float = 0.0
+    long: float = 0.0
 
 
 class Load(NamedTuple):
@@ -59,6 +61,7 @@ class Load(NamedTuple):
         image: bytes of the larger of what is read and what is written.
         weights: bytes of weights, among those that are moved.
         pads: whether zeros are put around what is read.
+        window: numbers that one output is a sum of.
         macs: multiply-accumulates, or additions.
         gathered: inputs copied together.
         pieces: runs that they are in.
@@ -71,6 +74,7 @@ class Load(NamedTuple):
     pieces: float = 0.0
     weights: float = 0.0
     pads: bool = False
+    window: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,7 @@ class Roofline:
             where those of a layer before it cost nothing; None where they do.
         channels: of what a layer of weights makes, a number of which a multiple is computed faster
             than one or some less.
+        window: numbers in a window above which its product is summed up in parts.
         preposition: what runs is there, or so.
     """
 
@@ -99,6 +104,7 @@ class Roofline:
     weights: float = math.inf
     padding: float | None = None
     channels: int = 1
+    window: float = math.inf
     preposition: str = "on"
 
     @property
@@ -111,6 +117,7 @@ class Roofline:
         rate = self.rates[kind]
         work = load.macs / rate.macs + load.gathered / rate.gathered + load.pieces / rate.pieces
         start = rate.start + (rate.shared if load.image > self.sharing else 0.0)
+        start += rate.long if load.window > self.window else 0.0
         own = (self.padding or 0.0) if load.pads else 0.0
         moving = load.moved / rate.bytes + load.weights / self.weights
         return start + own + max(work, moving)
@@ -121,6 +128,8 @@ class Roofline:
 # elementwise with what it stands beside, and gathers the inputs of a convolution piece by piece,
 # for each group by itself.
 # What would be a matrix product if there were no zeros around its input is a convolution to XLA.
+# Threads share the parts of a long window there: to wake them behind calls that need none took 60
+# to 130 microseconds, in a chain 8.
 # Light steps count as half of what they take in a chain of their like: a depthwise layer in their
 # place would wake threads, which no such chain shows.
 TENSORFLOW = Roofline(
@@ -152,7 +161,7 @@ TENSORFLOW = Roofline(
 XLA = Roofline(
     "XLA",
     {
-        "convolution": Rate(7.9e-6, 6.7e10, 9.3e9, gathered=4.2e10, pieces=2.4e8),
+        "convolution": Rate(7.9e-6, 6.7e10, 9.3e9, gathered=4.2e10, pieces=2.4e8, long=2e-5),
         "padded": Rate(4.5e-5, 6.7e10, 9.3e9, gathered=4.2e10, pieces=2.4e8),
         "transposed": Rate(6.3e-6, 5.5e10, gathered=2.1e9),
         "depthwise": Rate(4.5e-5, 3.9e10, pieces=1.7e8),
@@ -174,6 +183,7 @@ XLA = Roofline(
         "copy": Rate(1e-6),
     },
     sharing=1e5,
+    window=256,
     preposition="under",
 )
 # The runtimes that are brought a model as a file make one call of a layer, its scale and shift and
