@@ -65,10 +65,11 @@ PLAIN = (
     "separable-relu-56",
     "strided-residual-28",
 )
+NARROW = ("ResNet50-pruned", "MobileNetV2-pruned")  # with what leaves no more than a plain form
 
 
 def test_these_have_a_plain_form(models):
-    assert tuple(e.name for e in models.MODELS if e.plain) == PLAIN
+    assert tuple(e.name for e in models.MODELS if e.plain) == PLAIN + NARROW
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -79,6 +80,16 @@ def test_plain_networks_take_and_give_the_same_and_are_what_folding_finds(models
     assert found.macs_after == best.macs_before
     assert found.params_after == best.params_before
     assert found.layers_after == best.layers_before
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_pruned_networks_have_no_more_left_than_narrow_ones(models, name):
+    model, narrow = entry(models, name).build(), entry(models, name).plain()
+    assert (model.input_shape, model.output_shape) == (narrow.input_shape, narrow.output_shape)
+    found, built = kerasfold.explain(model), kerasfold.explain(narrow)
+    assert built.macs_before < 0.6 * found.macs_before
+    assert found.macs_after <= built.macs_before
+    assert found.layers_after <= built.layers_before
 
 
 def test_steps_are_there_alone_and_in_pairs(models):
