@@ -30,7 +30,9 @@ def test_the_two_setup_commands_stand_on_lines_of_their_own():
     ]
 
 
-def test_python_blocks_run_one_after_another(capsys):
+@pytest.mark.filterwarnings("ignore:In the future:FutureWarning")  # tf2onnx asks NumPy for more
+def test_python_blocks_run_one_after_another(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     known = set(RULES)
     names: dict = {"__name__": "readme"}
     try:
