@@ -113,6 +113,28 @@ def _keras_of(name: str) -> str:
     return ""
 
 
+def training_state(name: str) -> int:
+    """Bytes of a model file that are the state of an optimizer."""
+    h5py: Any = importlib.import_module("h5py")
+    with contextlib.ExitStack() as opened:
+        source: Any = name
+        if name.endswith(KERAS):
+            archive = opened.enter_context(zipfile.ZipFile(name))
+            if "model.weights.h5" not in archive.namelist():
+                return 0
+            source = opened.enter_context(archive.open("model.weights.h5"))
+        file = opened.enter_context(h5py.File(source, "r"))
+        sizes: list[int] = []
+
+        def weigh(_: str, item: Any) -> None:
+            sizes.append(item.nbytes if isinstance(item, h5py.Dataset) else 0)
+
+        for group in ("optimizer", "optimizer_weights"):
+            if group in file:
+                file[group].visititems(weigh)
+        return sum(sizes)
+
+
 def _config(name: str) -> Any:
     """The configuration in a model file, as plain values."""
     try:
@@ -244,8 +266,11 @@ def _check_written(model: keras.Model, written: Path, custom: Mapping[str, type]
         with _on_its_own():
             stored = keras.saving.load_model(written, custom_objects=custom, compile=False)
     except Exception as error:
+        called = [x.name for x in model.operations if not isinstance(x, keras.Layer)]
+        layers_alone = written.suffix not in KERAS and called
+        why = f"it calls keras.ops, as '{called[0]}'" if layers_alone else words_of(error)
         raise UnusableError(
-            f"the folded model cannot be stored as {written.suffix} ({words_of(error)})"
+            f"the folded model cannot be stored as {written.suffix} ({why})"
             + ("" if written.suffix in KERAS else ": write a .keras file instead")
         ) from error
     pairs = zip(model.get_weights(), stored.get_weights(), strict=True)

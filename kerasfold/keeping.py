@@ -11,6 +11,7 @@ import keras
 
 from kerasfold.errors import FoldError
 from kerasfold.files import save as save_model
+from kerasfold.files import training_state
 from kerasfold.options import path_of
 from kerasfold.paths import KERAS, check_file, checked_output
 from kerasfold.read.model import sublayers
@@ -62,7 +63,7 @@ def keep(
     reports: list[FoldReport] = []
 
     def finish(path: Path) -> None:
-        report = _own(model).stored(read, path)
+        report = _own(model).stored(read, path, training_state(read))
         assert report.files is not None
         reports.append(replace(report, files=replace(report.files, written=written)))
         if target.suffix in KERAS:

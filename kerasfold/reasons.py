@@ -95,8 +95,8 @@ REASONS = (
         "KF101",
         "not linear, or a layer without a rule",
         "kerasfold merges what is linear (a weighted sum of its inputs, plus constants). This "
-        "layer is not, as ReLU and MaxPooling2D are not; or it is a class that kerasfold does not "
-        "know.",
+        "layer is not, as ReLU, MaxPooling2D and all other activations of Keras are not; or, as "
+        "most often with a class of your own or of another package, kerasfold does not know it.",
         "Conv2D -> MaxPooling2D -> Conv2D",
         "a layer of your own that is linear gets a rule with @kerasfold.lifts: see "
         "help(kerasfold.lifts).",

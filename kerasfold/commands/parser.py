@@ -6,7 +6,9 @@ Nothing here imports what takes time: help, a version and a slip of the pen are 
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_args
@@ -80,9 +82,19 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
         SystemExit: help or the version were asked for, and printed.
         UnusableError: arguments, or files that they name, that nothing can be done with.
     """
-    args = parser().parse_args(argv)
+    args, unknown = parser().parse_known_args(argv)
+    if unknown:
+        args.own.error(f"unrecognized arguments: {' '.join(unknown)}{_meant(unknown, args.own)}")
     args.judge(args)
     return args
+
+
+def _meant(unknown: Sequence[str], command: argparse.ArgumentParser) -> str:
+    """The options of a command that are like those it does not know."""
+    options = re.findall(r"--[\w-]+", command.format_usage())
+    names = [name.partition("=")[0] for name in unknown]
+    like = [x for name in names for x in difflib.get_close_matches(name, options, 1)]
+    return f": did you mean {' '.join(like)}?" if like else ""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -114,7 +126,7 @@ def _command(
     words = options["help"]
     said = f"{words[0].upper()}{words[1:]}."
     command: argparse.ArgumentParser = commands.add_parser(name, description=said, **options)
-    command.set_defaults(judge=judge)
+    command.set_defaults(judge=judge, own=command)
     return command
 
 

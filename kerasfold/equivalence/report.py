@@ -254,6 +254,10 @@ class EquivalenceReport:
         """The same in a notebook."""
         return f"<pre>{escape(str(self))}</pre>"
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """The same in IPython, where there is text alone."""
+        printer.text(str(self))
+
 
 def _words(out: OutputReport) -> list[str]:
     at_border = f" (at the border {out.max_border_error:.2g})" if out.tells_border else ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from typing import Any, NamedTuple
 
 import keras
@@ -192,9 +193,11 @@ def read(model: keras.Model, opens: Callable[[keras.Operation], bool] = lambda _
         UnsupportedModelError: not a Keras model, a subclassed model, or one not built yet.
     """
     if not isinstance(model, keras.Model):
+        is_path = isinstance(model, (str, PathLike))
+        hint = ": keras.saving.load_model() reads files" if is_path else ""
         raise UnsupportedModelError(
             f"kerasfold folds a keras.Model. Received: {type(model).__module__}."
-            f"{type(model).__name__}"
+            f"{type(model).__name__}{hint}"
         )
     functional = functional_graph(model)
     if functional is None:

@@ -111,6 +111,7 @@ class Files:
         bytes_before: size of the original.
         bytes_after: size of the fold.
         sha256: of the original, in hexadecimal.
+        training: bytes of the original that are its optimizer's state, which a fold has not.
     """
 
     read: str
@@ -118,6 +119,7 @@ class Files:
     bytes_before: int
     bytes_after: int
     sha256: str
+    training: int = 0
 
 
 # What reports of parts are joined by, and what is saved of what they count.
@@ -185,12 +187,12 @@ class Record:
         """The same report with the result of verification."""
         return replace(self, equivalence=equivalence)
 
-    def stored(self, read: str | Path, written: str | Path) -> Self:
-        """The same report with the files that the fold was read from and written to."""
+    def stored(self, read: str | Path, written: str | Path, training: int) -> Self:
+        """The same report with the files that it was read from and written to: see `Files`."""
         before, after = (Path(name).stat().st_size for name in (read, written))
         with Path(read).open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        return replace(self, files=Files(str(read), str(written), before, after, sha256))
+        return replace(self, files=Files(str(read), str(written), before, after, sha256, training))
 
     def with_parts(self, kind: str, parts: Mapping[str, Self]) -> Self:
         """The report of a model of which only some parts were folded.

@@ -42,7 +42,9 @@ def headline(report: Record) -> str:
     said += [] if said else [_predicted(report)]
     uncounted = len(report.uncounted)
     left_out = f" (without {_counted(uncounted, 'layer')} of unknown insides)" if uncounted else ""
-    said.append(f"MACs {_change(report.macs_before, report.macs_after)}{left_out}")
+    more = report.objective == "latency" and report.macs_after > report.macs_before
+    bench = " (more, where that is predicted faster: kerasfold bench times it)" if more else ""
+    said.append(f"MACs {_change(report.macs_before, report.macs_after)}{left_out}{bench}")
     said.append(f"parameters {_change(report.params_before, report.params_after)}")
     layers = f"layers that compute {_change(report.layers_before, report.layers_after)}"
     if report.keras_layers_after is not None:
@@ -50,7 +52,9 @@ def headline(report: Record) -> str:
     said.append(layers)
     if report.files is not None:
         sizes = map(in_bytes, (report.files.bytes_before, report.files.bytes_after))
-        said.append(f"file {' -> '.join(sizes)}")
+        training = report.files.training
+        state = f" ({in_bytes(training)} of the first: its optimizer)" if training else ""
+        said.append(f"file {' -> '.join(sizes)}{state}")
     said.append("not verified" if report.equivalence is None else report.equivalence.verdict)
     if report.files is not None:
         said.append(f"written to {report.files.written}")

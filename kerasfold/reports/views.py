@@ -146,3 +146,7 @@ class FoldReport(Record):
     def _repr_html_(self) -> str:
         """In notebooks."""
         return notebook.notebook(self)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """In IPython, where there is text alone."""
+        printer.text(str(self))

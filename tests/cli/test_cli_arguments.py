@@ -84,6 +84,11 @@ ROOT = Path(__file__).parents[2]
             "argument --batch: expected a whole number .*'0'",
         ),
         (["explain", "in.keras", "--strict"], "unrecognized arguments: --strict"),
+        (
+            ["fold", "in.keras", "--objectvie=macs", "--exact-nubmers"],
+            "unrecognized arguments: --objectvie=macs --exact-nubmers: "
+            r"did you mean --objective --exact-numbers\?",
+        ),
     ],
 )
 def test_wrong_arguments(run, args, message):

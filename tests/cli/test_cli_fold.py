@@ -17,6 +17,33 @@ from kerasfold.equivalence.report import EquivalenceReport
 from zoo.commands import assert_fails, predictions
 
 
+@pytest.mark.parametrize("extension", [".keras", ".h5"])
+def test_the_state_of_an_optimizer_is_no_gain_of_a_fold(run, tmp_path, extension):
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16), keras.layers.ReLU()])
+    model.compile("adam", "mse")
+    model.fit(np.zeros((2, 8)), np.zeros((2, 16)), verbose=0)
+    model.save(path := tmp_path / f"trained{extension}")
+    code, stdout, _ = run("fold", path, "--json")
+    state = sum(np.asarray(value).nbytes for value in model.optimizer.variables)
+    assert (code, json.loads(stdout)["files"]["training"]) == (0, state)
+    keras.Sequential([keras.Input((8,)), keras.layers.Dense(16)]).save(path)
+    code, stdout, _ = run("fold", path, "--json")
+    assert (code, json.loads(stdout)["files"]["training"]) == (0, 0)
+
+
+def test_an_hdf5_file_cannot_hold_keras_ops(run, tmp_path):
+    given = keras.Input((8, 8, 3))
+    y = keras.ops.abs(keras.layers.Conv2D(4, 3)(given))
+    keras.Model(given, y).save(path := tmp_path / "abs.keras")
+    result = run("fold", path, "-o", tmp_path / "abs.h5")
+    assert_fails(
+        result,
+        2,
+        r"the folded model cannot be stored as \.h5 \(it calls keras\.ops, as 'abs\w*'\): "
+        r"write a \.keras file instead",
+    )
+
+
 @pytest.mark.parametrize("source", ["linear.keras", "legacy.h5"])
 @pytest.mark.parametrize("extension", [".keras", ".h5"])
 def test_fold_writes_the_folded_model_and_prints_the_report(

@@ -121,6 +121,7 @@ def test_a_report_is_printed_later(files, run, tmp_path) -> None:
         "bytes_before": source.stat().st_size,
         "bytes_after": out.stat().st_size,
         "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+        "training": 0,
     }
     assert_fails(run("report", source), 2, r"\S+linear\.keras holds no report: .*")
     assert_fails(run("report", files["legacy.h5"]), 2, r"\S+ has an unknown extension: .*")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import keras
@@ -76,6 +77,26 @@ def test_the_first_line_says_what_is_asked_first(report) -> None:
         r"written to b\.keras",
         first,
     )
+
+
+def test_an_optimizer_in_the_first_file_is_told_from_what_a_fold_saves(report) -> None:
+    found = replace(report, files=Files("a.keras", "b.keras", 120_000, 90_000, "", 25_000))
+    assert "; file 120 kB -> 90 kB (25 kB of the first: its optimizer); " in found.headline
+
+
+def test_more_macs_by_default_come_with_the_way_to_time_them(report) -> None:
+    more = replace(report, macs_after=report.macs_before + 1)
+    said = "(more, where that is predicted faster: kerasfold bench times it)"
+    assert said in more.headline
+    assert said not in report.headline
+    assert said not in replace(more, objective="params").headline
+
+
+def test_ipython_shows_the_report_as_it_is_printed(report) -> None:
+    shown: list[str] = []
+    for one in (report, kerasfold.fold(blocks(1)).fold_report.equivalence):
+        one._repr_pretty_(SimpleNamespace(text=shown.append), False)
+        assert shown.pop() == str(one)
 
 
 def test_what_was_measured_is_said_in_place_of_a_prediction(report) -> None:
