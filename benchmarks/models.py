@@ -255,18 +255,14 @@ def narrow(model: keras.Model) -> keras.Model:
 
 
 def _pruned() -> list[Entry]:
-    def whole(name: str) -> keras.Model:
-        return filled(functools.partial(getattr(keras.applications, name), weights=None))()
+    def made(name: str, change: Callable[[keras.Model], keras.Model]) -> keras.Model:
+        return change(filled(functools.partial(getattr(keras.applications, name), weights=None))())
 
-    return [
-        Entry(
-            f"{name}-pruned",
-            "pruned",
-            lambda name=name: pruned(whole(name)),
-            filled(lambda name=name: narrow(whole(name))),
-        )
-        for name in ("ResNet50", "MobileNetV2")
-    ]
+    def entry(name: str) -> Entry:
+        plain = filled(functools.partial(made, name, narrow))
+        return Entry(f"{name}-pruned", "pruned", functools.partial(made, name, pruned), plain)
+
+    return [entry(name) for name in ("ResNet50", "MobileNetV2")]
 
 
 def _numbers(x: Any) -> np.ndarray:

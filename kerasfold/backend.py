@@ -80,6 +80,22 @@ def unfilled() -> Iterator[None]:
         _UNFILLED.reset(token)
 
 
+@contextlib.contextmanager
+def unstored() -> Iterator[None]:
+    """Variables that are built meanwhile, here, have what their initializer gives when it is read.
+
+    For layers that are only looked at: a variable of the backend takes longer than all else.
+    """
+    state, key = keras.src.backend.common.global_state, "uninitialized_variables"
+    theirs = state.get_global_attribute(key)
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            state.set_global_attribute(key, None)
+            yield
+    finally:
+        state.set_global_attribute(key, theirs)  # else the next such scope would store them
+
+
 class _Unsaid:
     """What `warnings` takes for the pattern of a message: one that is that of a thread alone."""
 
@@ -287,7 +303,9 @@ def tensor_of(variable: keras.Variable) -> Any:
     """The values that a variable has now, which no later change of it reaches."""
     value = _value_of(variable)
     if name() == "tensorflow":  # the same memory: TensorFlow copies what it writes to
-        return value.value() if value is variable.value else value
+        import tensorflow as tf
+
+        return value.value() if isinstance(value, tf.Variable) else value
     return keras.ops.copy(value)
 
 

@@ -133,12 +133,6 @@ class Simplified(Form[Chain]):
         ]
         return replace(self, stages=stages, cost=Cost.sum([Cost(), *costs]))
 
-    def stored_as(self, known: Known) -> str:
-        """The dtype that its weights are stored in."""
-        layers = [known.owner[i].call.operation for i in self.visited]
-        dtypes = [layer.variable_dtype for layer in layers if count_params(layer)]
-        return dtypes[-1] if dtypes else known.owner[self.node].tensor.dtype
-
     def complete(self) -> Simplified:
         """The same, and what its stages leave out."""
         return replace(self, whole=True) if any(x.missing for x in self.stages) else self
@@ -183,6 +177,13 @@ class Simplified(Form[Chain]):
         """How far the steps are from a kernel that they are as stored."""
         units = max(stage.units for stage in self.stages)
         return f"at most {units:.2f} units in the last place from the kernel" if units else ""
+
+
+def stored_as(known: Known, form: AnyForm) -> str:
+    """The dtype that the weights of a form are stored in."""
+    layers = [known.owner[i].call.operation for i in form.visited]
+    dtypes = [layer.variable_dtype for layer in layers if count_params(layer)]
+    return dtypes[-1] if dtypes else known.owner[form.node].tensor.dtype
 
 
 def _stage(known: Known, nodes: tuple[int, ...]) -> Stage:

@@ -60,6 +60,7 @@ def _factors(matrix: Array, dtype: str) -> Iterator[tuple[Array, Array]]:
     most = min(matrix.size // (GAIN * sum(matrix.shape)), max(LOW[0], least // LOW[1]))
     if not most or not all(_may_be_of_rank(most, part) for part in (matrix, matrix[::-1, ::-1])):
         raise Refused("a kernel of full rank")
+    matrix = matrix.astype("float64")
     with contextlib.suppress(Refused):
         column, row, _ = rank_one(matrix, dtype)
         yield column[:, None], row[None]

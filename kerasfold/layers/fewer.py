@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 import keras
 import numpy as np
 
-from kerasfold.backend import unsaid
+from kerasfold.backend import unsaid, unstored
 from kerasfold.read.model import is_keras_own, is_of_keras
 from kerasfold.read.weights import as_stored, starting_as
 
@@ -140,7 +140,7 @@ def _made(layer: Any, shape: tuple[int | None, ...], fewer: Fewer) -> keras.Laye
     with unsaid():
         given = {"activation": layer.activation} if hasattr(layer, "activation") else {}
         made = type(layer).from_config({**layer.get_config(), **given, **fewer.config})
-        with starting_as(made, fewer.weights):
+        with unstored(), starting_as(made, fewer.weights):
             made.build(shape)
     made.trainable = layer.trainable
     return made

@@ -69,6 +69,11 @@ class Node:
         assert self.load is not None
         return self.load().kernel
 
+    def as_stored(self) -> Operator:
+        """Its operator with what `looked_at` gives, and no bias: for laws to refuse at a glance."""
+        assert self.geometry is not None
+        return Operator(self.geometry, self.looked_at(), np.zeros(self.geometry.channels[1]))
+
     @property
     def multiplies(self) -> bool:
         """Whether it multiplies by weights, and adds up."""

@@ -14,11 +14,13 @@ from typing import TypeAlias, TypeVar
 from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.operator import Operator
 from kerasfold.cost import Objective, objective_of
+from kerasfold.forms.convolved import Convolved
 from kerasfold.forms.evaluate import operator_of
 from kerasfold.forms.form import AnyForm
+from kerasfold.forms.kept import Kept
 from kerasfold.forms.known import Known
 from kerasfold.forms.sharing import shared_layers
-from kerasfold.forms.simplified import Simplified, Stage
+from kerasfold.forms.simplified import Simplified, Stage, stored_as
 from kerasfold.inverse.numbers import EXACT, Steps
 from kerasfold.inverse.products import STORED, difference, distance, merged
 from kerasfold.lift.regions import Regions
@@ -63,6 +65,8 @@ def by_numbers(
 
 def _simplified(known: Known, aim: Objective, form: AnyForm, exactly: bool) -> AnyForm | None:
     """The form in cheaper steps, or None."""
+    if not _may_be_simplified(known, form, exactly):
+        return None
     try:
         given = Simplified.standing_for(known, form)
     except Refused:
@@ -73,6 +77,25 @@ def _simplified(known: Known, aim: Objective, form: AnyForm, exactly: bool) -> A
     for place in range(len(given.stages)):
         best = _shown(known, aim, best, place, exactly)
     return best if best is not given and _is_better(known, aim, form, best) else None
+
+
+def _may_be_simplified(known: Known, form: AnyForm, exactly: bool) -> bool:
+    """Whether not all laws refuse the kernels of a form as they are stored.
+
+    Of most they do at a glance, and then nothing is read in float64.
+    """
+    nodes = [known.nodes[i] for i in form.visited]
+    kernels = [node for node in nodes if node.multiplies]
+    if not (type(form) is Convolved or isinstance(form, Kept)) or not kernels:
+        return False
+    if len(kernels) > 1 if type(form) is Convolved else kernels != nodes:
+        return True  # what is composed is stored nowhere
+    ways, dtype = _exact if exactly else _any, stored_as(known, form)
+    return any(
+        node.geometry.ones or next(ways(node.as_stored(), dtype), None) is not None
+        for node in kernels
+        if node.geometry is not None
+    )
 
 
 def _shown(
@@ -102,7 +125,7 @@ def _whole(known: Known, form: Simplified, place: int, is_exact: bool) -> Stage:
     stage, nodes = form.stages[place], known.nodes
     steps, units = list(stage.steps), 0.0
     if not is_exact:
-        units = distance((operator_of(nodes, stage.core),), stage.steps, form.stored_as(known))
+        units = distance((operator_of(nodes, stage.core),), stage.steps, stored_as(known, form))
         if units > 1:
             raise Refused("steps that are not what is stored, together")
     first, last = (stage.nodes.index(stage.core[at]) for at in (0, -1))
@@ -118,7 +141,7 @@ def _descended(
     known: Known, aim: Objective, given: Simplified, place: int, ways: Ways
 ) -> Simplified:
     """The form with one of its stages in other steps, one taken apart after another."""
-    dtype, best = given.stored_as(known), given
+    dtype, best = stored_as(known, given), given
     while True:
         stage, others = best.stages[place], []
         for at, step in enumerate(stage.steps):

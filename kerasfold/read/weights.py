@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
@@ -188,8 +189,9 @@ def _initializer_of(layer: keras.Layer, weight: str) -> str:
 def _start_as(values: np.ndarray) -> Any:
     """An initializer that gives a new variable its values."""
 
-    def initializer(shape: Any, dtype: Any = None) -> Any:
-        assert tuple(shape) == values.shape, f"variable {shape}, weights {values.shape}"
+    @functools.cache
+    def initializer(shape: tuple[int, ...], dtype: Any = None) -> Any:
+        assert shape == values.shape, f"variable {shape}, weights {values.shape}"
         return backend.rounded(values, keras.backend.standardize_dtype(dtype or values.dtype))
 
     return initializer
