@@ -329,8 +329,9 @@ class Comparison:
         pair = (each.judged_where(self.endings) for each in (plain, noisy))
         for tally, x, y in zip(self.tallies, *pair, strict=True):
             tally.saw_noise(x, y)
-        for each in self.within if plain.stepped else ():
-            number = each.mine if copy is self.a64 else each.theirs
+        is_first = copy is self.a64
+        for each in [x for x in self.within if is_first or x.fits] if plain.stepped else ():
+            number = each.mine if is_first else each.theirs
             each.tally.saw_noise(plain.stepped[number][0], noisy.stepped[number][0])
 
     def take_own_noise(self, batch: Any, exact: Ran) -> None:

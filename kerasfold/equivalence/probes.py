@@ -24,6 +24,7 @@ from kerasfold.equivalence.sizes import Shape, free_sizes
 from kerasfold.errors import FoldError
 from kerasfold.read.graph import Graph, read
 from kerasfold.read.model import input_structure, operations, sublayers
+from kerasfold.read.weights import count_params
 
 PROBES = (3, 16)  # samples of one size, at least and at most
 PROBED = 200_000  # numbers in all of them, between the two
@@ -171,7 +172,7 @@ def _read(model: keras.Model) -> Graph | None:
 def _computing(model: keras.Model) -> int:
     """How many weights a number is computed with, about: all but those of tables."""
     tables = (x for x in sublayers(model) if isinstance(x, keras.layers.Embedding))
-    return max(model.count_params() - sum(x.count_params() for x in tables), 1)
+    return max(model.count_params() - sum(map(count_params, tables)), 1)
 
 
 def _lengths(model: keras.Model, inputs: Sequence[Domain], sizes: int, first: bool) -> list[int]:

@@ -37,6 +37,7 @@ class Within:
         tally: of what goes into it.
         other: what the other's is, where it does the same with other constants; or "".
         agrees: whether both gave the same answers; if not, they are not the same step.
+        fits: whether as many numbers go into both: one may be without channels that are constant.
     """
 
     step: Step
@@ -45,17 +46,20 @@ class Within:
     tally: Tally
     other: str = ""
     agrees: bool = True
+    fits: bool = True
 
     def saw(self, truth: Ran, other: Ran) -> Lines:
         """Take in what the copies gave; the largest difference of each line of what goes in."""
         (x, answer), (y, theirs) = truth.stepped[self.mine], other.stepped[self.theirs]
         self.agrees = self.agrees and np.array_equal(answer, theirs, equal_nan=True)
+        self.fits = self.fits and x.shape == y.shape
         return self.tally.saw_copies(x, y if x.shape == y.shape else None)
 
     def merge(self, other: Within) -> None:
         """Take in what another has seen of the same step."""
         self.tally.merge(other.tally)
         self.agrees = self.agrees and other.agrees
+        self.fits = self.fits and other.fits
 
 
 @dataclass(eq=False, slots=True)

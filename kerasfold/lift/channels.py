@@ -213,7 +213,8 @@ class Aligned:
         """The inputs that are to have what the output has."""
         inputs = list(self.call.inputs)
         varied = [x for x in inputs if not ranges[x.index].fixed.all()]
-        return varied or inputs[:1] if self.adds else inputs
+        first = [x for x in inputs if x.index == inputs[0].index]  # as often as it is added
+        return varied or first if self.adds else inputs
 
     def settle(self, need: Need, ranges: Ranges) -> None:
         """What any of them needs; where one pixel is made of many, those may have more than it."""

@@ -70,6 +70,7 @@ class Regions:
         sinks: nodes that are needed as tensors: read by a barrier or returned by the model.
         owner: for each node that is no root, the lifted call that added it.
         uses: number of calls by id of the layer or operation.
+        origin: the same of what was read, where this is another way to write it.
     """
 
     graph: Graph
@@ -82,6 +83,7 @@ class Regions:
     sinks: frozenset[int]
     owner: dict[int, Lifted]
     uses: Mapping[int, int]
+    origin: Regions | None = None
 
     def is_weighed(self, tensor: Tensor) -> bool:
         """Whether a tensor is made by weights, and what merges into them channel by channel."""
@@ -131,7 +133,8 @@ def lift(graph: Graph, before: Regions | None = None) -> Regions:
         graph: the graph.
         before: another way to write it: of calls that are in both, rules are not asked again.
     """
-    return _Lifter(graph, before).run()
+    found = _Lifter(graph, before).run()
+    return found if before is None else replace(found, origin=before.origin or before)
 
 
 def lifted(model: keras.Model, open_layers: bool = True) -> Regions:
@@ -155,8 +158,10 @@ def lifted(model: keras.Model, open_layers: bool = True) -> Regions:
 
 def as_read(regions: Regions) -> Regions:
     """The same with every call that was read."""
-    original = regions.graph.original
-    return regions if original is None else lift(original, regions)
+    original, origin = regions.graph.original, regions.origin
+    if original is None:
+        return regions
+    return origin if origin and origin.graph is original else lift(original, regions)
 
 
 class _Lifter:

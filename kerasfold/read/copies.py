@@ -12,7 +12,7 @@ import keras
 
 from kerasfold.backend import tensor_of, unfilled, unsaid
 from kerasfold.errors import UnsupportedModelError, words_of
-from kerasfold.read.model import is_layer, is_of_keras, sublayers, variables_of
+from kerasfold.read.model import held_by, is_layer, is_of_keras, sublayers
 from kerasfold.read.told import said_by
 from kerasfold.read.weights import as_array, shape_of
 
@@ -254,6 +254,20 @@ def _started(source: keras.Operation, target: keras.Operation) -> Iterator[dict[
             setattr(target, name, value)
 
 
+def _other_state(
+    source: keras.Layer, target: keras.Layer
+) -> Iterator[tuple[keras.Variable, keras.Variable]]:
+    """What a copy and its original hold besides weights, layer by layer, where that is alike.
+
+    It need not be: a layer rebuilt without a rate at which to drop has no seed either.
+    """
+    weights = {id(v) for layer in (source, target) for v in layer.weights}
+    for pair in zip(sublayers(source), sublayers(target), strict=True):
+        old, new = ([v for v in held_by(layer) if id(v) not in weights] for layer in pair)
+        if list(map(shape_of, old)) == list(map(shape_of, new)):
+            yield from zip(old, new, strict=True)
+
+
 def copy_state(
     source: keras.Operation, target: keras.Operation, given: Container[int] = ()
 ) -> None:
@@ -275,8 +289,9 @@ def copy_state(
         raise UnsupportedModelError(
             f"the weights of '{source.name}' have shapes {shapes[0]}, those of its copy {shapes[1]}"
         )
-    for old, new in zip(variables_of(source), variables_of(target), strict=False):
-        if id(new) not in given and shape_of(old) == shape_of(new):
+    weights = list(zip(source.weights, target.weights, strict=True))
+    for old, new in (*weights, *_other_state(source, target)):
+        if id(new) not in given:
             new.assign(tensor_of(old) if old.dtype == new.dtype else as_array(old))
     for old, new in pairs:  # what a layer is made of may be frozen by itself
         if new.trainable != old.trainable:

@@ -155,14 +155,20 @@ def sublayers(layer: keras.Layer) -> Iterator[keras.Layer]:
 def variables_of(layer: keras.Layer) -> list[keras.Variable]:
     """The variables of a layer, and those that it holds and does not list: an RNN's states."""
     found = {id(variable): variable for variable in layer.variables}
-    for inner in sublayers(layer):
-        values = list(vars(inner).values())
-        for value in values:  # which grows meanwhile
-            if isinstance(value, (list, tuple)):
-                values.extend(value)
-            elif isinstance(value, keras.Variable):
-                found[id(value)] = value
+    found |= {id(v): v for inner in sublayers(layer) for v in held_by(inner)}
     return list(found.values())
+
+
+def held_by(layer: keras.Layer) -> list[keras.Variable]:
+    """The variables that are a layer's own attributes, by themselves or in lists, and its seeds."""
+    values = list(vars(layer).values())
+    found = []
+    for value in values:  # which grows meanwhile
+        if isinstance(value, (list, tuple)):
+            values.extend(value)
+        elif isinstance(value, (keras.Variable, keras.random.SeedGenerator)):
+            found.append(value if isinstance(value, keras.Variable) else value.state)
+    return found
 
 
 def recurrent_states(model: keras.Model) -> list[list[keras.Variable]]:

@@ -94,10 +94,30 @@ NETS: dict[str, Callable[[Any], Any]] = {
         )
     ),
     "scaled": lambda x: layers.Conv2D(4, 3)(ops.tanh(2.0 * block(x, 6) - 0.3)),
+    "a number added": lambda x: layers.Conv2D(4, 3)(1.0 / ops.tanh(ops.add(2.0, block(x, 6)))),
+    "added to itself": lambda x: layers.Conv2D(4, 3)(
+        ops.tanh(layers.Add()([y := layers.BatchNormalization()(layers.Conv2D(6, 3)(x)), y]))
+    ),
     "three added up": lambda x: layers.Conv2D(4, 1)(
         layers.Add()([block(x, 6), block(x, 6), block(x, 6)])
     ),
 }
+
+
+def test_what_is_constant_is_added_as_often_as_it_was() -> None:
+    def body(x: Any) -> list[Any]:
+        constant = layers.Conv2D(3, 3, kernel_initializer="zeros", name="constant")(x)
+        once = layers.Conv2D(3, 3, kernel_initializer="zeros")(x)
+        added = [layers.Add()([constant, constant]), layers.Add()([constant, constant, once])]
+        return [*added, layers.Dense(2)(layers.GlobalAveragePooling2D()(constant))]
+
+    model = built(body)
+    for layer in model.layers:
+        if isinstance(layer, layers.Conv2D):
+            layer.kernel.assign(0 * layer.kernel)
+    folded = kerasfold.fold(model, objective="macs", verify=False)
+    assert folded.fold_report.macs_after < model.fold(keep_channels=True).fold_report.macs_after
+    assert_same(model, folded, FLOAT64)
 
 
 @pytest.mark.parametrize("name", NETS)

@@ -73,3 +73,44 @@ def test_no_value_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     copied, _ = called_copy(layer, "copied", None, (image,), {})
 
     np.testing.assert_array_equal(copied.kernel, layer.kernel)
+
+
+@keras.saving.register_keras_serializable("kerasfold tests")
+class Dropping(layers.Layer):
+    """Its config leaves out the rate that it drops at, which is nothing at inference."""
+
+    def __init__(self, rate: float = 0.0, **config: Any) -> None:
+        super().__init__(**config)
+        self.drop = layers.Dropout(rate) if rate else layers.Identity()
+        self.inner = [layers.Dense(2) for _ in range(3)]
+
+    def get_config(self) -> dict[str, Any]:
+        """All but the rate."""
+        return {"name": self.name, "dtype": self.dtype}
+
+    def call(self, x: Any) -> Any:
+        """Of its layers, one after another."""
+        for dense in self.inner:
+            x = keras.ops.sin(dense(self.drop(x)))
+        return x
+
+
+@pytest.mark.parametrize("open_layers", [False, True])
+def test_of_a_layer_that_holds_a_seed_where_its_copy_has_none(open_layers: bool) -> None:
+    x = keras.Input((2,))
+    model = randomise(keras.Model(x, Dropping(0.1)(layers.Dense(2)(x))))
+    folded = model.fold(open_layers=open_layers)
+    given = np.random.default_rng(0).normal(size=(5, 2))
+    np.testing.assert_allclose(folded(given), model(given, training=False), rtol=1e-5, atol=1e-6)
+    assert folded.fold_report.equivalence.verdict == "equivalent"
+
+
+def test_of_what_a_layer_goes_on_from() -> None:
+    x = keras.Input(batch_shape=(1, 3, 2))
+    model = keras.Model(x, layers.LSTM(2, stateful=True)(x))
+    model(np.ones((1, 3, 2)))
+    layer = model.layers[-1]
+    copied, _ = called_copy(layer, "copied", None, (x,), {})
+    assert np.any(layer.states[0])
+    for state, original in zip(copied.states, layer.states, strict=True):
+        np.testing.assert_array_equal(state, original)

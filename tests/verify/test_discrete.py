@@ -15,6 +15,7 @@ from kerasfold.equivalence.runs import Ran
 from kerasfold.equivalence.seen import Within
 from kerasfold.equivalence.steps import Step
 from kerasfold.equivalence.tally import Tally
+from zoo.making import randomise
 
 
 def net(ending: Callable[[Any], Any], off: float = 0.0, activation: str | None = None) -> Any:
@@ -157,3 +158,20 @@ def test_answers_that_are_nan_in_both_agree(dtype: str) -> None:
     assert within.agrees
     within.saw(ran, Ran([], [], [(np.zeros((1, 2)), np.zeros((1, 2), dtype))]))
     assert not within.agrees
+
+
+@pytest.mark.parametrize("first", ["the model", "its fold"])
+def test_a_step_on_fewer_channels_is_told_from_a_wrong_one(first: str) -> None:
+    x = keras.Input((6, 6, 3))
+    normalised = layers.BatchNormalization(name="bn")(layers.Conv2D(6, 3)(x))
+    model = randomise(keras.Model(x, layers.Conv2D(4, 3)(ops.round(4 * normalised))))
+    gamma = model.get_layer("bn").gamma.numpy()
+    gamma[[0, 3, 4]] = 0
+    model.get_layer("bn").gamma.assign(gamma)
+    folded = model.fold(objective="macs")
+    assert folded.fold_report.channels
+    pair = (model, folded) if first == "the model" else (folded, model)
+    assert kerasfold.verify(*pair).verdict == "equivalent"
+    kernel = next(x for x in folded.weights if x.name == "kernel")
+    kernel.assign(1.001 * kernel)
+    assert kerasfold.verify(*pair).verdict == "different"

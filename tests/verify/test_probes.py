@@ -645,3 +645,23 @@ def test_files_that_a_container_has_read_take_no_room(
     assert room.free_bytes() == 5000 - 4900 + 3000 + 700
     (tmp_path / "memory.max").write_text("max\n")
     assert room.free_bytes() == np.inf
+
+
+class Unused(keras.layers.Layer):
+    """Holds a table that it never builds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = keras.layers.Embedding(10, 4)
+
+    def build(self, shape):
+        """Nothing."""
+
+    def call(self, x):
+        return keras.ops.sin(x)
+
+
+def test_a_table_that_was_never_built_is_no_obstacle() -> None:
+    x = keras.Input((3,))
+    model = keras.Model(x, Unused()(keras.layers.Dense(2)(x)))
+    assert kerasfold.verify(model, model).equivalent
