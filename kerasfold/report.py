@@ -19,7 +19,7 @@ from kerasfold.plan.choose import Plan, original_plan
 from kerasfold.plots.flow import flow_of
 from kerasfold.read.graph import Call, Graph, Tensor
 from kerasfold.read.model import is_random_unasked, own_predictions
-from kerasfold.read.weights import count_params
+from kerasfold.read.weights import added_numbers, count_params
 from kerasfold.reports.record import Channels, Kept, Merged, Pace
 from kerasfold.reports.views import FoldReport
 
@@ -107,6 +107,7 @@ def report(
     before = model.count_params()
     constants = sum(form.constants for form in plan.forms.values())
     grown_by = round(plan.cost.params - plan.original.params) - constants
+    grown_by += _added(lifted.call for lifted in regions.lifted.values())
     after = before + grown_by + _weights(regions.graph) - _weights(given.graph)
     return FoldReport(
         model.name,
@@ -135,7 +136,13 @@ def report(
         uncounted=tuple(dict.fromkeys(c.name for c in barriers if _multiplies(c))),
         version=kerasfold.__version__,
         batch_size=plan.prices.batch,
+        constants=constants + _added(barriers),
     )
+
+
+def _added(calls: Iterable[Call]) -> int:
+    """Numbers that calls are given, no weights to Keras, and that no call was in what was read."""
+    return sum(added_numbers(call.constants) for call in {c.index: c for c in calls}.values())
 
 
 def _naming(regions: Regions) -> list[Call]:

@@ -12,7 +12,7 @@ from kerasfold.forms.form import Composed, Form, Nothing, work_of
 from kerasfold.forms.known import Known
 from kerasfold.layers.limits import is_free
 from kerasfold.lift.program import Node, Sizes
-from kerasfold.read.weights import count_params
+from kerasfold.read.weights import added_numbers, count_params
 from kerasfold.rooflines import Kind
 
 if TYPE_CHECKING:
@@ -57,7 +57,11 @@ def _kept(known: Known, index: int) -> Kept:
     inner = tuple(known.owner[index].added)
     reads = {o for i in inner for o in known.nodes[i].operands} - set(inner)
     return Kept(
-        node=index, reads=dict.fromkeys(sorted(reads)), visited=inner, cost=_cost(known, index)
+        node=index,
+        reads=dict.fromkeys(sorted(reads)),
+        visited=inner,
+        cost=_cost(known, index),
+        constants=added_numbers(known.owner[index].call.constants),
     )
 
 
@@ -65,13 +69,14 @@ def _cost(known: Known, index: int) -> Cost:
     lifted = known.owner[index]
     layer, outputs = lifted.call.operation, len(lifted.call.outputs)
     params = count_params(layer) / known.regions.uses[id(layer)] / outputs
+    constants = added_numbers(lifted.call.constants)
     selecting = known.selecting(lifted.added)
     if selecting is not None:
         last = known.nodes[index]
         steps = known.prices.step(selecting, 2 * moved_bytes(last.sizes, last.channels))
     else:
         steps = Cost.sum(_step(known, i) for i in lifted.added)
-    return steps._replace(params=params, layers=0 if is_free(layer) else 1)
+    return steps._replace(params=params + constants, layers=0 if is_free(layer) else 1)
 
 
 def _step(known: Known, index: int) -> Cost:

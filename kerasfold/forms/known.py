@@ -264,7 +264,8 @@ class Known:
 
     def seen(self, read: int, geometry: Geometry) -> float:
         """Of what an operator reads of a node, the share that is no zero, by whatever padding."""
-        if not self.pads(read):
+        between = len(geometry.axes) != len(self.nodes[read].sizes)  # a mean of all of it
+        if between or not self.pads(read):
             return seen_of(geometry)
         try:
             return seen_of(collapsed((self.geometry(read), geometry)))

@@ -31,6 +31,7 @@ from kerasfold.lift.regions import Lifted, Regions
 from kerasfold.lift.registry import RULES, is_own
 from kerasfold.read.graph import Call, Graph, Tensor
 from kerasfold.read.model import is_layer, is_of_keras
+from kerasfold.read.weights import count_params
 
 Ranges: TypeAlias = Mapping[int, Range]  # by tensor
 Need: TypeAlias = dict[int, Array]  # by tensor, which channels must be there
@@ -211,10 +212,12 @@ class Aligned:
 
     def terms(self, ranges: Ranges) -> list[Tensor]:
         """The inputs that are to have what the output has."""
-        inputs = list(self.call.inputs)
+        inputs, (output,) = list(self.call.inputs), self.call.outputs
         varied = [x for x in inputs if not ranges[x.index].fixed.all()]
         first = [x for x in inputs if x.index == inputs[0].index]  # as often as it is added
-        return varied or first if self.adds else inputs
+        terms = varied or first if self.adds else inputs
+        casts = len(terms) == 1 and terms[0].dtype != output.dtype
+        return inputs if casts else terms
 
     def settle(self, need: Need, ranges: Ranges) -> None:
         """What any of them needs; where one pixel is made of many, those may have more than it."""
@@ -378,7 +381,8 @@ def needed(known: Known, through: Sequence[Flow], multiple: int = 1) -> Need:
     Args:
         known: what is known of the model.
         through: how channels go through its calls.
-        multiple: of what is made by weights, a multiple of so many stay where there were one.
+        multiple: of what layers of weights read and make, a multiple of so many stay where there
+            were one.
     """
     graph, ranges = known.graph, known.ranges
     need: Need = {index: np.zeros(len(x.fixed), bool) for index, x in ranges.items()}
@@ -387,10 +391,18 @@ def needed(known: Known, through: Sequence[Flow], multiple: int = 1) -> Need:
             need[tensor.index][:] = True
     shared = list(_shared(known, need))
     _settle(need, known, through, shared)
-    mixed = [need[flow.call.outputs[0].index] for flow in through if isinstance(flow, Mixed)]
-    while sum(_filled_up(given, multiple) for given in mixed):
+    weighed = [flow.call for flow in through if _weighs(flow)]
+    tensors = {x.index for call in weighed for x in (*call.inputs, *call.outputs)}
+    while sum([_filled_up(need[index], multiple) for index in tensors]):
         _settle(need, known, through, shared)
     return need
+
+
+def _weighs(flow: Flow) -> bool:
+    """Whether channels go through a layer of weights."""
+    return isinstance(flow, Mixed) or (
+        isinstance(flow, Aligned) and count_params(flow.call.operation) > 0
+    )
 
 
 def _filled_up(given: Array, multiple: int) -> bool:

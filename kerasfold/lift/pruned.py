@@ -86,6 +86,7 @@ class _Pruning:
         self.names = {x.index: call.name for call in self.graph.calls for x in call.outputs}
         self.had: dict[int, _Had] = {}
         self.added: dict[int, Tensor] = {}  # by tensor: what is there, with what is to be added
+        self.returned = {x.index for x in tree.flatten(self.graph.outputs) if isinstance(x, Tensor)}
         self.wide: dict[int, Tensor] = {}  # by tensor: all of it
         self.made: dict[Any, keras.Layer] = {}
 
@@ -373,7 +374,7 @@ class _Pruning:
             return "one is left where all are constant"
         reached, indices = [tensor], {tensor.index}
         for x in reached:  # which grows meanwhile
-            if not readers[x.index]:
+            if x.index in self.returned:
                 return "the model returns them"
             for flow in readers[x.index]:
                 (made, *_) = flow.call.outputs

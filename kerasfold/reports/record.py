@@ -177,6 +177,7 @@ class Record:
     original: str = ""
     version: str = ""
     batch_size: int = 1
+    constants: int = 0
 
     @property
     def aim(self) -> str:
@@ -209,6 +210,7 @@ class Record:
         for name in COUNTS:
             saved = (getattr(r, f"{name}_before") - getattr(r, f"{name}_after") for r in reports)
             changed[f"{name}_after"] = getattr(self, f"{name}_before") - sum(saved)
+        changed["constants"] = sum(r.constants for r in reports)
         changed["predicted"] = tuple(
             replace(whole, after=whole.before - sum(p.before - p.after for p in own))
             for whole, own in zip(

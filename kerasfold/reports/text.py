@@ -45,7 +45,8 @@ def headline(report: Record) -> str:
     more = report.objective == "latency" and report.macs_after > report.macs_before
     bench = " (more, where that is predicted faster: kerasfold bench times it)" if more else ""
     said.append(f"MACs {_change(report.macs_before, report.macs_after)}{left_out}{bench}")
-    said.append(f"parameters {_change(report.params_before, report.params_after)}")
+    beside = f" and {_counted(report.constants, 'constant')}" if report.constants else ""
+    said.append(f"parameters {_change(report.params_before, report.params_after)}{beside}")
     layers = f"layers that compute {_change(report.layers_before, report.layers_after)}"
     if report.keras_layers_after is not None:
         layers += f" (in Keras {_change(report.keras_layers_before, report.keras_layers_after)})"
@@ -113,7 +114,7 @@ def _change(before: float, after: float) -> str:
 
 
 def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
+    return f"{short(count)} {what}{'' if count == 1 else 's'}"
 
 
 def text(report: Record, verbose: bool, width: int | None) -> str:

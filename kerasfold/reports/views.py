@@ -63,6 +63,8 @@ class FoldReport(Record):
             paths, shapes and dtypes; "" where nothing was verified.
         version: of kerasfold.
         batch_size: images at once, of whatever is predicted or measured.
+        constants: numbers that the folded model holds besides its weights: images that are added to
+            what it computes, such as what channels were that are gone.
 
     Example:
         >>> layers = [keras.layers.Dense(3, name="a"), keras.layers.ReLU(name="b")]

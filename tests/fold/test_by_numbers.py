@@ -10,7 +10,12 @@ from keras import layers as L
 import kerasfold
 from kerasfold.algebra.operator import Operator
 from kerasfold.inverse.numbers import Turned
+from kerasfold.lift.program import Weights
+from kerasfold.lift.regions import lifted
+from kerasfold.plan.choose import plan as make_plan
+from kerasfold.plan.numbers import by_numbers
 from kerasfold.rooflines import XLA, Rate
+from zoo.making import randomise
 
 
 def holding(layer: L.Layer, *weights: np.ndarray, size=(20, 22), behind=()) -> keras.Model:
@@ -448,3 +453,23 @@ def test_as_few_layers_keep_their_kernel() -> None:
     kernel = zeros_but((5, 5, 3, 4), slice(1, 4), slice(2, 5))
     folded = kerasfold.fold(holding(L.Conv2D(4, 5, padding="same"), kernel, normal(4)), "layers")
     assert folded.layers[1].kernel_size == (5, 5)
+
+
+@pytest.mark.parametrize("objective", ["layers", "macs"])
+@pytest.mark.parametrize("kernel", [np.eye(6), np.ones((6, 6)), np.eye(6)[::-1]])
+def test_behind_a_mean_of_what_is_padded(objective: str, kernel: np.ndarray) -> None:
+    steps = [L.ZeroPadding2D(1), L.GlobalAveragePooling2D(), L.Dense(6)]
+    model = keras.Sequential([keras.Input((6, 6, 4)), L.Conv2D(6, 3, activation="relu"), *steps])
+    model.layers[-1].kernel.assign(kernel)
+    assert model.fold(objective).fold_report.equivalence.verdict == "equivalent"
+
+
+def test_kernels_that_show_nothing_are_not_read_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = keras.Input((16, 16, 3))
+    y = L.ReLU()(L.BatchNormalization()(L.Conv2D(8, 3)(x)))
+    y = L.Dense(4)(L.Flatten()(L.DepthwiseConv2D(3, activation="relu")(y)))
+    model = randomise(keras.Model(x, y))
+    regions = lifted(model)
+    plan = make_plan(regions)
+    monkeypatch.setattr(Weights, "read", None)
+    assert by_numbers(regions, plan, "latency") is plan

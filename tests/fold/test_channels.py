@@ -372,3 +372,67 @@ def test_a_runtime_keeps_channels_that_make_it_faster(runtime: str | None, there
     (found, *_) = folded.fold_report.channels
     assert found.gone == 8 - there
     assert found.reason == ("without them, it would be no cheaper" if there == 4 else "")
+
+
+def bordered(channels: int = 8) -> keras.Model:
+    """Constants before a 'same' depthwise layer and an activation, which are images behind them."""
+
+    def body(x: Any) -> Any:
+        x = layers.BatchNormalization(name="bn")(layers.Conv2D(channels, 3)(x))
+        x = layers.SeparableConv2D(4, 3, padding="same", activation="tanh")(layers.ReLU()(x))
+        return layers.Conv2D(3, 1)(x)
+
+    model = built(body, (34, 34, 3))
+    kill(model.get_layer("bn"), range(channels // 2))
+    model.get_layer("bn").beta.assign(np.ones(channels))
+    return model
+
+
+def test_images_of_constants_are_counted_and_are_weights_where_those_count() -> None:
+    model = bordered()
+    report = model.fold(objective="macs").fold_report
+    assert report.constants >= 32 * 32
+    assert f" and {report.constants:,} constants; " in report.headline
+    explained = kerasfold.explain(model, objective="macs")
+    assert (explained.constants, explained.params_after) == (report.constants, report.params_after)
+    fewest = model.fold(objective="params").fold_report
+    assert fewest.constants + fewest.params_after < report.constants + report.params_after
+
+
+def test_channels_that_are_returned_are_said_to_be() -> None:
+    def body(x: Any) -> list[Any]:
+        y = layers.BatchNormalization(name="bn")(layers.Conv2D(6, 3)(x))
+        return [y, layers.Conv2D(2, 3)(y)]
+
+    model = built(body)
+    kill(model.get_layer("bn"), [1, 4])
+    (left,) = model.fold(objective="macs").fold_report.channels
+    assert (left.staying, left.reason) == (2, "the model returns them")
+
+
+def test_in_fours_where_they_are_put_side_by_side() -> None:
+    def body(x: Any) -> Any:
+        halves = [
+            layers.ReLU()(layers.BatchNormalization(name=n)(layers.Conv2D(6, 3, padding="same")(x)))
+            for n in "ab"
+        ]
+        x = layers.DepthwiseConv2D(3, activation="relu")(layers.Concatenate()(halves))
+        return layers.Conv2D(8, 3)(x)
+
+    model = built(body, (32, 32, 4))
+    kill(model.get_layer("a"), [0])
+    kill(model.get_layer("b"), [1])
+    folded = model.fold(runtime="onnxruntime", verify=False)
+    wide = [x.output.shape[-1] for x in folded.layers if isinstance(x, layers.DepthwiseConv2D)]
+    assert wide == [12]
+    assert model.fold(runtime="litert", verify=False).fold_report.channels
+
+
+def test_one_term_that_is_left_has_the_dtype_of_the_sum() -> None:
+    with policy("mixed_float16"):
+        x = keras.Input((8, 8, 4))
+        dead = layers.Conv2D(4, 3, padding="same", kernel_initializer="zeros")(x)
+        added = layers.Add()([x, dead])
+        model = keras.Model(x, [added, layers.Conv2D(3, 3)(added)])
+    folded = model.fold()
+    assert [y.dtype for y in folded.outputs] == ["float16", "float16"]
