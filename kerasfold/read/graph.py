@@ -19,7 +19,7 @@ from keras import tree
 
 from kerasfold.algebra.axis import Refused
 from kerasfold.errors import UnsupportedModelError
-from kerasfold.read.inside import Inside, Made, Told, inside_of, is_composite, traced
+from kerasfold.read.inside import Inside, Made, Told, follower, idle, inside_of
 from kerasfold.read.model import (
     functional_graph,
     is_masked,
@@ -351,10 +351,12 @@ class _Reader:
         Raises:
             Refused: a model, or a layer to be looked into, whose call is no graph.
         """
-        functional = functional_graph(made.operation)
-        if functional is None and not (is_composite(made.operation) and self.opens(made.operation)):
+        functional, follow = functional_graph(made.operation), follower(made.operation)
+        if follow is None or (functional is None and not self.opens(made.operation)):
             return None
         given = _tensors((args, kwargs))
+        if follow is idle and (kwargs.get("training") or any(x.masked for x in given)):
+            return None
         if any(x.masked for x in given):
             raise Refused("is called on a masked tensor")
         if functional is not None and _takes(functional, args, kwargs, given):
@@ -368,7 +370,7 @@ class _Reader:
             lambda x: keras.KerasTensor(x.shape, x.dtype) if isinstance(x, Tensor) else x,
             (args, {k: v for k, v in kwargs.items() if k != "training"}),
         )
-        return traced(made.operation, args, kwargs, self.opens, self.told)
+        return follow(made.operation, args, kwargs, self.opens, self.told)
 
     def _walk_inside(
         self, inner: Inside, made: Made, args: tuple, kwargs: dict, prefix: str

@@ -100,6 +100,14 @@ def is_composite(operation: keras.Operation) -> bool:
     return not is_of_keras(operation) and len(list(sublayers(operation))) > 1
 
 
+def follower(operation: keras.Operation) -> Callable[..., Inside | None] | None:
+    """How a layer is looked into, if it may be: `traced`; `idle` if it has no layers or weights."""
+    if is_composite(operation) or functional_graph(operation) is not None:
+        return traced
+    bare = is_layer(operation) and not is_of_keras(operation) and not operation.weights
+    return idle if bare and len(list(sublayers(operation))) == 1 else None
+
+
 def _each_step(layer: Any, inputs: Any, **flags: Any) -> Any:
     """What a `TimeDistributed` layer computes: its layer on a batch of (batch * steps, ...)."""
     if None in inputs.shape[1:]:
@@ -143,6 +151,17 @@ def traced(
         if not same:
             raise Refused("computes with other constants in every call")
     return inside
+
+
+def idle(
+    layer: keras.Layer, args: Any, kwargs: Any, opens: Callable[[Any], bool], told: Told
+) -> Inside | None:
+    """The same of a bare layer that hands on what it is given at inference; None of any other."""
+    try:
+        inside = traced(layer, args, kwargs, opens, told)
+    except Refused:
+        return None
+    return None if inside.calls else inside
 
 
 class _Trace:

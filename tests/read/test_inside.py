@@ -163,3 +163,34 @@ def test_whatever_a_layer_raises_is_a_fold_error(verify: bool) -> None:
     block.get_config = broken
     with pytest.raises(UnsupportedModelError, match=r"'block' .* 'gone'"):
         kerasfold.fold(on_image(block), verify=verify)
+
+
+class DropPath(layers.Layer):
+    """Drops what it is given, in training alone."""
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        """The input; in training, that of some samples."""
+        return layers.Dropout(0.5, noise_shape=(None, 1, 1, 1))(x, training=True) if training else x
+
+
+class Doubling(layers.Layer):
+    """Has neither layers nor weights, and does something."""
+
+    def call(self, x: Any) -> Any:
+        """Twice the input."""
+        return 2.0 * x
+
+
+def test_a_layer_that_does_nothing_at_inference_is_no_wall() -> None:
+    x = keras.Input((6, 6, 3))
+    y = DropPath(name="drop")(layers.Conv2D(4, 3, name="conv")(x))
+    y = layers.BatchNormalization(name="bn")(y)
+    model = randomise(keras.Model(x, Doubling(name="twice")(y)))
+    before = [len(layer._inbound_nodes) for layer in model.layers]
+    report = model.fold().fold_report
+    assert [row.layers for row in report.merged] == [("conv", "bn")]
+    assert [row.layer for row in report.kept] == ["twice"]
+    assert report.opened == ("drop",)
+    assert [len(layer._inbound_nodes) for layer in model.layers] == before
+    shut = model.fold(open_layers=False).fold_report
+    assert [row.layer for row in shut.kept if row.kind == "DropPath"] == ["drop"]
