@@ -9,7 +9,7 @@ import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from kerasfold import startup, stopping
 from kerasfold.commands.output import DIFFERENT, DONE, RED, UNUSABLE, has_colour, in_colour
@@ -19,6 +19,7 @@ from kerasfold.errors import (
     EquivalenceError,
     FoldError,
     NonlinearLayerError,
+    UnusableError,
     words_of,
 )
 from kerasfold.legible import legible
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.path.append(os.getcwd())
         with shown(args.quiet, args.verbose), startup.backends_unheard() as said:
             at("loading Keras")
-            with startup.loading(said):
+            with startup.loading(said), _backend_named():
                 command = importlib.import_module(f"kerasfold.commands.{args.command}")
             with stopping.raised():
                 return int(command.run(args))
@@ -70,6 +71,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     finally:
         sys.path[:] = path
+
+
+@contextlib.contextmanager
+def _backend_named() -> Iterator[None]:
+    """Say so where Keras has not the backend that the environment names."""
+    try:
+        yield
+    except Exception as error:
+        backend = os.environ.get("KERAS_BACKEND")
+        if backend is None or hasattr(sys.modules.get("keras"), "Model"):
+            raise
+        raise UnusableError(
+            f"Keras cannot be loaded with KERAS_BACKEND={backend} ({words_of(error)}): install "
+            "that backend, or name one that is installed"
+        ) from error
 
 
 def _fail(message: str, code: int) -> int:

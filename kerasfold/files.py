@@ -83,12 +83,20 @@ _UNKNOWN = re.compile(
 def _home_of(name: str, config: Any) -> str:
     """Where a class or function is to be had: as imported, else as a configuration says."""
     had = [getattr(module, name, None) for module in list(sys.modules.values())]
-    modules = sorted({x.__module__ for x in had if isinstance(getattr(x, "__module__", None), str)})
+    modules = sorted({x.__module__ for x in had if _is_for_models(x)})
     if modules:
         return f"{modules[0]} as well: it is there"
     told = [part.get("module") for part in _parts(config) if part.get("class_name") == name]
     module = next((module for module in told if isinstance(module, str)), "MODULE")
     return f"{module}, the module that defines it"
+
+
+_FOR_MODELS = (keras.Operation, keras.initializers.Initializer, keras.regularizers.Regularizer)
+
+
+def _is_for_models(value: Any) -> bool:
+    """Whether a value is a class that models are made of: others may have the name of one."""
+    return isinstance(value, type) and issubclass(value, _FOR_MODELS)
 
 
 # Layers that Keras 2 made of calls of TensorFlow.

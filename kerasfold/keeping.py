@@ -15,6 +15,7 @@ from kerasfold.files import training_state
 from kerasfold.options import path_of
 from kerasfold.paths import KERAS, check_file, checked_output
 from kerasfold.read.model import sublayers
+from kerasfold.read.weights import digest
 from kerasfold.reports.archive import put, report_in, sized
 from kerasfold.reports.views import FoldReport
 
@@ -28,6 +29,8 @@ def save(model: keras.Model, path: str | Path) -> None:
     Args:
         model: what `fold` returned.
         path: where to, ending in `.keras`.
+
+    Of a fold that was trained since, the report says that it is not verified.
 
     Raises:
         FoldError: a model without a report, or a path that cannot be written to.
@@ -104,4 +107,11 @@ def _own(model: Any) -> FoldReport:
             f"'{getattr(model, 'name', model)}' has no report of a fold: it is what fold() "
             "returned that has one, or a .keras file that kerasfold.save() wrote"
         )
-    return report
+    if not report.folded or digest(model) == report.folded:
+        return report
+    trained = (
+        "its weights are others now than those that were verified: kerasfold.verify() compares it "
+        "anew"
+    )
+    note = f"{report.note}; {trained}" if report.note else trained
+    return replace(report, equivalence=None, original="", folded="", note=note)

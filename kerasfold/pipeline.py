@@ -238,7 +238,7 @@ def _fold(
         at("comparing with the original")
         weights = once.handed_over
         found = verify_fold(regions, plan.forms, weights, model, folded, data, input_shape)
-        result = _verified(model, result, found)
+        result = _verified(model, folded, result, found)
     folded.fold_report = result
     return folded
 
@@ -270,15 +270,18 @@ def _of_its_class(
     )
     if options.verify:
         at("comparing with the original")
-        result = _verified(model, result, compare_models(model, folded, data, input_shape))
+        found = compare_models(model, folded, data, input_shape)
+        result = _verified(model, folded, result, found)
     folded.fold_report = result
     return folded
 
 
-def _verified(model: keras.Model, result: FoldReport, found: EquivalenceReport) -> FoldReport:
+def _verified(
+    model: keras.Model, folded: keras.Model, result: FoldReport, found: EquivalenceReport
+) -> FoldReport:
     if found.verdict == "different" or not found.same_function:
         raise EquivalenceError(f"the fold of '{result.model}' is not handed out: {found}")
-    return replace(result.verified(found), original=digest(model))
+    return replace(result.verified(found), original=digest(model), folded=digest(folded))
 
 
 def _planned(

@@ -1,8 +1,8 @@
-"""Compares each `NAME.folded.keras` with the `NAME.keras` beside it, for a pre-commit hook.
+"""Compares each `NAME-folded.keras` with the `NAME.keras` beside it, for a pre-commit hook.
 
     python verify_pairs.py FILE...
 
-The files are those of a commit: either of a pair will do.
+The files are those of a commit: either of a pair will do. `NAME.folded.keras` is such a fold too.
 """
 
 from __future__ import annotations
@@ -12,14 +12,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-FOLDED, MODEL = ".folded.keras", ".keras"
+MODEL = ".keras"
+FOLDED = ("-folded.keras", ".folded.keras")  # the first is what `kerasfold fold` calls it
 
 
 def pairs(files: Sequence[str]) -> list[tuple[Path, Path]]:
     """The originals and folds that some files belong to, where there is a fold."""
-    stems = {file.removesuffix(FOLDED).removesuffix(MODEL) for file in files}
-    both = [(Path(stem + MODEL), Path(stem + FOLDED)) for stem in sorted(stems)]
+    stems = {_stem(file) for file in files}
+    both = [(Path(stem + MODEL), Path(stem + end)) for stem in sorted(stems) for end in FOLDED]
     return [(original, folded) for original, folded in both if folded.exists()]
+
+
+def _stem(file: str) -> str:
+    return file.removesuffix(next((end for end in (*FOLDED, MODEL) if file.endswith(end)), ""))
 
 
 def verify(original: Path, folded: Path) -> int:

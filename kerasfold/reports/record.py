@@ -178,6 +178,7 @@ class Record:
     version: str = ""
     batch_size: int = 1
     constants: int = 0
+    folded: str = ""
 
     @property
     def aim(self) -> str:

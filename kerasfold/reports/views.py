@@ -65,6 +65,7 @@ class FoldReport(Record):
         batch_size: images at once, of whatever is predicted or measured.
         constants: numbers that the folded model holds besides its weights: images that are added to
             what it computes, such as what channels were that are gone.
+        folded: SHA-256 of the weights of the folded model that was verified; "" where none was.
 
     Example:
         >>> layers = [keras.layers.Dense(3, name="a"), keras.layers.ReLU(name="b")]

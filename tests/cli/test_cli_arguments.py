@@ -164,3 +164,15 @@ def test_scripts_for_shells_are_an_extra(run, monkeypatch):
     message = r"scripts for shells .*: pip install 'kerasfold\[completion\]'"
     assert_fails(run("completion", "zsh"), 2, message)
     assert_fails(run("completion", "sh"), 2, r"argument shell: invalid choice: 'sh' .*")
+
+
+@pytest.mark.parametrize("backend", ["abacus", "none"])
+def test_a_backend_that_keras_has_not(files, backend):
+    command = [sys.executable, "-m", "kerasfold", "explain", files["linear.keras"]]
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    result = done.returncode, done.stdout, done.stderr
+    message = (
+        rf"Keras cannot be loaded with KERAS_BACKEND={backend} \(.*\): install that backend, .*"
+    )
+    assert_fails(result, 2, message)

@@ -162,6 +162,15 @@ def test_a_package_that_has_the_class_within_is_told_where(run, tmp_path, monkey
     assert run("explain", path, "--import", package.name, "--import", inner.__name__)[0] == 0
 
 
+def test_a_class_of_the_same_name_that_is_no_layer_is_not_meant(run, tmp_path):
+    importlib.import_module("multiprocessing.pool")  # which has a Pool, too
+    kind = type("Pool", (keras.layers.Layer,), {"__module__": "pools", "call": lambda self, x: x})
+    x, path = keras.Input((4,)), tmp_path / "m.keras"
+    keras.Model(x, kind()(x)).save(path)
+    told = r"\S+ uses 'Pool', which .*: pass --import pools, the module that defines it"
+    assert_fails(run("explain", path), 2, told)
+
+
 def test_modules_that_cannot_be_imported(files, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cli_broken.py").write_text("raise RuntimeError('boom\\nand more')")

@@ -178,3 +178,18 @@ def test_the_schema_says_what_each_value_is() -> None:
     assert found["properties"]["params_after"]["description"] == "weights of the folded model."
     described = {name for name, value in found["properties"].items() if "description" in value}
     assert found["properties"].keys() - described == {"schema"}
+
+
+def test_a_fold_that_was_trained_is_not_said_to_be_verified(tmp_path) -> None:
+    folded = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(2), keras.layers.ReLU()]
+    ).fold()
+    assert kerasfold.report_of(folded) == folded.fold_report
+    folded.compile("sgd", "mse")
+    folded.fit(np.ones((8, 4)), np.ones((8, 2)), verbose=0)
+    folded.weights[0].assign(folded.weights[0] + 1)
+    kerasfold.save(folded, tmp_path / "trained.keras")
+    for report in (kerasfold.report_of(folded), kerasfold.report_of(tmp_path / "trained.keras")):
+        assert report.equivalence is None
+        assert "not verified" in report.headline
+        assert "its weights are others now than those that were verified" in str(report)

@@ -78,6 +78,17 @@ def test_the_hook_is_asked_about_models_alone(hook: dict[str, Any], models: Path
     assert not asked.search("models/model.keras.md")
 
 
+def test_the_hook_knows_folds_by_the_name_that_they_are_given(
+    script: Any, models: Path, run: Any
+) -> None:
+    code, stdout, _ = run("fold", models / "model.keras", "-q")
+    written = Path(stdout.split("written to ")[1].strip())
+    assert (code, written.exists()) == (0, True)
+    (models / "model.folded.keras").unlink()
+    for changed in (written, models / "model.keras"):
+        assert script.pairs([str(changed)]) == [(models / "model.keras", written)]
+
+
 @pytest.mark.parametrize("changed", ["model.keras", "model.folded.keras"])
 def test_the_hook_lets_pairs_pass_that_are_equivalent(
     changed: str, script: Any, models: Path, capsys: pytest.CaptureFixture[str]
