@@ -18,7 +18,7 @@ class FoldError(ValueError):
         ...     kerasfold.fold("model.keras")
         ... except kerasfold.FoldError as error:
         ...     print(error)
-        kerasfold folds a keras.Model. Received: builtins.str
+        kerasfold folds a keras.Model. Received: builtins.str: keras.saving.load_model() reads files
     """
 
 

@@ -41,8 +41,14 @@ def _on_its_own() -> Iterator[None]:
         logger.removeFilter(by_others)
 
 
-def load(name: str, custom: dict[str, type]) -> keras.Model:
-    """Load a model; nothing in its file is run."""
+def load(name: str, custom: dict[str, type], known_by: str = "pass --import") -> keras.Model:
+    """Load a model; nothing in its file is run.
+
+    Args:
+        name: of the file.
+        custom: classes that it may be made of.
+        known_by: how a module is named to whoever asked, so that its classes are known.
+    """
     config = _config(name)
     _refuse_code(name, config)
     try:
@@ -64,7 +70,7 @@ def load(name: str, custom: dict[str, type]) -> keras.Model:
         unknown = _UNKNOWN.search(str(error))
         if unknown is not None:
             raise UnusableError(
-                f"{name} uses '{unknown[1]}', which Keras does not know: pass --import "
+                f"{name} uses '{unknown[1]}', which Keras does not know: {known_by} "
                 f"{_home_of(unknown[1].split('>')[-1], config)}"
             ) from error
         raise UnusableError(f"{name} cannot be loaded ({words_of(error)})") from error

@@ -139,4 +139,4 @@ def _model(model: keras.Model | str | os.PathLike[str]) -> keras.Model:
     from kerasfold.paths import check_input
 
     check_input(os.fspath(model))
-    return load(os.fspath(model), {})
+    return load(os.fspath(model), {}, known_by="in conftest.py, import")

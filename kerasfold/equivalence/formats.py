@@ -223,7 +223,8 @@ def opened(path: str | os.PathLike[str]) -> Opened:
     if kind is None:
         raise FoldError(
             f"{path} is no deployed model: expected a file ending in {', '.join(KINDS)}, or the "
-            f"folder of a SavedModel, with {SAVED_MODEL} in it"
+            f"folder of a SavedModel, with {SAVED_MODEL} in it (keras.saving.load_model() reads "
+            "those of Keras)"
         )
     for package in kind.packages:
         require(package, f"the {kind.words} {path}", kind.extra)

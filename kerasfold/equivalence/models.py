@@ -110,7 +110,10 @@ def verify(
     require_values("verify()")
     require_double("verify()")
     if not isinstance(a, keras.Model):
-        raise FoldError(f"verify() compares with a keras.Model. Received: {type(a)}")
+        hint = (
+            ": keras.saving.load_model() reads files" if isinstance(a, (str, os.PathLike)) else ""
+        )
+        raise FoldError(f"verify() compares with a keras.Model. Received: {type(a)}{hint}")
     require_flags(strict_signature=strict_signature)
     if data is not None:
         require_alone("for random inputs, not with data=", input_shape=input_shape)
