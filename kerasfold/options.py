@@ -39,6 +39,12 @@ def path_of(name: str, value: Any) -> str:
     return path
 
 
+def how_to_read(value: Any) -> str:
+    """What to add where a model is expected: of the path of a file, how it becomes one."""
+    is_path = isinstance(value, (str, os.PathLike))
+    return ": keras.saving.load_model() reads files" if is_path else ""
+
+
 def require_alone(told: str, **options: Any) -> None:
     """Refuse options that would be for nothing. Raises `FoldError`.
 

@@ -41,7 +41,7 @@ from kerasfold.equivalence.tolerance import Tolerance
 from kerasfold.errors import FoldError, only_fold_errors
 from kerasfold.forms.form import AnyForm
 from kerasfold.lift.regions import Regions, lifted
-from kerasfold.options import require_alone, require_flags
+from kerasfold.options import how_to_read, require_alone, require_flags
 from kerasfold.read.model import input_structure, output_labels, variables_of
 from kerasfold.read.weights import require_double, require_values
 
@@ -110,10 +110,9 @@ def verify(
     require_values("verify()")
     require_double("verify()")
     if not isinstance(a, keras.Model):
-        hint = (
-            ": keras.saving.load_model() reads files" if isinstance(a, (str, os.PathLike)) else ""
+        raise FoldError(
+            f"verify() compares with a keras.Model. Received: {type(a)}{how_to_read(a)}"
         )
-        raise FoldError(f"verify() compares with a keras.Model. Received: {type(a)}{hint}")
     require_flags(strict_signature=strict_signature)
     if data is not None:
         require_alone("for random inputs, not with data=", input_shape=input_shape)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from os import PathLike
 from typing import Any, NamedTuple
 
 import keras
@@ -19,6 +18,7 @@ from keras import tree
 
 from kerasfold.algebra.axis import Refused
 from kerasfold.errors import UnsupportedModelError
+from kerasfold.options import how_to_read
 from kerasfold.read.inside import Inside, Made, Told, follower, idle, inside_of
 from kerasfold.read.model import (
     functional_graph,
@@ -193,11 +193,9 @@ def read(model: keras.Model, opens: Callable[[keras.Operation], bool] = lambda _
         UnsupportedModelError: not a Keras model, a subclassed model, or one not built yet.
     """
     if not isinstance(model, keras.Model):
-        is_path = isinstance(model, (str, PathLike))
-        hint = ": keras.saving.load_model() reads files" if is_path else ""
         raise UnsupportedModelError(
             f"kerasfold folds a keras.Model. Received: {type(model).__module__}."
-            f"{type(model).__name__}{hint}"
+            f"{type(model).__name__}{how_to_read(model)}"
         )
     functional = functional_graph(model)
     if functional is None:
