@@ -77,6 +77,7 @@ from kerasfold.reports.views import FoldReport
 from kerasfold.stages import at
 from kerasfold.target import Target, prices_of, refuse_other_batch, target_of
 
+COMPARING = "comparing with the original"  # a stage
 LAST = 10.0  # seconds that the whole model may be timed for, whatever its parts took
 # Keras warns of layers that hand on no mask: those that are read do arrive.
 MASKS_DROPPED = "Layer .* does not support masking"
@@ -235,7 +236,7 @@ def _fold(
     result = report(model, regions, plan, objective, folded, pinned)
     result = replace(result, measured=built.pace, tried=built.tried)
     if options.verify:
-        at("comparing with the original")
+        at(COMPARING)
         weights = once.handed_over
         found = verify_fold(regions, plan.forms, weights, model, folded, data, input_shape)
         result = _verified(model, folded, result, found)
@@ -269,7 +270,7 @@ def _of_its_class(
         keras_layers_after=len(folded.layers),
     )
     if options.verify:
-        at("comparing with the original")
+        at(COMPARING)
         found = compare_models(model, folded, data, input_shape)
         result = _verified(model, folded, result, found)
     folded.fold_report = result

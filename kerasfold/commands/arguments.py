@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import get_args
 
 from kerasfold.choices import RuntimeName
-from kerasfold.paths import checked_output
+from kerasfold.errors import UnusableError
+from kerasfold.paths import check_data, checked_output
 
 RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
 HERE = RUNTIMES[0]  # the runtime where none is named
@@ -84,6 +85,39 @@ def add_loudness(command: argparse.ArgumentParser) -> None:
     how = command.add_mutually_exclusive_group()
     how.add_argument("-q", "--quiet", action="store_true", help="say nothing of what is going on")
     how.add_argument("-v", "--verbose", action="store_true", help="say all")
+
+
+def add_data(command: argparse.ArgumentParser) -> None:
+    """What to compare two models on, or at which sizes."""
+    command.add_argument(
+        "--data",
+        metavar="PATH",
+        help="inputs in place of random ones: an .npy file; an .npz file of one array or of arrays "
+        "named as the inputs; a folder of images (values from 0 to 255), with a folder for each "
+        "class",
+    )
+    command.add_argument(
+        "--labels",
+        metavar="NAME",
+        help="array of the .npz file that holds the labels ('y' or 'labels', if there is one)",
+    )
+    command.add_argument(
+        "--input-shape",
+        type=shape,
+        action="append",
+        metavar="N,...",
+        help="of one input, without the batch, where sizes are free; once for each input",
+    )
+
+
+def check_given(args: argparse.Namespace) -> None:
+    """Refuse data that cannot be read. Raises `UnusableError`."""
+    if args.data is not None:
+        check_data(args.data, args.labels)
+    elif args.labels is not None:
+        raise UnusableError(
+            f"argument --labels: only with --data (see kerasfold {args.command} --help)"
+        )
 
 
 VIEWS = {

@@ -6,12 +6,13 @@ import argparse
 from typing import Any
 
 from kerasfold.choices import NonlinearName
+from kerasfold.commands.data import given
 from kerasfold.commands.modules import imported
 from kerasfold.commands.output import CODES, DONE, show_fold
 from kerasfold.commands.parser import BUDGET, MEASURED
 from kerasfold.files import load
 from kerasfold.keeping import keep
-from kerasfold.pipeline import fold
+from kerasfold.pipeline import COMPARING, fold
 from kerasfold.stages import at
 
 
@@ -21,7 +22,8 @@ def run(args: argparse.Namespace) -> int:
     at("loading the model")
     model = load(args.input, custom)
     nonlinear: NonlinearName = "error" if args.strict else "keep"
-    folded: Any = fold(model, args.objective, nonlinear, not args.no_verify, **_told(args))
+    told = {**_told(args), **given(args, model, COMPARING)}
+    folded: Any = fold(model, args.objective, nonlinear, not args.no_verify, **told)
     at("writing")
     report = keep(folded, args.target, custom, args.input, args.output)
     found = report.equivalence

@@ -18,6 +18,7 @@ from kerasfold.choices import ObjectiveName, UntimedName
 from kerasfold.commands.arguments import (
     HERE,
     MODEL,
+    add_data,
     add_exact_numbers,
     add_keep_channels,
     add_loudness,
@@ -28,10 +29,10 @@ from kerasfold.commands.arguments import (
     add_target,
     add_views,
     amount,
+    check_given,
     check_views,
     positive,
     seconds,
-    shape,
 )
 from kerasfold.errors import UnusableError
 from kerasfold.paths import (
@@ -41,7 +42,6 @@ from kerasfold.paths import (
     NPZ,
     PICTURES,
     SAVED_MODEL,
-    check_data,
     check_file,
     check_input,
     checked_output,
@@ -150,6 +150,7 @@ def _fold(commands: Any) -> argparse.ArgumentParser:
     )
     command.add_argument("--strict", action="store_true", help="refuse a model that is not linear")
     command.add_argument("--no-verify", action="store_true", help="write without comparing first")
+    add_data(command)
     add_exact_numbers(command)
     add_views(command)
     return command
@@ -161,6 +162,13 @@ def _judge_fold(args: argparse.Namespace) -> None:
         raise UnusableError(
             f"argument --budget: only with --objective {MEASURED} (see kerasfold fold --help)"
         )
+    for option, value in (("data", args.data), ("input-shape", args.input_shape)):
+        if args.no_verify and value is not None:
+            raise UnusableError(
+                f"argument --{option}: for comparing, which --no-verify skips "
+                "(see kerasfold fold --help)"
+            )
+    check_given(args)
     check_views(args)
     check_input(args.input)
     if args.output is None:
@@ -227,25 +235,7 @@ def _verify(commands: Any) -> argparse.ArgumentParser:
         "3 inconclusive: nothing was shown, for the reason that is printed",
     )
     add_pair(command, "the same, or a .tflite, .onnx or OpenVINO .xml file, or a SavedModel")
-    command.add_argument(
-        "--data",
-        metavar="PATH",
-        help="inputs in place of random ones: an .npy file; an .npz file of one array or of arrays "
-        "named as the inputs; a folder of images (values from 0 to 255), with a folder for each "
-        "class",
-    )
-    command.add_argument(
-        "--labels",
-        metavar="NAME",
-        help="array of the .npz file that holds the labels ('y' or 'labels', if there is one)",
-    )
-    command.add_argument(
-        "--input-shape",
-        type=shape,
-        action="append",
-        metavar="N,...",
-        help="of one input, without the batch, where sizes are free; once for each input",
-    )
+    add_data(command)
     command.add_argument(
         "--atol", type=amount, metavar="X", help="error allowed, in place of measured bounds"
     )
@@ -270,10 +260,7 @@ def _judge_verify(args: argparse.Namespace) -> None:
     check_input(args.a)
     if not Path(args.b, SAVED_MODEL).exists():
         check_file(args.b, (*KERAS, *HDF5, *DEPLOYED))
-    if args.data is not None:
-        check_data(args.data, args.labels)
-    elif args.labels is not None:
-        raise UnusableError("argument --labels: only with --data (see kerasfold verify --help)")
+    check_given(args)
     for name, extension in ((args.junit, ".xml"), (args.html, ".html"), (args.dump, *NPZ)):
         if name is not None:
             checked_output(name, (extension,))

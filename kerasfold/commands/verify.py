@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from kerasfold.commands.data import given
 from kerasfold.commands.modules import imported
 from kerasfold.commands.output import CODES, note, show
 from kerasfold.equivalence.formats import kind_of
 from kerasfold.equivalence.models import verify
 from kerasfold.equivalence.report import EquivalenceReport
-from kerasfold.equivalence.stored import Stored, dump, read_data
+from kerasfold.equivalence.stored import dump
 from kerasfold.files import load
 from kerasfold.junit import junit
 from kerasfold.paths import NPZ, checked_output
@@ -29,31 +28,18 @@ def run(args: argparse.Namespace) -> int:
     at("loading the models")
     a = load(args.a, custom)
     b = load(args.b, custom) if kind_of(args.b) is None else args.b
-    data = None
-    if args.data is not None:
-        data = _counted(read_data(args.data, a, args.labels, args.input_shape))
     at(COMPARING)
     report = verify(
         a,
         b,
-        data,
-        args.input_shape if data is None else None,
         strict_signature=not args.loose_signature,
         atol=args.atol,
         rtol=args.rtol,
+        **given(args, a, COMPARING),
     )
     _write(args, report)
     show(report, args)
     return CODES[report.verdict]
-
-
-def _counted(data: Stored) -> Iterator[Any]:
-    """Batches of data, each of whose inputs is counted when the next is asked for."""
-    done = 0
-    for batch in data:
-        yield batch
-        done += len(batch[0][0])
-        at(COMPARING, done, data.inputs, "inputs")
 
 
 def _write(args: argparse.Namespace, report: EquivalenceReport) -> None:

@@ -1,4 +1,4 @@
-"""`kerasfold verify --data`: files of arrays and folders of images, read in pieces."""
+"""`--data` of `verify` and `fold`: files of arrays and folders of images, read in pieces."""
 
 from __future__ import annotations
 
@@ -142,6 +142,35 @@ def test_verify_reads_what_it_is_given(files, run, tmp_path) -> None:
     assert (code, "6 inputs" in stdout) == (0, True)
 
 
+def test_a_fold_is_compared_on_what_it_is_given(files, run, tmp_path) -> None:
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(5, 8, 8, 3)))
+    out = ("-o", tmp_path / "out.keras")
+    fold = ("fold", files["linear.keras"], *out)
+    code, stdout, _ = run(*fold, "--data", tmp_path / "x.npy", "--json")
+    assert (code, json.loads(stdout)["equivalence"]["inputs"]) == (0, 5)
+    np.save(tmp_path / "nan.npy", np.full((5, 8, 8, 3), np.nan))
+    result = run(*fold, "--data", tmp_path / "nan.npy")
+    assert_fails(result, 2, r"data holds no input that can be compared \(left out .* NaN .*")
+
+
+def test_a_fold_is_compared_at_the_size_it_is_told(run, tmp_path) -> None:
+    x = image = keras.Input((None, None, 2))
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(2, 3)(x))
+    x = keras.layers.Cropping2D(200)(x)
+    keras.Model(image, x).save(free := tmp_path / "free.keras")
+    code, stdout, _ = run("fold", free, "--input-shape", "404,405,2", "--json")
+    assert (code, json.loads(stdout)["equivalence"]["verdict"]) == (0, "equivalent")
+    result = run("fold", free, "--input-shape", "404,405,3", "--force")
+    assert_fails(result, 2, r"input_shape=\[\(404, 405, 3\)\] does not fit the inputs .*")
+
+
+@pytest.mark.parametrize("option", [("--data", "x.npy"), ("--input-shape", "8,8,3")])
+def test_what_is_not_compared_needs_no_inputs(files, run, option) -> None:
+    result = run("fold", files["linear.keras"], "--no-verify", *option)
+    told = rf"argument {option[0]}: for comparing, which --no-verify skips \(see kerasfold fold .*"
+    assert_fails(result, 2, told)
+
+
 def test_a_truncated_archive_is_an_error(files, run, tmp_path) -> None:
     path = tmp_path / "x.npz"
     np.savez(path, np.zeros((20, 8, 8, 3)))
@@ -153,7 +182,7 @@ def test_a_truncated_archive_is_an_error(files, run, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--labels", "y"], r"argument --labels: only with --data .*"),
+        (["--labels", "y"], r"argument --labels: only with --data \(see kerasfold verify .*"),
         (["--data", "x.npy", "--labels", "y"], r"argument --labels: names an array of an \.npz .*"),
         (["--data", "x.npz", "--labels", "z"], r"x\.npz holds no array 'z', but \['left', .*\]"),
         (["--data", "x.npy"], r"x\.npy holds one array: pass an \.npz .* \['left', 'right'\]"),
