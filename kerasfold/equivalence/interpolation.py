@@ -23,7 +23,7 @@ _SIDES: dict[str, Callable[[Any, Sequence[int]], Sequence[int]]] = {
 }
 
 
-def exactly(made: Made) -> Callable[..., Any] | None:
+def resizing(made: Made) -> Callable[..., Any] | None:
     """What computes a call that resizes images bilinearly as its layer says it; None of others."""
     operation: Any = made.operation
     sides = _SIDES.get(type(operation).__name__) if is_of_keras(operation) else None

@@ -241,8 +241,8 @@ def verify_fold(
 def _in_precision(make: Callable[[str | None], T]) -> T:
     """What is made in the highest precision that there is of it.
 
-    That is float64, or float32 where there is an operation that has no float64, such as
-    AveragePooling3D on TensorFlow's CPU, or None where a layer can be copied in its own alone.
+    That is float64, or float32 where a layer has no float64, or None where one can be copied in
+    its own alone.
 
     Raises:
         FoldError: in neither.

@@ -14,10 +14,11 @@ from keras import tree
 
 from kerasfold.backend import double_precision, in_graph, place, placed, unsaid
 from kerasfold.equivalence.endings import Ending, ending_of
-from kerasfold.equivalence.interpolation import exactly
+from kerasfold.equivalence.interpolation import resizing
 from kerasfold.equivalence.noise import Drawn, Noise, symbolic
 from kerasfold.equivalence.steps import Step, Taken, steps_of
 from kerasfold.equivalence.units import Units, has_flat_part
+from kerasfold.equivalence.volumes import pooling
 from kerasfold.layers.unfused import fused_summand, is_miscomputed
 from kerasfold.read.inside import Made, inside_of
 from kerasfold.read.model import (
@@ -207,7 +208,7 @@ class Walk:
         is_copy: of one that nobody else uses: then what goes into the last activation of an output
             is looked at, for which that is taken off meanwhile, and units are watched.
             A copy in float64 runs in that, whatever the backend makes of float64 elsewhere, or of
-            images that are resized.
+            images that are resized and volumes that are pooled.
     """
 
     def __init__(self, model: keras.Model, is_copy: bool = True) -> None:
@@ -226,7 +227,7 @@ class Walk:
         self.flat = {index for index, made in calls if is_copy and has_flat_part(made.operation)}
         self.units = Units(layout_of(made.operation for made in self.inside.calls))
         self.is_double = is_copy and "float64" in computed_dtypes(model)
-        found = enumerate(map(exactly, self.inside.calls) if self.is_double else ())
+        found = enumerate(map(_exactly, self.inside.calls) if self.is_double else ())
         self.exact = {index: call for index, call in found if call is not None}
         self.operations = [
             made.operation for i, made in enumerate(self.inside.calls) if i not in self.exact
@@ -350,6 +351,11 @@ def as_is(model: keras.Model) -> AsIs | Walk:
         return AsIs(model)
     walk = Walk(model, is_copy=False)
     return InGraph(model) if any(map(_may_be_fused, walk.inside.calls)) else walk
+
+
+def _exactly(made: Made) -> Callable[..., Any] | None:
+    """What computes a call in float64 where the backend does not; None where it does."""
+    return resizing(made) or pooling(made)
 
 
 def _may_be_fused(made: Made) -> bool:
