@@ -16,7 +16,7 @@ from kerasfold.backend import computed
 from kerasfold.equivalence.sizes import FREE_SIZES
 from kerasfold.equivalence.tally import Lines, Tally
 from kerasfold.equivalence.tolerance import Tolerance
-from kerasfold.read.model import computed_dtypes, interpolates, operations
+from kerasfold.read.model import computed_dtypes, interpolates, is_of_keras, operations
 
 EXACT = 1e-10  # of the spread, in float64
 ARITHMETIC = 256.0  # units of float rounding, of the output scale, that any order of sums may make
@@ -149,9 +149,14 @@ def _rounded(operation: keras.Operation) -> int:
     They are multiples of n / m, of n pixels that become m: exact in float32 where that is a number
     of halves, quarters and so on.
     """
-    image = operation.input
-    shape = [n or max(FREE_SIZES) for n in image.shape[1:]]
-    result = operation.compute_output_spec(keras.KerasTensor((1, *shape), image.dtype))
+    image, result = operation.input, operation.output
+    if None in image.shape[1:]:
+        shape = [n or max(FREE_SIZES) for n in image.shape[1:]]
+        if not is_of_keras(operation):  # whose own rule for sizes may not run in this dtype
+            return max(shape)
+        result = operation.compute_output_spec(keras.KerasTensor((1, *shape), image.dtype))
+    else:
+        shape = image.shape[1:]
     sides = zip(shape, result.shape[1:], strict=True)
     return max((n for n, m in sides if not _is_binary(Fraction(n, m))), default=1)
 

@@ -110,3 +110,20 @@ def test_of_what_is_not_bilinear_the_report_says_that_it_rounds() -> None:
     report = kerasfold.fold(net(bicubic, "float64"), "layers").fold_report.equivalence
     assert report.verdict == "equivalent"
     assert report.dtype == "float64, with operations that round to float32"
+
+
+@keras.saving.register_keras_serializable()
+class ResizeOfMine(layers.Layer):
+    """Every second pixel, times a number that is of Keras's float of the moment."""
+
+    def call(self, x: Any) -> Any:
+        return x[:, ::2, ::2] * ops.convert_to_tensor(0.5)
+
+
+@pytest.mark.parametrize("size", [24, None])
+def test_a_layer_of_ones_own_is_not_asked_for_sizes(size: int | None) -> None:
+    """It may not run symbolically in float64, where its float is still that of the process."""
+    x = image = keras.Input((size, size, 3))
+    y = ResizeOfMine()(layers.BatchNormalization()(layers.Conv2D(2, 3)(x)))
+    report = kerasfold.fold(randomise(keras.Model(image, y))).fold_report.equivalence
+    assert report.verdict == "equivalent"
