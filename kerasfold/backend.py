@@ -228,6 +228,20 @@ def double_precision() -> Iterator[None]:
         _DOUBLE.reset(token)
 
 
+@contextlib.contextmanager
+def by_default(dtype: str) -> Iterator[None]:
+    """Meanwhile, in this thread, layers that are told no dtype have this one.
+
+    Those are what a layer of other makers holds: no config of it says theirs.
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 @functools.cache
 def has_double() -> bool:
     """Whether float64 is computed as such: OpenVINO says float64 of what it computes in float32."""

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from kerasfold.backend import double_precision, unsaid
+from kerasfold.backend import by_default, double_precision, unsaid
 from kerasfold.compose import Compose, exact
 from kerasfold.cost import Cost
 from kerasfold.forms.form import AnyForm
@@ -59,7 +59,11 @@ def emit(
     Raises:
         UnsupportedModelError: a layer that its config does not rebuild.
     """
-    with double_precision() if dtype == "float64" else contextlib.nullcontext():
+    with contextlib.ExitStack() as scopes:
+        if dtype is not None:
+            scopes.enter_context(by_default(dtype))
+        if dtype == "float64":
+            scopes.enter_context(double_precision())
         return _Emitter(regions, forms, compose, dtype).run()
 
 

@@ -94,12 +94,33 @@ def called_copy(
             unsaid(),  # the original gave its own warnings
         ):
             result = fresh(*args, **kwargs)
+            if is_layer(fresh) and len(fresh.weights) < len(operation.weights):
+                _run_once(fresh, args, kwargs)
         # Others than Keras's own may do more to their weights than to build them.
         asked = {n for n, start in starts.items() if start.was_asked and is_of_keras(fresh)}
         copy_state(operation, fresh, {id(getattr(fresh, name)) for name in asked})
         return fresh, result
 
     return _first(operation, called)
+
+
+def _run_once(layer: keras.Layer, args: Any, kwargs: Any) -> None:
+    """Run a layer that makes what it holds when it first runs, and not when it is built.
+
+    Args:
+        layer: a copy, which nobody else uses.
+        args: what it is called on, with symbolic tensors.
+        kwargs: the same.
+    """
+
+    def zeros(x: Any) -> Any:
+        if not isinstance(x, keras.KerasTensor):
+            return x
+        return keras.ops.zeros([1 if n is None else n for n in x.shape], x.dtype)
+
+    with contextlib.suppress(Exception):  # it has too few weights then, which is said
+        args, kwargs = keras.tree.map_structure(zeros, (args, kwargs))
+        layer(*args, **kwargs)
 
 
 @contextlib.contextmanager

@@ -105,6 +105,39 @@ def test_of_a_layer_that_holds_a_seed_where_its_copy_has_none(open_layers: bool)
     assert folded.fold_report.equivalence.verdict == "equivalent"
 
 
+@keras.saving.register_keras_serializable("kerasfold tests")
+class Late(layers.Layer):
+    """What it holds is made when it first runs: Keras does not call what tells its sizes."""
+
+    def __init__(self, **config: Any) -> None:
+        super().__init__(**config)
+        self.inner = [layers.Dense(3), layers.BatchNormalization()]
+
+    def build(self, shape: Any) -> None:
+        """Nothing."""
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return (*shape[:-1], 3)
+
+    def call(self, x: Any) -> Any:
+        """Of its layers, one after another, on the batch at once."""
+        rows = keras.ops.reshape(x, (keras.ops.shape(x)[0] * 2, 2))
+        for layer in self.inner:
+            rows = layer(rows)
+        return keras.ops.reshape(rows, (-1, 2, 3))
+
+
+def test_of_a_layer_that_makes_them_when_it_runs() -> None:
+    x = keras.Input((2, 2))
+    model = keras.Model(x, Late()(layers.Dense(2)(layers.Dense(2)(x))))
+    given = np.random.default_rng(0).normal(size=(5, 2, 2))
+    model(given)
+    folded = randomise(model).fold("layers")
+    assert (folded.fold_report.layers_before, folded.fold_report.layers_after) == (3, 2)
+    assert folded.fold_report.equivalence.dtype == "float64"
+    np.testing.assert_allclose(folded(given), model(given), rtol=1e-5, atol=1e-6)
+
+
 def test_of_what_a_layer_goes_on_from() -> None:
     x = keras.Input(batch_shape=(1, 3, 2))
     model = keras.Model(x, layers.LSTM(2, stateful=True)(x))

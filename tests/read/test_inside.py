@@ -116,11 +116,22 @@ def test_a_layer_whose_config_forgets_is_made_of_its_arguments() -> None:
     assert folded.get_layer("block").conv.kernel_size == (3, 3)
 
 
-def test_a_float32_layer_in_a_float64_copy_is_compared_in_float32() -> None:
-    model = randomise(on_image(Weighted(4, name="block")))
+class Single(Weighted):
+    """The same, whose convolution is of float32 whatever it is in itself."""
+
+    def __init__(self, filters: int, **options: Any) -> None:
+        super().__init__(filters, **options)
+        self.conv = layers.Conv2D(filters, 3, padding="same", dtype="float32")
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [(Weighted, "float64"), (Single, "float32")])
+def test_what_a_layer_holds_is_compared_in_float64_if_it_may_be(kind: Any, dtype: str) -> None:
+    policy = keras.config.dtype_policy()
+    model = randomise(on_image(kind(4, name="block")))
     folded = kerasfold.fold(model)
-    assert folded.fold_report.equivalence.dtype == "float32"
+    assert folded.fold_report.equivalence.dtype == dtype
     assert_same(model, folded, ONLY_FLOAT32)
+    assert keras.config.dtype_policy() is policy
 
 
 class Needy(Weighted):
