@@ -11,6 +11,7 @@ from fractions import Fraction
 
 import keras
 import numpy as np
+from keras import tree
 
 from kerasfold.backend import computed
 from kerasfold.equivalence.sizes import FREE_SIZES
@@ -149,16 +150,14 @@ def _rounded(operation: keras.Operation) -> int:
     They are multiples of n / m, of n pixels that become m: exact in float32 where that is a number
     of halves, quarters and so on.
     """
-    image, result = operation.input, operation.output
-    if None in image.shape[1:]:
-        shape = [n or max(FREE_SIZES) for n in image.shape[1:]]
-        if not is_of_keras(operation):  # whose own rule for sizes may not run in this dtype
-            return max(shape)
-        result = operation.compute_output_spec(keras.KerasTensor((1, *shape), image.dtype))
-    else:
-        shape = image.shape[1:]
-    sides = zip(shape, result.shape[1:], strict=True)
-    return max((n for n, m in sides if not _is_binary(Fraction(n, m))), default=1)
+    if not is_of_keras(operation):  # of which the name alone says that it resizes
+        sides = (n for x in tree.flatten(operation.input) for n in x.shape[1:])
+        return max((n or max(FREE_SIZES) for n in sides), default=1)
+    image = operation.input
+    shape = [n or max(FREE_SIZES) for n in image.shape[1:]]
+    result = operation.compute_output_spec(keras.KerasTensor((1, *shape), image.dtype))
+    pairs = zip(shape, result.shape[1:], strict=True)
+    return max((n for n, m in pairs if not _is_binary(Fraction(n, m))), default=1)
 
 
 def _is_binary(ratio: Fraction) -> bool:

@@ -127,3 +127,18 @@ def test_a_layer_of_ones_own_is_not_asked_for_sizes(size: int | None) -> None:
     y = ResizeOfMine()(layers.BatchNormalization()(layers.Conv2D(2, 3)(x)))
     report = kerasfold.fold(randomise(keras.Model(image, y))).fold_report.equivalence
     assert report.verdict == "equivalent"
+
+
+@keras.saving.register_keras_serializable()
+class ResizeBoth(layers.Layer):
+    """Of two images, the mean of every second pixel of each."""
+
+    def call(self, xs: Any) -> Any:
+        return [ops.mean(x[:, ::2, ::2], axis=(1, 2)) for x in xs]
+
+
+def test_what_it_takes_and_gives_is_its_own() -> None:
+    x = image = keras.Input((12, 12, 3))
+    x = layers.BatchNormalization()(layers.Conv2D(2, 3)(x))
+    model = randomise(keras.Model(image, ResizeBoth()([x, ops.sin(x)])))
+    assert kerasfold.fold(model).fold_report.equivalence.verdict == "equivalent"
