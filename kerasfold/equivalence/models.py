@@ -42,6 +42,7 @@ from kerasfold.errors import FoldError, only_fold_errors
 from kerasfold.forms.form import AnyForm
 from kerasfold.lift.regions import Regions, lifted
 from kerasfold.options import how_to_read, require_alone, require_flags
+from kerasfold.read.copies import NeverRan
 from kerasfold.read.model import input_structure, output_labels, variables_of
 from kerasfold.read.weights import require_double, require_values
 
@@ -274,9 +275,15 @@ def _copied(regions: Regions, batch: Any, dtype: str | None) -> Walk:
 
 
 def exact_copy(model: keras.Model, batch: Any) -> Copy:
-    """A copy of a model in the highest precision, or itself where it cannot be read and copied."""
+    """A copy of a model in the highest precision, or itself where it cannot be read and copied.
+
+    Raises:
+        NeverRan: a layer of it has no weights yet.
+    """
     try:
         return original_in_precision(lifted(model), batch)[0]
+    except NeverRan:  # which a run would change
+        raise
     except FoldError:
         return AsIs(model)
 

@@ -227,8 +227,10 @@ def _combined(inputs: Sequence[Domain], samples: int, rng: Stream) -> Sequence[n
     if not 0 < count <= samples:
         return [None] * len(inputs)
     order = np.resize(rng.permutation(count), samples)
-    ranges = [n for x in inputs for n in x.ranges]
-    rows = np.stack(np.unravel_index(order, ranges), axis=-1)
+    ranges = np.array([n for x in inputs for n in x.ranges])
+    rows, many = np.zeros((samples, len(ranges)), int), np.flatnonzero(ranges > 1)
+    if many.size:  # of a table of one row, that
+        rows[:, many] = np.stack(np.unravel_index(order, ranges[many]), axis=-1)
     return np.split(rows, np.cumsum([len(x.ranges) for x in inputs])[:-1], axis=-1)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
 import keras
 
-from kerasfold.backend import tensor_of, unfilled, unsaid
+from kerasfold.backend import by_default, tensor_of, unfilled, unsaid
 from kerasfold.errors import UnsupportedModelError, words_of
 from kerasfold.read.model import held_by, is_layer, is_of_keras, sublayers
 from kerasfold.read.told import said_by
@@ -18,6 +19,10 @@ from kerasfold.read.weights import as_array, shape_of
 
 T = TypeVar("T")
 _Make: TypeAlias = Callable[[keras.Operation, str, "str | None"], keras.Operation]
+
+
+class NeverRan(UnsupportedModelError):
+    """A layer that has none of its weights before it runs, and never ran."""
 
 
 def _at_dtype(config: Any, dtype: str | None) -> Any:
@@ -51,7 +56,7 @@ def copy_operation(operation: keras.Operation, name: str, dtype: str | None) -> 
     Raises:
         UnsupportedModelError: the config does not rebuild the layer.
     """
-    return _first(operation, lambda make: make(operation, name, dtype))
+    return _first(operation, dtype, lambda make: make(operation, name, dtype))
 
 
 def called_copy(
@@ -94,14 +99,15 @@ def called_copy(
             unsaid(),  # the original gave its own warnings
         ):
             result = fresh(*args, **kwargs)
-            if is_layer(fresh) and len(fresh.weights) < len(operation.weights):
+            if not _is_built(fresh):
                 _run_once(fresh, args, kwargs)
+                _refuse_new(operation, fresh)
         # Others than Keras's own may do more to their weights than to build them.
         asked = {n for n, start in starts.items() if start.was_asked and is_of_keras(fresh)}
         copy_state(operation, fresh, {id(getattr(fresh, name)) for name in asked})
         return fresh, result
 
-    return _first(operation, called)
+    return _first(operation, dtype, called)
 
 
 def _run_once(layer: keras.Layer, args: Any, kwargs: Any) -> None:
@@ -121,6 +127,25 @@ def _run_once(layer: keras.Layer, args: Any, kwargs: Any) -> None:
     with contextlib.suppress(Exception):  # it has too few weights then, which is said
         args, kwargs = keras.tree.map_structure(zeros, (args, kwargs))
         layer(*args, **kwargs)
+
+
+def _is_built(operation: keras.Operation) -> bool:
+    """Whether what a layer holds is there, down to the innermost."""
+    return not is_layer(operation) or all(layer.built for layer in sublayers(operation))
+
+
+def _refuse_new(source: keras.Layer, target: keras.Layer) -> None:
+    """Refuse a layer that never ran, whose copy did, and has weights that it has not.
+
+    Raises:
+        NeverRan: such a layer.
+    """
+    if len(target.weights) > len(source.weights) and not _is_built(source):
+        raise NeverRan(
+            f"layer '{source.name}' of class {type(source).__name__} has {len(source.weights)} "
+            f"weights, and {len(target.weights)} once it has run: call the model on inputs once, "
+            "and load or train its weights, before it is folded"
+        )
 
 
 @contextlib.contextmanager
@@ -149,18 +174,27 @@ def _giving(
         del vars(target)["compute_output_spec"]
 
 
-def _first(operation: keras.Operation, use: Callable[[_Make], T]) -> T:
-    """What `use` gives of the first way to make a copy that serves."""
-    try:
-        with unsaid():  # the original gave its own warnings
-            return use(_of_config)
-    except Exception as error:
-        failure = error
-    if getattr(operation, "_auto_config", None) is not None:
+def _first(operation: keras.Operation, dtype: str | None, use: Callable[[_Make], T]) -> T:
+    """What `use` gives of the first way to make a copy that serves.
+
+    Args:
+        operation: the original.
+        dtype: dtype policy of the copy, or None for the original's.
+        use: makes a copy and what else there is to make, in the way it is given.
+    """
+    with _as_held(operation, dtype):
         try:
-            return use(_of_arguments)
-        except Exception:
-            pass  # the config is what its author promised, so its failure is told
+            with unsaid():  # the original gave its own warnings
+                return use(_of_config)
+        except NeverRan:
+            raise
+        except Exception as error:
+            failure = error
+        if getattr(operation, "_auto_config", None) is not None:
+            try:
+                return use(_of_arguments)
+            except Exception:
+                pass  # the config is what its author promised, so its failure is told
     kind = type(operation).__name__
     if not is_layer(operation):
         raise UnsupportedModelError(
@@ -172,6 +206,21 @@ def _first(operation: keras.Operation, use: Callable[[_Make], T]) -> T:
         f"({words_of(failure)}){_missing(operation)}: give it a get_config() that returns every "
         "argument of its __init__"
     ) from failure
+
+
+@contextlib.contextmanager
+def _as_held(operation: keras.Operation, dtype: str | None) -> Iterator[None]:
+    """Meanwhile layers that are told no dtype have that of those that the original holds.
+
+    No config says theirs: they had what was the default when it was made.
+    """
+    names = [dtype]
+    if dtype is None and is_layer(operation) and not is_of_keras(operation):
+        policies = [layer.dtype_policy for layer in sublayers(operation) if layer is not operation]
+        names = [p.name for p in policies if type(p) is keras.DTypePolicy]
+    ((most, _),) = Counter(names).most_common(1) or [(None, 0)]
+    with contextlib.nullcontext() if most is None else by_default(most):
+        yield
 
 
 def _of_config(operation: keras.Operation, name: str, dtype: str | None) -> keras.Operation:

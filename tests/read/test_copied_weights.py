@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from keras import layers
 
+import kerasfold
 from kerasfold.read.copies import called_copy
-from zoo.making import randomise
+from zoo.making import policy, randomise
 
 
 class Doubling(layers.Dense):
@@ -136,6 +137,50 @@ def test_of_a_layer_that_makes_them_when_it_runs() -> None:
     assert (folded.fold_report.layers_before, folded.fold_report.layers_after) == (3, 2)
     assert folded.fold_report.equivalence.dtype == "float64"
     np.testing.assert_allclose(folded(given), model(given), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_of_one_that_never_ran_there_are_none(verify: bool) -> None:
+    x = keras.Input((2, 2))
+    model = keras.Model(x, Late(name="late")(layers.Dense(2)(x)))
+    message = r"layer 'late' of class Late has 0 weights, and 6 once it has run: call the model on"
+    with pytest.raises(kerasfold.UnsupportedModelError, match=message):
+        model.fold(verify=verify)
+    with pytest.raises(kerasfold.UnsupportedModelError, match=message):
+        kerasfold.verify(model, keras.models.clone_model(model))
+    assert len(model.weights) == 2
+
+
+@keras.saving.register_keras_serializable("kerasfold tests")
+class Weighing(layers.Layer):
+    """Has a weight of its own, and holds a layer that is told no dtype."""
+
+    def __init__(self, **config: Any) -> None:
+        super().__init__(**config)
+        self.dense = layers.Dense(3)
+
+    def build(self, shape: Any) -> None:
+        """Both."""
+        self.gain = self.add_weight(shape=(shape[-1],), name="gain")
+        self.dense.build(shape)
+
+    def call(self, x: Any) -> Any:
+        """A layer of what is weighed."""
+        return self.dense(self.gain * x)
+
+
+@pytest.mark.parametrize("before", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("after", ["float32", "mixed_float16", "float64"])
+def test_what_it_holds_has_the_dtype_that_it_had(before: str, after: str) -> None:
+    with policy(before):
+        x = keras.Input((4, 4, 2))
+        y = Weighing(name="weighing")(layers.BatchNormalization()(layers.Conv2D(2, 3)(x)))
+        model = randomise(keras.Model(x, y))
+    with policy(after):
+        folded = model.fold()
+    dtypes = [m.get_layer("weighing").dense.dtype_policy.name for m in (model, folded)]
+    assert dtypes == [before, before]
+    assert folded.fold_report.equivalence.dtype == "float64"
 
 
 def test_of_what_a_layer_goes_on_from() -> None:

@@ -407,6 +407,14 @@ def test_every_combination_of_few_is_read() -> None:
     assert len(rows) == len(np.unique(rows, axis=0)) == 7 * 7 * 40
 
 
+def test_tables_of_one_row_are_read_beside_others() -> None:
+    x, y = keras.Input((70,), dtype="int32"), keras.Input((2,), dtype="int32")
+    found = [layers.Embedding(1, 2)(x), layers.Embedding(7, 2)(y)]
+    rows = np.concatenate([np.concatenate(b, axis=-1) for b in probes(keras.Model([x, y], found))])
+    assert not rows[:, :70].any()
+    assert len(np.unique(rows, axis=0)) == 7 * 7
+
+
 def test_a_unit_that_one_combination_of_words_reaches() -> None:
     """Of 15 x 30 pairs one gives it more than 0."""
 
