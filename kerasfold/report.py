@@ -71,7 +71,8 @@ def report(
         lifted = owner[node]
         why = plan.apart.get(node)
         if isinstance(form, Original):
-            reason = pinned.get(node) or why or signs.get(lifted.call.index) or _why(lifted)
+            reason = pinned.get(node) or why or signs.get(lifted.call.index)
+            reason = reason or _why(lifted, form, plan)
             reason += _rewritten(lifted, form.words(regions))
             kept.append(Kept.because(lifted.call.name, reason, _kind(lifted.call)))
             continue
@@ -217,7 +218,11 @@ def _weights(graph: Graph) -> int:
     return sum(map(count_params, {id(c.operation): c.operation for c in graph.calls}.values()))
 
 
-def _why(lifted: Lifted) -> str:
+def _why(lifted: Lifted, form: Original, plan: Plan) -> str:
+    """Why a call is kept: for what keeps from it what it reads, or as there is nothing to merge."""
+    apart = next((plan.apart[read] for read in form.reads if read in plan.apart), "")
+    if apart:
+        return f"of what it reads, {apart}"
     if lifted.activation is not None:
         return "its activation is not linear, and nothing before it merges into it"
     return "nothing before it merges into it"

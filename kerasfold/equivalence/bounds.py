@@ -11,13 +11,12 @@ from fractions import Fraction
 
 import keras
 import numpy as np
-from keras import tree
 
 from kerasfold.backend import computed
 from kerasfold.equivalence.sizes import FREE_SIZES
 from kerasfold.equivalence.tally import Lines, Tally
 from kerasfold.equivalence.tolerance import Tolerance
-from kerasfold.read.model import computed_dtypes, interpolates, is_of_keras, operations
+from kerasfold.read.model import computed_dtypes, interpolates, operations
 
 EXACT = 1e-10  # of the spread, in float64
 ARITHMETIC = 256.0  # units of float rounding, of the output scale, that any order of sums may make
@@ -150,9 +149,6 @@ def _rounded(operation: keras.Operation) -> int:
     They are multiples of n / m, of n pixels that become m: exact in float32 where that is a number
     of halves, quarters and so on.
     """
-    if not is_of_keras(operation):  # of which the name alone says that it resizes
-        sides = (n for x in tree.flatten(operation.input) for n in x.shape[1:])
-        return max((n or max(FREE_SIZES) for n in sides), default=1)
     image = operation.input
     shape = [n or max(FREE_SIZES) for n in image.shape[1:]]
     result = operation.compute_output_spec(keras.KerasTensor((1, *shape), image.dtype))

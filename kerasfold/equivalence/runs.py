@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from kerasfold.backend import double_precision, in_graph, place, placed, unsaid
+from kerasfold.backend import by_default, double_precision, in_graph, place, placed, unsaid
 from kerasfold.equivalence.endings import Ending, ending_of
 from kerasfold.equivalence.interpolation import resizing
 from kerasfold.equivalence.noise import Drawn, Noise, symbolic
@@ -250,10 +250,13 @@ class Walk:
         plain, where = noise is None and saw is None, place()
         if plain and self.last is not None and self.last[0] is batch and self.last[1] == where:
             return self.last[2]
-        precision = double_precision() if self.is_double else contextlib.nullcontext()
         moved = [] if self.is_double else placed(self.variables)
-        # The original gave its own warnings.
-        with precision, keras.StatelessScope(moved) as scope, unsaid():
+        with contextlib.ExitStack() as scopes:
+            if self.is_double:
+                scopes.enter_context(double_precision())
+                scopes.enter_context(by_default("float64"))  # of layers that calls make
+            scope = scopes.enter_context(keras.StatelessScope(moved))
+            scopes.enter_context(unsaid())  # the original gave its own warnings
             found = self.inference.of(lambda: self._run(batch, noise, saw, scope))
         if plain:
             self.last = batch, where, found

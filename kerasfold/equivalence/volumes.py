@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-from keras import ops
+from keras import ops, tree
 
 from kerasfold.read.inside import Made
 from kerasfold.read.model import is_of_keras
@@ -45,7 +45,7 @@ def _adaptive(pool: Any, axis: int, size: int) -> Windows:
 
 
 def _along(value: Any, axis: int) -> int:
-    return int(value if isinstance(value, int) else value[axis])
+    return int(value if np.ndim(value) == 0 else value[axis])
 
 
 # The windows, and whether their means are taken, by the kind of what pools.
@@ -65,13 +65,15 @@ def pooling(made: Made) -> Callable[..., Any] | None:
     """What computes a call that pools volumes as its layer says it; None of others."""
     operation: Any = made.operation
     windows, mean = _POOLS.get(type(operation).__name__, (None, False))
-    shape = getattr(made.args[0], "shape", ()) if len(made.args) == 1 else ()
+    given = tree.flatten((made.args, made.kwargs))
+    shape = getattr(given[0], "shape", ()) if len(given) == 1 else ()
     if windows is None or not is_of_keras(operation) or len(shape) != AXES + 2:
         return None
     layout = operation.data_format or keras.config.image_data_format()
     first = 2 if layout == "channels_first" else 1
 
-    def pooled(x: Any, **_: Any) -> Any:
+    def pooled(*args: Any, **kwargs: Any) -> Any:
+        (x,) = tree.flatten((args, kwargs))
         sizes: Sequence[int] = x.shape[first : first + AXES]
         for axis, size in enumerate(sizes):
             x = _pooled(x, first + axis, windows(operation, axis, size), mean)

@@ -99,9 +99,9 @@ def called_copy(
             unsaid(),  # the original gave its own warnings
         ):
             result = fresh(*args, **kwargs)
-            if not _is_built(fresh):
-                _run_once(fresh, args, kwargs)
-                _refuse_new(operation, fresh)
+            if not (is_of_keras(operation) or _is_built(operation)):
+                _refuse_one_that_never_ran(operation, make(operation, name, dtype), args, kwargs)
+            _build_alike(operation, fresh)
         # Others than Keras's own may do more to their weights than to build them.
         asked = {n for n, start in starts.items() if start.was_asked and is_of_keras(fresh)}
         copy_state(operation, fresh, {id(getattr(fresh, name)) for name in asked})
@@ -110,13 +110,41 @@ def called_copy(
     return _first(operation, dtype, called)
 
 
-def _run_once(layer: keras.Layer, args: Any, kwargs: Any) -> None:
-    """Run a layer that makes what it holds when it first runs, and not when it is built.
+def _is_built(operation: keras.Operation) -> bool:
+    """Whether what a layer holds is there, down to the innermost."""
+    return not is_layer(operation) or all(layer.built for layer in sublayers(operation))
+
+
+def _build_alike(source: keras.Operation, target: keras.Operation) -> None:
+    """Build what a copy holds where that is built in its original, as when it first runs alone."""
+    if not is_layer(source):
+        return
+    done = 0
+    while True:  # to build one may make others
+        pairs = list(zip(sublayers(source), sublayers(target), strict=False))
+        if done >= len(pairs):
+            return
+        old, new = pairs[done]
+        done += 1
+        config = old.get_build_config() if old.built and not new.built else None
+        if config is not None and type(old) is type(new):
+            with contextlib.suppress(Exception):  # it has too few weights then, which is said
+                new.build_from_config(config)
+
+
+def _refuse_one_that_never_ran(
+    source: keras.Layer, spare: keras.Operation, args: Any, kwargs: Any
+) -> None:
+    """Refuse a layer that will have more weights once it has run.
 
     Args:
-        layer: a copy, which nobody else uses.
+        source: a layer that holds what is not built.
+        spare: a copy that nobody uses, to see what it makes when it runs on zeros.
         args: what it is called on, with symbolic tensors.
         kwargs: the same.
+
+    Raises:
+        NeverRan: such a layer.
     """
 
     def zeros(x: Any) -> Any:
@@ -124,26 +152,13 @@ def _run_once(layer: keras.Layer, args: Any, kwargs: Any) -> None:
             return x
         return keras.ops.zeros([1 if n is None else n for n in x.shape], x.dtype)
 
-    with contextlib.suppress(Exception):  # it has too few weights then, which is said
+    with contextlib.suppress(Exception):
         args, kwargs = keras.tree.map_structure(zeros, (args, kwargs))
-        layer(*args, **kwargs)
-
-
-def _is_built(operation: keras.Operation) -> bool:
-    """Whether what a layer holds is there, down to the innermost."""
-    return not is_layer(operation) or all(layer.built for layer in sublayers(operation))
-
-
-def _refuse_new(source: keras.Layer, target: keras.Layer) -> None:
-    """Refuse a layer that never ran, whose copy did, and has weights that it has not.
-
-    Raises:
-        NeverRan: such a layer.
-    """
-    if len(target.weights) > len(source.weights) and not _is_built(source):
+        spare(*args, **kwargs)
+    if len(spare.weights) > len(source.weights):
         raise NeverRan(
             f"layer '{source.name}' of class {type(source).__name__} has {len(source.weights)} "
-            f"weights, and {len(target.weights)} once it has run: call the model on inputs once, "
+            f"weights, and {len(spare.weights)} once it has run: call the model on inputs once, "
             "and load or train its weights, before it is folded"
         )
 

@@ -30,6 +30,7 @@ from kerasfold.read.model import (
     passes_masks,
     public_op,
     refuse_quantised,
+    shape_given,
     takes_training,
     trains_unasked,
 )
@@ -279,14 +280,14 @@ class _Reader:
 
     def _made(self, source: Any, operation: keras.Operation, given: Sequence[Tensor]) -> Tensor:
         """The `Tensor` that a call makes, masked also where Keras alone shows that when it runs."""
-        tensor = self.tensor(source)
+        tensor = shape_given(operation, self.tensor(source), given)
         masked = [x.shape == tensor.shape for x in given if x.masked]
         kept = bool(masked) and keeps_masks(operation, any(masked))
         passed = passes_masks(operation) and any(x.index in self.unseen for x in given)
         if not tensor.masked and (kept or passed):
             tensor = replace(tensor, masked=True)
             self.unseen.add(tensor.index)
-            self._learn(source, tensor)
+        self._learn(source, tensor)
         return tensor
 
     def _learn(self, source: Any, tensor: Tensor) -> None:

@@ -205,3 +205,31 @@ def test_a_layer_that_does_nothing_at_inference_is_no_wall() -> None:
     assert [len(layer._inbound_nodes) for layer in model.layers] == before
     shut = model.fold(open_layers=False).fold_report
     assert [row.layer for row in shut.kept if row.kind == "DropPath"] == ["drop"]
+
+
+class Attending(layers.Layer):
+    """Each pixel of an image, weighted by a softmax over all of its pixels."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.score = layers.Dense(1)
+
+    def build(self, shape: Any) -> None:
+        self.score.build(shape)
+
+    def call(self, x: Any) -> Any:
+        ops = keras.ops
+        scores = ops.reshape(self.score(x), (ops.shape(x)[0], 1100))
+        return x * ops.reshape(ops.softmax(scores), (-1, 1100, 1))
+
+
+@pytest.mark.parametrize("open_layers", [True, False])
+def test_a_layer_behind_a_constant_takes_any_batch(open_layers: bool) -> None:
+    """Of what `Add` makes of both Keras says that its batch is the constant's, 1."""
+    rng = np.random.default_rng(0)
+    x = image = keras.Input((1100, 8))
+    x = layers.Add()([layers.Dense(8)(x), rng.normal(size=(1, 1100, 8)).astype("float32")])
+    model = randomise(keras.Model(image, layers.Dense(3)(layers.Dense(5)(Attending()(x)))))
+    folded = model.fold(open_layers=open_layers)
+    given = rng.normal(size=(4, 1100, 8)).astype("float32")
+    np.testing.assert_allclose(folded(given), model(given), rtol=1e-4, atol=1e-6)

@@ -9,8 +9,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import keras
 import pytest
 
+import kerasfold
 from kerasfold.reasons import BY_CODE, REASONS, code_of
 from zoo.commands import assert_fails
 
@@ -60,6 +62,7 @@ SAID = {
     "merging it into what follows does not pay under this objective": "KF401",
     "merging it would be slower on TensorFlow and under XLA, as predicted": "KF402",
     "merging it would take 1,234 weights in place of 12, for 1.01 times the speed": "KF403",
+    "of what it reads, merging it would be slower under XLA, as predicted": "KF402",
     "merged, the whole model is no faster on litert": "KF402",
     "an output has its name of it": "KF602",
     "the mask that it hands on is read by 'lstm'": "KF105",
@@ -72,6 +75,17 @@ SAID = {
 @pytest.mark.parametrize(("reason", "code"), SAID.items())
 def test_a_reason_has_the_code_of_its_words(reason: str, code: str) -> None:
     assert code_of(reason) == code
+
+
+def test_what_stays_for_what_it_reads_says_so() -> None:
+    x = image = keras.Input((8, 8, 3))
+    for name in ("first", "second"):
+        x = keras.layers.Conv2D(4, 3, padding="same", name=name)(x)
+    report = kerasfold.explain(keras.Model(image, x), "layers")
+    reasons = {kept.layer: (kept.code, kept.reason) for kept in (*report.kept, *report.apart)}
+    code, why = reasons["first"]
+    assert why.startswith("zero padding between two layers")
+    assert reasons["second"] == (code, f"of what it reads, {why}")
 
 
 def test_every_refusal_of_the_package_has_a_code() -> None:

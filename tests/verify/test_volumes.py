@@ -111,6 +111,7 @@ def network(pool: Callable[[Any], Any]) -> keras.Model:
 NETWORKS: dict[str, Callable[[Any], Any]] = {
     "max": layers.MaxPooling3D(3, 2, padding="same"),
     "mean": layers.AveragePooling3D(2),
+    "by_keyword": lambda x: layers.MaxPooling3D(2)(inputs=x),
     "adaptive": layers.AdaptiveAveragePooling3D(4),
     "op_max": lambda x: ops.max_pool(x, 2, 2),
     "op_mean": lambda x: ops.average_pool(x, (3, 2, 1), (2, 2, 2), padding="same"),
