@@ -139,6 +139,30 @@ def test_of_a_layer_that_makes_them_when_it_runs() -> None:
     np.testing.assert_allclose(folded(given), model(given), rtol=1e-5, atol=1e-6)
 
 
+@keras.saving.register_keras_serializable("kerasfold tests")
+class Noting(Late):
+    """Keeps what its first run shows it of a weight."""
+
+    noted: Any = None
+
+    def call(self, x: Any) -> Any:
+        """The same, times what it keeps."""
+        y = super().call(x)
+        if self.noted is None and not isinstance(y, keras.KerasTensor):
+            self.noted = keras.ops.max(keras.ops.abs(self.inner[0].kernel))
+        return y if self.noted is None else y * keras.ops.cast(self.noted, y.dtype)
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_no_copy_runs_before_it_has_them(verify: bool) -> None:
+    x = keras.Input((2, 2))
+    model = keras.Model(x, Noting()(layers.Dense(2)(layers.Dense(2)(x))))
+    given = np.random.default_rng(0).normal(size=(5, 2, 2))
+    model(given)
+    folded = model.fold("layers", verify=verify)
+    np.testing.assert_allclose(folded(given), model(given), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("verify", [True, False])
 def test_of_one_that_never_ran_there_are_none(verify: bool) -> None:
     x = keras.Input((2, 2))
