@@ -152,8 +152,8 @@ def _rounded(operation: keras.Operation) -> int:
     image = operation.input
     shape = [n or max(FREE_SIZES) for n in image.shape[1:]]
     result = operation.compute_output_spec(keras.KerasTensor((1, *shape), image.dtype))
-    pairs = zip(shape, result.shape[1:], strict=True)
-    return max((n for n, m in pairs if not _is_binary(Fraction(n, m))), default=1)
+    sides = zip(shape, result.shape[1:], strict=True)
+    return max((n for n, m in sides if not _is_binary(Fraction(n, m))), default=1)
 
 
 def _is_binary(ratio: Fraction) -> bool:

@@ -101,7 +101,8 @@ def called_copy(
             result = fresh(*args, **kwargs)
             if not (is_of_keras(operation) or _is_built(operation)):
                 _refuse_one_that_never_ran(operation, make(operation, name, dtype), args, kwargs)
-            _build_alike(operation, fresh)
+            if not _is_built(fresh):
+                _build_alike(operation, fresh)
         # Others than Keras's own may do more to their weights than to build them.
         asked = {n for n, start in starts.items() if start.was_asked and is_of_keras(fresh)}
         copy_state(operation, fresh, {id(getattr(fresh, name)) for name in asked})
@@ -115,18 +116,18 @@ def _is_built(operation: keras.Operation) -> bool:
     return not is_layer(operation) or all(layer.built for layer in sublayers(operation))
 
 
-def _build_alike(source: keras.Operation, target: keras.Operation) -> None:
+def _build_alike(source: keras.Layer, target: keras.Layer) -> None:
     """Build what a copy holds where that is built in its original, as when it first runs alone."""
-    if not is_layer(source):
-        return
-    done = 0
+    tried: set[int] = set()
     while True:  # to build one may make others
-        pairs = list(zip(sublayers(source), sublayers(target), strict=False))
-        if done >= len(pairs):
+        pairs = zip(sublayers(source), sublayers(target), strict=False)
+        waiting = ((x, y) for x, y in pairs if x.built and not y.built and id(y) not in tried)
+        pair = next(waiting, None)
+        if pair is None:
             return
-        old, new = pairs[done]
-        done += 1
-        config = old.get_build_config() if old.built and not new.built else None
+        old, new = pair
+        tried.add(id(new))
+        config = old.get_build_config()
         if config is not None and type(old) is type(new):
             with contextlib.suppress(Exception):  # it has too few weights then, which is said
                 new.build_from_config(config)
