@@ -291,13 +291,12 @@ def _beside(group: Group, x: Tensor, axis: int) -> layers.PReLU:
         shape = [1] * alpha.ndim
         shape[axis - 1] = one.output.shape[axis] or 1
         alphas.append(np.broadcast_to(alpha, shape))
-    return with_slopes(group[0].call.operation, x.shape, np.concatenate(alphas, axis - 1))
+    return with_slopes(group[0].call.operation, np.concatenate(alphas, axis - 1))
 
 
 def _linear(graph: Graph, call: Call) -> Call:
     """A call without the activation that is in its layer."""
-    numbers = (
+    reads, gives = (
         np.arange(x.shape[_channel_axis(graph, x)] or 0) for x in (*call.inputs, *call.outputs)
     )
-    layer = with_fewer(call.operation, call.inputs[0].shape, *numbers, activation=None)
-    return replace(call, operation=layer)
+    return replace(call, operation=with_fewer(call.operation, reads, gives, linear=True))

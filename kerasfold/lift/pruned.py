@@ -124,7 +124,7 @@ class _Pruning:
                     self._affine(call, flow)
                 else:
                     reads = self.had[call.inputs[0].index].there
-                    new = self._with_operation(call, flow, self._plain, reads, {})
+                    new = self._with_operation(call, flow, self._plain, reads)
                     self._have(output, self._made(new, flow), self._image(output))
             case _:
                 self.calls.append(given_others(call, self._plain))
@@ -163,7 +163,7 @@ class _Pruning:
         activation = record.activation
         there = self.need[output.index]
         pending = _of(offset, there)
-        linear = {} if activation is None or pending is None else {"activation": None}
+        linear = activation is not None and pending is not None
         new = self._with_operation(call, flow, given, reads, linear)
         if activation is None:
             self._have(output, self._made(new, flow), self._image(output, offset))
@@ -220,7 +220,7 @@ class _Pruning:
         flow: Flow,
         given: Callable[[Tensor], Tensor],
         reads: Array,
-        config: Mapping[str, Any],
+        linear: bool = False,
     ) -> Call:
         """A call that makes what there is to be of its output."""
         (output,) = call.outputs
@@ -239,12 +239,11 @@ class _Pruning:
         if isinstance(flow, Tiled) and call.kind is layers.Reshape:
             target = [-1 if n is None else n for n in new.outputs[0].shape[1:]]
             operation = layers.Reshape(target, name=operation.name, dtype=operation.dtype_policy)
-        elif can_have_fewer(operation) and not (reads.all() and there.all() and not config):
+        elif can_have_fewer(operation) and not (reads.all() and there.all() and not linear):
             numbers = np.flatnonzero(reads), np.flatnonzero(there)
-            key = (id(operation), *(x.tobytes() for x in numbers), bool(config))
+            key = (id(operation), *(x.tobytes() for x in numbers), linear)
             if key not in self.made:
-                shape = new.inputs[0].shape
-                self.made[key] = with_fewer(operation, shape, *numbers, **config)
+                self.made[key] = with_fewer(operation, *numbers, linear)
             operation = self.made[key]
         return replace(new, operation=operation)
 

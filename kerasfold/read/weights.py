@@ -174,7 +174,7 @@ def starting_as(layer: keras.Layer, weights: Mapping[str, np.ndarray]) -> Iterat
         layer: a layer to be built meanwhile.
         weights: the values of its variables, by the attribute that each will be.
     """
-    starts = {_initializer_of(layer, name): _start_as(values) for name, values in weights.items()}
+    starts = {_initializer_of(layer, name): start_as(values) for name, values in weights.items()}
     usual = {attribute: getattr(layer, attribute) for attribute in starts}
     for attribute, start in starts.items():
         setattr(layer, attribute, start)
@@ -191,7 +191,7 @@ def _initializer_of(layer: keras.Layer, weight: str) -> str:
     return own if hasattr(layer, own) else "depthwise_initializer"
 
 
-def _start_as(values: np.ndarray) -> Any:
+def start_as(values: np.ndarray) -> Any:
     """An initializer that gives a new variable its values."""
 
     @functools.cache

@@ -11,8 +11,10 @@ import pytest
 from keras import layers, ops
 
 import kerasfold
+from kerasfold.layers.fewer import with_fewer
 from kerasfold.lift.channels import Aligned, Known, flows, needed
 from kerasfold.lift.regions import lifted
+from kerasfold.read.copies import called_copy
 from kerasfold.read.model import made_by
 from zoo.dead import kill, some_dead, widths
 from zoo.making import policy, randomise
@@ -436,3 +438,39 @@ def test_one_term_that_is_left_has_the_dtype_of_the_sum() -> None:
         model = keras.Model(x, [added, layers.Conv2D(3, 3)(added)])
     folded = model.fold()
     assert [y.dtype for y in folded.outputs] == ["float16", "float16"]
+
+
+ONE_OF_EACH: dict[str, tuple[Callable[[], Any], list[int], list[int]]] = {
+    "convolution": (lambda: layers.Conv2D(6, 3, activation="swish"), [0, 2, 3], [0, 4]),
+    "groups": (lambda: layers.Conv2D(6, 3, groups=2, use_bias=False), [0, 2], [1, 5]),
+    "depthwise": (lambda: layers.DepthwiseConv2D(3, activation="relu"), [0, 3], [0, 3]),
+    "transposed": (lambda: layers.Conv2DTranspose(5, 3, activation="relu"), [1, 2], [0, 4]),
+    "separable": (lambda: layers.SeparableConv2D(5, 3, activation="relu"), [1, 2], [0, 4]),
+    "dense": (lambda: layers.Dense(5, activation="tanh"), [0, 3], [2, 4]),
+    "normalisation": (layers.BatchNormalization, [1, 3], [1, 3]),
+    "slopes": (lambda: layers.PReLU(shared_axes=[1, 2]), [1, 3], [1, 3]),
+}
+
+
+@pytest.mark.parametrize("linear", [False, True])
+@pytest.mark.parametrize("kind", ONE_OF_EACH)
+def test_a_layer_of_fewer_channels_makes_those_of_the_other(kind: str, linear: bool) -> None:
+    make, reads, gives = ONE_OF_EACH[kind]
+    inputs = keras.Input((6, 7, 4))
+    layer: Any = make()
+    randomise(keras.Model(inputs, layer(inputs)))
+    linear = linear and hasattr(layer, "activation")
+    own = {name: (id(value), repr(value)) for name, value in vars(layer).items()}
+    fewer = with_fewer(layer, np.array(reads), np.array(gives), linear)
+    assert own == {name: (id(value), repr(value)) for name, value in vars(layer).items()}
+    assert not {id(v) for v in fewer.variables} & {id(v) for v in layer.variables}
+    x = np.zeros((2, 6, 7, 4), "float32")  # the channels that are not read
+    x[..., reads] = np.random.default_rng(0).normal(size=(2, 6, 7, len(reads)))
+    expected = type(layer).from_config(
+        layer.get_config() | ({"activation": None} if linear else {})
+    )
+    expected.build(x.shape)
+    expected.set_weights(layer.get_weights())
+    wanted = keras.ops.convert_to_numpy(expected(x))[..., gives]
+    copied, _ = called_copy(fewer, "copy", None, (keras.Input((6, 7, len(reads))),), {})
+    np.testing.assert_allclose(copied(x[..., reads]), wanted, rtol=1e-5, atol=1e-6)
