@@ -54,28 +54,52 @@ def cheapest(
     """
     prices = prices or Prices()
     aim, planned = objective_of(objective), Planned()
-    best = regions, plan(regions, objective, prices=prices, planned=planned)
-    cost = best[1].cost + acting_cost(regions, prices)
+
+    def planning(regions: Regions) -> Plan:
+        return plan(regions, objective, prices=prices, planned=planned)
+
+    best = _Way(regions, prices, planning)
 
     def activated_as_one(regions: Regions) -> Rewritings:
-        return abreast(regions, joined_nodes(best[1]), stacked_nodes(best[1]))
+        return abreast(regions, joined_nodes(best.plan), stacked_nodes(best.plan))
 
     fewer = functools.partial(pruned, multiple=prices.channels)
     first = () if keep_channels else (fewer,)
     for rewrite in (*first, *REWRITINGS, activated_as_one):
-        tried, is_taken = rewrite(best[0]), None
+        tried, is_taken = rewrite(best.regions), None
         with contextlib.suppress(StopIteration):
             while True:
-                other = tried.send(is_taken)
-                if other.graph.calls is best[0].graph.calls:  # of which there is more to say
-                    best = other, best[1]
-                    continue
-                found = plan(other, objective, prices=prices, planned=planned)
-                now = found.cost + acting_cost(other, prices)
-                is_taken = aim.prefers(now, cost, prices)
-                if is_taken:
-                    best, cost = (other, found), now
-    return best
+                other = _Way(tried.send(is_taken), prices, planning)
+                is_less = rewrite is fewer and _makes_no_other(other.regions, best.regions)
+                is_taken = is_less or aim.prefers(other.cost, best.cost, prices)
+                best = other if is_taken else best
+    return best.regions, best.plan
+
+
+class _Way:
+    """One way to write a model, and its plan, which is made when somebody asks."""
+
+    def __init__(
+        self, regions: Regions, prices: Prices, planning: Callable[[Regions], Plan]
+    ) -> None:
+        self.regions, self.prices, self.planning = regions, prices, planning
+
+    @functools.cached_property
+    def plan(self) -> Plan:
+        return self.planning(self.regions)
+
+    @functools.cached_property
+    def cost(self) -> Cost:
+        return self.plan.cost + acting_cost(self.regions, self.prices)
+
+
+def _makes_no_other(fewer: Regions, than: Regions) -> bool:
+    """Whether all tensors are those of another way, and maybe have less channels each.
+
+    No call is added then, and any plan of the other way is one of this, and no dearer.
+    """
+    had, made = ({x.index for c in r.graph.calls for x in c.outputs} for r in (than, fewer))
+    return made <= had
 
 
 def acting_cost(regions: Regions, prices: Prices) -> Cost:
