@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import random
-import re
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from types import MappingProxyType
@@ -94,35 +92,6 @@ def unstored() -> Iterator[None]:
             yield
     finally:
         state.set_global_attribute(key, theirs)  # else the next such scope would store them
-
-
-class _Unsaid:
-    """What `warnings` takes for the pattern of a message: one that is that of a thread alone."""
-
-    def __init__(self, pattern: str) -> None:
-        self.pattern, self.thread = re.compile(pattern, re.DOTALL), threading.get_ident()
-
-    def match(self, message: str) -> bool:
-        return threading.get_ident() == self.thread and bool(self.pattern.match(message))
-
-
-@contextlib.contextmanager
-def unsaid(pattern: str = "") -> Iterator[None]:
-    """Without the warnings of this thread that begin with a pattern.
-
-    `warnings.catch_warnings` changes what all threads warn of, and of two that overlap, the one
-    that ends last puts back what the other had put there.
-    """
-    entry: Any = ("ignore", _Unsaid(pattern), Warning, None, 0)
-    filters: Any = warnings.filters
-    filters.insert(0, entry)
-    try:
-        yield
-    finally:
-        now: Any = warnings.filters  # others, where another thread catches warnings
-        for each in (filters, now):
-            with contextlib.suppress(ValueError):
-                each.remove(entry)
 
 
 class _Switch:

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from kerasfold.backend import by_default, double_precision, unsaid
+from kerasfold.backend import by_default, double_precision
 from kerasfold.compose import Compose, exact
 from kerasfold.cost import Cost
 from kerasfold.forms.form import AnyForm
@@ -28,6 +28,7 @@ from kerasfold.layers.names import Names
 from kerasfold.layers.rewrite import constants
 from kerasfold.layers.unfused import as_difference, fused_summand, is_miscomputed
 from kerasfold.lift.regions import Lifted, Regions, as_read
+from kerasfold.quiet import unsaid
 from kerasfold.read.copies import called_copy, copy_operation, copy_state
 from kerasfold.read.graph import Call, Tensor
 from kerasfold.read.model import is_masked, made_by

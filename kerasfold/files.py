@@ -18,9 +18,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasfold.backend import own_seeds, unsaid
+from kerasfold.backend import own_seeds
 from kerasfold.errors import UnusableError, words_of
 from kerasfold.paths import KERAS
+from kerasfold.quiet import unsaid
 from kerasfold.replacing import replacing
 from kerasfold.unpacking import check_archive, check_hdf5
 

@@ -47,7 +47,7 @@ from typing import Any, get_args
 import keras
 
 from kerasfold.algebra.axis import Refused
-from kerasfold.backend import held, own_seeds, unsaid
+from kerasfold.backend import held, own_seeds
 from kerasfold.bar import bar
 from kerasfold.choices import NonlinearName, ObjectiveName, RuntimeName, UntimedName
 from kerasfold.compose import Compose, Once, OutOfRange, fitting
@@ -68,6 +68,7 @@ from kerasfold.plan.cheapest import cheapest
 from kerasfold.plan.choose import Plan, original_plan
 from kerasfold.plan.choose import plan as make_plan
 from kerasfold.plan.numbers import by_numbers
+from kerasfold.quiet import unsaid
 from kerasfold.read.model import own_predictions, variables_of
 from kerasfold.read.parts import made_of, parts_of
 from kerasfold.read.weights import digest, refuse_nonfinite, require_values

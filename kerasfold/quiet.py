@@ -1,4 +1,4 @@
-"""What converters say, kept away: of the thread that calls them, and of C++ code.
+"""What converters say, kept away: of the thread that calls them, and of C++ code; and warnings.
 
 Streams, loggers and file descriptor 2 are those of the whole process. What other threads print and
 log meanwhile is printed and logged; of several that are quiet at a time, the last to end puts back
@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import sys
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, TextIO
@@ -114,3 +116,32 @@ class _Others:
 def _by_others(record: logging.LogRecord) -> bool:
     """Whether a record is of a thread that is not quiet, or says that something is wrong."""
     return record.thread not in _THREADS or record.levelno > logging.WARNING
+
+
+class _Unsaid:
+    """What `warnings` takes for the pattern of a message: one that is that of a thread alone."""
+
+    def __init__(self, pattern: str) -> None:
+        self.pattern, self.thread = re.compile(pattern, re.DOTALL), threading.get_ident()
+
+    def match(self, message: str) -> bool:
+        return threading.get_ident() == self.thread and bool(self.pattern.match(message))
+
+
+@contextlib.contextmanager
+def unsaid(pattern: str = "") -> Iterator[None]:
+    """Without the warnings of this thread that begin with a pattern.
+
+    `warnings.catch_warnings` changes what all threads warn of, and of two that overlap, the one
+    that ends last puts back what the other had put there.
+    """
+    entry: Any = ("ignore", _Unsaid(pattern), Warning, None, 0)
+    filters: Any = warnings.filters
+    filters.insert(0, entry)
+    try:
+        yield
+    finally:
+        now: Any = warnings.filters  # others, where another thread catches warnings
+        for each in (filters, now):
+            with contextlib.suppress(ValueError):
+                each.remove(entry)

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from kerasfold.backend import by_default, double_precision, in_graph, place, placed, unsaid
+from kerasfold.backend import by_default, double_precision, in_graph, place, placed
 from kerasfold.equivalence.endings import Ending, ending_of
 from kerasfold.equivalence.interpolation import resizing
 from kerasfold.equivalence.noise import Drawn, Noise, symbolic
@@ -20,6 +20,7 @@ from kerasfold.equivalence.steps import Step, Taken, steps_of
 from kerasfold.equivalence.units import Units, has_flat_part
 from kerasfold.equivalence.volumes import pooling
 from kerasfold.layers.unfused import fused_summand, is_miscomputed
+from kerasfold.quiet import unsaid
 from kerasfold.read.inside import Made, inside_of
 from kerasfold.read.model import (
     computed_dtypes,

@@ -23,10 +23,9 @@ import keras
 import numpy as np
 from keras import tree
 
-from kerasfold.backend import unsaid
 from kerasfold.cost import NOMINAL_SIZE
 from kerasfold.errors import FoldError, RuntimeUnavailableError, words_of
-from kerasfold.quiet import quiet
+from kerasfold.quiet import quiet, unsaid
 from kerasfold.read.model import input_structure
 
 WRONG = 0.1  # of the largest output: beyond what any runtime's arithmetic rounds away

@@ -11,8 +11,9 @@ from typing import Any, TypeAlias, TypeVar
 
 import keras
 
-from kerasfold.backend import by_default, tensor_of, unfilled, unsaid
+from kerasfold.backend import by_default, tensor_of, unfilled
 from kerasfold.errors import UnsupportedModelError, words_of
+from kerasfold.quiet import unsaid
 from kerasfold.read.model import held_by, is_layer, is_of_keras, sublayers
 from kerasfold.read.told import said_by
 from kerasfold.read.weights import as_array, shape_of

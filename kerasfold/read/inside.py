@@ -18,8 +18,8 @@ import numpy as np
 from keras import tree
 
 from kerasfold.algebra.axis import Refused
-from kerasfold.backend import unsaid
 from kerasfold.errors import UnsupportedModelError, words_of
+from kerasfold.quiet import unsaid
 from kerasfold.read.copies import copy_operation
 from kerasfold.read.model import (
     function_name,

@@ -21,7 +21,8 @@ from keras import layers
 
 import kerasfold
 from kerasfold import FoldError, files
-from kerasfold.backend import full_precision, own_seeds, unfilled, unsaid
+from kerasfold.backend import full_precision, own_seeds, unfilled
+from kerasfold.quiet import unsaid
 from zoo.making import randomise
 
 
