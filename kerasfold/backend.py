@@ -8,6 +8,7 @@ import random
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -239,9 +240,16 @@ def is_traced() -> bool:
     return False
 
 
-_HELD: ContextVar[Mapping[int, tuple[keras.Variable, Any]]] = ContextVar(
-    "_HELD", default=MappingProxyType({})
-)
+@dataclass(slots=True)
+class _Held:
+    """A variable, the value that it has meanwhile, and NumPy's view of that, once there is one."""
+
+    variable: keras.Variable
+    value: Any
+    seen: np.ndarray | None = None
+
+
+_HELD: ContextVar[Mapping[int, _Held]] = ContextVar("_HELD", default=MappingProxyType({}))
 
 
 @contextlib.contextmanager
@@ -254,7 +262,7 @@ def held(
     """
     variables = list(variables)
     pairs = zip(variables, map(tensor_of, variables) if values is None else values, strict=True)
-    token = _HELD.set({**_HELD.get(), **{id(v): (v, value) for v, value in pairs}})
+    token = _HELD.set({**_HELD.get(), **{id(v): _Held(v, value) for v, value in pairs}})
     try:
         yield
     finally:
@@ -262,8 +270,8 @@ def held(
 
 
 def _value_of(variable: keras.Variable) -> Any:
-    _, value = _HELD.get().get(id(variable), (variable, None))
-    return variable.value if value is None else value
+    found = _HELD.get().get(id(variable))
+    return variable.value if found is None else found.value
 
 
 def in_memory(value: Any) -> np.ndarray:
@@ -271,11 +279,16 @@ def in_memory(value: Any) -> np.ndarray:
 
     TensorFlow's own way to NumPy copies, which takes longer than what is done with most weights.
     """
+    held = _HELD.get().get(id(value))
+    if held is not None and held.seen is not None:
+        return held.seen
     if name() == "tensorflow":
         tensor = tensor_of(value) if isinstance(value, keras.Variable) else value
         with contextlib.suppress(Exception):  # on another device, or of a dtype NumPy lacks
             array = np.from_dlpack(tensor)
             array.flags.writeable = False
+            if held is not None:
+                held.seen = array
             return array
     return keras.ops.convert_to_numpy(
         _value_of(value) if isinstance(value, keras.Variable) else value
@@ -401,7 +414,7 @@ def placed(variables: Iterable[keras.Variable]) -> list[tuple[keras.Variable, An
         return [(v, jax.device_put(_value_of(v), where)) for v in variables]
     if device and name() == "torch":
         return [(v, _value_of(v).to(_torch_device(device))) for v in variables]
-    return [(v, _HELD.get()[id(v)][1]) for v in variables if id(v) in _HELD.get()]
+    return [(v, _HELD.get()[id(v)].value) for v in variables if id(v) in _HELD.get()]
 
 
 def device(places: Sequence[str] = ()) -> str:

@@ -227,8 +227,8 @@ def _fold(
         else:
             nodes = _shared(regions) - pinned.keys()
             why = "its weights are shared with another call"
-            grows = built.model.count_params() > model.count_params()
-            if objective != "params" or not grows or not nodes:
+            counts = objective == "params" and nodes
+            if not counts or built.model.count_params() <= model.count_params():
                 break
         if regions is given:
             pinned |= dict.fromkeys(nodes, why)

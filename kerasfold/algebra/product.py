@@ -70,7 +70,9 @@ def composed_kernel(b: Array, a: Array, groups: Pair, placements: Sequence[Place
         return full[tuple(p.keep for p in placements)]
     (ci, c1), c2 = a.shape[rank:], b.shape[-1]
     cm, co = c1 // (joined * fine_a * fine_b), c2 // groups_b
-    full = np.zeros((*(p.full for p in placements), fine_a * ci, c2))
+    taps = [p.full for p in placements]
+    fills = cm == 1 and math.prod(b.shape[:rank]) == 1 and taps == list(a.shape[:rank])
+    full = (np.empty if fills else np.zeros)((*taps, fine_a * ci, c2))
     parts = (
         (full, (fine_a, ci, joined, fine_b, co), (-3, -5, -2)),
         (b, (fine_a, cm, joined, fine_b, co), (-3, -5, -2)),

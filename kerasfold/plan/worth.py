@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from kerasfold.cost import Cost
 from kerasfold.forms.form import AnyForm
@@ -31,10 +32,15 @@ def replaced(known: Known, visited: Sequence[int]) -> Cost:
     for index in visited:
         if index in known.regions.lifted:
             share = inside[index] / known.readers[index] if index != visited[-1] else 1.0
-            cost = Kept.of(known, index).cost
-            params = cost.params or _constants(known, index)
-            total += cost._replace(params=params).times(share)
+            cost = known.once(("as it is", index), partial(_as_it_is, known, index))
+            total += cost if share == 1 else cost.times(share)
     return total
+
+
+def _as_it_is(known: Known, index: int) -> Cost:
+    """What a call costs, with the weights that are none to Keras."""
+    cost = Kept.of(known, index).cost
+    return cost if cost.params else cost._replace(params=_constants(known, index))
 
 
 def _constants(known: Known, index: int) -> int:
