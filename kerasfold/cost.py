@@ -59,10 +59,10 @@ class Cost(NamedTuple):
     @staticmethod
     def sum(costs: Iterable[Cost]) -> Cost:
         """Of all together."""
-        columns = list(zip(*costs, strict=True))
-        if not columns:
-            return Cost()
-        macs, params, layers, unconvolved, seconds = columns
+        costs = list(costs)
+        if len(costs) < 2:
+            return costs[0] if costs else Cost()
+        macs, params, layers, unconvolved, seconds = zip(*costs, strict=True)
         each = tuple(map(sum, zip(*filter(None, seconds), strict=True)))
         return Cost(sum(macs), sum(params), sum(layers), sum(unconvolved), each)
 

@@ -71,7 +71,7 @@ class Convolved(Form[Terms]):
         priced = Part(node.channels, {**terms, **padded})
         cost = sum_cost(known, priced, node.sizes, known.layering(visited))
         moved = (moved_bytes([a.size for a in g.axes], g.channels[0]) for g in padded.values())
-        cost += Cost.sum([Cost(), *(known.prices.step("cut", 2 * each) for each in moved)])
+        cost = Cost.sum([cost, *(known.prices.step("cut", 2 * each) for each in moved)])
         return cls(
             node=index, reads=terms, visited=tuple(visited), cost=cost, padded=frozenset(padded)
         )

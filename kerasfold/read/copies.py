@@ -254,9 +254,18 @@ def _of_config(operation: keras.Operation, name: str, dtype: str | None) -> kera
         config = _at_dtype(operation.get_config() | _functions(operation), dtype)
         if "name" in config:
             config = {**config, "name": name}
+        if dtype is None and is_layer(operation) and is_of_keras(operation):
+            config = _with_policy(config, operation.dtype_policy)
         fresh = type(operation).from_config(config)
     fresh.name = name
     return fresh
+
+
+def _with_policy(config: dict[str, Any], policy: Any) -> dict[str, Any]:
+    """A layer's config with its dtype policy, if that is what is written there: at no parsing."""
+    written = config.get("dtype")
+    same = isinstance(written, dict) and written.get("config") == {"name": policy.name}
+    return {**config, "dtype": policy} if same and type(policy) is keras.DTypePolicy else config
 
 
 def _functions(operation: keras.Operation) -> dict[str, Any]:

@@ -182,14 +182,16 @@ def variables_of(layer: keras.Layer) -> list[keras.Variable]:
 
 def held_by(layer: keras.Layer) -> list[keras.Variable]:
     """The variables that are a layer's own attributes, by themselves or in lists, and its seeds."""
-    values = list(vars(layer).values())
-    found = []
+    found, values = [], [x for x in vars(layer).values() if isinstance(x, _HOLDING)]
     for value in values:  # which grows meanwhile
         if isinstance(value, (list, tuple)):
-            values.extend(value)
-        elif isinstance(value, (keras.Variable, keras.random.SeedGenerator)):
+            values.extend(x for x in value if isinstance(x, _HOLDING))
+        else:
             found.append(value if isinstance(value, keras.Variable) else value.state)
     return found
+
+
+_HOLDING = (list, tuple, keras.Variable, keras.random.SeedGenerator)
 
 
 def recurrent_states(model: keras.Model) -> list[list[keras.Variable]]:
