@@ -37,6 +37,7 @@ class Node:
         geometry: of the operator, for 'operator' and 'scale'.
         load: reads the operator's weights, for 'operator' and 'scale'.
         kernel: that of the operator alone, where it can be looked at as it is stored.
+        bias: what the operator adds, where that is at hand.
         factors: one weight per operand, for 'sum'; what is times 0 is not computed.
         rearrangement: of the samples, for 'rearrange'; for 'scale', one that makes channels of
             the axes it varies along.
@@ -56,6 +57,7 @@ class Node:
     geometry: Geometry | None = None
     load: Callable[[], Operator] | None = None
     kernel: Weights | None = None
+    bias: np.ndarray | None = None
     factors: tuple[float, ...] = ()
     rearrangement: Rearrangement | None = None
     work: Work | None = None

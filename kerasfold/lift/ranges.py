@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerasfold.algebra.axis import Refused
-from kerasfold.algebra.product import Array
+from kerasfold.algebra.product import ENTRIES, Array
 from kerasfold.algebra.response import even, response, some
 from kerasfold.lift.program import Node
 
@@ -107,29 +107,34 @@ def _interval(node: Node, stored: Array, x: Range) -> tuple[Array, Array]:
     falls = some(stored, groups, bottom, _more) | some(stored, groups, top, _less)
     if np.all(rises & falls):
         return np.full(node.channels, -math.inf), np.full(node.channels, math.inf)
-    operator = node.load()
-    kernel, bias = operator.kernel, operator.bias
+    bias = node.load().bias if node.bias is None else node.bias
     low, high = np.where(bottom, 0.0, x.low), np.where(top, 0.0, x.high)
     most = np.maximum(np.abs(low), np.abs(high))
-    (middle,) = _by_tap(kernel, groups, (low + high)[None] / 2)
-    reach, sizes = _by_tap(np.abs(kernel), groups, np.stack([(high - low) / 2, most]))
+    middle, reach, sizes = _by_tap(stored, groups, (low + high) / 2, (high - low) / 2, most)
     upper, lower = middle + reach, middle - reach
-    if any(a.same or max(a.pad) > 0 or a.upsampling > 1 for a in operator.geometry.axes):
+    if any(a.same or max(a.pad) > 0 or a.upsampling > 1 for a in node.geometry.axes):
         upper, lower = np.maximum(upper, 0.0), np.minimum(lower, 0.0)  # zeros are read, too
     size = sizes.sum(axis=0)
-    slack = EPS * (8 + math.prod(kernel.shape[:-1])) * (size + np.where(size > 0, np.abs(bias), 0))
+    slack = EPS * (8 + math.prod(stored.shape[:-1])) * (size + np.where(size > 0, np.abs(bias), 0))
     return (
         np.where(falls, -math.inf, lower.sum(axis=0) + bias - slack),
         np.where(rises, math.inf, upper.sum(axis=0) + bias + slack),
     )
 
 
-def _by_tap(kernel: Array, groups: int, pixels: Array) -> Array:
-    """What each tap makes of some pixels, (pixels, channels): (pixels, taps, outputs)."""
+def _by_tap(kernel: Array, groups: int, middle: Array, *sizes: Array) -> Sequence[Array]:
+    """What each tap makes of one pixel; and without its signs of others: each (taps, outputs)."""
     width, outputs = kernel.shape[-2:]
     blocks = kernel.reshape(-1, width, groups, outputs // groups)
-    made = np.einsum("twgm,pgw->ptgm", blocks, pixels.reshape(-1, groups, width))
-    return made.reshape(len(pixels), -1, outputs)
+    pixels = np.stack([middle, *sizes]).reshape(-1, groups, width)
+    made = np.zeros((len(pixels), len(blocks), groups, outputs // groups))
+    rows = max(1, ENTRIES // (len(blocks) * outputs))
+    for first in range(0, width, rows):  # what a cache holds
+        these = slice(first, first + rows)
+        part, seen = blocks[:, these].astype("float64"), pixels[..., these]
+        made[:1] += np.einsum("twgm,pgw->ptgm", part, seen[:1])
+        made[1:] += np.einsum("twgm,pgw->ptgm", np.abs(part, out=part), seen[1:])
+    return [each.reshape(-1, outputs) for each in made]
 
 
 def _any(weights: Array) -> Array:

@@ -158,7 +158,7 @@ class Signal:
         def load() -> Operator:
             return Operator(geometry, kernel.read(), offset)
 
-        return self.apply(geometry, load, work, kernel=kernel, **rest)
+        return self.apply(geometry, load, work, kernel=kernel, bias=offset, **rest)
 
     def scale(self, gain: Any = 1.0, shift: Any = 0.0) -> Signal:
         """Multiply by `gain`, then add `shift`.
