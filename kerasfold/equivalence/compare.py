@@ -160,6 +160,14 @@ class Comparison:
         return [x if x == y else "" for x, y in zip(self.a64.ends, theirs, strict=True)]
 
     @property
+    def described(self) -> list[keras.Model]:
+        """The models whose copies are made of what they say; that of a fold is made with it."""
+        found = [self.a] if isinstance(self.a64, Walk) else []
+        if self.rounded and isinstance(self.b64, Walk) and isinstance(self.b, Copy):
+            found.append(self.b.model)
+        return found
+
+    @property
     def _copies(self) -> list[Copy]:
         return [copy for copy in (self.a64, self.b64) if isinstance(copy, Copy)]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -11,16 +11,16 @@ import numpy as np
 from keras import tree
 
 from kerasfold.emit import Emission, copy
-from kerasfold.equivalence.bounds import eps_of
+from kerasfold.equivalence.bounds import computed_eps, eps_of
 from kerasfold.equivalence.compare import outputs
 from kerasfold.equivalence.report import Parting
-from kerasfold.equivalence.runs import Arrays, Runner, Walk, as_is
+from kerasfold.equivalence.runs import Arrays, Runner, Walk, as_is, real
 from kerasfold.equivalence.tally import at_border, distances
 from kerasfold.errors import FoldError
-from kerasfold.lift.regions import Regions, lift, lifted
+from kerasfold.lift.regions import Regions, as_read, lift, lifted
 from kerasfold.read.graph import Call, part_of
 from kerasfold.read.inside import Made
-from kerasfold.read.model import layout_of
+from kerasfold.read.model import layout_of, made_by, variables_of
 
 
 def first_difference(a: Walk, b: Walk, batch: Any, small: float) -> Parting:
@@ -169,6 +169,64 @@ def is_its_copy(model: keras.Model, batch: Any) -> bool:
     return not any(_parts(x, np.asarray(y, "float64")) for x, y in pairs)
 
 
+def undescribed(model: keras.Model, batch: Any) -> tuple[str, float] | None:
+    """The layer that gives something else than a copy of it does, and by how much.
+
+    Each is run beside its copy, in its own dtype, on what the layers before it give: the two do
+    the same operations, and what they differ by is no rounding that others have made more of.
+
+    Args:
+        model: one that can be copied.
+        batch: inputs, as it takes them.
+
+    Returns:
+        None where there is no such layer. One that does not give the same twice is none.
+    """
+    try:
+        regions = as_read(lifted(model))
+        emission = copy(regions)
+    except FoldError:  # what has no copy in its own dtype
+        return None
+    calls = {
+        id(made_by(emission.tensors[t.index])): call
+        for call in regions.graph.calls
+        for t in call.outputs
+        if t.index in emission.tensors
+    }
+    walk, eps = Walk(emission.model, is_copy=False), computed_eps(model)
+    walk.variables += variables_of(model)
+    found: list[tuple[str, float]] = []
+
+    def beside(call: Call, copied: Any) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            gave = call.operation(*args, **kwargs)
+            off = _beyond(gave, copied(*args, **kwargs), eps)
+            if off and not _beyond(gave, call.operation(*args, **kwargs), eps):
+                found.append((call.name, off))
+            return gave
+
+        return run
+
+    for index, made in enumerate(walk.inside.calls):
+        call = calls.get(id(made.operation))
+        if call is not None and type(call.operation) is type(made.operation):
+            walk.exact[index] = beside(call, made.operation)
+    outputs(walk, batch)
+    return next(iter(found), None)
+
+
+def _beyond(gave: Any, other: Any, eps: float) -> float:
+    """How far two results of a layer are apart; 0.0 where it is by a unit of rounding at most."""
+    pairs = zip(tree.flatten(gave), tree.flatten(other), strict=True)
+    values = [
+        [real(keras.ops.convert_to_numpy(x)) for x in pair]
+        for pair in pairs
+        if all(map(keras.ops.is_tensor, pair))
+    ]
+    apart = [(_off(y, x), eps * _size(x)) for x, y in values]
+    return max((off for off, most in apart if off > most), default=0.0)
+
+
 def _both_ways(regions: Regions, call: Call, inputs: Sequence[np.ndarray]) -> float:
     """How far a layer is off itself in float64, on the same inputs; 0.0 if by rounding."""
     one = lift(part_of(regions.graph, [call], call.outputs))
@@ -180,9 +238,14 @@ def _both_ways(regions: Regions, call: Call, inputs: Sequence[np.ndarray]) -> fl
 
 def _parts(own: np.ndarray, exact: np.ndarray) -> bool:
     """Whether two results part by more than rounding does."""
-    scale = float(np.max(np.abs(exact), initial=0.0, where=np.isfinite(exact)))
+    scale = _size(exact)
     is_float = keras.backend.is_float_dtype(str(own.dtype))
     return is_float and not (_off(own, exact) <= math.sqrt(eps_of(str(own.dtype))) * scale)
+
+
+def _size(values: np.ndarray) -> float:
+    """The largest of what is finite."""
+    return float(np.max(np.abs(values), initial=0.0, where=np.isfinite(values)))
 
 
 def _off(own: np.ndarray, exact: np.ndarray) -> float:

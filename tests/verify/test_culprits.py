@@ -107,6 +107,47 @@ def test_a_config_that_lies_is_not_the_backend(double: bool) -> None:
         kerasfold.fold(model)
 
 
+def with_liar(factor: float) -> keras.Model:
+    """A net that others are to be made of: what its 'liar' computes is in no config."""
+    x = inputs = keras.Input((6, 6, 2))
+    x = layers.BatchNormalization()(layers.Conv2D(3, 3)(x))
+    liar = Scaled(name="liar")
+    liar.factor = factor
+    x = layers.BatchNormalization(name="last")(layers.Conv2D(3, 1)(liar(x)))
+    return randomise(keras.Model(inputs, [x, layers.ReLU()(x)], name="net"))
+
+
+@keras.saving.register_keras_serializable()
+class Scaled(layers.Layer):
+    """Some times its input's tanh, which its config does not tell."""
+
+    factor = 1.0
+
+    def build(self, _: Any) -> None:
+        self.gain = self.add_weight(name="gain")
+
+    def call(self, x: Any) -> Any:
+        return self.factor * keras.ops.tanh(self.gain * x)
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return shape
+
+
+@pytest.mark.parametrize("kind", ["float32", "mixed_float16", "mixed_bfloat16"])
+def test_a_config_that_lies_is_found_whatever_rounding_hides(kind: str) -> None:
+    """In half precision a model may be off its float64 copy by as much as its outputs."""
+    with policy(kind):
+        right, lying = with_liar(1.0), with_liar(1.3)
+    right.set_weights(lying.get_weights())
+    assert kerasfold.fold(right).fold_report.equivalence.equivalent
+    message = r"layer 'liar' of model 'net' is \S+ off a copy of it, on the same inputs: its get_c"
+    with pytest.raises(kerasfold.EquivalenceError, match=message):
+        kerasfold.fold(lying)
+    for report in (kerasfold.verify(lying, right), kerasfold.verify(right, lying)):
+        assert report.verdict == "different"
+        assert "liar" in report.reason or kind == "float32"
+
+
 @pytest.mark.usefixtures("rules_restored")
 @pytest.mark.parametrize("last", [False, True], ids=["between", "last"])
 def test_a_lift_rule_that_says_something_else_is_named(last: bool) -> None:
