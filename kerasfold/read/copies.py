@@ -14,7 +14,7 @@ import keras
 from kerasfold.backend import by_default, tensor_of, unfilled
 from kerasfold.errors import UnsupportedModelError, words_of
 from kerasfold.quiet import unsaid
-from kerasfold.read.model import held_by, is_layer, is_of_keras, sublayers
+from kerasfold.read.model import held_by, is_layer, is_of_keras, sublayers, variables_of
 from kerasfold.read.told import said_by
 from kerasfold.read.weights import as_array, shape_of
 
@@ -24,6 +24,10 @@ _Make: TypeAlias = Callable[[keras.Operation, str, "str | None"], keras.Operatio
 
 class NeverRan(UnsupportedModelError):
     """A layer that has none of its weights before it runs, and never ran."""
+
+
+class _Shares(UnsupportedModelError):
+    """A layer whose copy holds what is the original's."""
 
 
 def _at_dtype(config: Any, dtype: str | None) -> Any:
@@ -104,6 +108,7 @@ def called_copy(
                 _refuse_one_that_never_ran(operation, make(operation, name, dtype), args, kwargs)
             if not _is_built(fresh):
                 _build_alike(operation, fresh)
+            _refuse_shared(operation, fresh)  # with what it made when it was called
         # Others than Keras's own may do more to their weights than to build them.
         asked = {n for n, start in starts.items() if start.was_asked and is_of_keras(fresh)}
         copy_state(operation, fresh, {id(getattr(fresh, name)) for name in asked})
@@ -203,7 +208,7 @@ def _first(operation: keras.Operation, dtype: str | None, use: Callable[[_Make],
         try:
             with unsaid():  # the original gave its own warnings
                 return use(_of_config)
-        except NeverRan:
+        except (NeverRan, _Shares):  # no other way mends it
             raise
         except Exception as error:
             failure = error
@@ -257,6 +262,7 @@ def _of_config(operation: keras.Operation, name: str, dtype: str | None) -> kera
         if dtype is None and is_layer(operation) and is_of_keras(operation):
             config = _with_policy(config, operation.dtype_policy)
         fresh = type(operation).from_config(config)
+        _refuse_shared(operation, fresh)
     fresh.name = name
     return fresh
 
@@ -266,6 +272,27 @@ def _with_policy(config: dict[str, Any], policy: Any) -> dict[str, Any]:
     written = config.get("dtype")
     same = isinstance(written, dict) and written.get("config") == {"name": policy.name}
     return {**config, "dtype": policy} if same and type(policy) is keras.DTypePolicy else config
+
+
+def _refuse_shared(source: keras.Operation, target: keras.Operation) -> None:
+    """Refuse a copy that holds a layer or a variable of its original: to train one changes both.
+
+    Raises:
+        _Shares: such a copy.
+    """
+    if not is_layer(source) or is_of_keras(source):
+        return
+    own, copied = ({id(x): x for x in (*sublayers(y), *variables_of(y))} for y in (source, target))
+    shared = [x for key, x in own.items() if key in copied]
+    if not shared:
+        return
+    what = f"{'layer' if is_layer(shared[0]) else 'weight'} '{shared[0].name}'"
+    raise _Shares(
+        f"layer '{source.name}' of class {type(source).__name__} cannot be copied: what is made of "
+        f"its config holds the very {what} that it holds, by which to train one changes the other: "
+        "let get_config() give keras.saving.serialize_keras_object(layer), which from_config() "
+        "gives to keras.saving.deserialize_keras_object(), and no weight at all"
+    )
 
 
 def _functions(operation: keras.Operation) -> dict[str, Any]:

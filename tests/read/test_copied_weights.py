@@ -216,3 +216,46 @@ def test_of_what_a_layer_goes_on_from() -> None:
     assert np.any(layer.states[0])
     for state, original in zip(copied.states, layer.states, strict=True):
         np.testing.assert_array_equal(state, original)
+
+
+class Around(layers.Layer):
+    """Weighs what another layer gives, whose config holds that layer or the weight as it is."""
+
+    def __init__(self, inner: keras.Layer, gain: Any = None, **config: Any) -> None:
+        super().__init__(**config)
+        self.inner, self.gain, self.tells = inner, gain, "inner"
+
+    def build(self, shape: Any) -> None:
+        """Build both, if they are not."""
+        if self.gain is None:
+            self.gain = self.add_weight(shape=(shape[-1],), name="gain")
+        if not self.inner.built:
+            self.inner.build(shape)
+
+    def call(self, x: Any) -> Any:
+        """What is weighed."""
+        return self.inner(x) * self.gain
+
+    def get_config(self) -> dict[str, Any]:
+        """With the layer as it is, or the weight."""
+        inner = self.inner if self.tells == "inner" else layers.Dense(3)
+        gain = None if self.tells == "inner" else self.gain
+        return {**super().get_config(), "inner": inner, "gain": gain}
+
+
+@pytest.mark.parametrize(("tells", "what"), [("inner", "layer 'held'"), ("gain", "weight 'gain'")])
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_copy_that_holds_those_of_its_original_is_refused(
+    tells: str, what: str, verify: bool
+) -> None:
+    around = Around(layers.Dense(3, name="held"), name="around")
+    x = keras.Input((4, 4, 3))
+    model = randomise(keras.Model(x, around(layers.BatchNormalization()(layers.Conv2D(3, 3)(x)))))
+    around.tells = tells
+    before = {name: len(value) for name, value in vars(around.inner).items() if type(value) is list}
+    message = rf"layer 'around' of class Around cannot be copied: .* the very {what} .* get_config"
+    with pytest.raises(kerasfold.UnsupportedModelError, match=message):
+        model.fold(verify=verify)
+    assert before == {
+        n: len(value) for n, value in vars(around.inner).items() if type(value) is list
+    }
