@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import keras
@@ -133,6 +133,7 @@ class _Account:
     def tensors(self, sides: Sides) -> list[Any]:
         """Symbolic tensors at these sides: of all calls, or of the outputs alone.
 
+        Sizes that a layer gives beside them are none: they are tensors where they are free alone.
         Raises what the layers raise.
         """
         inputs = [
@@ -141,17 +142,20 @@ class _Account:
         ]
         if self.graph is None:
             given = tree.pack_sequence_as(self.structure, inputs)
-            return tree.flatten(self.model.compute_output_spec(given))
+            return _symbolic(tree.flatten(self.model.compute_output_spec(given)))
         known = {x.index: y for x, y in zip(tree.flatten(self.graph.inputs), inputs, strict=True)}
         for call in self.graph.calls:
             args, kwargs = tree.map_structure(
                 lambda x: known[x.index] if isinstance(x, Tensor) else x, (call.args, call.kwargs)
             )
             account = _STRICTER.get(call.kind, lambda x: x.compute_output_spec)(call.operation)
-            outputs = account(*args, **kwargs)
+            # What is made of sizes alone is no tensor either, once they are known.
+            run = account if _symbolic(tree.flatten((args, kwargs))) else call.operation
+            with keras.StatelessScope():
+                outputs = run(*args, **kwargs)
             for x, y in zip(call.outputs, tree.flatten(outputs), strict=True):
                 known[x.index] = y
-        return list(known.values())
+        return _symbolic(known.values())
 
     def stride(self) -> int:
         """How far the net strides in all: what the smallest image shrinks by as inputs do."""
@@ -166,3 +170,7 @@ class _Account:
             if n is not None and m is not None and m > n
         ]
         return round((LOOKS[1] - LOOKS[0]) / min(grown, default=LOOKS[1] - LOOKS[0])) or 1
+
+
+def _symbolic(values: Iterable[Any]) -> list[Any]:
+    return [x for x in values if isinstance(x, keras.KerasTensor)]

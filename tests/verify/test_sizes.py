@@ -48,6 +48,26 @@ def test_a_size_that_is_given_is_taken(told: dict[str, Any], monkeypatch: Any) -
     kerasfold.assert_equivalent(model, folded, **told)
 
 
+@keras.saving.register_keras_serializable("kerasfold tests")
+class WithHeight(layers.Layer):
+    """Gives how high an image is, too: a number, where that is not free."""
+
+    def call(self, x: Any) -> Any:
+        """The sine of it, and its height."""
+        return keras.ops.sin(x), keras.ops.shape(x)[1]
+
+
+def test_a_layer_that_gives_a_size_beside_a_tensor() -> None:
+    image = keras.Input((None, None, 3))
+    x, height = WithHeight()(layers.Conv2D(2, 3, strides=2)(image))
+    x = layers.Conv2D(2, 1)(layers.Conv2D(2, 1)(x)) / keras.ops.cast(height, "float32")
+    model = randomise(keras.Model(image, x))
+    folded = kerasfold.fold(model)
+    assert folded.fold_report.equivalence.equivalent
+    assert kerasfold.verify(model, folded).equivalent
+    assert_same(model, folded, FLOAT32, size=17)
+
+
 def test_shapes_of_several_inputs() -> None:
     x, y = keras.Input((None, None, 3), name="x"), keras.Input((None, 2), name="y")
     outputs = [layers.Conv2D(2, 3)(x), layers.Conv1D(2, 3)(y)]
