@@ -11,6 +11,7 @@ from keras import layers
 
 import kerasfold
 from kerasfold import FoldError, NonlinearLayerError, UnsupportedModelError
+from kerasfold.errors import words_of
 from zoo.making import randomise
 
 ENTRIES = {
@@ -259,3 +260,30 @@ def test_nothing_is_touched_by_a_refusal() -> None:
 def test_lifts_of_what_is_no_layer(kind: Any) -> None:
     with pytest.raises(TypeError):
         kerasfold.lifts(kind)
+
+
+class Failing(keras.layers.Layer):
+    """Cannot be called."""
+
+    def call(self, x: Any) -> Any:
+        """Say why."""
+        raise ValueError("its own words")
+
+
+class Around(keras.layers.Layer):
+    """Calls it."""
+
+    def build(self, _: Any) -> None:
+        """Make it."""
+        self.inner = Failing()
+
+    def call(self, x: Any) -> Any:
+        """What it gives."""
+        return self.inner(x)
+
+
+@pytest.mark.parametrize("layer", [Failing, Around])
+def test_what_a_layer_raises_is_told_and_not_what_keras_says_before(layer: Any) -> None:
+    with pytest.raises(ValueError, match="Error encountered:\n\n") as raised:
+        layer()(keras.Input((3,)))
+    assert words_of(raised.value) == "ValueError: its own words"
