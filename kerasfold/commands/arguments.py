@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import get_args
 
 from kerasfold.choices import RuntimeName
@@ -111,9 +112,14 @@ def add_data(command: argparse.ArgumentParser) -> None:
 
 
 def check_given(args: argparse.Namespace) -> None:
-    """Refuse data that cannot be read. Raises `UnusableError`."""
+    """Refuse data that cannot be read, or that has sizes already. Raises `UnusableError`."""
     if args.data is not None:
         check_data(args.data, args.labels)
+        if args.input_shape is not None and not Path(args.data).is_dir():
+            raise UnusableError(
+                "argument --input-shape: for random inputs and for images, not with the arrays of "
+                f"{args.data} (see kerasfold {args.command} --help)"
+            )
     elif args.labels is not None:
         raise UnusableError(
             f"argument --labels: only with --data (see kerasfold {args.command} --help)"

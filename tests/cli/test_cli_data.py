@@ -164,6 +164,15 @@ def test_a_fold_is_compared_at_the_size_it_is_told(run, tmp_path) -> None:
     assert_fails(result, 2, r"input_shape=\[\(404, 405, 3\)\] does not fit the inputs .*")
 
 
+@pytest.mark.parametrize("command", ["fold", "verify"])
+def test_a_size_beside_arrays_which_have_theirs_is_refused(files, run, tmp_path, command) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((5, 8, 8, 3)))
+    models = [files["linear.keras"]] * (2 if command == "verify" else 1)
+    result = run(command, *models, "--data", tmp_path / "x.npy", "--input-shape", "9,9,3")
+    told = r"argument --input-shape: for random inputs and for images, not with the arrays of \S+"
+    assert_fails(result, 2, rf"{told} \(see kerasfold {command} --help\)")
+
+
 @pytest.mark.parametrize("option", [("--data", "x.npy"), ("--input-shape", "8,8,3")])
 def test_what_is_not_compared_needs_no_inputs(files, run, option) -> None:
     result = run("fold", files["linear.keras"], "--no-verify", *option)
