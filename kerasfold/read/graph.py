@@ -34,6 +34,7 @@ from kerasfold.read.model import (
     takes_training,
     trains_unasked,
 )
+from kerasfold.read.plain import plainly
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,10 +327,8 @@ class _Reader:
             if flag and training is None and trains_unasked(made.operation):
                 flag = None  # Keras writes the default of the layer's `call` into its node
             name = prefix + made.name
-            index = len(self.calls)
-            self.calls.append(
-                Call(index, made.operation, name, args, kwargs, outputs, flag, closed)
-            )
+            index, operation = len(self.calls), plainly(made.operation)
+            self.calls.append(Call(index, operation, name, args, kwargs, outputs, flag, closed))
         return [self.tensor(x) for x in inside.outputs]
 
     def _reshaped_back(self, made: Made, args: tuple) -> Tensor | None:

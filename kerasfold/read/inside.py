@@ -30,6 +30,7 @@ from kerasfold.read.model import (
     operations,
     sublayers,
 )
+from kerasfold.read.plain import plainly
 from kerasfold.read.told import Told, said_by
 
 
@@ -297,7 +298,7 @@ class _Trace:
             self.strays.append((operation, node))  # such as one made in the call
         inside = self.found.get(id(node.outputs[0]))
         if inside is None and not (is_layer(operation) and is_of_keras(operation)):
-            operation = _written(operation, node.input_tensors, self.told.written)
+            operation = _written(plainly(operation), node.input_tensors, self.told.written)
         kwargs = {k: v for k, v in kwargs.items() if k != "mask"}
         # It follows the flag of the model, as the whole layer does.
         if kwargs.pop("training", False):  # and here goes before it, as it would not in a graph

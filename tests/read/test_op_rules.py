@@ -268,3 +268,31 @@ def test_constants_of_operations_are_there_in_float64() -> None:
     equivalence = kerasfold.fold(model).fold_report.equivalence
     assert equivalence is not None
     assert equivalence.equivalent
+
+
+TWO = np.int64(2)
+OF_NUMPYS: dict[str, Block] = {
+    "reshape": lambda x: ops.reshape(x, (-1, np.prod((9, 4)), TWO, 4)),
+    "roll": lambda x: ops.roll(x, TWO, axis=np.int64(-1)),
+    "average_pool": lambda x: ops.average_pool(x, TWO, strides=np.int32(1)),
+    "pad": lambda x: layers.Conv2D(4, 3)(ops.pad(x, np.array([(0, 0), (1, 0), (0, 2), (0, 0)]))),
+    "tile": lambda x: ops.tile(x, np.array([1, 1, 1, 2])),
+    "split": lambda x: summed(ops.split(x, np.array([1]), axis=TWO + 1)),
+    "mean": lambda x: ops.mean(x, axis=(np.int64(1), TWO)),
+    "max_pool": lambda x: ops.max_pool(x, TWO, np.int64(1)),
+}
+
+
+@pytest.mark.parametrize("open_layers", [True, False])
+@pytest.mark.parametrize("block", OF_NUMPYS.values(), ids=OF_NUMPYS)
+def test_of_numpys_whole_numbers(block: Block, open_layers: bool) -> None:
+    """Keras has no config of those."""
+    image = keras.Input((9, 8, 3))
+    x = block(layers.Conv2D(4, 1)(image))
+    model = randomise(keras.Model(image, layers.Dense(3)(x)))
+    with pytest.raises(NotImplementedError):
+        keras.models.clone_model(model)
+    folded = kerasfold.fold(model, objective="layers", open_layers=open_layers)
+    keras.models.clone_model(folded)
+    x = np.random.default_rng(0).normal(size=(2, 9, 8, 3))
+    np.testing.assert_allclose(folded(x), model(x), rtol=1e-4, atol=1e-5)
