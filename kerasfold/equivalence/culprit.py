@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -20,7 +20,8 @@ from kerasfold.errors import FoldError
 from kerasfold.lift.regions import Regions, as_read, lift, lifted
 from kerasfold.read.graph import Call, part_of
 from kerasfold.read.inside import Made
-from kerasfold.read.model import layout_of, made_by, variables_of
+from kerasfold.read.model import layout_of, made_by, sublayers, variables_of
+from kerasfold.read.weights import as_array
 
 
 def first_difference(a: Walk, b: Walk, batch: Any, small: float) -> Parting:
@@ -122,8 +123,22 @@ def _spread(values: np.ndarray) -> float:
     return float(np.std(finite)) if finite.size else 0.0
 
 
-def miscomputed(model: keras.Model, batch: Any) -> tuple[str, float] | None:
-    """The layer that the backend computes wrongly in its own dtype, and by how much.
+class Miscomputed(NamedTuple):
+    """A layer that gives something else in its own dtype than in float64.
+
+    Attributes:
+        layer: its name.
+        error: by how much, on the same inputs.
+        draws: whether it draws random numbers, which are others in float64.
+    """
+
+    layer: str
+    error: float
+    draws: bool
+
+
+def miscomputed(model: keras.Model, batch: Any) -> Miscomputed | None:
+    """The layer that the backend computes wrongly in its own dtype.
 
     Found by running the one layer both ways, on the same inputs: a copy of it as it is, and one
     in float64. Two copies of one config part by more than rounding where the backend errs.
@@ -149,9 +164,9 @@ def miscomputed(model: keras.Model, batch: Any) -> tuple[str, float] | None:
         )
         for call in calls:
             if any(_parts(given[t.index], exact[t.index]) for t in call.outputs):
-                off = _both_ways(regions, call, [exact[t.index] for t in call.inputs])
-                if off:
-                    return call.name, off
+                culprit = _both_ways(regions, call, [exact[t.index] for t in call.inputs])
+                if culprit.error:
+                    return culprit
     except FoldError:  # what is no graph, or does not run in float64
         return None
     return None
@@ -227,13 +242,24 @@ def _beyond(gave: Any, other: Any, eps: float) -> float:
     return max((off for off, most in apart if off > most), default=0.0)
 
 
-def _both_ways(regions: Regions, call: Call, inputs: Sequence[np.ndarray]) -> float:
-    """How far a layer is off itself in float64, on the same inputs; 0.0 if by rounding."""
+def _both_ways(regions: Regions, call: Call, inputs: Sequence[np.ndarray]) -> Miscomputed:
+    """How far a layer is off itself in float64, on the same inputs; by 0.0 if by rounding."""
     one = lift(part_of(regions.graph, [call], call.outputs))
     distinct = dict(zip((t.index for t in call.inputs), inputs, strict=True))
     batch = [distinct[t.index] for t in one.graph.inputs]
-    own, exact = (outputs(Walk(copy(one, dtype).model), batch) for dtype in (None, "float64"))
-    return max((_off(x, y) for x, y in zip(own, exact, strict=True) if _parts(x, y)), default=0.0)
+    own, exact = (copy(one, dtype).model for dtype in (None, "float64"))
+    pairs = zip(*(outputs(Walk(x), batch) for x in (own, exact)), strict=True)
+    off = max((_off(x, y) for x, y in pairs if _parts(x, y)), default=0.0)
+    return Miscomputed(call.name, off, _draws(own, batch))
+
+
+def _draws(model: keras.Model, batch: Any) -> bool:
+    """Whether a model draws random numbers; it is changed as it does."""
+    held = (value for layer in sublayers(model) for value in vars(layer).values())
+    seeds = [x.state for x in held if isinstance(x, keras.random.SeedGenerator)]
+    before = [as_array(seed) for seed in seeds]
+    model(batch, training=False)
+    return any(np.any(as_array(x) != y) for x, y in zip(seeds, before, strict=True))
 
 
 def _parts(own: np.ndarray, exact: np.ndarray) -> bool:

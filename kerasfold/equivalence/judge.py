@@ -12,6 +12,7 @@ import numpy as np
 
 from kerasfold.backend import device
 from kerasfold.equivalence.bounds import (
+    ARITHMETIC,
     SINGLE,
     accuracy_bound,
     coarsest_dtype,
@@ -22,10 +23,11 @@ from kerasfold.equivalence.bounds import (
     usual_accuracy_bound,
 )
 from kerasfold.equivalence.compare import Comparison
-from kerasfold.equivalence.culprit import is_its_copy, miscomputed, undescribed
+from kerasfold.equivalence.culprit import Miscomputed, is_its_copy, miscomputed, undescribed
 from kerasfold.equivalence.report import EquivalenceReport, OutputReport, Verdict
 from kerasfold.equivalence.runs import Walk
 from kerasfold.equivalence.tally import Lines, Tally
+from kerasfold.read.model import is_layer, sublayers
 
 UNTOLD = 0.5  # of a line's spread, that its bound may be
 
@@ -144,7 +146,7 @@ def _doubts(found: Comparison, index: int, untold: float) -> Iterator[str]:
     if tally.numbers and not tally.finite:
         yield f"output '{tally.name}' is nowhere finite, so nothing can be told of it"
     if untold == 1.0:
-        yield f"rounding noise of the weights moves output '{tally.name}' as far as other inputs do"
+        yield _why_untold(found, tally)
     if tally.lost > tally.finite / 2:
         yield (
             f"output '{tally.name}' of the first model overflows its dtype on most inputs: its "
@@ -168,6 +170,20 @@ def _doubts(found: Comparison, index: int, untold: float) -> Iterator[str]:
             yield f"{agree} {words} of the first model is {each.other} in the second, of the same"
         if not each.other and error > most:
             yield f"{agree} what goes into {words} differs by {error:.3g}, more than {most:.3g}"
+
+
+def _why_untold(found: Comparison, tally: Tally) -> str:
+    """Why the bound of an output reaches its size."""
+    name, rounding = tally.name, ARITHMETIC * found.dtype_unit * tally.line_scale
+    if _untold(tally.spread, rounding) < 1.0:
+        return f"rounding noise of the weights moves output '{name}' as far as other inputs do"
+    calls = found.a64.inside.calls if isinstance(found.a64, Walk) else ()
+    held = [x.operation for x in calls if is_layer(x.operation)]
+    names = [x.name for x in held if found.dtype in {y.compute_dtype for y in sublayers(x)}]
+    why = f", in which layer '{names[0]}' computes always," if 0 < len(names) < len(held) else ""
+    return (
+        f"output '{name}' is compared in {found.dtype}{why} rounded as far as other inputs move it"
+    )
 
 
 def _untold(size: Lines, bound: Lines) -> float:
@@ -246,14 +262,14 @@ def _unlike_its_copy(found: Comparison, report: EquivalenceReport) -> Equivalenc
     batch = found.shown_own(tally)
     culprit = miscomputed(model, batch)
     if culprit is not None:
-        return _miscomputed(found, report, *culprit)
+        return _miscomputed(found, report, culprit)
     output, error = f"output '{tally.name}'", f"{np.max(tally.own_error):.3g}"
     if is_its_copy(model, batch):
         reason = (
             f"rounding in its own dtype moves {output} of model '{model.name}' by {error}: its "
             "accuracy cannot be told"
         )
-        return replace(report, verdict="inconclusive", reason=reason)
+        return _inaccurate(report, reason)
     reason = (
         f"model '{model.name}' differs from its own copy by {error} at {output}: a layer's "
         "get_config() or weights do not say all that it computes, or a lift rule of yours says "
@@ -263,17 +279,28 @@ def _unlike_its_copy(found: Comparison, report: EquivalenceReport) -> Equivalenc
     return replace(report, verdict="different", reason=said)
 
 
+def _inaccurate(report: EquivalenceReport, reason: str) -> EquivalenceReport:
+    """The report, where nothing can be told but whether it is the same function."""
+    if not all(out.same_function for out in report.outputs):
+        return report
+    return replace(report, verdict="inconclusive", reason=reason)
+
+
 def _miscomputed(
-    found: Comparison, report: EquivalenceReport, layer: str, error: float
+    found: Comparison, report: EquivalenceReport, culprit: Miscomputed
 ) -> EquivalenceReport:
     """The report, where it is the backend that computes a layer of the first model wrongly.
 
     Its copy is the truth, then. That a second model is computed rightly is noted; one that is not
-    is not handed out.
+    is not handed out. Of what a layer draws there is no truth.
     """
+    layer = f"layer '{culprit.layer}' of model '{found.a.name}'"
+    if culprit.draws:
+        reason = f"{layer} draws random numbers, others in float64: its accuracy cannot be told"
+        return _inaccurate(report, reason)
     said = (
-        f"{device()} computes layer '{layer}' of model '{found.a.name}' wrongly: in its own dtype "
-        f"it is {error:.3g} off what it gives in float64"
+        f"{device()} computes {layer} wrongly: in its own dtype it is {culprit.error:.3g} off what "
+        "it gives in float64"
     )
     if all(np.all(t.other_error <= rebuilt_bound(t, found.own_eps)) for t in found.tallies):
         return report.noted(f"{said}; the second model is computed rightly")

@@ -161,6 +161,64 @@ def test_a_lift_rule_that_says_something_else_is_named(last: bool) -> None:
         kerasfold.fold(model)
 
 
+@keras.saving.register_keras_serializable()
+class Noisy(layers.Layer):
+    """The input and what is drawn from a seed of its own, at inference too."""
+
+    def build(self, _: Any) -> None:
+        self.seeds = keras.random.SeedGenerator(4)
+
+    def call(self, x: Any) -> Any:
+        return x + keras.random.normal(keras.ops.shape(x), seed=self.seeds, dtype=x.dtype)
+
+
+def noisy(factor: float = 1.0) -> keras.Model:
+    x = inputs = keras.Input((6, 6, 2))
+    x = Noisy(name="noisy")(layers.BatchNormalization()(layers.Conv2D(3, 3)(x)))
+    model = randomise(keras.Model(inputs, layers.Conv2D(3, 1)(x), name="net"))
+    model.layers[-1].kernel.assign(factor * model.layers[-1].kernel)
+    return model
+
+
+def test_what_draws_numbers_is_not_computed_wrongly() -> None:
+    """Others in float64 than in float32, from the same seed."""
+    model = noisy()
+    report = kerasfold.fold(model).fold_report.equivalence
+    assert report.verdict == "inconclusive"
+    assert report.reason == (
+        "layer 'noisy' of model 'net' draws random numbers, others in float64: its accuracy cannot "
+        "be told"
+    )
+    assert kerasfold.verify(model, noisy(1.01)).verdict == "different"
+
+
+@keras.saving.register_keras_serializable()
+class Half(layers.Layer):
+    """Holds a layer that computes in float16 whatever the dtype of this one."""
+
+    def __init__(self, **config: Any) -> None:
+        super().__init__(**config)
+        self.dense = layers.Dense(3, dtype="float16")
+
+    def build(self, shape: Any) -> None:
+        self.dense.build(shape)
+        self.gain = self.add_weight(shape=(3,), name="gain")
+
+    def call(self, x: Any) -> Any:
+        return keras.ops.cast(self.dense(x), x.dtype) * self.gain
+
+
+def test_a_layer_that_computes_in_half_precision_always_is_named() -> None:
+    x = inputs = keras.Input((6, 6, 2))
+    x = Half(name="half")(layers.BatchNormalization()(layers.Conv2D(3, 3)(x)))
+    model = randomise(keras.Model(inputs, layers.Conv2D(3, 1, name="last")(x)))
+    with pytest.raises(
+        kerasfold.EquivalenceError,
+        match="output 'last' is compared in float16, in which layer 'half' computes always, round",
+    ):
+        kerasfold.fold(model)
+
+
 RNG = np.random.default_rng(0)
 TWICE = r"model 'net' does not give the same twice: run again on the same inputs, an output is \S+"
 
