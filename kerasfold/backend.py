@@ -290,9 +290,11 @@ def in_memory(value: Any) -> np.ndarray:
             if held is not None:
                 held.seen = array
             return array
-    return keras.ops.convert_to_numpy(
-        _value_of(value) if isinstance(value, keras.Variable) else value
-    )
+    stored = _value_of(value) if isinstance(value, keras.Variable) else value
+    if len(stored.shape):
+        return keras.ops.convert_to_numpy(stored)
+    one = keras.ops.reshape(stored, (1,))  # TensorFlow makes no array of one number in bfloat16
+    return keras.ops.convert_to_numpy(one).reshape(())
 
 
 def tensor_of(variable: keras.Variable) -> Any:

@@ -22,6 +22,12 @@ def test_a_tensor_is_read():
     np.testing.assert_array_equal(in_memory(keras.ops.convert_to_tensor(VALUES)), VALUES)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_one_number_is_read(dtype):
+    for value in (keras.Variable(1.5, dtype=dtype), keras.ops.convert_to_tensor(1.5, dtype=dtype)):
+        assert (in_memory(value).shape, float(in_memory(value))) == ((), 1.5)
+
+
 def test_nothing_is_copied():
     variable = keras.Variable(VALUES, dtype="float32")
     assert np.shares_memory(in_memory(variable), in_memory(variable))
