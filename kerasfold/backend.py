@@ -15,6 +15,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerasfold.wide import WIDE
+
 _SEEDS: ContextVar[random.Random | None] = ContextVar("_SEEDS", default=None)
 
 
@@ -164,28 +166,13 @@ def full_precision() -> Iterator[None]:
         yield
 
 
-_DOUBLE: ContextVar[bool] = ContextVar("_DOUBLE", default=False)
-
-
-class _Widest(dict[str, str]):
-    """What Keras makes of the dtypes of 64 bits that a result would have."""
-
-    def get(self, dtype: str, default: Any = None) -> Any:
-        return dtype if dtype == "float64" and _DOUBLE.get() else super().get(dtype, default)
-
-
-_DTYPES = keras.src.backend.common.dtypes
-_DTYPES.BIT64_TO_BIT32_DTYPE = _Widest(_DTYPES.BIT64_TO_BIT32_DTYPE)
-
-
 @contextlib.contextmanager
 def double_precision() -> Iterator[None]:
-    """Meanwhile, here, float64 is computed as such, on the CPU.
+    """Meanwhile, here, float64 is computed as such, on the CPU, and what `wide` says with it.
 
-    Else Keras makes it float32 on all backends but TensorFlow's, in BatchNormalization and every
-    mean, and JAX, with which NumPy's backend convolves, has none unless told.
+    JAX, with which NumPy's backend convolves, has none unless told.
     """
-    token = _DOUBLE.set(True)
+    token = WIDE.set(True)
     try:
         with contextlib.ExitStack() as scopes:
             scopes.enter_context(on(_CPU))
@@ -195,7 +182,7 @@ def double_precision() -> Iterator[None]:
                 scopes.enter_context(jax.enable_x64(True))
             yield
     finally:
-        _DOUBLE.reset(token)
+        WIDE.reset(token)
 
 
 @contextlib.contextmanager

@@ -35,6 +35,7 @@ and *verifies* the result. Each step is a room; a module imports only from those
     stopping.py  choices.py  stages.py     stopped by a signal; names to choose from; what goes on
     reasons.py                             why a layer stays, by its code
     legible.py                             names as they can be shown, whatever is in them
+    wide.py                                Keras's constants, where float64 is computed
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ FLOORS = (
     ("algebra",),
     ("options", "bar", "quiet"),
     ("backend", "errors", "startup"),
-    ("stopping", "choices", "stages", "reasons", "legible"),
+    ("stopping", "choices", "stages", "reasons", "legible", "wide"),
 )
 
 # Private attributes of Keras, by the file that reads or sets them.
@@ -86,6 +86,7 @@ INTERNALS = {
         "_shape",
         "_trainable_variables",
     },
+    "wide": {"keras.src"},
 }
 
 

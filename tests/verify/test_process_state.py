@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,7 +22,7 @@ from keras import layers
 
 import kerasfold
 from kerasfold import FoldError, files
-from kerasfold.backend import full_precision, own_seeds, unfilled
+from kerasfold.backend import double_precision, full_precision, own_seeds, unfilled
 from kerasfold.quiet import unsaid
 from zoo.making import randomise
 
@@ -254,3 +255,50 @@ def test_nothing_is_drawn_for_weights_that_get_the_values_of_others(name: str) -
     assert not here.any()
     np.testing.assert_array_equal(elsewhere, before)
     np.testing.assert_array_equal(after, before)
+
+
+def made_of_numbers() -> set[str]:
+    """The dtypes of what is written as numbers, and told none."""
+    arrays = np.ones(2, "float32"), [0.5, 1], 0.5
+    tensors = [*map(keras.ops.convert_to_tensor, arrays), keras.ops.zeros(2), keras.ops.ones(())]
+    return {keras.backend.standardize_dtype(x.dtype) for x in tensors}
+
+
+def test_constants_are_float64_where_that_is_computed_and_in_no_other_thread() -> None:
+    elsewhere: list[set[str]] = []
+    with double_precision():
+        assert made_of_numbers() == {"float64"}
+        told = (
+            keras.ops.convert_to_tensor(0.5, dtype="float32"),
+            keras.ops.convert_to_tensor([1, 2]),
+        )
+        assert [x.dtype.name for x in told] == ["float32", "int32"]
+        other = threading.Thread(target=lambda: elsewhere.append(made_of_numbers()))
+        other.start()
+        other.join()
+    assert elsewhere == [made_of_numbers()] == [{"float32"}]
+
+
+@keras.saving.register_keras_serializable("process_state")
+class Guarded(layers.Layer):
+    """Divides by what it makes sure is not zero, by a number that is told no dtype."""
+
+    def build(self, shape: tuple[int, ...]) -> None:
+        self.gain = self.add_weight((shape[-1],), initializer="ones")
+
+    def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        size = keras.ops.sqrt(keras.ops.mean(x * x, axis=-1, keepdims=True))
+        return self.gain * x / (keras.ops.convert_to_tensor(1e-3) + size)
+
+
+def guarded(x: keras.KerasTensor) -> keras.KerasTensor:
+    """The same with no weights."""
+    return x / (keras.ops.convert_to_tensor([1e-3]) + keras.ops.sum(x, axis=-1, keepdims=True))
+
+
+@pytest.mark.parametrize("guard", [Guarded, lambda: layers.Lambda(guarded)])
+def test_layers_that_write_constants_are_compared_in_float64(guard: Callable[[], Any]) -> None:
+    x = image = keras.Input((6, 6, 3))
+    x = guard()(layers.BatchNormalization()(layers.Conv2D(4, 3)(x)))
+    report = randomise(keras.Model(image, x)).fold().fold_report.equivalence
+    assert (report.verdict, report.dtype) == ("equivalent", "float64")
