@@ -29,9 +29,10 @@ from kerasfold.layers.rewrite import constants
 from kerasfold.layers.unfused import as_difference, fused_summand, is_miscomputed
 from kerasfold.lift.regions import Lifted, Regions, as_read
 from kerasfold.quiet import unsaid
-from kerasfold.read.copies import called_copy, copy_operation, copy_state
+from kerasfold.read.copies import called_copy, copy_operation
 from kerasfold.read.graph import Call, Tensor
 from kerasfold.read.model import is_masked, made_by
+from kerasfold.read.states import copy_state
 from kerasfold.read.weights import Constant, as_array, is_float_array
 
 

@@ -14,9 +14,9 @@ import keras
 from kerasfold.algebra.axis import Refused
 from kerasfold.backend import unfilled
 from kerasfold.errors import words_of
-from kerasfold.read.copies import copy_state
 from kerasfold.read.model import functional_graph, is_of_keras, sublayers
 from kerasfold.read.part import Part
+from kerasfold.read.states import copy_state
 
 
 def parts_of(model: keras.Model) -> dict[str, keras.Model]:

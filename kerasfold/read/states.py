@@ -1,0 +1,116 @@
+"""What a copy has of its original: its weights, and what else it holds."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Container, Iterator
+from typing import Any
+
+import keras
+
+from kerasfold.backend import tensor_of
+from kerasfold.errors import UnsupportedModelError
+from kerasfold.read.model import held_by, sublayers
+from kerasfold.read.weights import as_array, shape_of
+
+
+class _Start:
+    """An initializer that gives a weight of a copy the values of the original's.
+
+    Drawing values, and writing others over them, takes longer than all else that a weight needs.
+    """
+
+    def __init__(self, weight: keras.Variable) -> None:
+        self.weight = weight
+        self.was_asked = False
+
+    def __call__(self, shape: Any, dtype: Any = None) -> Any:
+        if tuple(shape) != shape_of(self.weight):
+            return keras.ops.zeros(shape, dtype)
+        self.was_asked = True
+        if dtype == self.weight.dtype:
+            return tensor_of(self.weight)
+        return keras.ops.convert_to_tensor(as_array(self.weight), dtype=dtype)
+
+
+@contextlib.contextmanager
+def started(source: keras.Operation, target: keras.Operation) -> Iterator[dict[str, _Start]]:
+    """Let a copy build its weights as its original's are, where it names them, or as zeros.
+
+    Args:
+        source: the original.
+        target: its copy, to be built meanwhile.
+
+    Yields:
+        The initializers that it is asked for, by the name of the weight.
+    """
+    usual = {
+        name: value
+        for name, value in vars(target).items()
+        if name.endswith("_initializer") and isinstance(value, keras.initializers.Initializer)
+    }
+    zeros, starts = keras.initializers.Zeros(), {}
+    for name in usual:
+        own = name.removesuffix("_initializer")
+        named = ((n, getattr(source, n, None)) for n in (own, f"{own}_kernel"))
+        found = next(((n, w) for n, w in named if isinstance(w, keras.Variable)), None)
+        start = zeros
+        if found is not None:
+            start = starts[found[0]] = _Start(found[1])
+        setattr(target, name, start)
+    try:
+        yield starts
+    finally:
+        for name, value in usual.items():
+            setattr(target, name, value)
+
+
+def _other_state(
+    source: keras.Layer, target: keras.Layer
+) -> Iterator[tuple[keras.Variable, keras.Variable]]:
+    """What a copy and its original hold besides weights, layer by layer, where that is alike.
+
+    It need not be: a layer rebuilt without a rate at which to drop has no seed either.
+    """
+    weights = {id(v) for layer in (source, target) for v in layer.weights}
+    for pair in zip(sublayers(source), sublayers(target), strict=True):
+        old, new = ([v for v in held_by(layer) if id(v) not in weights] for layer in pair)
+        if list(map(shape_of, old)) == list(map(shape_of, new)):
+            yield from zip(old, new, strict=True)
+
+
+def copy_state(
+    source: keras.Operation, target: keras.Operation, given: Container[int] = ()
+) -> None:
+    """Give a built copy the weights and other state of its original.
+
+    Args:
+        source: the original.
+        target: its copy.
+        given: weights of the copy, by id, that have their values.
+
+    Raises:
+        UnsupportedModelError: the copy's weights differ in number or shape.
+    """
+    if not isinstance(source, keras.Layer):
+        return
+    pairs = list(zip(sublayers(source), sublayers(target), strict=False))
+    shapes = [[shape_of(v) for v in layer.weights] for layer in (source, target)]
+    if shapes[0] != shapes[1] or len(pairs) != len(list(sublayers(source))):
+        raise UnsupportedModelError(
+            f"the weights of '{source.name}' have shapes {shapes[0]}, those of its copy {shapes[1]}"
+        )
+    weights = list(zip(source.weights, target.weights, strict=True))
+    for old, new in (*weights, *_other_state(source, target)):
+        if id(new) not in given:
+            new.assign(tensor_of(old) if old.dtype == new.dtype else as_array(old))
+    for old, new in pairs:  # what a layer is made of may be frozen by itself
+        if new.trainable != old.trainable:
+            new.trainable = old.trainable
+        finalize = getattr(new, "finalize_state", None)
+        if finalize is not None:
+            finalize()
+        if type(old) is keras.layers.Normalization and old.mean is not None:
+            # It computes with these and not with its weights, which set_weights may change.
+            new.mean = keras.ops.cast(old.mean, new.compute_dtype)
+            new.variance = keras.ops.cast(old.variance, new.compute_dtype)
