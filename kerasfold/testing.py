@@ -84,7 +84,7 @@ def check_lift(
                 values if positive else values * rng.choice([-1.0, 1.0], variable.shape)
             )
     for sublayer in sublayers(layer):
-        if hasattr(sublayer, "finalize_state"):
+        if isinstance(sublayer, keras.layers.Normalization):
             sublayer.finalize_state()
     regions = lift(read(model))
     reasons = [

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Container, Iterator
 from typing import Any
 
 import keras
+import numpy as np
 
 from kerasfold.backend import tensor_of
-from kerasfold.errors import UnsupportedModelError
-from kerasfold.read.model import held_by, sublayers
+from kerasfold.errors import UnsupportedModelError, words_of
+from kerasfold.read.model import held_by, is_of_keras, sublayers
 from kerasfold.read.weights import as_array, shape_of
 
 
@@ -90,7 +92,8 @@ def copy_state(
         given: weights of the copy, by id, that have their values.
 
     Raises:
-        UnsupportedModelError: the copy's weights differ in number or shape.
+        UnsupportedModelError: the copy's weights differ in number or shape, or it does not take
+            what else its original saves.
     """
     if not isinstance(source, keras.Layer):
         return
@@ -100,6 +103,8 @@ def copy_state(
         raise UnsupportedModelError(
             f"the weights of '{source.name}' have shapes {shapes[0]}, those of its copy {shapes[1]}"
         )
+    for old, new in pairs:
+        _copy_saved(old, new)
     weights = list(zip(source.weights, target.weights, strict=True))
     for old, new in (*weights, *_other_state(source, target)):
         if id(new) not in given:
@@ -107,10 +112,55 @@ def copy_state(
     for old, new in pairs:  # what a layer is made of may be frozen by itself
         if new.trainable != old.trainable:
             new.trainable = old.trainable
-        finalize = getattr(new, "finalize_state", None)
-        if finalize is not None:
-            finalize()
         if type(old) is keras.layers.Normalization and old.mean is not None:
             # It computes with these and not with its weights, which set_weights may change.
             new.mean = keras.ops.cast(old.mean, new.compute_dtype)
             new.variance = keras.ops.cast(old.variance, new.compute_dtype)
+
+
+def _copy_saved(source: keras.Layer, target: keras.Layer) -> None:
+    """Give a copy what its original saves besides weights, as Keras does with what is in a file.
+
+    That is a vocabulary, or what the author of a layer lets it save.
+
+    Raises:
+        UnsupportedModelError: the copy does not take it.
+    """
+    try:
+        if hasattr(source, "get_vocabulary"):
+            _copy_vocabulary(source, target)
+        elif not is_of_keras(source):
+            _copy_as_saved(source, target)
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"layer '{source.name}' of class {type(source).__name__} saves more than its weights, "
+            f"which a copy of it does not take ({words_of(error)}): let the model be saved and "
+            "loaded, and mend what that says"
+        ) from error
+
+
+def _copy_vocabulary(source: Any, target: Any) -> None:
+    """Give a layer for strings or numbers what another looks them up in."""
+    words = source.get_vocabulary(include_special_tokens=True)
+    store: dict[str, Any] = {}
+    source.save_own_variables(store)  # the weight of each word, if they have any
+    weights = [x[: len(words)] for x in store.values()]
+    target.set_vocabulary(words, *weights)
+
+
+def _copy_as_saved(source: Any, target: Any) -> None:
+    """Let a layer save what it saves in its own way, and a copy load that."""
+    if type(source).load_own_variables.__module__.partition(".")[0] != "keras":
+        store: dict[str, Any] = {}
+        source.save_own_variables(store)
+        # Arrays of its own, as a file has: what is loaded may be kept.
+        target.load_own_variables({k: np.array(_as_numpy(v)) for k, v in store.items()})
+    if hasattr(source, "save_assets"):
+        with tempfile.TemporaryDirectory() as folder:
+            source.save_assets(folder)
+            target.load_assets(folder)
+
+
+def _as_numpy(value: Any) -> Any:
+    is_tensor = isinstance(value, keras.Variable) or keras.ops.is_tensor(value)
+    return keras.ops.convert_to_numpy(value) if is_tensor else value
