@@ -212,9 +212,9 @@ def _first(operation: keras.Operation, dtype: str | None, use: Callable[[_Make],
             raise
         except Exception as error:
             failure = error
-        if getattr(operation, "_auto_config", None) is not None:
+        for way in (_of_config_and_functions, _of_arguments):
             try:
-                return use(_of_arguments)
+                return use(way)
             except Exception:
                 pass  # the config is what its author promised, so its failure is told
     kind = type(operation).__name__
@@ -245,7 +245,13 @@ def _as_held(operation: keras.Operation, dtype: str | None) -> Iterator[None]:
         yield
 
 
-def _of_config(operation: keras.Operation, name: str, dtype: str | None) -> keras.Operation:
+def _of_config(
+    operation: keras.Operation,
+    name: str,
+    dtype: str | None,
+    functions: Mapping[str, Any] = MappingProxyType({}),
+) -> keras.Operation:
+    """From its config; with functions in place of what that says of them, which may be nothing."""
     if type(operation) is keras.layers.Lambda:
         fresh: Any = keras.layers.Lambda(
             operation.function,
@@ -256,7 +262,9 @@ def _of_config(operation: keras.Operation, name: str, dtype: str | None) -> kera
             trainable=operation.trainable,
         )
     else:
-        config = _at_dtype(operation.get_config() | _functions(operation), dtype)
+        if is_of_keras(operation):
+            functions = _functions(operation)
+        config = _at_dtype({**operation.get_config(), **functions}, dtype)
         if "name" in config:
             config = {**config, "name": name}
         if dtype is None and is_layer(operation) and is_of_keras(operation):
@@ -302,8 +310,21 @@ def _functions(operation: keras.Operation) -> dict[str, Any]:
     return {name: value for name, value in values.items() if inspect.isfunction(value)}
 
 
+def _of_config_and_functions(
+    operation: keras.Operation, name: str, dtype: str | None
+) -> keras.Operation:
+    """From its config, but for the activations in it: that of a layer of others need not be one."""
+    config = operation.get_config()
+    functions = {key: value for key, value in _functions(operation).items() if key in config}
+    if not functions:
+        raise LookupError("no function in its config")
+    return _of_config(operation, name, dtype, functions)
+
+
 def _of_arguments(operation: keras.Operation, name: str, dtype: str | None) -> keras.Operation:
     """From what the constructor was called with, which Keras keeps where it is plain values."""
+    if getattr(operation, "_auto_config", None) is None:
+        raise LookupError("not all of its arguments are plain values")
     fresh = type(operation)(**_at_dtype(operation._auto_config.config, dtype))
     fresh.name = name
     return fresh

@@ -148,3 +148,72 @@ def test_what_a_copy_does_not_take_is_said() -> None:
     model, _ = of_its_own(Unloadable)
     with pytest.raises(kerasfold.FoldError, match=r"saves more than its weights.*moved"):
         kerasfold.fold(model)
+
+
+@keras.saving.register_keras_serializable("copied_state")
+class Tripled(layers.Layer):
+    """Its attribute is made of its argument, and is not that."""
+
+    def __init__(self, activation: Any = "tanh", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.said = activation
+        function = keras.activations.get(activation)
+        self.activation = lambda x: 3.0 * function(x)
+
+    def call(self, inputs: Any) -> Any:
+        """The attribute's."""
+        return self.activation(inputs)
+
+    def get_config(self) -> dict[str, Any]:
+        """What it was given."""
+        return {**super().get_config(), "activation": self.said}
+
+
+@keras.saving.register_keras_serializable("copied_state")
+class Parsing(layers.Layer):
+    """It writes and reads its activation by itself."""
+
+    def __init__(self, activation: Any = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.activation = keras.activations.get(activation)
+
+    def call(self, inputs: Any) -> Any:
+        """The activation's."""
+        return self.activation(inputs)
+
+    def get_config(self) -> dict[str, Any]:
+        """Its name."""
+        name = keras.activations.serialize(self.activation)
+        return {**super().get_config(), "activation": name}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Parsing:
+        """What has no such name is refused."""
+        function = keras.activations.deserialize(config["activation"])
+        return cls(**{**config, "activation": function})
+
+
+@keras.saving.register_keras_serializable("copied_state")
+class Given(Parsing):
+    """It holds a function that no config says."""
+
+    def get_config(self) -> dict[str, Any]:
+        """What Keras makes of it."""
+        return {**super(Parsing, self).get_config(), "activation": self.activation.__name__}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Given:
+        """As any layer."""
+        return cls(**config)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [lambda: Tripled(), lambda: Parsing("relu"), lambda: Given(lambda x: 0.1 * ops.square(x))],
+)
+def test_an_activation_is_what_its_config_says_if_that_serves(layer: Any) -> None:
+    inputs = keras.Input((4,))
+    model = behind(inputs, layer()(inputs))
+    folded = kerasfold.fold(model, verify=False)
+    np.testing.assert_allclose(folded(FAR), model(FAR), atol=1e-6)
+    assert kerasfold.fold(model).fold_report.equivalence.verdict == "equivalent"
