@@ -62,7 +62,6 @@ INTERNALS = {
     "read.inside": {
         "_inbound_nodes",
         "_inputs",
-        "_keras_history",
         "_non_trainable_variables",
         "_outputs",
         "_trainable_variables",
@@ -78,6 +77,7 @@ INTERNALS = {
         "_keras_mask",
         "_nodes_by_depth",
     },
+    "read.nodes": {"_inbound_nodes", "_keras_history"},
     "read.weights": {
         "_autocast",
         "_flatten_layers",

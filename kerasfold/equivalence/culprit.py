@@ -19,9 +19,10 @@ from kerasfold.equivalence.runs import Arrays, Runner, Walk, as_is, real
 from kerasfold.equivalence.tally import at_border, distances
 from kerasfold.errors import FoldError
 from kerasfold.lift.regions import Regions, as_read, lift, lifted
-from kerasfold.read.graph import Call, part_of
+from kerasfold.read.graph import Call
 from kerasfold.read.inside import Made
 from kerasfold.read.model import layout_of, made_by, sublayers, variables_of
+from kerasfold.read.pieces import part_of
 from kerasfold.read.weights import as_array
 
 

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, TypeAlias
 import keras
 import numpy as np
 
-from kerasfold.backend import unstored
+from kerasfold.read.alike import alike_but
 from kerasfold.read.model import is_keras_own, is_of_keras
-from kerasfold.read.weights import as_stored, start_as
+from kerasfold.read.weights import as_stored
 
 Channels: TypeAlias = np.ndarray  # those that stay, by their numbers
 L = keras.layers
@@ -121,7 +121,7 @@ def with_fewer(layer: Any, reads: Channels, gives: Channels, linear: bool = Fals
     """
     config, weights = _ALL[type(layer)](layer, reads, gives)
     without = {"activation": keras.activations.linear} if linear else {}
-    return _made(layer, Fewer({**config, **without}, weights))
+    return alike_but(layer, {**config, **without}, weights)
 
 
 def with_slopes(layer: Any, slopes: np.ndarray) -> keras.Layer:
@@ -133,31 +133,4 @@ def with_slopes(layer: Any, slopes: np.ndarray) -> keras.Layer:
             along.
     """
     shared = [axis for axis, n in enumerate(slopes.shape, 1) if n == 1]
-    return _made(layer, Fewer({"shared_axes": shared}, {"alpha": slopes}))
-
-
-def _made(layer: Any, fewer: Fewer) -> keras.Layer:
-    """A layer with all attributes of another, but for some settings and weights.
-
-    To have Keras make one takes fifty times as long.
-    """
-    with unstored():
-        weights = {
-            id(old): keras.Variable(
-                start_as(values), values.shape, old.dtype, old.trainable, name=old.name
-            )
-            for name, values in fewer.weights.items()
-            for old in [getattr(layer, name)]
-        }
-
-    def own(value: Any) -> Any:
-        if isinstance(value, list) and any(id(x) in weights for x in value):
-            return [weights.get(id(x), x) for x in value]
-        return weights.get(id(value), value)
-
-    made = object.__new__(type(layer))
-    for name, value in vars(layer).items():
-        if not callable(getattr(type(layer), name, None)):  # else a method that is bound to it
-            vars(made)[name] = own(value)
-    vars(made).update(fewer.config, _auto_config=None)  # that is what the other was made with
-    return made
+    return alike_but(layer, {"shared_axes": shared}, {"alpha": slopes})

@@ -11,7 +11,8 @@ from keras import tree
 from kerasfold.layers.limits import is_free
 from kerasfold.lift.program import Node
 from kerasfold.lift.regions import Regions
-from kerasfold.read.graph import Call, Graph, Tensor, part_of
+from kerasfold.read.graph import Call, Graph, Tensor
+from kerasfold.read.pieces import part_of
 
 
 def readers_of(graph: Graph) -> dict[int, list[Call]]:

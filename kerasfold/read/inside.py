@@ -30,6 +30,7 @@ from kerasfold.read.model import (
     operations,
     sublayers,
 )
+from kerasfold.read.nodes import maker, topological
 from kerasfold.read.plain import plainly
 from kerasfold.read.told import Told, said_by
 
@@ -81,7 +82,7 @@ def inside_of(functional: Any) -> Inside:
             node.arguments.kwargs,
             tuple(node.outputs),
         )
-        for node in _topological(inputs, outputs)
+        for node in topological(inputs, outputs)
     ]
     return Inside(inputs, outputs, calls)
 
@@ -273,14 +274,14 @@ class _Trace:
     ) -> tuple[Any, Inside]:
         """What a layer's `call` gives, and the calls it makes for it. Raises `Refused`."""
         own = _CALLS.get(type(layer))
-        makers = list(map(_maker, inputs))
+        makers = list(map(maker, inputs))
         result = layer.call(*args, **kwargs) if own is None else own(layer, *args, **kwargs)
         outputs = tree.flatten(result)
         if not outputs or not all(isinstance(x, keras.KerasTensor) for x in outputs):
             raise Refused("gives what is no tensor that depends on its inputs")
-        if makers != list(map(_maker, inputs)):  # which then hides the call that gives it back
+        if makers != list(map(maker, inputs)):  # which then hides the call that gives it back
             raise Refused("calls what gives back a tensor that it was given")
-        calls = [self._made(node) for node in _topological(inputs, outputs)]
+        calls = [self._made(node) for node in topological(inputs, outputs)]
         return result, Inside(inputs, outputs, calls)
 
     def _made(self, node: Any) -> Made:
@@ -411,40 +412,3 @@ def _left_as_it_was(layers: Iterable[keras.Layer]) -> Iterator[None]:
             now.update((k, v) for k, v in before.items() if now.get(k) is not v)
         for values, length in lists:
             del values[length:]
-
-
-def _topological(inputs: Iterable[Any], outputs: Iterable[Any]) -> list[Any]:
-    """Nodes between tensors, producers first, without recursion.
-
-    Raises:
-        Refused: an output that depends on other tensors than the inputs.
-    """
-    entries = {id(x) for x in inputs}
-    done: set[int] = set()
-    order: list[Any] = []
-    for output in outputs:
-        stack = [] if id(output) in entries else [(_node_of(output), False)]
-        while stack:
-            node, expanded = stack.pop()
-            if expanded:
-                order.append(node)
-            elif id(node) not in done:
-                done.add(id(node))
-                stack.append((node, True))
-                reads = (x for x in reversed(node.input_tensors) if id(x) not in entries)
-                stack.extend((_node_of(x), False) for x in reads)
-    return order
-
-
-def _node_of(tensor: Any) -> Any:
-    operation = _maker(tensor)
-    node = None if operation is None else operation._inbound_nodes[tensor._keras_history.node_index]
-    if node is None or node.is_input:
-        raise Refused("reads a tensor from elsewhere")
-    return node
-
-
-def _maker(tensor: Any) -> Any:
-    """The operation whose call a symbolic tensor is the result of, or None."""
-    history = getattr(tensor, "_keras_history", None)
-    return history and history.operation
