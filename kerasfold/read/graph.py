@@ -19,6 +19,7 @@ from keras import tree
 from kerasfold.algebra.axis import Refused
 from kerasfold.errors import UnsupportedModelError
 from kerasfold.options import how_to_read
+from kerasfold.read.batches import shape_given, shapes_anew
 from kerasfold.read.inside import Inside, Made, Told, follower, idle, inside_of
 from kerasfold.read.model import (
     functional_graph,
@@ -30,7 +31,6 @@ from kerasfold.read.model import (
     passes_masks,
     public_op,
     refuse_quantised,
-    shape_given,
     takes_training,
     trains_unasked,
 )
@@ -252,9 +252,24 @@ class _Reader:
             self._learn(source, tensor)
         return self.known[id(source)]
 
-    def _made(self, source: Any, operation: keras.Operation, given: Sequence[Tensor]) -> Tensor:
+    def _shapes(self, made: Made, args: tuple, kwargs: dict) -> list[tuple[int | None, ...]]:
+        """The shapes of what a call makes: as Keras says, of any batch where that was wrong."""
+        given = [x.shape for x in _tensors((args, kwargs))]
+        told = (x for x in tree.flatten((made.args, made.kwargs)) if _is_symbolic(x))
+        said = [tuple(x.shape) for x in made.outputs]
+        if given != [tuple(x.shape) for x in told]:
+            said = shapes_anew(made.operation, *_symbolic(args, kwargs)) or said
+        return [shape_given(made.operation, shape, given) for shape in said]
+
+    def _made(
+        self,
+        source: Any,
+        shape: tuple[int | None, ...],
+        operation: keras.Operation,
+        given: Sequence[Tensor],
+    ) -> Tensor:
         """The `Tensor` that a call makes, masked also where Keras alone shows that when it runs."""
-        tensor = shape_given(operation, self.tensor(source), given)
+        tensor = replace(self.tensor(source), shape=shape)
         masked = [x.shape == tensor.shape for x in given if x.masked]
         kept = bool(masked) and keeps_masks(operation, any(masked))
         passed = passes_masks(operation) and any(x.index in self.unseen for x in given)
@@ -293,7 +308,11 @@ class _Reader:
                 self._walk_inside(inner, made, args, kwargs, prefix)
                 continue
             given = _tensors((args, kwargs))
-            outputs = tuple(self._made(x, made.operation, given) for x in made.outputs)
+            shapes = self._shapes(made, args, kwargs)
+            outputs = tuple(
+                self._made(x, shape, made.operation, given)
+                for x, shape in zip(made.outputs, shapes, strict=True)
+            )
             if public_op(type(made.operation)) is keras.ops.reshape:
                 self.reshaped[outputs[0].index] = args[0]
             flag = kwargs.get("training")
@@ -314,7 +333,7 @@ class _Reader:
         return before
 
     def _argument(self, value: Any) -> Any:
-        return self.tensor(value) if isinstance(value, keras.KerasTensor) else value
+        return self.tensor(value) if _is_symbolic(value) else value
 
     def _inside(self, made: Made, args: tuple, kwargs: dict) -> Inside | None:
         """The calls inside a call; None of a layer that is not looked into.
@@ -334,14 +353,11 @@ class _Reader:
             return inside_of(functional)
         if kwargs.get("training"):
             raise Refused("is called with training=True")
-        inner = made.inside
-        if inner is not None and [x.dtype for x in inner.inputs] == [x.dtype for x in given]:
+        inner, wanted = made.inside, [(x.shape, x.dtype) for x in given]
+        if inner is not None and [(tuple(x.shape), x.dtype) for x in inner.inputs] == wanted:
             return inner
-        args, kwargs = tree.map_structure(
-            lambda x: keras.KerasTensor(x.shape, x.dtype) if isinstance(x, Tensor) else x,
-            (args, {k: v for k, v in kwargs.items() if k != "training"}),
-        )
-        return follow(made.operation, args, kwargs, self.opens, self.told)
+        kwargs = {k: v for k, v in kwargs.items() if k != "training"}
+        return follow(made.operation, *_symbolic(args, kwargs), self.opens, self.told)
 
     def _walk_inside(
         self, inner: Inside, made: Made, args: tuple, kwargs: dict, prefix: str
@@ -390,6 +406,18 @@ def given_others(call: Call, other: Callable[[Tensor], Tensor]) -> Call:
         lambda x: now[x.index] if isinstance(x, Tensor) else x, (call.args, call.kwargs)
     )
     return replace(call, args=args, kwargs=kwargs)
+
+
+def _is_symbolic(value: Any) -> bool:
+    return isinstance(value, keras.KerasTensor)
+
+
+def _symbolic(args: tuple, kwargs: dict) -> Any:
+    """Arguments with Keras's symbolic tensors."""
+    return tree.map_structure(
+        lambda x: keras.KerasTensor(x.shape, x.dtype) if isinstance(x, Tensor) else x,
+        (args, kwargs),
+    )
 
 
 def _tensors(value: Any) -> list[Tensor]:

@@ -20,6 +20,7 @@ from keras import tree
 from kerasfold.algebra.axis import Refused
 from kerasfold.errors import UnsupportedModelError, words_of
 from kerasfold.quiet import unsaid
+from kerasfold.read.batches import of_any_batch
 from kerasfold.read.copies import copy_operation
 from kerasfold.read.model import (
     function_name,
@@ -208,7 +209,7 @@ class _Trace:
                 vars(part)["symbolic_call"] = self._closed(part)
             known, counts = len(self.layer.variables), _numbers(self.parts)
             try:
-                with unsaid():  # they were given when the model was built
+                with unsaid(), of_any_batch(self.parts):  # they were given when the model was built
                     self.layer(*args, **kwargs, training=False)
             except Exception as error:
                 if inside and isinstance(inside[0], Refused):

@@ -6,7 +6,6 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import keras
@@ -101,26 +100,6 @@ def interpolates(operation: keras.Operation) -> bool:
     if isinstance(operation, keras.layers.UpSampling2D):
         return operation.interpolation != "nearest"
     return is_of_keras(operation) and "Resiz" in type(operation).__name__
-
-
-_MERGES = (
-    *(keras.layers.Add, keras.layers.Subtract, keras.layers.Multiply, keras.layers.Average),
-    *(keras.layers.Maximum, keras.layers.Minimum),
-)
-
-
-def shape_given(operation: keras.Operation, tensor: Any, given: Sequence[Any]) -> Any:
-    """What an operation gives: of any batch if something that it is given is.
-
-    Keras says of a sum of such and of a constant that it has the constant's batch, of 1.
-
-    Args:
-        operation: the operation.
-        tensor: a dataclass with the shape that Keras says.
-        given: the same of what it is given.
-    """
-    free = isinstance(operation, _MERGES) and any(x.shape[:1] == (None,) for x in given)
-    return replace(tensor, shape=(None, *tensor.shape[1:])) if free else tensor
 
 
 def output_names(model: keras.Model) -> list[str]:

@@ -32,7 +32,7 @@ def topological(inputs: Iterable[Any], outputs: Iterable[Any]) -> list[Any]:
 
 
 def node_of(tensor: Any) -> Any:
-    """The call whose result a symbolic tensor is. Raises `Refused` where it is an input, or none."""
+    """The call whose result a symbolic tensor is. Raises `Refused` if it is an input."""
     operation = maker(tensor)
     node = None if operation is None else operation._inbound_nodes[tensor._keras_history.node_index]
     if node is None or node.is_input:

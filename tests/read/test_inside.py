@@ -210,17 +210,17 @@ def test_a_layer_that_does_nothing_at_inference_is_no_wall() -> None:
 class Attending(layers.Layer):
     """Each pixel of an image, weighted by a softmax over all of its pixels."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, pixels: int = 1100, **options: Any) -> None:
         super().__init__(**options)
-        self.score = layers.Dense(1)
+        self.pixels, self.score = pixels, layers.Dense(1)
 
     def build(self, shape: Any) -> None:
         self.score.build(shape)
 
     def call(self, x: Any) -> Any:
         ops = keras.ops
-        scores = ops.reshape(self.score(x), (ops.shape(x)[0], 1100))
-        return x * ops.reshape(ops.softmax(scores), (-1, 1100, 1))
+        scores = ops.reshape(self.score(x), (ops.shape(x)[0], self.pixels))
+        return x * ops.reshape(ops.softmax(scores), (-1, self.pixels, 1))
 
 
 @pytest.mark.parametrize("open_layers", [True, False])
@@ -233,3 +233,49 @@ def test_a_layer_behind_a_constant_takes_any_batch(open_layers: bool) -> None:
     folded = model.fold(open_layers=open_layers)
     given = rng.normal(size=(4, 1100, 8)).astype("float32")
     np.testing.assert_allclose(folded(given), model(given), rtol=1e-4, atol=1e-6)
+
+
+class Placed(layers.Layer):
+    """Adds a constant, and hands the sum to another layer that it holds."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.add, self.attend = layers.Add(), Attending(pixels=12)
+
+    def build(self, shape: Any) -> None:
+        self.attend.build(shape)
+
+    def call(self, x: Any) -> Any:
+        constant = np.linspace(-1, 1, 96, dtype="float32").reshape(1, 12, 8)
+        return self.attend(self.add([x, constant]))
+
+
+def _added(x: Any) -> Any:
+    constant = np.random.default_rng(0).normal(size=(1, 12, 8)).astype("float32")
+    return layers.Add()([x, constant])
+
+
+BEHIND: dict[str, Callable[[Any], Any]] = {
+    "a layer": lambda x: Attending(pixels=12)(layers.Dense(8)(_added(x))),
+    "an operation": lambda x: Attending(pixels=12)(keras.ops.relu(_added(x))),
+    "a sum": lambda x: Attending(pixels=12)(layers.Multiply()([_added(x), _added(x)])),
+    "a model": lambda x: Attending(pixels=12)(
+        keras.Sequential([keras.Input((12, 8)), layers.Dense(8), layers.ReLU()])(_added(x))
+    ),
+    "inside a layer": lambda x: Placed()(x),
+    "inside, behind another": lambda x: Placed()(layers.ReLU()(_added(x))),
+}
+
+
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize("name", BEHIND)
+def test_any_batch_goes_on_behind_a_constant(name: str, verify: bool) -> None:
+    image = keras.Input((12, 8))
+    x = BEHIND[name](layers.Dense(8)(image))
+    model = randomise(keras.Model(image, layers.Dense(3)(layers.Dense(5)(x))))
+    folded = model.fold(verify=verify)
+    given = np.random.default_rng(1).normal(size=(4, 12, 8)).astype("float32")
+    wanted = model.predict(given, verbose=0)
+    found = folded.predict(given, verbose=0)
+    np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
+    assert kerasfold.verify(model, folded, data=given).verdict == "equivalent"
