@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeAlias
 import keras
 import numpy as np
 
-from kerasfold.equivalence.ranges import Ask, Blank, Numbers, Rows
+from kerasfold.equivalence.asks import Ask, Blank, Numbers, Rows
 from kerasfold.equivalence.reached import in_dtype
 from kerasfold.read.weights import as_array, as_dtype, largest
 
