@@ -216,7 +216,7 @@ REASONS = (
             r"a sum of (what is scaled|different)|smaller than the kernel",
             r"equal windows|a list of channels",
             r"has no channels|declares images|resizes|times smaller|shifts by|repeats some",
-            r"parts of nothing|add up to zero",
+            r"parts of nothing|add up to zero|of no numbers",
         ),
     ),
     Reason(

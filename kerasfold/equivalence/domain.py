@@ -135,6 +135,8 @@ class Domain:
             return np.clip(drawn, -largest(self.dtype), largest(self.dtype))
         if self.dtype == "string":
             return drawn
+        if self.dtype.startswith("complex"):
+            return drawn + 1j * rng.normal(size=drawn.shape)
         low, high = _limits(self.dtype)
         drawn = np.rint(drawn)
         return np.clip(drawn if low < 0 else np.abs(drawn), low, high)

@@ -211,7 +211,17 @@ def _moved(call: Call, held: Mapping[int, Held]) -> list[Held]:
         raise Refused("does not run on integers") from None
     columns = ((x.places, x.scale, x.offset) for x in parts)
     whole = [np.concatenate([x.ravel() for x in column]) for column in zip(*columns, strict=True)]
-    return [Held(*(x[ops.convert_to_numpy(y)[:1]] for x in whole)) for y in moved]
+    return [Held(*(x[_whole(ops.convert_to_numpy(y)[:1])] for x in whole)) for y in moved]
+
+
+def _whole(places: np.ndarray) -> np.ndarray:
+    """Places, which some layers cast to what they compute in. Raises `Refused` of any others."""
+    if places.dtype.kind in "iu":
+        return places
+    exact = places.dtype.kind == "f" and np.max(places, initial=0) < 1 / np.finfo(places.dtype).eps
+    if not exact or np.any(places != np.rint(places)):
+        raise Refused("makes other numbers of integers")
+    return places.astype(int)
 
 
 def _padded(call: Call, held: Mapping[int, Held]) -> list[Held]:

@@ -237,6 +237,8 @@ class _Lifter:
             raise Refused(_no_rule(call))
         if call.training:
             raise Refused("it is called with training=True")
+        if any(0 in x.shape for x in (*call.inputs, *call.outputs)):
+            raise Refused("it reads or gives a tensor of no numbers")
         dtype = getattr(call.operation, "compute_dtype", call.outputs[0].dtype)
         for output in call.outputs:
             if output.dtype != dtype or not keras.backend.is_float_dtype(dtype):

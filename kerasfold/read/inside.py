@@ -8,6 +8,7 @@ builds a model of them. What that leaves behind in the layers is taken back.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -146,6 +147,7 @@ def traced(
             its own. The reason follows on the layer as a subject.
     """
     _refuse_weights(layer)
+    _refuse_hidden(layer)
     inside = _Trace(layer, opens, told).run(args, kwargs)
     constants = _constants(inside)
     if constants:
@@ -321,6 +323,23 @@ def _symbolic(value: Any) -> list[Any]:
 def _refuse_weights(layer: keras.Layer) -> None:
     if layer._trainable_variables or layer._non_trainable_variables:
         raise Refused("computes with weights of its own")
+
+
+def _refuse_hidden(layer: keras.Layer) -> None:
+    """Refuse parts that refer to layers they do not own: a copy of one alone would lack those."""
+    for part in sublayers(layer):
+        if part is layer or is_of_keras(part):
+            continue
+        own = {id(x) for x in sublayers(part)}
+        values = vars(part).values()
+        lists = (x.values() if isinstance(x, dict) else x for x in values if _is_container(x))
+        for x in (*values, *itertools.chain.from_iterable(lists)):
+            if is_layer(x) and id(x) not in own:
+                raise Refused(f"holds layer '{part.name}', which uses layer '{x.name}' of another")
+
+
+def _is_container(value: Any) -> bool:
+    return isinstance(value, (list, tuple, dict))
 
 
 def _written(

@@ -510,3 +510,34 @@ def test_outputs_keep_their_dtype_where_no_layer_of_it_is_left(policy_name: str)
     for objective in OBJECTIVES:
         folded = kerasfold.fold(model, objective)
         assert [t.dtype for t in folded.outputs] == [t.dtype for t in model.outputs]
+
+
+def _cropped(x: Any) -> Any:
+    return L.Conv2D(2, 3)(L.CenterCrop(6, 6)(x))
+
+
+def _beside_nothing(x: Any) -> Any:
+    joined = L.Concatenate()([L.Dense(3)(x), x[..., 0:0]])
+    return L.Dense(2)(L.BatchNormalization()(L.Dense(4)(joined)))
+
+
+FIRST: dict[str, tuple[tuple[int, ...], str, Callable[[Any], Any]]] = {
+    "CenterCrop": ((8, 8, 3), "float32", _cropped),
+    "complex numbers": ((6,), "complex64", lambda x: L.Dense(2)(ops.real(x))),
+    "no channels": ((0,), "float32", lambda x: L.Dense(2)(x)),
+    "some of none": ((6,), "float32", _beside_nothing),
+}
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_what_reads_an_input_is_foreseen(name: str) -> None:
+    shape, dtype, body = FIRST[name]
+    inputs = keras.Input(shape, dtype=dtype)
+    keras.utils.set_random_seed(0)
+    model = keras.Model(inputs, body(inputs))
+    folded = kerasfold.fold(model)
+    assert folded.fold_report.equivalence.verdict == "equivalent"
+    assert not any(isinstance(x, L.BatchNormalization) for x in folded.layers)
+    fault = keras.models.clone_model(model)
+    fault.set_weights([w + 1e-3 for w in model.get_weights()])
+    assert kerasfold.verify(model, fault).verdict == "different"

@@ -279,3 +279,48 @@ def test_any_batch_goes_on_behind_a_constant(name: str, verify: bool) -> None:
     found = folded.predict(given, verbose=0)
     np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
     assert kerasfold.verify(model, folded, data=given).verdict == "equivalent"
+
+
+@keras.saving.register_keras_serializable("inside")
+class Biased(layers.Layer):
+    """Adds rows of a table that another layer owns, and that its config does not say."""
+
+    def __init__(self, table: Any = None, **options: Any) -> None:
+        super().__init__(**options)
+        object.__setattr__(self, "table", table)
+
+    def call(self, x: Any) -> Any:
+        return x if self.table is None else x + self.table(keras.ops.arange(3))
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return shape
+
+
+@keras.saving.register_keras_serializable("inside")
+class Block(layers.Layer):
+    """Owns the table, and what uses it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.table, self.dense = layers.Embedding(3, 4), layers.Dense(4)
+        self.bias = Biased(self.table)
+
+    def build(self, shape: Any) -> None:
+        self.table.build((3,))
+        self.dense.build(shape)
+
+    def call(self, x: Any) -> Any:
+        return self.dense(self.bias(x))
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_layer_that_uses_one_of_another_is_copied_with_that(verify: bool) -> None:
+    image = keras.Input((3, 4))
+    x = Block(name="block")(layers.Dense(4)(image))
+    model = randomise(keras.Model(image, layers.Dense(2)(x)))
+    folded = model.fold(verify=verify)
+    given = np.random.default_rng(1).normal(size=(4, 3, 4)).astype("float32")
+    np.testing.assert_allclose(folded(given), model(given), atol=1e-5)
+    (row,) = [row for row in folded.fold_report.kept if row.layer == "block"]
+    assert row.code == "KF107"
+    assert "which uses layer 'embedding" in row.reason

@@ -46,7 +46,7 @@ def refusals() -> Iterator[str]:
         for node in ast.walk(ast.parse(path.read_text())):
             named = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Refused"
             if named and node.args and (text := text_of(node.args[0])):
-                yield "it (Block) " * (path.name == "inside.py") + text
+                yield "it (Block) " * (path.name in ("inside.py", "nodes.py")) + text
 
 
 # What is said where nothing is raised.
