@@ -94,11 +94,13 @@ _TERMINAL = re.compile(r"\x1b\[[0-9;]*m")
 # With which Keras begins what a layer raises, and OpenVINO what anything raises.
 _WRAPPERS = ("Exception encountered when calling", "Exception from src/", "Check '")
 _FOLLOWED = "Error encountered:"  # with which Keras ends what a layer raises before it says that
+_CAUSE = "Exception encountered: "  # and with which it begins why a config rebuilds no layer
 
 
 def words_of(error: BaseException) -> str:
     """The class of an exception and the first line of its message that says something."""
     lines = _TERMINAL.sub("", str(error)).splitlines()
     said = [line.strip() for line in lines if line.strip() and not line.startswith(_WRAPPERS)]
-    telling = [line for line in said if not line.endswith(_FOLLOWED)] or said
+    causes = [line.removeprefix(_CAUSE) for line in said if line.startswith(_CAUSE)]
+    telling = causes[-1:] or [line for line in said if not line.endswith(_FOLLOWED)] or said
     return f"{type(error).__name__}: {telling[0][:300]}" if telling else type(error).__name__

@@ -287,3 +287,10 @@ def test_what_a_layer_raises_is_told_and_not_what_keras_says_before(layer: Any) 
     with pytest.raises(ValueError, match="Error encountered:\n\n") as raised:
         layer()(keras.Input((3,)))
     assert words_of(raised.value) == "ValueError: its own words"
+
+
+def test_why_a_config_rebuilds_no_layer_is_told() -> None:
+    with pytest.raises(TypeError, match="Error when deserializing") as raised:
+        keras.layers.Dense.from_config({"units": 3, "depth": 2})
+    words = "Unrecognized keyword arguments passed to Dense: {'depth': 2}"
+    assert words_of(raised.value) == f"TypeError: {words}"
