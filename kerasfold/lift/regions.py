@@ -237,8 +237,8 @@ class _Lifter:
             raise Refused(_no_rule(call))
         if call.training:
             raise Refused("it is called with training=True")
-        if any(0 in x.shape for x in (*call.inputs, *call.outputs)):
-            raise Refused("it reads or gives a tensor of no numbers")
+        if any(0 in x.shape for x in call.inputs):
+            raise Refused("it reads a tensor of no numbers")
         dtype = getattr(call.operation, "compute_dtype", call.outputs[0].dtype)
         for output in call.outputs:
             if output.dtype != dtype or not keras.backend.is_float_dtype(dtype):
@@ -260,6 +260,8 @@ class _Lifter:
             )
         if len(records) > 1 and any(self._shares(record, start) for record in records):
             raise Refused("its outputs have steps in common")
+        if any(0 in x.shape for x in call.outputs):
+            raise Refused("it gives a tensor of no numbers")
         for signal, record in zip(signals, records, strict=True):
             _check_shape(signal, record.tensor)
             self._check(record)

@@ -181,7 +181,7 @@ def test_a_wrong_fold_is_not_handed_out(watch, monkeypatch):
     """Random weights: no such way is chosen, and without a clock it is found out."""
     watch(few_calls)
     noise = keras.initializers.RandomNormal(seed=1)
-    monkeypatch.setattr("kerasfold.read.weights._start_as", lambda values: noise)
+    monkeypatch.setattr("kerasfold.read.weights.start_as", lambda values: noise)
     model = stack(conv(12, 1), conv(12), conv(4, 1))
     assert kinds(by_measuring(model)) == ["Conv2D"] * 3
     assert kinds(kerasfold.fold(model, verify=False)) == ["Conv2D"]

@@ -119,8 +119,9 @@ def test_calls_that_are_in_both_are_lifted_as_they_were(rewriting):
 def said(node: Node):
     """All of a node, its weights as they are read."""
     weights = None if node.load is None else weights_of(node.load())
-    values = (getattr(node, f.name) for f in fields(node) if f.name not in ("load", "kernel"))
-    return *values, weights
+    apart = ("load", "kernel", "bias")
+    values = (getattr(node, f.name) for f in fields(node) if f.name not in apart)
+    return *values, weights, None if node.bias is None else node.bias.tolist()
 
 
 def weights_of(operator: Operator):
