@@ -26,7 +26,7 @@ from kerasfold.lift.program import Node
 from kerasfold.plan.search import Forms, Search, Without, total
 
 EXHAUSTED = 14  # undecided tensors up to which every way to decide is kept
-BEAMED = 64  # undecided tensors up to which some ways are
+BEAMED = 64  # undecided tensors up to which some ways are; of more, first what is sure is merged
 WAYS = 4096  # ways kept, of all undecided tensors together
 LOOKBACK = 16  # links of a chain merged at once; merged links may merge again
 
@@ -67,9 +67,8 @@ def auto(search: Search, component: Sequence[Node]) -> Forms:
         return chain(search, component)
     if len(optional) <= EXHAUSTED:
         return exact(search, component)
-    ways = [descent(search, component)]
-    if len(optional) <= BEAMED:
-        ways.append(beam(search, component))
+    start = None if len(optional) <= BEAMED else descent(search, component, _is_sure)
+    ways = (descent(search, component), beam(search, component, start=start))
     return min(ways, key=search.total)
 
 
@@ -78,7 +77,12 @@ def exact(search: Search, component: Sequence[Node]) -> Forms:
     return beam(search, component, 2 ** len(search.optional(component)))
 
 
-def beam(search: Search, component: Sequence[Node], width: int | None = None) -> Forms:
+def beam(
+    search: Search,
+    component: Sequence[Node],
+    width: int | None = None,
+    start: Forms | None = None,
+) -> Forms:
     """Decide on one node after another, with the `width` best ways to have decided so far.
 
     What is still to come depends on the undecided past only through the nodes that it
@@ -86,9 +90,16 @@ def beam(search: Search, component: Sequence[Node], width: int | None = None) ->
     So this is exact as long as there are no more than `width` ways; by default as many as `WAYS`
     allows for each undecided tensor. Costs only grow: a way that costs more than a whole plan that
     is known already, of every tensor or of none that need not be there, is not gone on from.
+
+    Args:
+        search: the run of the planner.
+        component: nodes of the program.
+        width: ways that are kept.
+        start: the tensors that are undecided or needed; by default what calls return.
     """
-    width = width or WAYS // max(1, len(search.optional(component)))
-    start = search.materialised(component)
+    start = start or search.materialised(component)
+    undecided = len(start) - len(search.required(component))
+    width = width or max(2, WAYS // max(1, undecided))
     merged = search.forms(search.required(component))
     plans = [start] if merged is None else [start, merged]
     most = min(map(search.total, plans))
@@ -193,8 +204,19 @@ def _shortest(search: Search, cuts: Sequence[int], known: Mapping[int, AnyForm])
     return path
 
 
-def descent(search: Search, component: Sequence[Node]) -> Forms:
-    """Drop tensors while that helps: single ones, and all operands of a sum together."""
+def descent(
+    search: Search,
+    component: Sequence[Node],
+    helps: Callable[[Search, Forms, Forms], bool] | None = None,
+) -> Forms:
+    """Drop tensors while that helps: single ones, and all operands of a sum together.
+
+    Args:
+        search: the run of the planner.
+        component: nodes of the program.
+        helps: whether forms are better than those before; by default where they cost less.
+    """
+    helps = helps or _costs_less
     chosen = search.materialised(component)
     everything, optional = search.candidates(component), search.optional(component)
     moves = [frozenset({i}) for i in sorted(optional)]
@@ -219,7 +241,7 @@ def descent(search: Search, component: Sequence[Node]) -> Forms:
             if trial is None:
                 continue
             old = {i: chosen[i] for i in trial.keys() | dropped}
-            if search.total(trial) < search.total(old):
+            if helps(search, trial, old):
                 for index in old:
                     for read in chosen[index].reads:
                         readers[read].discard(index)
@@ -231,6 +253,19 @@ def descent(search: Search, component: Sequence[Node]) -> Forms:
                         readers.setdefault(read, set()).add(index)
                 improved = True
     return chosen
+
+
+def _costs_less(search: Search, now: Forms, had: Forms) -> bool:
+    return search.total(now) < search.total(had)
+
+
+def _is_sure(search: Search, now: Forms, had: Forms) -> bool:
+    """Whether forms cost less, and more in no respect: what a plan gains by, whatever is merged."""
+    if not _costs_less(search, now, had):
+        return False
+    after, before = total(now.values()), total(had.values())
+    has_more = after.macs > before.macs or after.params > before.params
+    return not (has_more or search.known.prices.slower(before, after))
 
 
 def _trial(

@@ -361,6 +361,21 @@ def test_a_component_too_large_for_a_beam_is_no_worse_than_before(objective, mon
     )
 
 
+@pytest.mark.parametrize("objective", UNTIMED)
+def test_sums_of_many_branches_are_planned_as_those_of_few(objective, monkeypatch):
+    def sum_of(layer, x):
+        return layers.Add()([layers.BatchNormalization()(layer(x)) for _ in range(3)])
+
+    inputs = keras.Input((33, 33, 24))
+    x = sum_of(lambda x: layers.DepthwiseConv2D(3, strides=2)(x), layers.ReLU()(inputs))
+    x = sum_of(lambda x: layers.Conv2D(6, 1)(x), x)
+    y = sum_of(lambda x: layers.DepthwiseConv2D(3, padding="same")(x), x)
+    regions = regions_of(keras.Model(inputs, layers.Concatenate()([x, y])))
+    best = OBJECTIVES[objective].key(plan(regions, objective).cost)
+    monkeypatch.setattr("kerasfold.plan.methods.BEAMED", 0)
+    assert OBJECTIVES[objective].key(plan(regions, objective).cost) == best
+
+
 def test_golden_costs():
     """Numbers small enough to check by hand."""
     model = keras.Sequential(
