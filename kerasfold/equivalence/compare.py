@@ -13,6 +13,7 @@ Noise is measured on those batches alone whose differences are more than float64
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -38,7 +39,7 @@ from kerasfold.equivalence.bounds import (
     rebuilt_bound,
     stored_eps,
 )
-from kerasfold.equivalence.noise import Noise
+from kerasfold.equivalence.noise import Noise, moves_in_steps
 from kerasfold.equivalence.probes import probes
 from kerasfold.equivalence.runs import (
     Arrays,
@@ -350,23 +351,16 @@ class Comparison:
             tally.saw_own_noise(x, y)
 
     def _rounds_to_single(self, batch: Any, exact: Ran) -> bool:
-        """Whether some operation rounds to float32 whatever it is given, as interpolation does.
+        """Whether some operation rounds to float32 whatever it is given, as interpolation does."""
 
-        Outputs then move in steps: under the same noise, 1,024 times smaller, by far more than a
-        1,024th of what they moved, or not at all.
-        """
-
-        def moved(noise: Noise) -> list[float]:
-            pairs = zip(exact.judged, self.a64.ran(batch, noise).judged, strict=True)
+        def moved(eps: float, draw: int) -> list[float]:
+            noisy = self.a64.ran(batch, Noise(eps, 0.0, draw))
+            pairs = zip(exact.judged, noisy.judged, strict=True)
             return [
                 float(np.max(distances(y, x), initial=0.0, where=np.isfinite(x))) for x, y in pairs
             ]
 
-        for draw in range(DRAWS):
-            fine, coarse = (moved(Noise(eps, 0.0, draw)) for eps in (2.0**-30, 2.0**-20))
-            if any(f > 4 * c / 1024 for f, c in zip(fine, coarse, strict=True)):
-                return True
-        return False
+        return any(moves_in_steps(functools.partial(moved, draw=draw)) for draw in range(DRAWS))
 
     def _other_shape(self, exact: Arrays, theirs: Arrays) -> str:
         for tally, x, y in zip(self.tallies, exact, theirs, strict=True):

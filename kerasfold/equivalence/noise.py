@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,9 @@ from kerasfold.read.inside import Made
 
 LOST = 2.0**-16  # of other noise, that noise may be to be lost in it
 LEVELS = 256  # that noise has between its ends
+COARSE = 2.0**-20  # noise larger than what float32 rounds to
+FINER = 2.0**-10  # times it, again and again, what is smaller
+TIMES = 3  # that it is made smaller: then it is near float64's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,28 @@ def _noisy(value: Any, eps: float, rng: np.random.Generator) -> Any:
     noisy *= array
     noisy += array
     return keras.ops.convert_to_tensor(noisy, dtype=value.dtype)
+
+
+def moves_in_steps(moved: Callable[[float], Sequence[float]]) -> bool:
+    """Whether outputs move in steps that are larger than float64's, as where some of it is float32.
+
+    Then noise that is much smaller moves an output by far more than in proportion, or where it
+    crosses no step, by far less. So does what saturates, but not if the noise is small enough.
+
+    Args:
+        moved: by how far the same noise, of a unit, moves each output.
+    """
+    coarse, fine = moved(COARSE), moved(FINER * COARSE)
+    far = [f > 4 * FINER * c for c, f in zip(coarse, fine, strict=True)]
+    for time in range(2, TIMES + 1):
+        if not any(far):
+            return False
+        coarse, fine = fine, moved(FINER**time * COARSE)
+        pairs = list(zip(far, coarse, fine, strict=True))
+        if any(was and f < FINER / 4 * c for was, c, f in pairs):
+            return True
+        far = [was and f > 4 * FINER * c for was, c, f in pairs]
+    return any(far)
 
 
 def symbolic(value: Any) -> list[keras.KerasTensor]:

@@ -14,6 +14,7 @@ from keras import layers, ops
 import kerasfold
 from kerasfold.equivalence.bounds import SINGLE, interpolation_unit
 from kerasfold.equivalence.interpolation import resized
+from kerasfold.equivalence.noise import moves_in_steps
 from kerasfold.equivalence.runs import Walk
 from zoo.making import policy, randomise
 
@@ -110,6 +111,36 @@ def test_of_what_is_not_bilinear_the_report_says_that_it_rounds() -> None:
     report = kerasfold.fold(net(bicubic, "float64"), "layers").fold_report.equivalence
     assert report.verdict == "equivalent"
     assert report.dtype == "float64, with operations that round to float32"
+
+
+@pytest.mark.parametrize("gain", [1.0, 1e4, 1e8, 1e9, 1e10])
+def test_what_saturates_does_not_move_in_steps(gain: float) -> None:
+    assert not moves_in_steps(lambda eps: [math.tanh(gain * eps), eps])
+
+
+@pytest.mark.parametrize("gain", [1.0, 2.0**4, 2.0**8])
+@pytest.mark.parametrize("crossed", [2.0**-30, 2.0**-40, 2.0**-50])
+def test_what_is_rounded_to_float32_does(gain: float, crossed: float) -> None:
+    """Whose steps such small noise still crosses."""
+    assert moves_in_steps(
+        lambda eps: [0.0, gain * (eps if eps > 1e-6 else 2.0**-24 * (eps >= crossed))]
+    )
+
+
+def test_a_net_that_amplifies_rounding_rounds_to_no_float32() -> None:
+    x = inputs = keras.Input((16,))
+    for _ in range(38):
+        wide = keras.initializers.RandomNormal(stddev=1.2)
+        x = layers.Dense(16, kernel_initializer=wide)(x)
+        x = layers.Activation("tanh")(layers.BatchNormalization()(x))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    rng = np.random.default_rng(0)
+    for v in model.weights:
+        if v.name in ("gamma", "moving_variance"):
+            v.assign(rng.uniform(0.7, 1.5, v.shape))
+    report = kerasfold.fold(model).fold_report.equivalence
+    assert report.dtype == "float64"
+    assert "its accuracy cannot be told" in report.reason
 
 
 @keras.saving.register_keras_serializable()
