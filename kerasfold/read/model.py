@@ -96,10 +96,14 @@ def computed_dtypes(model: keras.Model) -> set[str]:
 
 
 def interpolates(operation: keras.Operation) -> bool:
-    """Whether an operation resizes images, which TensorFlow does in float32 in any dtype."""
-    if isinstance(operation, keras.layers.UpSampling2D):
-        return operation.interpolation != "nearest"
-    return is_of_keras(operation) and "Resiz" in type(operation).__name__
+    """Whether an operation resizes images, which TensorFlow does in float32 in any dtype.
+
+    Not so where it copies the nearest pixels.
+    """
+    resizes = isinstance(operation, keras.layers.UpSampling2D) or (
+        is_of_keras(operation) and "Resiz" in type(operation).__name__
+    )
+    return resizes and getattr(operation, "interpolation", "") != "nearest"
 
 
 def output_names(model: keras.Model) -> list[str]:

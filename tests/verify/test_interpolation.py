@@ -70,9 +70,11 @@ def test_what_keras_gives_but_for_rounding(way: Callable[[Any], Any]) -> None:
         (layers.Resizing(48, 12), SINGLE),
         (layers.Resizing(30, 24), 24 * SINGLE),
         (layers.UpSampling2D(3), 0.0),
+        (layers.Resizing(30, 14, interpolation="nearest"), 0.0),
+        (lambda x: ops.image.resize(x, (30, 14), interpolation="nearest"), 0.0),
     ],
 )
-def test_positions_that_float32_has_are_not_rounded(way: keras.Layer, unit: float) -> None:
+def test_positions_that_float32_has_are_not_rounded(way: Callable[[Any], Any], unit: float) -> None:
     x = keras.Input((24, 24, 1))
     assert interpolation_unit(keras.Model(x, way(x)).operations) == unit
 
