@@ -214,10 +214,11 @@ class _Lifter:
         )
 
     def _may_pass_integers(self, call: Call) -> bool:
-        """Whether the result may be of integers.
+        """Whether the result may be of integers, or of complex numbers.
 
         Keras declares what its layers make to be of their dtype, but casts no integers: a
-        padding of an image of bytes makes bytes. A weight would promote them.
+        padding of an image of bytes makes bytes. A weight would promote them. It knows where it
+        has traced the call, on what is of the dtype that it declared.
         """
         layer = call.operation
         casts = (keras.layers.Rescaling, keras.layers.Normalization)
@@ -226,6 +227,7 @@ class _Lifter:
             and not isinstance(layer, casts)
             and not layer.weights
             and not all(self._is_float(x) for x in call.inputs)
+            and (not _is_traced(type(layer)) or any(x.index in self.whole for x in call.inputs))
         )
 
     def _is_float(self, tensor: Tensor) -> bool:
@@ -365,6 +367,12 @@ def _closed(call: Call) -> str:
     """Why what is inside a layer is not seen, or ""."""
     what = "a nested model" if isinstance(call.operation, keras.Model) else "it"
     return f"{what} ({type(call.operation).__name__}) {call.closed}" if call.closed else ""
+
+
+def _is_traced(kind: type) -> bool:
+    """Whether what a layer makes is what came of its call, and not what it says."""
+    says = ("compute_output_shape", "compute_output_spec")
+    return all(getattr(kind, name) is getattr(keras.Layer, name) for name in says)
 
 
 def _no_rule(call: Call) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 import kerasfold
 from kerasfold.cost import UNTIMED
@@ -113,6 +113,14 @@ def test_what_a_layer_is_made_of_stays_frozen() -> None:
     assert len(own) == 6
 
 
+@keras.saving.register_keras_serializable()
+class Flipped(layers.Layer):
+    """Of the dtype of what it is given, which Keras takes for what the layer before says."""
+
+    def call(self, x: Any) -> Any:
+        return ops.flip(x, axis=1)
+
+
 @pytest.mark.parametrize(
     "keeps",
     [
@@ -121,8 +129,9 @@ def test_what_a_layer_is_made_of_stays_frozen() -> None:
         lambda i: layers.Add()([i, i]),  # which wraps at 256
         lambda i: layers.Cropping2D(1)(layers.Concatenate()([i, i])),
         lambda i: layers.Permute((2, 1, 3))(layers.MaxPooling2D(2)(i)),
+        lambda i: Flipped()(layers.ZeroPadding2D(1)(i)),
     ],
-    ids=["padding", "upsampling", "sum", "concatenation", "permutation"],
+    ids=["padding", "upsampling", "sum", "concatenation", "permutation", "traced on floats"],
 )
 def test_layers_that_keep_bytes_are_not_merged(keeps: Any) -> None:
     """Keras says that they make floats; a kernel on bytes does not run."""
@@ -137,3 +146,18 @@ def test_layers_that_keep_bytes_are_not_merged(keeps: Any) -> None:
     assert len(kerasfold.fold(model, "layers", verify=False).layers) == len(model.layers) - 1
     reasons = [r.reason for r in folded.fold_report.kept if "integers" in r.reason]
     assert len(reasons) >= 1
+
+
+@keras.saving.register_keras_serializable()
+class Magnitude(layers.Layer):
+    """Keras traces its call to know what it makes."""
+
+    def call(self, x: Any) -> Any:
+        return ops.abs(x)
+
+
+def test_what_comes_of_complex_numbers_is_merged() -> None:
+    i = image((8, 8, 3))
+    y = Magnitude()(ops.cast(i, "complex64"))
+    model = randomise(keras.Model(i, Conv(4, 1, name="c")(BN(name="n")(y))))
+    assert "BatchNormalization" not in kinds(kerasfold.fold(model))
