@@ -66,6 +66,7 @@ class Call:
             before it is cut; None for nothing.
         exact: whether its constants are in float64, to be rounded to the dtype of its output.
         inputs: the tensors it reads, in order of appearance.
+        constants: what else it is given.
     """
 
     index: int
@@ -80,19 +81,19 @@ class Call:
     gain: Gain | None = None
     exact: bool = False
     inputs: tuple[Tensor, ...] = field(init=False)
+    constants: tuple[Any, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "inputs", tuple(_tensors((self.args, self.kwargs))))
+        given = tree.flatten((self.args, self.kwargs))
+        inputs = tuple(x for x in given if isinstance(x, Tensor))
+        constants = tuple(x for x in given if not isinstance(x, Tensor))
+        object.__setattr__(self, "inputs", inputs)
+        object.__setattr__(self, "constants", constants)
 
     @property
     def parts(self) -> tuple[Call, ...]:
         """The calls that it does the work of, itself the first."""
         return (self,) if self.gain is None else (self, *self.gain.of)
-
-    @property
-    def constants(self) -> tuple[Any, ...]:
-        """What else it is given."""
-        return tuple(x for x in tree.flatten((self.args, self.kwargs)) if not isinstance(x, Tensor))
 
     @property
     def kind(self) -> Any:
