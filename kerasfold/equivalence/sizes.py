@@ -3,22 +3,26 @@
 Two nets may agree at an odd size and differ at an even one: PyTorch pads both sides alike whatever
 the size, Keras pads 'same' so that the last window fits. So there is an even size, an odd one, a
 small one and one with sides of their own, of different remainders by what the net strides in all.
-Which sizes a model takes is its layers' own account: nothing is run for it.
+Which sizes a model takes is its layers' own account. Layers that are not Keras's own may miss that
+a table of theirs is short: with such, the model is run.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import keras
+import numpy as np
 from keras import tree
 
+from kerasfold.equivalence.runs import AsIs
 from kerasfold.errors import FoldError, words_of
 from kerasfold.read.graph import Graph, Tensor
-from kerasfold.read.model import input_structure
+from kerasfold.read.model import input_structure, is_of_keras, sublayers
 
 Shape: TypeAlias = tuple[int, ...]
 Sides: TypeAlias = tuple[int, ...]  # along the free axes of each input, in order
@@ -27,6 +31,9 @@ Read: TypeAlias = tuple[keras.Model, Graph | None]  # a model, and its calls if 
 FREE_SIZES = (33, 64, 97, 128, 224, 299)  # tried along free axes where smaller ones do not fit
 MOST = 2**25  # numbers in one input that is looked for beyond them
 LEAST = {1: 16, 2: 16, 3: 8}  # what sides are multiples of, at least, by the number of free axes
+SMALL = (16, 8, 4)  # tried where none of a model's tables has as many rows as it takes positions
+ROWS = 1024  # of a table that may be one of positions, at most
+SAID = 12  # sizes that a refusal lists
 LOOKS = (576, 1152)  # two sizes that show how far a net strides
 
 
@@ -47,16 +54,20 @@ def free_sizes(model: Read, *others: Read) -> list[list[Shape]]:
     if not account.axes:
         return [account.shapes(())]
     unit = _unit(account.axes, [x.stride() for x in (account, *(_Account(*y) for y in others))])
-    first = next(filter(account.takes, _squares(account, unit)), None)
+    first, takes = next(filter(account.takes, _squares(account, unit)), None), account.takes
+    if first is not None and not account.runs(first):
+        takes = account.runs
+        first = next(filter(takes, ((n,) * account.axes for n in _rows(model[0], first[0]))), None)
     if first is None:
         raise FoldError(
-            f"model '{name}' takes inputs of no size that was tried ({account.error}): give "
-            "the size of one it runs on as input_shape=, or inputs as data=, or pass verify=False"
+            f"model '{name}' takes inputs of no size that was tried, of {account.words} "
+            f"({account.error}): give the size of one it runs on as input_shape=, or inputs as "
+            "data=, or pass verify=False"
         )
     sizes = [first]
     for tried in _others(unit, first[0]):
         sides = (tuple(itertools.islice(itertools.cycle(s), account.axes)) for s in tried)
-        sizes += itertools.islice((s for s in sides if s not in sizes and account.takes(s)), 1)
+        sizes += itertools.islice((s for s in sides if s not in sizes and takes(s)), 1)
     return [account.shapes(sides) for sides in sizes]
 
 
@@ -68,6 +79,19 @@ def _squares(account: _Account, unit: int) -> Iterator[Sides]:
         if size > FREE_SIZES[-1] and account.numbers(sides) > MOST:
             return
         yield sides
+
+
+def _rows(model: keras.Model, tried: int) -> Iterable[int]:
+    """Sides to try where a table may be too short, or as long as an input must be.
+
+    Args:
+        model: the model.
+        tried: a side on which it does not run.
+    """
+    tables = {v.shape[-2] for v in model.weights if math.prod(v.shape[:-2]) == 1 < len(v.shape)}
+    rows = sorted(n for n in tables if 1 < n <= ROWS and n != tried)
+    shorter, longer = ([n for n in rows if (n > tried) == is_longer] for is_longer in (False, True))
+    return dict.fromkeys((*reversed(shorter), *SMALL, *longer))
 
 
 def _others(unit: int, first: int) -> Iterator[list[Sides]]:
@@ -104,6 +128,15 @@ class _Account:
         self.specs = tree.flatten(self.structure)
         self.axes = max(sum(n is None for n in spec.shape[1:]) for spec in self.specs)
         self.error = ""
+        self.tried: dict[Sides, None] = {}
+
+    @property
+    def words(self) -> str:
+        """The sizes that were tried."""
+        *sizes, last = (str(sides[0]) for sides in self.tried)
+        if len(sizes) > SAID:
+            sizes[SAID:] = ["..."]
+        return f"{', '.join(sizes)} and {last}" if sizes else last
 
     def shapes(self, sides: Sides) -> list[Shape]:
         """Shapes of the inputs, without the batch."""
@@ -120,6 +153,7 @@ class _Account:
 
     def takes(self, sides: Sides) -> bool:
         """Whether every tensor has a size, and none is empty; if not, `error` says why."""
+        self.tried[sides] = None
         try:
             tensors = self.tensors(sides)
         except Exception as error:
@@ -129,6 +163,31 @@ class _Account:
             return True
         self.error = f"an input of shape {self.shapes(sides)[0]} leaves an empty tensor"
         return False
+
+    @functools.cached_property
+    def may_miss_one(self) -> bool:
+        """Whether layers may refuse what they take by their own account, and may be run."""
+        inner = [x for x in sublayers(self.model) if not isinstance(x, keras.Model)]
+        return all(x.built for x in inner) and not all(map(is_of_keras, inner))
+
+    def runs(self, sides: Sides) -> bool:
+        """Whether the model runs there, if it may not, on zeros or ones; if not, `error` says why.
+
+        What its layers hold stays as it is.
+        """
+        if not self.takes(sides):
+            return False
+        return not self.may_miss_one or any(self._runs(sides, fill) for fill in (0, 1))
+
+    def _runs(self, sides: Sides, fill: int) -> bool:
+        shapes = zip(self.specs, self.shapes(sides), strict=True)
+        batch = [np.full((spec.shape[0] or 1, *shape), fill, "int32") for spec, shape in shapes]
+        try:
+            AsIs(self.model)(tree.pack_sequence_as(self.structure, batch))
+        except Exception as error:
+            self.error = words_of(error)
+            return False
+        return True
 
     def tensors(self, sides: Sides) -> list[Any]:
         """Symbolic tensors at these sides: of all calls, or of the outputs alone.

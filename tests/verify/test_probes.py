@@ -71,7 +71,7 @@ def test_sizes_that_a_model_does_not_take_are_passed_over() -> None:
     assert kerasfold.verify(unet(), unet()).inputs >= 2 * len(found)
 
 
-def test_no_model_runs_to_find_a_size() -> None:
+def test_no_model_of_keras_layers_runs_to_find_a_size() -> None:
     x = keras.Input((None, 4))
     y = layers.Lambda(lambda t: 1 / 0, output_shape=(None, 4))(x)
     assert len(sizes(keras.Model(x, layers.Conv1D(4, 3)(y)))) > 1

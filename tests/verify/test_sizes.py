@@ -90,3 +90,46 @@ def test_the_sizes_that_were_compared_are_said() -> None:
     assert len(report.shapes) > 2
     assert f"sizes are free: compared at {report.shapes[0][0]}, " in str(report)
     assert {each[0][-1] for each in report.shapes} == {3}
+
+
+@keras.saving.register_keras_serializable()
+class Placed(layers.Layer):
+    """As KerasHub's PositionEmbedding: a table of positions, that says it takes any length."""
+
+    def __init__(self, rows: int, lengths: str = "up to them", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.rows, self.lengths = rows, lengths
+
+    def build(self, shape: Any) -> None:
+        self.table = self.add_weight(shape=(self.rows, shape[-1]), name="table")
+
+    def call(self, x: Any) -> Any:
+        if self.lengths == "none" or x.shape[1] > self.rows:
+            raise ValueError("too long")
+        return x + (self.table if self.lengths == "all" else self.table[: x.shape[1]])
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "rows": self.rows, "lengths": self.lengths}
+
+
+def text(*args: Any) -> keras.Model:
+    x = inputs = keras.Input((None,), dtype="int32")
+    x = Placed(*args)(layers.Embedding(70, 6)(x))
+    return randomise(keras.Model(inputs, layers.BatchNormalization()(layers.Dense(3)(x))))
+
+
+@pytest.mark.parametrize("args", [(20,), (20, "all"), (48, "all"), (6,)])
+def test_a_table_of_positions_is_no_longer_than_it_is(args: Any) -> None:
+    model = text(*args)
+    report = kerasfold.fold(model).fold_report.equivalence
+    assert report.equivalent
+    assert all(n <= args[0] for ((n,),) in report.shapes)  # of one size none is said
+    assert kerasfold.verify(model, model).equivalent
+
+
+def test_a_refusal_says_what_was_tried() -> None:
+    with pytest.raises(kerasfold.FoldError, match=r"of 32, 20, 6, 16, 8, 4 and 70 \(.*too long"):
+        kerasfold.fold(text(20, "none"))
