@@ -360,7 +360,9 @@ class Comparison:
                 float(np.max(distances(y, x), initial=0.0, where=np.isfinite(x))) for x, y in pairs
             ]
 
-        return any(moves_in_steps(functools.partial(moved, draw=draw)) for draw in range(DRAWS))
+        sizes = [float(np.max(np.abs(x), initial=0.0, where=np.isfinite(x))) for x in exact.judged]
+        draws = (functools.partial(moved, draw=draw) for draw in range(DRAWS))
+        return any(moves_in_steps(draw, sizes) for draw in draws)
 
     def _other_shape(self, exact: Arrays, theirs: Arrays) -> str:
         for tally, x, y in zip(self.tallies, exact, theirs, strict=True):

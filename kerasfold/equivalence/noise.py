@@ -17,6 +17,7 @@ LOST = 2.0**-16  # of other noise, that noise may be to be lost in it
 LEVELS = 256  # that noise has between its ends
 COARSE = 2.0**-20  # noise larger than what float32 rounds to
 FINER = 2.0**-10  # times it, again and again, what is smaller
+SATURATED = 2.0**-6  # of its size that noise moves an output by, at least, if it saturates
 TIMES = 3  # that it is made smaller: then it is near float64's own
 
 
@@ -84,7 +85,7 @@ def _noisy(value: Any, eps: float, rng: np.random.Generator) -> Any:
     return keras.ops.convert_to_tensor(noisy, dtype=value.dtype)
 
 
-def moves_in_steps(moved: Callable[[float], Sequence[float]]) -> bool:
+def moves_in_steps(moved: Callable[[float], Sequence[float]], sizes: Sequence[float]) -> bool:
     """Whether outputs move in steps that are larger than float64's, as where some of it is float32.
 
     Then noise that is much smaller moves an output by far more than in proportion, or where it
@@ -92,9 +93,12 @@ def moves_in_steps(moved: Callable[[float], Sequence[float]]) -> bool:
 
     Args:
         moved: by how far the same noise, of a unit, moves each output.
+        sizes: of the outputs.
     """
     coarse, fine = moved(COARSE), moved(FINER * COARSE)
     far = [f > 4 * FINER * c for c, f in zip(coarse, fine, strict=True)]
+    if any(was and c < SATURATED * n for was, c, n in zip(far, coarse, sizes, strict=True)):
+        return True
     for time in range(2, TIMES + 1):
         if not any(far):
             return False

@@ -117,16 +117,24 @@ def test_of_what_is_not_bilinear_the_report_says_that_it_rounds() -> None:
 
 @pytest.mark.parametrize("gain", [1.0, 1e4, 1e8, 1e9, 1e10])
 def test_what_saturates_does_not_move_in_steps(gain: float) -> None:
-    assert not moves_in_steps(lambda eps: [math.tanh(gain * eps), eps])
+    assert not moves_in_steps(lambda eps: [math.tanh(gain * eps), eps], [1.0, 1.0])
 
 
-@pytest.mark.parametrize("gain", [1.0, 2.0**4, 2.0**8])
+@pytest.mark.parametrize("gain", [1.0, 2.0**8, 2.0**16])
 @pytest.mark.parametrize("crossed", [2.0**-30, 2.0**-40, 2.0**-50])
 def test_what_is_rounded_to_float32_does(gain: float, crossed: float) -> None:
     """Whose steps such small noise still crosses."""
-    assert moves_in_steps(
-        lambda eps: [0.0, gain * (eps if eps > 1e-6 else 2.0**-24 * (eps >= crossed))]
-    )
+    steps = [0.0, 0.0]
+
+    def moved(eps: float) -> list[float]:
+        steps[1] = gain * (eps if eps > 2.0**-24 else 2.0**-24 * (eps >= crossed))
+        return steps[:]
+
+    assert moves_in_steps(moved, [1.0, 1.0])
+
+
+def test_noise_that_float32_takes_in_part_is_no_saturation() -> None:
+    assert moves_in_steps(lambda eps: [eps / 8 if eps > 2.0**-24 else eps], [1.0])
 
 
 def test_a_net_that_amplifies_rounding_rounds_to_no_float32() -> None:
