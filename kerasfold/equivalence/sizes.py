@@ -13,7 +13,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import keras
 import numpy as np
@@ -26,6 +26,7 @@ from kerasfold.read.model import input_structure, is_of_keras, sublayers
 
 Shape: TypeAlias = tuple[int, ...]
 Sides: TypeAlias = tuple[int, ...]  # along the free axes of each input, in order
+Fill: TypeAlias = Literal["zeros", "ones", "normal"]
 Read: TypeAlias = tuple[keras.Model, Graph | None]  # a model, and its calls if it can be read
 
 FREE_SIZES = (33, 64, 97, 128, 224, 299)  # tried along free axes where smaller ones do not fit
@@ -33,6 +34,7 @@ MOST = 2**25  # numbers in one input that is looked for beyond them
 LEAST = {1: 16, 2: 16, 3: 8}  # what sides are multiples of, at least, by the number of free axes
 SMALL = (16, 8, 4)  # tried where none of a model's tables has as many rows as it takes positions
 ROWS = 1024  # of a table that may be one of positions, at most
+FILLS: tuple[Fill, ...] = ("zeros", "ones", "normal")  # of inputs that a model may run on
 SAID = 12  # sizes that a refusal lists
 LOOKS = (576, 1152)  # two sizes that show how far a net strides
 
@@ -171,17 +173,17 @@ class _Account:
         return all(x.built for x in inner) and not all(map(is_of_keras, inner))
 
     def runs(self, sides: Sides) -> bool:
-        """Whether the model runs there, if it may not, on zeros or ones; if not, `error` says why.
+        """Whether the model runs there, if it may not, on some inputs; if not, `error` says why.
 
         What its layers hold stays as it is.
         """
         if not self.takes(sides):
             return False
-        return not self.may_miss_one or any(self._runs(sides, fill) for fill in (0, 1))
+        return not self.may_miss_one or any(self._runs(sides, fill) for fill in FILLS)
 
-    def _runs(self, sides: Sides, fill: int) -> bool:
-        shapes = zip(self.specs, self.shapes(sides), strict=True)
-        batch = [np.full((spec.shape[0] or 1, *shape), fill, "int32") for spec, shape in shapes]
+    def _runs(self, sides: Sides, fill: Fill) -> bool:
+        pairs = zip(self.specs, self.shapes(sides), strict=True)
+        batch = [_filled((spec.shape[0] or 1, *shape), spec.dtype, fill) for spec, shape in pairs]
         try:
             AsIs(self.model)(tree.pack_sequence_as(self.structure, batch))
         except Exception as error:
@@ -229,6 +231,15 @@ class _Account:
             if n is not None and m is not None and m > n
         ]
         return round((LOOKS[1] - LOOKS[0]) / min(grown, default=LOOKS[1] - LOOKS[0])) or 1
+
+
+def _filled(shape: Shape, dtype: str, fill: Fill) -> np.ndarray:
+    """One kind of input."""
+    if dtype == "string":
+        return np.full(shape, "a")
+    if fill == "normal" and keras.backend.is_float_dtype(dtype):
+        return np.random.default_rng(0).normal(size=shape)
+    return np.full(shape, fill == "ones", "int32")
 
 
 def _symbolic(values: Iterable[Any]) -> list[Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 import kerasfold
@@ -133,3 +134,32 @@ def test_a_table_of_positions_is_no_longer_than_it_is(args: Any) -> None:
 def test_a_refusal_says_what_was_tried() -> None:
     with pytest.raises(kerasfold.FoldError, match=r"of 32, 20, 6, 16, 8, 4 and 70 \(.*too long"):
         kerasfold.fold(text(20, "none"))
+
+
+@keras.saving.register_keras_serializable("kerasfold tests")
+class Choosy(layers.Layer):
+    """Takes no image whose numbers are all the same; and words."""
+
+    def call(self, x: Any) -> Any:
+        """The sine; of words how long they are."""
+        if x.dtype == "string":
+            return tf.cast(tf.strings.length(x), "float32")
+        tf.debugging.assert_greater(tf.math.reduce_std(x), 0.0)
+        return keras.ops.sin(x)
+
+    def compute_output_spec(self, x: Any) -> Any:
+        """The same shape."""
+        return keras.KerasTensor(x.shape, "float32")
+
+
+def test_a_model_that_is_choosy_of_numbers_runs() -> None:
+    image = keras.Input((None, 3))
+    model = randomise(keras.Model(image, layers.Dense(2)(layers.Dense(4)(Choosy()(image)))))
+    assert kerasfold.fold(model).fold_report.equivalence.equivalent
+
+
+def test_words_of_any_number() -> None:
+    words = keras.Input((None,), dtype="string")
+    x = layers.Reshape((-1, 1))(Choosy()(words))
+    model = randomise(keras.Model(words, layers.Dense(2)(layers.Dense(4)(x))))
+    assert kerasfold.fold(model).fold_report.equivalence.equivalent
