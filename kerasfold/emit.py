@@ -32,6 +32,7 @@ from kerasfold.quiet import unsaid
 from kerasfold.read.copies import called_copy, copy_operation
 from kerasfold.read.graph import Call, Tensor
 from kerasfold.read.model import is_masked, made_by
+from kerasfold.read.nodes import symbolic
 from kerasfold.read.states import copy_state
 from kerasfold.read.weights import Constant, as_array, is_float_array
 
@@ -252,7 +253,7 @@ class _Emitter:
 
     def _given(self, call: Call, args: Any, kwargs: Any) -> Value | None:
         """What a call gives, if it is one tensor: that of the original, on tensors like its own."""
-        inputs = [x for x in tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
+        inputs = symbolic((args, kwargs))
         alike = all(
             (tuple(x.shape), x.dtype) == (tensor.shape, tensor.dtype) and not (x.sparse or x.ragged)
             for x, tensor in zip(inputs, call.inputs, strict=True)

@@ -112,7 +112,7 @@ def _add_scaled(full: Array, b: Array, a: Array, steps: Sequence[Pair]) -> None:
     if math.prod(b.shape[3:-2]) == 1:  # one number lands at each place
         np.multiply(a, b, out=full[_landing(a.shape[3:-2], (0,) * (b.ndim - 5), steps)])
         return
-    for part in _runs(a.shape[3], ENTRIES * a.shape[3] // (a.size * b.shape[-1])):
+    for part in runs(a.shape[3], ENTRIES * a.shape[3] // (a.size * b.shape[-1])):
         some, place = a[:, :, :, part], full[:, :, :, part.start * steps[0][0] :]
         for tap in np.ndindex(b.shape[3:-2]):
             only: Any = (..., *(slice(t, t + 1) for t in tap), slice(None), slice(None))
@@ -146,7 +146,7 @@ def _add_products(full: Array, b: Array, a: Array, steps: Sequence[Pair]) -> Non
         phase_b = b[..., s::step_a, :, :]
         k_b = phase_b.shape[-3]
         right = np.moveaxis(phase_b, (-3, -2), (3, 4)).reshape(*blocks, k_b * cm, -1)
-        for rows in _runs(ci, ROWS // (math.prod(lead_a) * count)):
+        for rows in runs(ci, ROWS // (math.prod(lead_a) * count)):
             in_phases = [a[..., first + t * step_b :, rows, :] for t in reversed(range(k_a))]
             taps = np.stack([phase[..., :count, :, :] for phase in in_phases], axis=-2)
             left = taps.reshape(*blocks, -1, k_a * cm)
@@ -177,14 +177,16 @@ def _phases(taps: int, step: int, most: int) -> list[tuple[int, int, int]]:
         (first + run.start, run.stop - run.start, each)
         for first, count, each in alike
         if count and each
-        for run in _runs(count, most)
+        for run in runs(count, most)
     ]
 
 
-def _runs(count: int, most: int) -> Iterable[slice]:
+def runs(count: int, most: int) -> Iterable[slice]:
     """So many in runs alike, each of at least one and at most `most`."""
-    runs = -(-count // max(1, most))
-    return itertools.starmap(slice, itertools.pairwise(count * i // runs for i in range(runs + 1)))
+    parts = -(-count // max(1, most))
+    return itertools.starmap(
+        slice, itertools.pairwise(count * i // parts for i in range(parts + 1))
+    )
 
 
 def _places(

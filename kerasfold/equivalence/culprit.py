@@ -22,6 +22,7 @@ from kerasfold.lift.regions import Regions, as_read, lift, lifted
 from kerasfold.read.graph import Call
 from kerasfold.read.inside import Made
 from kerasfold.read.model import layout_of, made_by, sublayers, variables_of
+from kerasfold.read.nodes import symbolic
 from kerasfold.read.pieces import part_of
 from kerasfold.read.weights import as_array
 
@@ -109,11 +110,7 @@ def _parting(calls: Sequence[Made], errors: Mapping[str, np.ndarray]) -> list[st
         agrees = error is not None and not error.size
         below = any(id(t) in mended for t in made.outputs)
         if agrees or below:
-            mended |= {
-                id(x)
-                for x in tree.flatten((made.args, made.kwargs))
-                if isinstance(x, keras.KerasTensor)
-            }
+            mended |= {id(x) for x in symbolic((made.args, made.kwargs))}
         elif differs:
             found.append(made.operation.name)
     return found[::-1]

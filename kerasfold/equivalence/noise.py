@@ -8,10 +8,10 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import tree
 
 from kerasfold.backend import in_memory, tensor_of
 from kerasfold.read.inside import Made
+from kerasfold.read.nodes import symbolic
 
 LOST = 2.0**-16  # of other noise, that noise may be to be lost in it
 LEVELS = 256  # that noise has between its ends
@@ -108,8 +108,3 @@ def moves_in_steps(moved: Callable[[float], Sequence[float]], sizes: Sequence[fl
             return True
         far = [was and f > 4 * FINER * c for was, c, f in pairs]
     return any(far)
-
-
-def symbolic(value: Any) -> list[keras.KerasTensor]:
-    """The symbolic tensors of arguments."""
-    return [x for x in tree.flatten(value) if isinstance(x, keras.KerasTensor)]

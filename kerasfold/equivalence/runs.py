@@ -15,7 +15,7 @@ from keras import tree
 from kerasfold.backend import by_default, double_precision, in_graph, place, placed
 from kerasfold.equivalence.endings import Ending, ending_of
 from kerasfold.equivalence.interpolation import resizing
-from kerasfold.equivalence.noise import Drawn, Noise, symbolic
+from kerasfold.equivalence.noise import Drawn, Noise
 from kerasfold.equivalence.steps import Step, Taken, steps_of
 from kerasfold.equivalence.units import Units, has_flat_part
 from kerasfold.equivalence.volumes import pooling
@@ -32,6 +32,7 @@ from kerasfold.read.model import (
     takes_training,
     variables_of,
 )
+from kerasfold.read.nodes import symbolic
 
 Arrays: TypeAlias = list[np.ndarray]
 Saw: TypeAlias = Callable[[Made, Sequence[Any]], None]

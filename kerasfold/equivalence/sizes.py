@@ -23,6 +23,7 @@ from kerasfold.equivalence.runs import AsIs
 from kerasfold.errors import FoldError, words_of
 from kerasfold.read.graph import Graph, Tensor
 from kerasfold.read.model import input_structure, is_of_keras, sublayers
+from kerasfold.read.nodes import symbolic
 
 Shape: TypeAlias = tuple[int, ...]
 Sides: TypeAlias = tuple[int, ...]  # along the free axes of each input, in order
@@ -203,7 +204,7 @@ class _Account:
         ]
         if self.graph is None:
             given = tree.pack_sequence_as(self.structure, inputs)
-            return _symbolic(tree.flatten(self.model.compute_output_spec(given)))
+            return symbolic(self.model.compute_output_spec(given))
         known = {x.index: y for x, y in zip(tree.flatten(self.graph.inputs), inputs, strict=True)}
         for call in self.graph.calls:
             args, kwargs = tree.map_structure(
@@ -211,12 +212,12 @@ class _Account:
             )
             account = _STRICTER.get(call.kind, lambda x: x.compute_output_spec)(call.operation)
             # What is made of sizes alone is no tensor either, once they are known.
-            run = account if _symbolic(tree.flatten((args, kwargs))) else call.operation
+            run = account if symbolic((args, kwargs)) else call.operation
             with keras.StatelessScope():
                 outputs = run(*args, **kwargs)
             for x, y in zip(call.outputs, tree.flatten(outputs), strict=True):
                 known[x.index] = y
-        return _symbolic(known.values())
+        return symbolic(list(known.values()))
 
     def stride(self) -> int:
         """How far the net strides in all: what the smallest image shrinks by as inputs do."""
@@ -240,7 +241,3 @@ def _filled(shape: Shape, dtype: str, fill: Fill) -> np.ndarray:
     if fill == "normal" and keras.backend.is_float_dtype(dtype):
         return np.random.default_rng(0).normal(size=shape)
     return np.full(shape, fill == "ones", "int32")
-
-
-def _symbolic(values: Iterable[Any]) -> list[Any]:
-    return [x for x in values if isinstance(x, keras.KerasTensor)]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerasfold.algebra.axis import Refused
-from kerasfold.algebra.product import ENTRIES, Array
+from kerasfold.algebra.product import ENTRIES, Array, runs
 from kerasfold.algebra.response import even, response, some
 from kerasfold.lift.program import Node
 
@@ -128,9 +128,7 @@ def _by_tap(kernel: Array, groups: int, middle: Array, *sizes: Array) -> Sequenc
     blocks = kernel.reshape(-1, width, groups, outputs // groups)
     pixels = np.stack([middle, *sizes]).reshape(-1, groups, width)
     made = np.zeros((len(pixels), len(blocks), groups, outputs // groups))
-    rows = max(1, ENTRIES // (len(blocks) * outputs))
-    for first in range(0, width, rows):  # what a cache holds
-        these = slice(first, first + rows)
+    for these in runs(width, ENTRIES // (len(blocks) * outputs)):  # what a cache holds
         part, seen = blocks[:, these].astype("float64"), pixels[..., these]
         made[:1] += np.einsum("twgm,pgw->ptgm", part, seen[:1])
         made[1:] += np.einsum("twgm,pgw->ptgm", np.abs(part, out=part), seen[1:])

@@ -14,6 +14,7 @@ import keras
 from keras import tree
 
 from kerasfold.quiet import unsaid
+from kerasfold.read.nodes import symbolic
 
 _MERGES = (
     *(keras.layers.Add, keras.layers.Subtract, keras.layers.Multiply, keras.layers.Average),
@@ -43,7 +44,7 @@ def of_any_batch(layers: Iterable[keras.Layer]) -> Iterator[None]:
     def saying(layer: keras.Layer) -> Callable[..., keras.KerasTensor]:
         def says(*args: Any, **kwargs: Any) -> keras.KerasTensor:
             said = type(layer).compute_output_spec(layer, *args, **kwargs)
-            given = [x.shape for x in tree.flatten(args) if isinstance(x, keras.KerasTensor)]
+            given = [x.shape for x in symbolic(args)]
             if shape_given(layer, said.shape, given) == tuple(said.shape):
                 return said
             return keras.KerasTensor(shape_given(layer, said.shape, given), said.dtype)

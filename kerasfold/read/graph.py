@@ -34,6 +34,7 @@ from kerasfold.read.model import (
     takes_training,
     trains_unasked,
 )
+from kerasfold.read.nodes import symbolic
 from kerasfold.read.plain import plainly
 
 
@@ -253,12 +254,12 @@ class _Reader:
             self._learn(source, tensor)
         return self.known[id(source)]
 
-    def _shapes(self, made: Made, args: tuple, kwargs: dict) -> list[tuple[int | None, ...]]:
+    def _shapes(
+        self, made: Made, args: tuple, kwargs: dict, tensors: Sequence[Tensor]
+    ) -> list[tuple[int | None, ...]]:
         """The shapes of what a call makes: as Keras says, of any batch where that was wrong."""
-        given = [x.shape for x in _tensors((args, kwargs))]
-        told = (x for x in tree.flatten((made.args, made.kwargs)) if _is_symbolic(x))
-        said = [tuple(x.shape) for x in made.outputs]
-        if given != [tuple(x.shape) for x in told]:
+        given, said = [x.shape for x in tensors], [tuple(x.shape) for x in made.outputs]
+        if given != [tuple(x.shape) for x in symbolic((made.args, made.kwargs))]:
             said = shapes_anew(made.operation, *_symbolic(args, kwargs)) or said
         return [shape_given(made.operation, shape, given) for shape in said]
 
@@ -309,7 +310,7 @@ class _Reader:
                 self._walk_inside(inner, made, args, kwargs, prefix)
                 continue
             given = _tensors((args, kwargs))
-            shapes = self._shapes(made, args, kwargs)
+            shapes = self._shapes(made, args, kwargs, given)
             outputs = tuple(
                 self._made(x, shape, made.operation, given)
                 for x, shape in zip(made.outputs, shapes, strict=True)
@@ -334,7 +335,7 @@ class _Reader:
         return before
 
     def _argument(self, value: Any) -> Any:
-        return self.tensor(value) if _is_symbolic(value) else value
+        return self.tensor(value) if isinstance(value, keras.KerasTensor) else value
 
     def _inside(self, made: Made, args: tuple, kwargs: dict) -> Inside | None:
         """The calls inside a call; None of a layer that is not looked into.
@@ -407,10 +408,6 @@ def given_others(call: Call, other: Callable[[Tensor], Tensor]) -> Call:
         lambda x: now[x.index] if isinstance(x, Tensor) else x, (call.args, call.kwargs)
     )
     return replace(call, args=args, kwargs=kwargs)
-
-
-def _is_symbolic(value: Any) -> bool:
-    return isinstance(value, keras.KerasTensor)
 
 
 def _symbolic(args: tuple, kwargs: dict) -> Any:

@@ -32,7 +32,7 @@ from kerasfold.read.model import (
     operations,
     sublayers,
 )
-from kerasfold.read.nodes import maker, topological
+from kerasfold.read.nodes import maker, symbolic, topological
 from kerasfold.read.plain import plainly
 from kerasfold.read.told import Told, said_by
 
@@ -190,7 +190,7 @@ class _Trace:
 
     def run(self, args: Any, kwargs: Any) -> Inside:
         """What the layer calls. Raises `Refused`."""
-        inputs = _symbolic((args, kwargs))
+        inputs = symbolic((args, kwargs))
         inside: list[Inside | Refused] = []
         self.told.tried.clear()
 
@@ -243,7 +243,7 @@ class _Trace:
 
         def seen(*args: Any, **kwargs: Any) -> Any:
             _refuse_weights(part)
-            result, inside = self._recorded(part, _symbolic((args, kwargs)), args, kwargs)
+            result, inside = self._recorded(part, symbolic((args, kwargs)), args, kwargs)
             self.found[id(inside.outputs[0])] = inside  # which holds it, so that the id stays its
             return result
 
@@ -314,10 +314,6 @@ class _Trace:
 def _numbers(layers: Iterable[keras.Layer]) -> list[dict[str, Any]]:
     """The numbers that layers hold: one that changes them may compute with them next time."""
     return [{k: v for k, v in vars(x).items() if type(v) in (int, float)} for x in layers]
-
-
-def _symbolic(value: Any) -> list[Any]:
-    return [x for x in tree.flatten(value) if isinstance(x, keras.KerasTensor)]
 
 
 def _refuse_weights(layer: keras.Layer) -> None:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import keras
+from keras import tree
+
 from kerasfold.algebra.axis import Refused
+
+
+def symbolic(value: Any) -> list[keras.KerasTensor]:
+    """The symbolic tensors of arguments, or of what a call gives."""
+    return [x for x in tree.flatten(value) if isinstance(x, keras.KerasTensor)]
 
 
 def topological(inputs: Iterable[Any], outputs: Iterable[Any]) -> list[Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from kerasfold.backend import tensor_of
 from kerasfold.errors import UnsupportedModelError, words_of
 from kerasfold.read.model import held_by, is_of_keras, sublayers
-from kerasfold.read.weights import as_array, shape_of
+from kerasfold.read.weights import as_array, as_stored, shape_of
 
 
 class _Start:
@@ -154,13 +154,8 @@ def _copy_as_saved(source: Any, target: Any) -> None:
         store: dict[str, Any] = {}
         source.save_own_variables(store)
         # Arrays of its own, as a file has: what is loaded may be kept.
-        target.load_own_variables({k: np.array(_as_numpy(v)) for k, v in store.items()})
+        target.load_own_variables({k: np.array(as_stored(v)) for k, v in store.items()})
     if hasattr(source, "save_assets"):
         with tempfile.TemporaryDirectory() as folder:
             source.save_assets(folder)
             target.load_assets(folder)
-
-
-def _as_numpy(value: Any) -> Any:
-    is_tensor = isinstance(value, keras.Variable) or keras.ops.is_tensor(value)
-    return keras.ops.convert_to_numpy(value) if is_tensor else value
