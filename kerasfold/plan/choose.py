@@ -19,13 +19,13 @@ from kerasfold.forms.joined import Joined, Sibling, siblings_of
 from kerasfold.forms.kept import Kept
 from kerasfold.forms.known import Known
 from kerasfold.forms.ways import as_it_is
+from kerasfold.forms.worth import GAIN, Unshared, growth, replaced, unshared
 from kerasfold.lift.program import Node
 from kerasfold.lift.regions import Regions
 from kerasfold.plan.alike import Chosen, Planned, alike
 from kerasfold.plan.methods import METHODS
 from kerasfold.plan.search import Forms, Search, With, Without, total
 from kerasfold.plan.shared import taken_in
-from kerasfold.plan.worth import GAIN, Unshared, growth, replaced, unshared
 
 
 @dataclass(frozen=True, eq=False, slots=True)

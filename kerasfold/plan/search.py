@@ -14,9 +14,9 @@ from kerasfold.forms.form import AnyForm, Form
 from kerasfold.forms.kept import Kept
 from kerasfold.forms.known import Known
 from kerasfold.forms.ways import ways
+from kerasfold.forms.worth import drawback
 from kerasfold.lift.program import Node
 from kerasfold.lift.regions import Regions
-from kerasfold.plan.worth import drawback
 
 Forms: TypeAlias = dict[int, AnyForm]  # by node
 

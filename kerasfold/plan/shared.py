@@ -14,8 +14,8 @@ from kerasfold.algebra.axis import Refused
 from kerasfold.forms.convolved import Convolved
 from kerasfold.forms.form import AnyForm
 from kerasfold.forms.joined import Joined, Sibling, siblings_of
+from kerasfold.forms.worth import GAIN, gain, growth
 from kerasfold.plan.search import Forms, Search, Without, total
-from kerasfold.plan.worth import GAIN, gain, growth
 
 
 def taken_in(search: Search, forms: Forms) -> Forms:

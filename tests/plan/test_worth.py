@@ -15,7 +15,7 @@ import kerasfold
 from kerasfold.algebra.axis import Axis
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.cost import Cost, Prices
-from kerasfold.plan.worth import GAIN, gain, growth
+from kerasfold.forms.worth import GAIN, gain, growth
 from kerasfold.rooflines import ROOFLINES, Load
 from zoo.making import randomise
 from zoo.same import FLOAT32, assert_same, kinds
