@@ -15,6 +15,7 @@ from kerasfold.cost import Cost, moved_bytes
 from kerasfold.forms.evaluate import Part, alike, evaluate, whole
 from kerasfold.forms.form import Composed, Form, work_of_operator
 from kerasfold.forms.known import Known, is_matrix_alone
+from kerasfold.forms.worth import is_slower
 from kerasfold.layers.limits import check_emittable, is_pointwise_matrix
 from kerasfold.layers.rewrite import already_padded, pad_value
 from kerasfold.layers.unfused import as_difference, fused_summand, is_miscomputed
@@ -64,16 +65,16 @@ class Convolved(Form[Terms]):
         """The whole, wherever it composes and Keras has a layer for each term."""
         if len(visited) > 1 and all(known.is_copy(i) for i in visited):
             raise Refused("nothing but padding, cropping and selecting, which is no convolution")
-        terms, node = known.terms(visited), known.nodes[index]
+        terms = known.terms(visited)
         if any(isinstance(value, Rearranged) for value in terms.values()):
             return None
         padded = _padded(known, index, visited, terms)
-        priced = Part(node.channels, {**terms, **padded})
-        cost = sum_cost(known, priced, node.sizes, known.layering(visited))
-        moved = (moved_bytes([a.size for a in g.axes], g.channels[0]) for g in padded.values())
-        cost = Cost.sum([cost, *(known.prices.step("cut", 2 * each) for each in moved)])
         return cls(
-            node=index, reads=terms, visited=tuple(visited), cost=cost, padded=frozenset(padded)
+            node=index,
+            reads=terms,
+            visited=tuple(visited),
+            cost=_cost(known, index, visited, terms, padded),
+            padded=frozenset(padded),
         )
 
     def compose(self, nodes: Sequence[Node]) -> Terms:
@@ -106,17 +107,36 @@ def _padded(
 ) -> dict[int, Geometry]:
     """Of terms with a bias before zero padding, those that a constant to pad with does away with.
 
-    What is left of each then, by what it reads. That is known of the weights alone.
+    What is left of each then, by what it reads. That is known of the weights alone. Where it would
+    not pay for any of them, they are not asked.
     """
     biased = [read for read, g in terms.items() if g is not None and g.ones and not g.vector]
     if not biased:
         return {}
+    hoped = {read: already_padded(terms[read]) for read in biased}
+    if is_slower(known, visited, _cost(known, index, visited, terms, hoped)):
+        return hoped
     limit = largest(known.owner[index].tensor.dtype)
     found = known.once(("alike", *visited), lambda: _of_alike(known.nodes, visited))
     values = {
         read: pad_value(found[read], limit) for read in biased if found[read].ones is not None
     }
-    return {read: already_padded(terms[read]) for read, x in values.items() if x is not None}
+    return {read: hoped[read] for read, x in values.items() if x is not None}
+
+
+def _cost(
+    known: Known,
+    index: int,
+    visited: Sequence[int],
+    terms: Mapping[int, Any],
+    padded: Mapping[int, Geometry],
+) -> Cost:
+    """What terms cost, some of them of what is padded with a constant."""
+    node = known.nodes[index]
+    priced = Part(node.channels, {**terms, **padded})
+    cost = sum_cost(known, priced, node.sizes, known.layering(visited))
+    moved = (moved_bytes([a.size for a in g.axes], g.channels[0]) for g in padded.values())
+    return Cost.sum([cost, *(known.prices.step("cut", 2 * each) for each in moved)])
 
 
 def _of_alike(nodes: Sequence[Node], visited: Sequence[int]) -> Mapping[int, Any]:

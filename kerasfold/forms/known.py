@@ -46,14 +46,22 @@ Answers: TypeAlias = dict[tuple[Asking[Hashable], tuple[int, ...]], Hashable]
 
 
 class Known:
-    """A lifted program, the nodes that must be materialised, and what was worked out before."""
+    """A lifted program, the nodes that must be materialised, and what was worked out before.
+
+    `careful` is whether no form is chosen that is slower, as predicted, than what it replaces.
+    """
 
     def __init__(
-        self, regions: Regions, pinned: Collection[int] = (), prices: Prices | None = None
+        self,
+        regions: Regions,
+        pinned: Collection[int] = (),
+        prices: Prices | None = None,
+        careful: bool = False,
     ) -> None:
         self.regions = regions
         self.pinned = pinned
         self.prices = prices or Prices()
+        self.careful = careful
         self.nodes = regions.program.nodes
         self.owner = regions.owner
         self.readers = Counter(o for node in self.nodes for o in node.operands)

@@ -22,6 +22,11 @@ GROWTH = 1.5  # times the weights or multiplications that a form may not have
 GAIN = 1.3  # times the speed from which on it may have more
 
 
+def is_slower(known: Known, visited: Sequence[int], cost: Cost) -> bool:
+    """Whether nodes are never computed at a cost, for being faster as they are somewhere."""
+    return known.careful and bool(known.prices.slower(replaced(known, visited), cost))
+
+
 def replaced(known: Known, visited: Sequence[int]) -> Cost:
     """What the calls that a form computes cost as they are.
 

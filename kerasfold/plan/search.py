@@ -33,7 +33,7 @@ class Search:
     ) -> None:
         self.regions = regions
         self.nodes = regions.program.nodes
-        self.known = Known(regions, pinned, prices)
+        self.known = Known(regions, pinned, prices, aim.careful and not aim.is_timed)
         self.aim = aim
         self.key = aim.key
         self.pinned = pinned
