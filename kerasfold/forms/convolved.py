@@ -173,12 +173,12 @@ def term_cost(
     def cost() -> Cost:
         require_plain(geometry)
         check_emittable(geometry)
-        return known.prices.operator(geometry, shared, kind, seen)
+        is_dense = is_matrix and is_pointwise_matrix(geometry)
+        kind: Kind = "matrix" if is_dense else known.kind_reading(read, geometry)
+        return known.prices.operator(geometry, shared, kind, known.seen(read, geometry))
 
-    is_dense = is_matrix and isinstance(geometry, Geometry) and is_pointwise_matrix(geometry)
-    kind: Kind = "matrix" if is_dense else known.kind_reading(read, geometry)
-    seen = known.seen(read, geometry)
-    return known.once((Convolved, geometry, shared, kind, seen), cost)
+    padded = read if known.pads(read) else None  # all that of what is read matters
+    return known.once((Convolved, geometry, shared, is_matrix, padded), cost)
 
 
 def summed(

@@ -32,14 +32,16 @@ def replaced(known: Known, visited: Sequence[int]) -> Cost:
 
     A call that others read too counts in part: as many of its readers as the form computes.
     """
+    return known.once((replaced, *visited), lambda: Cost.sum(_shares(known, visited)))
+
+
+def _shares(known: Known, visited: Sequence[int]) -> Iterator[Cost]:
     inside = Counter(o for i in visited for o in known.nodes[i].operands)
-    total = Cost()
     for index in visited:
         if index in known.regions.lifted:
             share = inside[index] / known.readers[index] if index != visited[-1] else 1.0
             cost = known.once(("as it is", index), partial(_as_it_is, known, index))
-            total += cost if share == 1 else cost.times(share)
-    return total
+            yield cost if share == 1 else cost.times(share)
 
 
 def _as_it_is(known: Known, index: int) -> Cost:
