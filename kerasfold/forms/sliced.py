@@ -124,7 +124,8 @@ def _whole(source: Node, nodes: Sequence[Node]) -> tuple[tuple[Axis, ...], Rearr
                 continue
             along = [part for part in parts if part.target == number]
             at = along[0].source if along else number
-            if parts and [part for part in parts if part.source == at] != along:
+            whole = len(along) == 1 and [part for part in parts if part.source == at] == along
+            if parts and not whole:
                 raise Refused("a selection along a part of an axis")
             axes[at] = composed_axis(selected, axes[at]).axis
         rest = _of_sizes(rest, [axis.out for axis in axes], (*node.sizes, node.channels))

@@ -268,3 +268,26 @@ def test_channels_first() -> None:
     assert not {"BatchNormalization", "Conv1D"} & set(kinds(folded)), str(report)
     image = np.random.default_rng(0).normal(size=(2, 4, 6, 5)).astype("float32")
     assert_same(model, folded, FLOAT32, image, run_under_xla)
+
+
+ROWS_SHUFFLED = [reshape(2, 3, 4), permute(2, 1, 3), reshape(6, 4)]
+PARTS_OF_A_SHUFFLE: dict[str, tuple[tuple[int, ...], list[Step]]] = {
+    "channels of a vector": ((6,), [shuffle, lambda x: x[:, 1:4]]),
+    "every second channel": ((6,), [shuffle, lambda x: x[:, ::2]]),
+    "half of the channels": ((4, 4, 8), [shuffle, lambda x: ops.split(x, 2, axis=-1)[1]]),
+    "rows": ((6, 4), [*ROWS_SHUFFLED, layers.Cropping1D((1, 2))]),
+    "rows of two axes": ((2, 3, 4), [*ROWS_SHUFFLED[1:], lambda x: x[:, 2:5]]),
+}
+
+
+@pytest.mark.parametrize("objective", ["latency", "layers"])
+@pytest.mark.parametrize("part", PARTS_OF_A_SHUFFLE)
+@pytest.mark.parametrize("ahead", [[], [relu]])
+def test_a_part_of_what_is_shuffled_is_the_shuffled_part(
+    ahead: list[Step], part: str, objective: Any
+) -> None:
+    shape, steps = PARTS_OF_A_SHUFFLE[part]
+    model = Row(shape, [*ahead, *steps], []).model()
+    numbers = np.arange(1.0, 1 + np.prod(shape), dtype="float32").reshape(1, *shape)
+    folded = kerasfold.fold(model, objective=objective, verify=False)
+    np.testing.assert_array_equal(folded(numbers), model(numbers))
