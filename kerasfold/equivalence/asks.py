@@ -59,6 +59,11 @@ class Numbers(_AtPlaces):
     centre: np.ndarray
     unit: np.ndarray
 
+    @property
+    def is_told(self) -> bool:
+        """Whether what reads it says of which size it is: all else would ask for 0 +- 1."""
+        return bool(np.any(self.centre != 0) or np.any(self.unit != 1))
+
     def _of(self, places: np.ndarray, chosen: np.ndarray) -> Numbers:
         return Numbers(places, self.centre[chosen], self.unit[chosen])
 

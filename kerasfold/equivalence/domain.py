@@ -14,6 +14,9 @@ from kerasfold.equivalence.asks import Ask, Blank, Numbers, Rows
 from kerasfold.equivalence.reached import in_dtype
 from kerasfold.read.weights import as_array, as_dtype, largest
 
+FAR = 64.0  # units from 0 from which on a number is none of what it is usually
+LOST = 2.0**15  # the same, of which float32 leaves too few digits to tell
+
 Kind: TypeAlias = tuple[float, float]  # scale and shift of what is usually 0 +- 1
 
 
@@ -42,7 +45,7 @@ class Domain:
         dtype: of the input.
         usual: centre and unit (n,) of each number, in turn of one sample after another.
         choices: places that are looked up in a table, and the values that have a row in it.
-        blank: (n,) what each number is where part of a sample is blank.
+        blank: (n,) what each number is where part of a sample is blank; NaN of one that never is.
     """
 
     shape: tuple[int, ...]
@@ -60,11 +63,12 @@ class Domain:
             (places, _possible(values, dtype))
             for places, values in _choices([x for x in asked if isinstance(x, Rows)])
         ]
-        blank = np.zeros(math.prod(shape))
+        usual = _usual(math.prod(shape), numbers, least)
+        blank = np.where(_reach_zero(usual), 0.0, np.nan)
         for x in asked:
             if isinstance(x, Blank):
                 blank[x.places] = x.values
-        return cls(tuple(shape), dtype, _usual(blank.size, numbers, least), choices, blank)
+        return cls(tuple(shape), dtype, usual, choices, blank)
 
     @property
     def samples(self) -> int:
@@ -101,8 +105,9 @@ class Domain:
         """
         drawn = self._numbers(kinds, rng)
         if blank and self._is_float:
-            drawn[-1] = 0.0
-            drawn[-blank] = np.where(_blotted(self.shape), self.blank, drawn[-blank])
+            drawn[-1, _reach_zero(self.usual)] = 0.0
+            blotted = _blotted(self.shape) & ~np.isnan(self.blank)
+            drawn[-blank] = np.where(blotted, self.blank, drawn[-blank])
         done = 0
         for places, values in self.choices:
             if values.dtype.kind not in "if":
@@ -140,6 +145,16 @@ class Domain:
         low, high = _limits(self.dtype)
         drawn = np.rint(drawn)
         return np.clip(drawn if low < 0 else np.abs(drawn), low, high)
+
+
+def _reach_zero(usual: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Which numbers of a sample may be 0, as those of a black pixel, and years may not.
+
+    What a model makes of such would be many times as large as what it makes of others, and so
+    would be what it may be off.
+    """
+    from_zero = [np.abs(centre) / unit for centre, unit in usual]
+    return np.asarray(np.logical_and.reduce([(n <= FAR) | (n >= LOST) for n in from_zero]))
 
 
 def _blotted(shape: tuple[int, ...]) -> np.ndarray:

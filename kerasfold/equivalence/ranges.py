@@ -150,8 +150,9 @@ def asked_unread(model: keras.Model, shapes: Sequence[tuple[int, ...]]) -> Asked
 def of_both(asked: Asked, others: Sequence[Ask] = ()) -> Asked:
     """What a model asks of its inputs, and another of the same inputs.
 
-    Both compute with numbers of their own size. Rows are those of the first: what the second has no
-    row for it is to be asked all the same. It says which there are where the first is not known to
+    Both compute with numbers of their own size; of the second, with those that it says more of than
+    that they are usual. Rows are those of the first: what the second has no row for it is to be
+    asked all the same. It says which there are where the first is not known to
     look up, or to compute with, what it is given; and what is guessed is used where nothing is
     known.
     """
@@ -163,7 +164,7 @@ def of_both(asked: Asked, others: Sequence[Ask] = ()) -> Asked:
     theirs = [x for x in others if isinstance(x, Rows) and not x.guessed]
     rows += [x.without([*rows, *numbers]) for x in theirs]
     rows += [x.without(rows) for x in guesses]
-    numbers += [x for x in others if isinstance(x, Numbers)]
+    numbers += [x for x in others if isinstance(x, Numbers) and (x.is_told or not numbers)]
     blank = [x for x in (*others, *asked) if isinstance(x, Blank)]
     return [*numbers, *blank, *(x for x in rows if len(x.places))]
 
