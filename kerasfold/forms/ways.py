@@ -70,6 +70,12 @@ def ways(known: Known, index: int, visited: Sequence[int]) -> Iterator[AnyForm |
             "along the width on TensorFlow"
         )
         return
+    if known.cancels(visited):
+        yield Refused(
+            "numbers are subtracted that are many times as large as what is left: merged, digits "
+            "would be lost"
+        )
+        return
     is_refused = False
     for form in FORMS:
         if form.is_last_resort and not is_refused:

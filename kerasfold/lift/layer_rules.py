@@ -193,7 +193,7 @@ def normalization(layer: Any, x: Signal) -> Signal:
     deviation = np.maximum(np.sqrt(variance), keras.config.epsilon())
     if layer.invert:
         return x.scale(deviation, mean)
-    return x.scale(1 / deviation, -mean / deviation)
+    return x.scale(shift=-mean).scale(1 / deviation)  # as it does: what is near the mean is exact
 
 
 @lifts(keras.layers.ZeroPadding1D, keras.layers.ZeroPadding2D, keras.layers.ZeroPadding3D)
