@@ -12,6 +12,7 @@ import kerasfold
 from kerasfold.cost import Cost, Prices
 from kerasfold.forms.kept import Kept as Original
 from kerasfold.layers.limits import is_free
+from kerasfold.lift.absorbed import unabsorbed
 from kerasfold.lift.demand import pixel_axes
 from kerasfold.lift.gains import stays
 from kerasfold.lift.regions import Lifted, Regions, as_read
@@ -66,12 +67,12 @@ def report(
     merged: list[Merged] = []
     apart: list[Kept] = []
     kept = [Kept.because(call.name, regions.barriers[call.index], _kind(call)) for call in barriers]
-    signs = stays(regions)
+    beside = stays(regions) | unabsorbed(regions)
     for node, form in plan.forms.items():
         lifted = owner[node]
         why = plan.apart.get(node)
         if isinstance(form, Original):
-            reason = pinned.get(node) or why or signs.get(lifted.call.index)
+            reason = pinned.get(node) or why or beside.get(lifted.call.index)
             reason = reason or _why(lifted, form, plan)
             reason += _rewritten(lifted, form.words(regions))
             kept.append(Kept.because(lifted.call.name, reason, _kind(lifted.call)))

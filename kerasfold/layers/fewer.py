@@ -95,9 +95,13 @@ _ALL = {**MIXING, **ALIGNED}
 
 def can_have_fewer(operation: keras.Operation) -> bool:
     """Whether a layer of fewer channels can be made of one."""
+    return type(operation) in _ALL and is_stock(operation)
+
+
+def is_stock(operation: keras.Operation) -> bool:
+    """Whether a layer is one of Keras's, with settings that are Keras's, and no other weights."""
     return (
-        type(operation) in _ALL
-        and is_of_keras(operation)
+        is_of_keras(operation)
         and not getattr(operation, "lora_enabled", False)
         and all(is_keras_own(x) for name, x in vars(operation).items() if _is_setting(name, x))
     )

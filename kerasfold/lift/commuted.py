@@ -1,9 +1,11 @@
 """A graph in which calls stand where they cost less, before others that they stood behind.
 
-Six laws, of a call `f` and of calls `g` behind it that nothing else reads in between:
+Seven laws, of a call `f` and of calls `g` behind it that nothing else reads in between:
 
 - `g(max(x)) = max(g(x))` where `g` multiplies channels by positive numbers, and shifts them: it
   merges into the affine steps that the pool reads.
+- `g(max(x, y)) = max(g(x), g(y))`, or of minima, where it does so, and `x` and `y` are affine: it
+  merges into what makes each of them.
 - `g(f(x)) = f(g(x))` where `f` repeats pixels, and `g` works on each of them by itself: it works
   on fewer.
 - `g(f(x)) = f(g(x))` where `f` puts samples elsewhere, and `g` works on each of them by itself:
@@ -39,6 +41,7 @@ from kerasfold.lift.writing import Shape, Writer, rewritten
 from kerasfold.read.graph import Call, Graph, Tensor, given_others, read_counts
 
 _IMAGES = (layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D, ops.max_pool)
+_EXTREMES = (layers.Maximum, layers.Minimum, ops.maximum, ops.minimum)
 _MEANS = (layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D)
 _VECTORS = (layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D)
 
@@ -50,6 +53,16 @@ def commuted(regions: Regions) -> Rewritings:
     for tried in (together, *([move] for move in moves if move.law.singly)):
         if tried and (yield lift(_moved(regions.graph, [*taken, *tried]), regions)):
             taken += tried
+
+
+def is_extreme(regions: Regions, call: Call) -> bool:
+    """Whether a call gives the greatest, or the least, of tensors that affine steps make."""
+    return (
+        call.kind in _EXTREMES
+        and len({x.shape for x in (*call.inputs, *call.outputs)}) == 1 < len(call.inputs)
+        and all(x is None for x in call.constants)
+        and all(x.index in regions.tensors for x in call.inputs)
+    )
 
 
 class _Steps:
@@ -76,6 +89,10 @@ class _Steps:
         first = self.regions.graph.layout == "channels_first"  # where vectors count axes otherwise
         kinds = _IMAGES if first else (*_IMAGES, *_VECTORS)
         return call.kind in kinds and call.inputs[0].index in self.regions.tensors
+
+    def is_extreme(self, call: Call) -> bool:
+        """Whether it gives the greatest, or the least, of tensors that affine steps make."""
+        return is_extreme(self.regions, call)
 
     def rises(self, call: Call) -> bool:
         """Whether it acts on samples, is monotone, and is none that runtimes fuse with weights."""
@@ -180,6 +197,7 @@ class _Law:
 
 _LAWS = (
     _Law(_Steps.is_maximum, _Steps.grows),
+    _Law(_Steps.is_extreme, _Steps.grows, joins=True, singly=True),
     _Law(_Steps.repeats, _Steps.works_by_pixel, channels=True),
     _Law(_Steps.permutes_pixels, _Steps.works_by_pixel, channels=True, singly=True),
     _Law(_Steps.rearranges, _Steps.works_by_sample),

@@ -16,9 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kerasfold.lift.gains import Steps, along_channels, steps_of
+from kerasfold.layers.absorbing import Steps
 from kerasfold.lift.pointwise import repeats_pixels
 from kerasfold.lift.regions import Lifted, Regions, Rewritings, lift
+from kerasfold.lift.scales import along_channels, steps_of
 from kerasfold.lift.writing import Writer, rewritten
 from kerasfold.read.graph import Call, Graph, Tensor, given_others, read_counts
 

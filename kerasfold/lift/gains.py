@@ -11,18 +11,19 @@ for each channel of both `x` and the product: it merges into what makes `x`.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from keras import layers, ops, tree
+from keras import layers, ops
 
+from kerasfold.layers.absorbing import Steps
 from kerasfold.lift.activations import laws_of
-from kerasfold.lift.program import Node
+from kerasfold.lift.commuted import is_extreme
 from kerasfold.lift.regions import Lifted, Regions, Rewritings, lift
+from kerasfold.lift.scales import Scales, along_channels, may_be_apart
 from kerasfold.lift.writing import Writer, rewritten
 from kerasfold.read.graph import Call, Gain, Graph, Tensor, given_others
 from kerasfold.read.weights import smallest
@@ -33,7 +34,6 @@ _PRODUCTS: dict[Any, Callable[[Call], bool]] = {
     **dict.fromkeys((*_BY_SAMPLE, ops.matmul, ops.dot, ops.tensordot, ops.einsum), lambda _: True),
     layers.Dot: lambda call: not call.operation.normalize,
 }
-_ROUNDED_FINELY = ("float32", "float64")  # dtypes in which a shift by itself loses nothing
 
 
 def carried(regions: Regions) -> Rewritings:
@@ -52,33 +52,14 @@ def stays(regions: Regions) -> dict[int, str]:
         if steps is None or np.all(steps.gain > 0):
             continue
         place = moves.before(call, np.where(steps.gain > 0, steps.gain, 1.0))
-        if place is not None:
+        passed = (*place.passed, place.into.name) if place else moves.extremes_before(call)
+        if passed:
             count = int(np.sum(steps.gain <= 0))
             found[call.index] = (
                 f"{count} of its {steps.gain.size} gains are not positive, and only positive ones "
-                f"pass '{(*place.passed, place.into.name)[0]}'"
+                f"pass '{passed[0]}'"
             )
     return found
-
-
-class Steps(NamedTuple):
-    """What a call multiplies channels by, and then adds to them."""
-
-    gain: np.ndarray
-    shift: np.ndarray
-
-
-def steps_of(nodes: Sequence[Node]) -> Steps | None:
-    """What nodes one after another do to channels, if that is to multiply and shift each."""
-    if not nodes or any(n.work not in ("scale", "shift") or n.op != "operator" for n in nodes):
-        return None
-    gain, shift = np.ones(nodes[0].channels), np.zeros(nodes[0].channels)
-    for node in nodes:
-        assert node.load is not None
-        operator = node.load()
-        own = operator.kernel.ravel()
-        gain, shift = own * gain, own * shift + operator.bias
-    return Steps(gain, shift)
 
 
 class Found(NamedTuple):
@@ -95,7 +76,7 @@ class Found(NamedTuple):
     passed: tuple[str, ...]
 
 
-class _Moves:
+class _Moves(Scales):
     """What gains may pass in a lifted model.
 
     Attributes:
@@ -105,22 +86,7 @@ class _Moves:
     """
 
     def __init__(self, regions: Regions) -> None:
-        self.regions, self.graph, self.nodes = regions, regions.graph, regions.program.nodes
-        self.records: dict[int, list[Lifted]] = defaultdict(list)
-        for record in (*regions.lifted.values(), *regions.identities):
-            self.records[record.call.index].append(record)
-        self.readers: dict[int, list[Call | None]] = defaultdict(list)  # None: who calls the model
-        self.makers: dict[int, Call] = {}
-        for call in self.graph.calls:
-            for x in call.inputs:
-                self.readers[x.index].append(call)
-            self.makers |= {x.index: call for x in call.outputs}
-        for x in tree.flatten(self.graph.outputs):
-            self.readers[x.index].append(None)
-        self.reading: dict[int, list[Node]] = defaultdict(list)  # by node
-        for node in self.nodes:
-            for operand in node.operands:
-                self.reading[operand].append(node)
+        super().__init__(regions)
         self.roots = regions.root_nodes()
         self.gains: dict[int, Gain] = {}
         self.left: dict[int, np.ndarray] = {}
@@ -129,15 +95,15 @@ class _Moves:
     def find(self) -> None:
         """Find the moves, those of later calls first: what they leave elsewhere moves on."""
         for call in reversed(self.graph.calls):
-            steps = self.steps_of(call)
-            if steps is None or not np.all(steps.gain > 0) or not self._may_be_apart(call, steps):
+            steps, dtype = self.steps_of(call), call.outputs[0].dtype
+            if steps is None or not np.all(steps.gain > 0) or not may_be_apart(steps, dtype):
                 continue
             found = self.before(call, steps.gain)
             if found is not None:
                 self._give(found.into, found.gain, call)
                 self._leave(call, steps.shift)
                 continue
-            last = self._after(call, steps.gain) if _divides(steps, call.outputs[0].dtype) else None
+            last = self._after(call, steps.gain) if _divides(steps, dtype) else None
             if last is not None:
                 self.behind[last.index] = call, steps.gain
                 self._leave(call, steps.shift / steps.gain)
@@ -152,35 +118,25 @@ class _Moves:
         self.gains.pop(call.index, None)
         self.left[call.index] = shift
 
-    def _may_be_apart(self, call: Call, steps: Steps) -> bool:
-        (output,) = call.outputs
-        return not np.any(steps.shift) or output.dtype in _ROUNDED_FINELY
-
     def steps_of(self, call: Call) -> Steps | None:
         """The gains, other than 1, and shifts of a call that does nothing else."""
-        (record, *others) = self.records.get(call.index, [None])
-        if record is None or others or record.activation is not None or not self._is_plain(call):
-            return None
-        steps = steps_of([self.nodes[i] for i in record.added])
+        steps = super().steps_of(call)
         if steps is not None and call.index in self.gains:
             more = self.gains[call.index].values
             steps = Steps(more * steps.gain, more * steps.shift)
         return None if steps is None or np.all(steps.gain == 1) else steps
 
-    def _is_plain(self, call: Call) -> bool:
-        """Whether a call makes one tensor of one of its dtype, by itself, and no masks go along."""
-        tensors = (*call.inputs, *call.outputs)
-        return (
-            len(tensors) == 2
-            and tensors[0].dtype == tensors[1].dtype
-            and not (call.training or any(x.masked for x in tensors))
-            and self.regions.uses[id(call.operation)] == 1
-        )
-
     def before(self, call: Call, gain: np.ndarray) -> Found | None:
         """What gains merge into before a call, past activations or a product at least."""
         (tensor,) = call.inputs
         return self._before(tensor, gain, ())
+
+    def extremes_before(self, call: Call) -> tuple[str, ...]:
+        """The name of the maximum or minimum that a call alone reads: see `lift.commuted`."""
+        (tensor,) = call.inputs
+        alone = len(self.readers[tensor.index]) == 1 and tensor.index in self.makers
+        maker = self.makers[tensor.index] if alone else call
+        return (maker.name,) if is_extreme(self.regions, maker) else ()
 
     def _before(self, tensor: Tensor, gain: np.ndarray, passed: tuple[str, ...]) -> Found | None:
         while len(self.readers[tensor.index]) == 1 and tensor.index in self.makers:
@@ -188,7 +144,7 @@ class _Moves:
             records = self.records.get(maker.index, [])
             if not records:
                 passed = (*passed, maker.name)
-                if not (self._is_plain(maker) and np.all(laws_of(maker.operation).passes(gain))):
+                if not (self.is_plain(maker) and np.all(laws_of(maker.operation).passes(gain))):
                     factors = self._factors(maker, gain)
                     found = (self._before(x, self._on(x, gain), passed) for x in factors)
                     return next(filter(None, found), None)
@@ -236,7 +192,7 @@ class _Moves:
     def _found(self, maker: Call, gain: np.ndarray, passed: tuple[str, ...]) -> Found | None:
         (record,) = self.records[maker.index]
         once = self.regions.uses[id(maker.operation)] == 1
-        absorbs = once and self._absorbs(record.node, _is_one(gain))
+        absorbs = once and self.absorbs(record.node, _is_one(gain))
         return Found(maker, gain, passed) if absorbs else None
 
     def _passes_along(self, record: Lifted, gain: np.ndarray) -> bool:
@@ -249,34 +205,13 @@ class _Moves:
         nodes = [self.nodes[i] for i in record.added]
         if _is_one(gain):
             return all(node.weightless or node.op == "rearrange" for node in nodes)
-        return all(map(self._is_alike, nodes))
-
-    def _is_alike(self, node: Node) -> bool:
-        geometry = node.geometry
-        by_channel = geometry is not None and geometry.groups == node.channels
-        return node.weightless and by_channel and not node.selected
-
-    def _absorbs(self, index: int, one: bool = False) -> bool:
-        """Whether a node multiplies by weights, or all that it is made of and only it reads.
-
-        Args:
-            index: of the node.
-            one: whether gains are one number.
-        """
-        node = self.nodes[index]
-        if node.multiplies or node.work == "scale":
-            return True
-        along = self._is_alike(node) or node.work == "shift" or node.op in ("sum", "concatenate")
-        return (along or (one and node.op == "rearrange")) and all(
-            len(self.reading[o]) == 1 and o not in self.regions.sinks and self._absorbs(o, one)
-            for o in node.operands
-        )
+        return all(map(self.is_alike, nodes))
 
     def _after(self, call: Call, gain: np.ndarray) -> Tensor | None:
         """The tensor behind activations whose readers all take gains of what they read."""
         (record,) = self.records[call.index]
         first, *_ = record.added
-        if all(map(self._merges, self.nodes[first].operands)):
+        if all(map(self.merges, self.nodes[first].operands)):
             return None
         ((tensor,), passed) = call.outputs, 0
         while True:
@@ -286,18 +221,13 @@ class _Moves:
             reader = readers[0]
             if reader.index not in self.regions.barriers:
                 break
-            passes = self._is_plain(reader) and np.all(laws_of(reader.operation).passes(gain))
+            passes = self.is_plain(reader) and np.all(laws_of(reader.operation).passes(gain))
             if len(readers) > 1 or not passes:
                 return None
             (tensor,), passed = reader.outputs, passed + 1
         roots = self.roots[tensor.index]
         lifted = not any(x.index in self.regions.barriers for x in readers)
         return tensor if passed and lifted and all(self._taken[i] for i in roots) else None
-
-    def _merges(self, index: int) -> bool:
-        """Whether a step by channel merges into what a node is made by."""
-        once = len(self.reading[index]) == 1 and index not in self.regions.sinks
-        return once and self._absorbs(index)
 
     @cached_property
     def _taken(self) -> dict[int, bool]:
@@ -307,7 +237,7 @@ class _Moves:
             found[index] = index not in self.regions.sinks and all(
                 uses[id(owner[node.index].call.operation)] == 1
                 if node.multiplies
-                else self._is_alike(node) and found[node.index]
+                else self.is_alike(node) and found[node.index]
                 for node in self.reading[index]
             )
         return found
@@ -351,10 +281,3 @@ def _divides(steps: Steps, dtype: str) -> bool:
     """Whether shifts divided by their gains, and weights times those, keep their digits."""
     least = np.sqrt(smallest(dtype))
     return bool(not np.any(steps.shift) or np.all(steps.gain >= least))
-
-
-def along_channels(values: np.ndarray, x: Tensor, layout: str) -> np.ndarray:
-    """Numbers of channels with all axes of a tensor; its own dtype takes them when it runs."""
-    shape = [1] * len(x.shape)
-    shape[1 if layout == "channels_first" else -1] = values.size
-    return values.reshape(shape)

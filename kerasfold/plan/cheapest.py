@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from kerasfold.cost import Cost, Prices, objective_of, pixels
 from kerasfold.lift.abreast import abreast
+from kerasfold.lift.absorbed import absorbed
 from kerasfold.lift.activations import acts_on_samples
 from kerasfold.lift.commuted import commuted
 from kerasfold.lift.distributed import distributed
@@ -20,6 +21,7 @@ from kerasfold.lift.sunk import sunk
 from kerasfold.plan.alike import Planned
 from kerasfold.plan.choose import Plan, joined_nodes, plan, stacked_nodes
 from kerasfold.read.graph import Call
+from kerasfold.read.weights import count_params
 
 STRIDED = 1.5  # pixels for each that is read: a stride leaves more, a border that is not read fewer
 
@@ -31,6 +33,7 @@ REWRITINGS: tuple[Callable[[Regions], Rewritings], ...] = (
     distributed,
     commuted,
     carried,
+    absorbed,
     functools.partial(narrowed, least=STRIDED),
 )
 
@@ -103,9 +106,9 @@ def _makes_no_other(fewer: Regions, than: Regions) -> bool:
 
 
 def acting_cost(regions: Regions, prices: Prices) -> Cost:
-    """What the calls cost that are not lifted and work in place, and the activations.
+    """What the calls cost that are not lifted and work in place, the activations, and all weights.
 
-    They are in no plan; but rewritten, they may work on more samples or on fewer.
+    They are in no plan; but rewritten, they may work on more samples or on fewer, or have others.
     """
 
     def of(call: Call) -> Cost:
@@ -116,10 +119,12 @@ def acting_cost(regions: Regions, prices: Prices) -> Cost:
         samples = 2 * pixels(record.tensor.shape[1:])
         return prices.step("elementwise", 4 * samples, behind=True)
 
-    barriers = (call for call in regions.graph.calls if call.index in regions.barriers)
+    barriers = [call for call in regions.graph.calls if call.index in regions.barriers]
+    weights = sum(map(count_params, {id(x.operation): x.operation for x in barriers}.values()))
     activated = (x for x in regions.lifted.values() if x.activation is not None)
     return Cost.sum(
         (
+            Cost(params=weights),
             *(of(call) for call in barriers if works_in_place(call)),
             *(within(x) for x in activated if acts_on_samples(x.activation)),
         )

@@ -16,10 +16,11 @@ from kerasfold.errors import UnsupportedModelError
 _OPS: dict[type, Any] = {}
 _SHORTENED = {"batch_norm": "batch_normalization"}  # by what the operation's class says
 
-# Layers that Keras's applications are made of, and that have no public name.
+# Layers that Keras's applications, and its layers, are made of, and that have no public name.
 LayerScale = keras.src.applications.convnext.LayerScale
 StochasticDepth = keras.src.applications.convnext.StochasticDepth
 CustomScaleLayer = keras.src.applications.inception_resnet_v2.CustomScaleLayer
+ConvLSTMCell = keras.src.layers.rnn.conv_lstm.ConvLSTMCell
 _AUGMENTATION = keras.layers.RandomFlip.__base__
 # What gives back the very tensor that it is called on, where it has nothing to do.
 _GIVING_BACK = (

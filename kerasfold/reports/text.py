@@ -67,6 +67,8 @@ def _predicted(report: Record) -> str:
     gains = [(pace.runtime, pace.gain) for pace in report.predicted if pace.before]
     if not gains:
         return "nothing linear in it"
+    if not any(pace.after for pace in report.predicted):
+        return "nothing linear is left in it"
     if all(0.995 <= gain < 1.005 for _, gain in gains):
         return f"{what}predicted as fast as before"
     return f"{what}predicted " + " and ".join(
@@ -80,7 +82,7 @@ def predictions(report: Record) -> list[tuple[str, str]]:
     return [
         (f"{pace.gain:.2f} x", f"{what} {_on(pace.runtime)}, as predicted")
         for pace in report.predicted
-        if pace.before
+        if pace.before and pace.after
     ]
 
 

@@ -1,0 +1,114 @@
+"""Calls that multiply each channel and shift it, and what stands around them in a lifted model."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from keras import tree
+
+from kerasfold.layers.absorbing import Steps
+from kerasfold.lift.program import Node
+from kerasfold.lift.regions import Lifted, Regions
+from kerasfold.read.graph import Call, Tensor
+
+_ROUNDED_FINELY = ("float32", "float64")  # dtypes in which a shift by itself loses nothing
+
+
+def steps_of(nodes: Sequence[Node]) -> Steps | None:
+    """What nodes one after another do to channels, if that is to multiply and shift each."""
+    if not nodes or any(n.work not in ("scale", "shift") or n.op != "operator" for n in nodes):
+        return None
+    gain, shift = np.ones(nodes[0].channels), np.zeros(nodes[0].channels)
+    for node in nodes:
+        assert node.load is not None
+        operator = node.load()
+        own = operator.kernel.ravel()
+        gain, shift = own * gain, own * shift + operator.bias
+    return Steps(gain, shift)
+
+
+def may_be_apart(steps: Steps, dtype: str) -> bool:
+    """Whether what steps add to a tensor of a dtype loses nothing by itself."""
+    return not np.any(steps.shift) or dtype in _ROUNDED_FINELY
+
+
+def along_channels(values: np.ndarray, x: Tensor, layout: str) -> np.ndarray:
+    """Numbers of channels with all axes of a tensor; its own dtype takes them when it runs."""
+    shape = [1] * len(x.shape)
+    shape[1 if layout == "channels_first" else -1] = values.size
+    return values.reshape(shape)
+
+
+class Scales:
+    """What calls do to channels, and who makes and reads what they read and make.
+
+    Attributes:
+        records: what was lifted of each call, by its index.
+        readers: of each tensor, by its index; None is who calls the model.
+        makers: of each tensor, by its index.
+        reading: the nodes that read each node.
+    """
+
+    def __init__(self, regions: Regions) -> None:
+        self.regions, self.graph, self.nodes = regions, regions.graph, regions.program.nodes
+        self.records: dict[int, list[Lifted]] = defaultdict(list)
+        for record in (*regions.lifted.values(), *regions.identities):
+            self.records[record.call.index].append(record)
+        self.readers: dict[int, list[Call | None]] = defaultdict(list)
+        self.makers: dict[int, Call] = {}
+        for call in self.graph.calls:
+            for x in call.inputs:
+                self.readers[x.index].append(call)
+            self.makers |= {x.index: call for x in call.outputs}
+        for x in tree.flatten(self.graph.outputs):
+            self.readers[x.index].append(None)
+        self.reading: dict[int, list[Node]] = defaultdict(list)
+        for node in self.nodes:
+            for operand in node.operands:
+                self.reading[operand].append(node)
+
+    def steps_of(self, call: Call) -> Steps | None:
+        """The gains and shifts of a call that does nothing else."""
+        (record, *others) = self.records.get(call.index, [None])
+        if record is None or others or record.activation is not None or not self.is_plain(call):
+            return None
+        return steps_of([self.nodes[i] for i in record.added])
+
+    def is_plain(self, call: Call) -> bool:
+        """Whether a call makes one tensor of one of its dtype, by itself, and no masks go along."""
+        tensors = (*call.inputs, *call.outputs)
+        return (
+            len(tensors) == 2
+            and tensors[0].dtype == tensors[1].dtype
+            and not (call.training or any(x.masked for x in tensors))
+            and self.regions.uses[id(call.operation)] == 1
+        )
+
+    def is_alike(self, node: Node) -> bool:
+        """Whether a node does to each channel alike what it does, by no weights."""
+        geometry = node.geometry
+        by_channel = geometry is not None and geometry.groups == node.channels
+        return node.weightless and by_channel and not node.selected
+
+    def absorbs(self, index: int, one: bool = False) -> bool:
+        """Whether a node multiplies by weights, or all that it is made of and only it reads.
+
+        Args:
+            index: of the node.
+            one: whether gains are one number.
+        """
+        node = self.nodes[index]
+        if node.multiplies or node.work == "scale":
+            return True
+        along = self.is_alike(node) or node.work == "shift" or node.op in ("sum", "concatenate")
+        return (along or (one and node.op == "rearrange")) and all(
+            len(self.reading[o]) == 1 and o not in self.regions.sinks and self.absorbs(o, one)
+            for o in node.operands
+        )
+
+    def merges(self, index: int) -> bool:
+        """Whether a step by channel merges into what a node is made by."""
+        once = len(self.reading[index]) == 1 and index not in self.regions.sinks
+        return once and self.absorbs(index)
