@@ -9,7 +9,7 @@ import keras
 from keras import tree
 
 import kerasfold
-from kerasfold.cost import Cost, Prices
+from kerasfold.cost import Cost, Prices, objective_of
 from kerasfold.forms.kept import Kept as Original
 from kerasfold.layers.limits import is_free
 from kerasfold.lift.absorbed import unabsorbed
@@ -67,7 +67,8 @@ def report(
     merged: list[Merged] = []
     apart: list[Kept] = []
     kept = [Kept.because(call.name, regions.barriers[call.index], _kind(call)) for call in barriers]
-    beside = stays(regions) | unabsorbed(regions)
+    tried = not objective_of(objective).is_timed
+    beside = stays(regions) | unabsorbed(regions, tried)
     for node, form in plan.forms.items():
         lifted = owner[node]
         why = plan.apart.get(node)

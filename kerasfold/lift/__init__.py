@@ -114,6 +114,19 @@ AugMix, CutMix, MixUp, RandAugment, RandomBrightness, RandomColorDegeneration, R
       broadcast an image; padding with other values; indices other than slices and numbers; flips
       and lists along other axes; other products of tensors and constants
 
+LSTM, GRU, SimpleRNN, ConvLSTM1D/2D/3D, RNN and Bidirectional of these, MultiHeadAttention,
+  GroupQueryAttention, Embedding; and Dense, EinsumDense and convolutions that read integers
+    exact: they stay closed, but gains and shifts of the channels that they alone read, or that
+      alone read them (behind an Embedding, attention and what reads integers), go into their
+      weights; a bias comes in where it must, and that pays
+    refused: shifts before zero padding, and in half precision; steps behind an activation, but for
+      gains that pass it; layers of several calls, masks, scores that are returned
+
+Maximum, Minimum
+    exact: they stay, but positive gains, and shifts, go before them where affine steps make all
+      that they read
+    refused: other gains
+
 Everything else is a barrier: it stays as it is, and so do calls with `training=True`, calls that
 read a mask or hand one on to what may look for it, and subclasses of the layers above. Nested
 models are walked through, however they are called, at the sizes they are called with. Layers of

@@ -50,12 +50,20 @@ def absorbed(regions: Regions) -> Rewritings:
             return
 
 
-def unabsorbed(regions: Regions) -> dict[int, str]:
-    """Why gains and shifts beside closed layers are not in their weights; by call."""
+def unabsorbed(regions: Regions, tried: bool = True) -> dict[int, str]:
+    """Why gains and shifts beside closed layers are not in their weights; by call.
+
+    Args:
+        regions: the lifted model.
+        tried: whether those that could be there were, and cost more.
+    """
     absorbing = _Absorbing(regions)
+    if not tried:
+        return absorbing.why
     adding = {
         i: f"'{taken.call.name}' could take it with a bias, which it has not, and that does not pay"
         for taken in absorbing.found.values()
+        if taken.adds
         for chain in taken.chains
         for i in chain.indices
     }

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from kerasfold.backend import unstored
-from kerasfold.read.weights import start_as
+from kerasfold.read.weights import start_as, start_exactly_as
 
 
 def alike_but(
@@ -39,8 +39,9 @@ def alike_but(
         for name, values in weights.items():
             is_new = had[name] is None
             old: Any = like if is_new else had[name]
+            start = start_exactly_as(values) if exact else start_as(values)
             dtype, called = "float64" if exact else old.dtype, name if is_new else old.name
-            new = keras.Variable(start_as(values), values.shape, dtype, old.trainable, name=called)
+            new = keras.Variable(start, values.shape, dtype, old.trainable, name=called)
             if is_new:
                 more[name] = new
             else:

@@ -200,3 +200,10 @@ def start_as(values: np.ndarray) -> Any:
         return backend.rounded(values, keras.backend.standardize_dtype(dtype or values.dtype))
 
     return initializer
+
+
+def start_exactly_as(values: np.ndarray) -> Any:
+    """An initializer that gives a new variable float64, also while that is not computed with."""
+    with backend.double_precision():
+        exact = backend.rounded(values, "float64")
+    return lambda shape, dtype=None: exact
