@@ -207,15 +207,13 @@ class _Absorbing:
 
     def _refuse(self, call: Call) -> None:
         """Refuse a call whose layer cannot be another. Raises `Refused`."""
-        why = ""
+        name = call.name
         if self.regions.uses[id(call.operation)] > 1:
-            why = "its weights are shared with another call"
-        elif call.training:
-            why = "it is called with training=True"
-        elif any(x.masked for x in (*call.inputs, *call.outputs)):
-            why = "it reads a mask, or hands one on"
-        if why:
-            raise Refused(f"'{call.name}' could take it, but {why}")
+            raise Refused(f"'{name}' could take it, but its weights are shared with other calls")
+        if call.training:
+            raise Refused(f"'{name}' could take it, but is called with training=True")
+        if any(x.masked for x in (*call.inputs, *call.outputs)):
+            raise Refused(f"'{name}' could take it, but reads a mask, or hands one on")
 
     def _behind(self, call: Call) -> Iterator[_Chain]:
         """What alone reads the one thing that a call gives."""
