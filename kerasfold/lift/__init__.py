@@ -114,19 +114,6 @@ AugMix, CutMix, MixUp, RandAugment, RandomBrightness, RandomColorDegeneration, R
       broadcast an image; padding with other values; indices other than slices and numbers; flips
       and lists along other axes; other products of tensors and constants
 
-LSTM, GRU, SimpleRNN, ConvLSTM1D/2D/3D, RNN and Bidirectional of these, MultiHeadAttention,
-  GroupQueryAttention, Embedding; and Dense, EinsumDense and convolutions that read integers
-    exact: they stay closed, but gains and shifts of the channels that they alone read, or that
-      alone read them (behind an Embedding, attention and what reads integers), go into their
-      weights; a bias comes in where it must, and that pays
-    refused: shifts before zero padding, and in half precision; steps behind an activation, but for
-      gains that pass it; layers of several calls, masks, scores that are returned
-
-Maximum, Minimum
-    exact: they stay, but positive gains, and shifts, go before them where affine steps make all
-      that they read
-    refused: other gains
-
 Everything else is a barrier: it stays as it is, and so do calls with `training=True`, calls that
 read a mask or hand one on to what may look for it, and subclasses of the layers above. Nested
 models are walked through, however they are called, at the sizes they are called with. Layers of
@@ -137,6 +124,15 @@ layers inside; they must have no weights of their own, and a `call` that is noth
 So is `TimeDistributed` around a model; a layer that several calls share, at one size or several,
 stays shared where what is merged into it is the same for all of them. Weights are read in float64
 and rounded once, to the dtype the layer stores them in, under any dtype policy.
+
+Some barriers do what stands beside them to channels, by weights of their own. Gains and shifts
+that alone they read go into the kernels and biases of LSTM, GRU, SimpleRNN, ConvLSTM1D/2D/3D, RNN
+and Bidirectional of these, MultiHeadAttention and GroupQueryAttention; those that alone read what
+they give, into Embedding, attention, and Dense, EinsumDense and convolutions of integers. A bias
+comes in where a shift needs one, and that pays. Not so shifts before zero padding or in half
+precision, steps behind an activation, but for gains that pass it, nor layers of several calls, or
+with masks, or attention that returns its scores. Positive gains, and shifts, go before a Maximum
+or a Minimum (`keras.ops` too), where affine steps make all that it reads.
 
 Calls that compute the same of the same tensors are made once, affine or not: a layer that is
 called on one tensor twice, or layers of Keras that are made alike, their weights equal bit for
