@@ -26,11 +26,11 @@ from kerasfold.forms.evaluate import (
 )
 from kerasfold.layers.limits import check_emittable, depthwise_kind
 from kerasfold.lift.regions import Regions
+from kerasfold.lift.scales import CANCELLED
 from kerasfold.read.weights import count_params
 from kerasfold.rooflines import Kind
 
 MOST_BRANCHED = 256  # steps composed at once where they branch
-CANCELLED = 256.0  # times the unit of what is left, of what is subtracted and may be rounded first
 
 T = TypeVar("T")
 A_co = TypeVar("A_co", bound=Hashable, covariant=True)

@@ -23,6 +23,7 @@ from kerasfold.forms.sliced import Sliced
 from kerasfold.forms.stacked import Stacked
 from kerasfold.forms.tiled import Tiled
 from kerasfold.forms.weightless import Weightless
+from kerasfold.lift.scales import CANCELS
 
 FORMS: tuple[type[AnyForm], ...] = (
     Scaled,
@@ -71,10 +72,7 @@ def ways(known: Known, index: int, visited: Sequence[int]) -> Iterator[AnyForm |
         )
         return
     if known.cancels(visited):
-        yield Refused(
-            "numbers are subtracted that are many times as large as what is left: merged, digits "
-            "would be lost"
-        )
+        yield Refused(CANCELS)
         return
     is_refused = False
     for form in FORMS:

@@ -13,6 +13,11 @@ from kerasfold.lift.program import Node
 from kerasfold.lift.regions import Lifted, Regions
 from kerasfold.read.graph import Call, Tensor
 
+CANCELLED = 256.0  # times the unit of what is left, of what is subtracted and may be rounded first
+CANCELS = (
+    "numbers are subtracted that are many times as large as what is left: merged, digits would be "
+    "lost"
+)
 _ROUNDED_FINELY = ("float32", "float64")  # dtypes in which a shift by itself loses nothing
 
 

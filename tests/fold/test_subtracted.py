@@ -88,6 +88,16 @@ def test_what_weights_made_merges_with_them() -> None:
     assert "first" not in [layer.name for layer in model.fold().layers]
 
 
+@pytest.mark.parametrize(("mean", "std", "left"), [(*FAR[0], True), (*NEAR[1], False)])
+def test_closed_layers(mean: float, std: float, left: bool) -> None:
+    x = keras.Input((4, 3))
+    y = layers.LSTM(5)(normalised(mean, std)(x))
+    model = randomise(keras.Model(x, y))
+    folded = model.fold()
+    assert ("Normalization" in kinds(folded)) is left
+    assert kerasfold.verify(model, folded, data=drawn(model, mean, std)).equivalent
+
+
 def test_a_merge_would_be_seen() -> None:
     """The comparison of `fold` finds what a merge there would lose."""
     mean, std = 1e6, 100.0
