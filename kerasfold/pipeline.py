@@ -52,7 +52,7 @@ from kerasfold.backend import held, own_seeds
 from kerasfold.bar import bar
 from kerasfold.choices import NonlinearName, ObjectiveName, RuntimeName, UntimedName
 from kerasfold.compose import Compose, Once, OutOfRange, fitting
-from kerasfold.cost import objective_of
+from kerasfold.cost import Prices, objective_of
 from kerasfold.emit import emit
 from kerasfold.equivalence.models import verify as compare_models
 from kerasfold.equivalence.models import verify_fold
@@ -60,12 +60,12 @@ from kerasfold.equivalence.report import EquivalenceReport
 from kerasfold.errors import EquivalenceError, NonlinearLayerError, only_fold_errors
 from kerasfold.forms.form import AnyForm
 from kerasfold.forms.kept import Kept
-from kerasfold.lift.regions import Regions, lifted
+from kerasfold.lift.regions import Regions, as_read, lifted
 from kerasfold.measure.measured import Make, measured_plan, timed_whole
 from kerasfold.measure.runtimes import deploy, random_inputs
 from kerasfold.measure.tried import Tried
 from kerasfold.options import require_alone, require_choice, require_flags
-from kerasfold.plan.cheapest import cheapest
+from kerasfold.plan.cheapest import cheapest, of_fewer_channels
 from kerasfold.plan.choose import Plan, original_plan
 from kerasfold.plan.choose import plan as make_plan
 from kerasfold.plan.numbers import by_numbers
@@ -218,6 +218,8 @@ def _fold(
     if not objective_of(objective).is_timed:
         at("planning")
         regions, first = cheapest(given, objective, options.target.prices, options.keep_channels)
+    elif not options.keep_channels:
+        regions = of_fewer_channels(given, options.target.prices)
     while True:
         once = Once(fitting(regions))
         compose = once if options.verify else once.handed_over
@@ -309,21 +311,26 @@ def _planned(
     if not clock.seconds:
         return _Built(plan, folded, tried=tried)
     at("timing the whole model")
-    unfolded = original_plan(regions, prices)
-    same = emit(regions, unfolded.forms, compose).model
+    before = _unmerged(as_read(regions), prices)
+    same = before()
     inputs = random_inputs(same, prices.batch)
-    if all(isinstance(form, Kept) for form in plan.forms.values()):
+    if regions.graph.original is None and all(type(f) is Kept for f in plan.forms.values()):
         deploy(same, runtime, inputs)  # which says so if it is refused
         return _Built(plan, folded, tried=tried)
-    held = Once(fitting(regions))
-    again, before = (_made(regions, forms, held) for forms in (plan.forms, unfolded.forms))
+    again = _made(regions, plan.forms, Once(fitting(regions)))
     whole = timed_whole(again, before, inputs, runtime, max(clock.left, LAST))
     tried += (whole.tried,)
     if not whole.is_better:
         why = f"merged, the whole model is no faster on {runtime}"
+        unfolded = original_plan(regions, prices)
         apart = replace(unfolded, apart=dict.fromkeys(unfolded.forms, why))
-        return _Built(apart, same, tried=tried)
+        return _Built(apart, emit(regions, apart.forms, compose).model, tried=tried)
     return _Built(plan, folded, Pace(runtime, *whole.milliseconds), tried)
+
+
+def _unmerged(regions: Regions, prices: Prices) -> Make:
+    """Makes a model of all calls as they are, each time anew."""
+    return _made(regions, original_plan(regions, prices).forms, Once(fitting(regions)))
 
 
 def _made(regions: Regions, forms: Mapping[int, AnyForm], compose: Compose) -> Make:

@@ -22,7 +22,8 @@ Positive gains pass what is positively homogeneous, such as ReLU, and merge into
 before it or into those behind; a shift stays, in float32 and float64 (`lift.gains`). Layers that
 are not lifted, and start or end with a linear map of the channels, such as an LSTM, take gains and
 shifts into the weights of that map (`lift.absorbed`). Which laws an activation has is told by one
-table (`lift.activations`), and what it costs counts. `"measured"` times the model as it is.
+table (`lift.activations`), and what it costs counts. `"measured"` times the model as it is, but
+for channels that are not computed.
 
 An objective is a row of `cost.OBJECTIVES`: what costs are compared by. A search method is a
 function of a `Search` and a component that returns a form for each node that it materialises, and

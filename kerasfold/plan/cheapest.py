@@ -79,6 +79,14 @@ def cheapest(
     return best.regions, best.plan
 
 
+def of_fewer_channels(regions: Regions, prices: Prices) -> Regions:
+    """The model without channels that are not to be computed, where no call is added for that."""
+    for other in pruned(regions, multiple=prices.channels):
+        if _makes_no_other(other, regions):
+            return other
+    return regions
+
+
 class _Way:
     """One way to write a model, and its plan, which is made when somebody asks."""
 

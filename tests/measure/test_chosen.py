@@ -228,3 +228,21 @@ def test_a_real_run(runtime, capfd, monkeypatch):
     assert folded.fold_report.equivalence.equivalent
     assert_same(model, folded, FLOAT32)
     assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("price", [many_calls, few_calls])
+def test_dead_channels_are_not_computed(price, watch):
+    """Whatever the clock says; it is the original's time that a fold's is held against."""
+    found = watch(price)
+    x = keras.Input((8, 8, 3))
+    y = layers.Conv2D(6, 3, name="first", use_bias=False)(x)
+    y = layers.ReLU()(layers.BatchNormalization(name="bn")(y))
+    model = randomise(keras.Model(x, layers.Conv2D(4, 3, name="second")(y)))
+    bn, dead = model.get_layer("bn"), np.array([1, 0, 1, 1, 0, 1], "float32")
+    bn.gamma.assign(bn.gamma * dead)
+    bn.beta.assign(bn.beta * dead)
+    folded = by_measuring(model)
+    assert folded.get_layer("second").kernel.shape[2] == 4
+    assert_same(model, folded, FLOAT32)
+    assert found.timed[-1][0].count_params() == model.count_params()
+    assert by_measuring(model, keep_channels=True).get_layer("second").kernel.shape[2] == 6
