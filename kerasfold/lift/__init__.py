@@ -64,7 +64,8 @@ BatchNormalization, Normalization, Rescaling
     exact: on any axes, at inference; several one after another, constants among them, become one
       BatchNormalization; what varies from pixel to pixel merges with its like, and with maps that
       it passes (W (x + c) = W x + W c; a Dense layer on all of the image)
-    refused: values that are not finite
+    refused: values that are not finite; merging what first subtracts numbers more than 256 times as
+      large as what is left (years, of which weights would lose digits)
 
 ZeroPadding1D/2D/3D, Cropping1D/2D/3D, CenterCrop
     exact: any; crops and slices in a row become one
