@@ -187,6 +187,12 @@ REFUSED = {
         lambda x: L.ReLU()(L.RandomCrop(8, 8)(x)),
         "it declares images of 8 x 8",
     ),
+    "merging what first subtracts numbers more than 256 times as large as what is left (years, of "
+    "which weights would lose digits)": (
+        (5,),
+        lambda x: L.Dense(3)(L.Normalization(mean=[2015.0] * 5, variance=[16.0] * 5)(x)),
+        "numbers are subtracted that are many times as large as what is left",
+    ),
     "products and quotients of tensors": (
         IMAGE,
         lambda x: x * L.ReLU()(x),
