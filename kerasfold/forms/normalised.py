@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from kerasfold.cost import pixels
+from kerasfold.cost import Cost, pixels
 from kerasfold.forms.evaluate import operator_of
 from kerasfold.forms.form import Form, activated
 from kerasfold.forms.known import Known
 from kerasfold.forms.scaled import Constants, gain_of, term_of_pixels
 from kerasfold.layers.limits import normalises
 from kerasfold.layers.normalise import normalised
-from kerasfold.lift.program import Node
+from kerasfold.lift.program import Node, Sizes
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value
@@ -39,13 +39,7 @@ class Normalised(Form[Constants]):
         owners = (known.owner[i].call.operation for i in visited)
         if not any(normalises(operation, node.channels) for operation in owners):
             return None
-        samples = pixels(node.sizes) * node.channels
-        behind = known.ends_layer(term[0])
-        cost = known.prices.step("normalisation", 16 * samples, behind=behind)._replace(
-            macs=samples,
-            params=4 * node.channels / known.shared(visited),
-            layers=1,
-        )
+        cost = normalised_cost(known, visited, node.sizes, known.ends_layer(term[0]))
         return cls(node=index, reads=dict([term]), visited=tuple(visited), cost=cost)
 
     def compose(self, nodes: Sequence[Node]) -> Constants:
@@ -63,3 +57,19 @@ class Normalised(Form[Constants]):
     def words(self, regions: Regions) -> str:
         """That it is a normalisation."""
         return "BatchNormalization"
+
+
+def normalised_cost(known: Known, visited: Sequence[int], sizes: Sizes, behind: bool) -> Cost:
+    """What one BatchNormalization in place of steps costs.
+
+    Args:
+        known: what is known of the program.
+        visited: the steps.
+        sizes: of the image.
+        behind: whether it is the step behind a layer.
+    """
+    channels = known.nodes[visited[-1]].channels
+    samples = pixels(sizes) * channels
+    return known.prices.step("normalisation", 16 * samples, behind=behind)._replace(
+        macs=samples, params=4 * channels / known.shared(visited), layers=1
+    )

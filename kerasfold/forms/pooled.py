@@ -19,8 +19,10 @@ from kerasfold.forms.evaluate import own
 from kerasfold.forms.form import Composed, Form
 from kerasfold.forms.kept import moved_cost
 from kerasfold.forms.known import Known, is_matrix_alone, plain_image
+from kerasfold.forms.normalised import normalised_cost
 from kerasfold.forms.weightless import Weightless
 from kerasfold.layers.limits import normalises
+from kerasfold.layers.normalise import normalised
 from kerasfold.layers.words import described
 from kerasfold.lift.program import Node
 
@@ -206,23 +208,32 @@ class PoolThenScale(PoolFirst):
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class PoolThenNormalised(PoolFirst):
-    """The pool, then the BatchNormalization that was before it."""
+    """The pool, then the BatchNormalization that was before it, or one for several steps."""
 
     @classmethod
     def _rest(
         cls, known: Known, others: Sequence[int], links: Sequence[Geometry]
     ) -> tuple[Geometry, Cost] | None:
-        """One BatchNormalization."""
-        (other, *more), (whole, *_) = others, links
-        if more or not normalises(known.owner[other].call.operation, whole.channels[1]):
+        """Scales and shifts of the channels, one at least by a BatchNormalization."""
+        if not all(known.nodes[i].work in ("scale", "shift") for i in others):
             return None
-        return whole, moved_cost(known, other, whole.sizes)
+        owners, whole = (known.owner[i].call.operation for i in others), collapsed(links)
+        if not any(normalises(operation, whole.channels[1]) for operation in owners):
+            return None
+        if len(others) == 1:
+            return whole, moved_cost(known, others[0], whole.sizes)
+        return whole, normalised_cost(known, others, whole.sizes, behind=False)
 
     def _after(
         self, build: Builder, operator: Operator, x: Value, name: str, activation: Activation
     ) -> Value:
-        axis = 1 if build.layout == "channels_first" else -1
-        return build.copied(self.visited[0], x, name, axis=axis)  # no activation is inline in it
+        pools = 1 if self.several is None else len(self.several.visited)
+        if len(self.visited) == pools + 1:
+            axis = 1 if build.layout == "channels_first" else -1
+            return build.copied(self.visited[0], x, name, axis=axis)  # no activation is inline
+        last = name if activation is None else build.names.reserve(f"{name}_scaled")
+        x = normalised(build, x, operator.kernel.ravel(), operator.bias, last)
+        return x if activation is None else build.activated(x, activation, name)
 
     def _said(self, regions: Regions) -> str:
         return "BatchNormalization"

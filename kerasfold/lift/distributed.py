@@ -16,10 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kerasfold.layers.absorbing import Steps
 from kerasfold.lift.pointwise import repeats_pixels
 from kerasfold.lift.regions import Lifted, Regions, Rewritings, lift
-from kerasfold.lift.scales import along_channels, steps_of
+from kerasfold.lift.scales import Run, along_channels, runs_of
 from kerasfold.lift.writing import Writer, rewritten
 from kerasfold.read.graph import Call, Graph, Tensor, given_others, read_counts
 
@@ -35,14 +34,12 @@ class _Move(NamedTuple):
     """A sum, and the gains behind it.
 
     Attributes:
-        scale: the call that multiplies the sum.
-        steps: by what, and what it adds.
+        run: the calls that multiply the sum, and shift it.
         into: the tensor that takes in both.
         repeating: by each tensor that is added up, the calls that repeat its pixels, in order.
     """
 
-    scale: Call
-    steps: Steps
+    run: Run
     into: Tensor
     repeating: Mapping[int, Sequence[Call]]
 
@@ -53,30 +50,19 @@ def _moves(regions: Regions) -> dict[int, _Move]:
     records = {x.call.index: x for x in regions.lifted.values()}
     makers = {x.index: call for call in graph.calls for x in call.outputs}
     found: dict[int, _Move] = {}
-    for scale in graph.calls:
-        steps = _steps(regions, records.get(scale.index))
-        total = makers.get(scale.inputs[0].index) if steps else None
-        if steps is None or total is None or not _is_sum(regions, records.get(total.index)):
+    for run in runs_of(regions).values():
+        total = makers.get(run.source.index)
+        if total is None or not _is_sum(regions, records.get(total.index)):
             continue
-        tensors = (*total.inputs, *total.outputs, *scale.outputs)
+        tensors = (*total.inputs, *total.outputs, *run.last.outputs)
         alone = all(readers[x.index] == 1 for x in total.outputs)
         if not alone or any(x.masked for x in tensors) or len({x.dtype for x in tensors}) > 1:
             continue
         weighed = [x for x in total.inputs if readers[x.index] == 1 and regions.is_weighed(x)]
-        if weighed:
+        if weighed and np.any(run.steps.gain != 1):
             repeating = {x.index: _repeating(x, makers, readers) for x in total.inputs}
-            found[total.index] = _Move(scale, steps, weighed[0], repeating)
+            found[total.index] = _Move(run, weighed[0], repeating)
     return found
-
-
-def _steps(regions: Regions, record: Lifted | None) -> Steps | None:
-    """What a call multiplies channels by, and adds to them, if it does nothing else."""
-    if record is None or record.activation is not None or record.call.training:
-        return None
-    if regions.uses[id(record.call.operation)] > 1 or len(record.call.outputs) > 1:
-        return None
-    steps = steps_of([regions.program.nodes[i] for i in record.added])
-    return None if steps is None or np.all(steps.gain == 1) else steps
 
 
 def _is_sum(regions: Regions, record: Lifted | None) -> bool:
@@ -99,13 +85,14 @@ def _repeating(x: Tensor, makers: Mapping[int, Call], readers: Counter[int]) -> 
 
 def _written(graph: Graph, moves: Mapping[int, _Move]) -> Graph:
     """The graph with gains at what is added up."""
-    writer, gone = Writer(graph), {move.scale.index for move in moves.values()}
+    writer = Writer(graph)
+    gone = {call.index for move in moves.values() for call in move.run.calls}
     for call in graph.calls:
         move = moves.get(call.index)
         if move is not None:
             given = {x.index: _multiplied(writer, graph, move, x) for x in call.inputs}
             own = given_others(call, lambda x, given=given: given[x.index])  # type: ignore[misc]
-            writer.calls.append(replace(own, outputs=move.scale.outputs))
+            writer.calls.append(replace(own, outputs=move.run.last.outputs))
         elif call.index not in gone:
             writer.calls.append(call)
     return rewritten(graph, writer.calls)
@@ -113,13 +100,14 @@ def _written(graph: Graph, moves: Mapping[int, _Move]) -> Graph:
 
 def _multiplied(writer: Writer, graph: Graph, move: _Move, x: Tensor) -> Tensor:
     """What is added up in place of a tensor."""
-    repeating, name, (gain, shift) = move.repeating[x.index], move.scale.name, move.steps
-    start = repeating[0].inputs[0] if repeating else x
-    gains = along_channels(gain, x, graph.layout)
-    y = writer.called(name, lambda x: x * 1.0, start, gains)
+    repeating, run, shift = move.repeating[x.index], move.run, move.run.steps.shift
+    y = repeating[0].inputs[0] if repeating else x
+    for call, steps in zip(run.calls, run.each, strict=True):
+        gains = along_channels(steps.gain, y, graph.layout)
+        y = writer.called(call.name, lambda x: x * 1.0, y, gains)
     for call in repeating:
         (read,), (made,) = call.inputs, call.outputs
         y = writer.again(call, {read.index: y}, made.shape, once=False)
     if x.index != move.into.index or not np.any(shift):
         return y
-    return writer.shifted(f"{name}_shift", y, along_channels(shift, x, graph.layout))
+    return writer.shifted(f"{run.last.name}_shift", y, along_channels(shift, x, graph.layout))

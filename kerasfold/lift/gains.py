@@ -22,8 +22,16 @@ from keras import layers, ops
 from kerasfold.layers.absorbing import Steps
 from kerasfold.lift.activations import laws_of
 from kerasfold.lift.commuted import is_extreme
+from kerasfold.lift.program import Node
 from kerasfold.lift.regions import Lifted, Regions, Rewritings, lift
-from kerasfold.lift.scales import Scales, along_channels, may_be_apart
+from kerasfold.lift.scales import (
+    Run,
+    Scales,
+    along_channels,
+    is_plain,
+    may_be_apart,
+    runs_of,
+)
 from kerasfold.lift.writing import Writer, rewritten
 from kerasfold.read.graph import Call, Gain, Graph, Tensor, given_others
 from kerasfold.read.weights import smallest
@@ -47,18 +55,19 @@ def carried(regions: Regions) -> Rewritings:
 def stays(regions: Regions) -> dict[int, str]:
     """Why gains did not pass what is before them, where it is their signs; by call."""
     moves, found = _Moves(regions), dict[int, str]()
-    for call in regions.graph.calls:
-        steps = moves.steps_of(call)
+    for run in moves.runs.values():
+        steps = moves.left_of(run)
         if steps is None or np.all(steps.gain > 0):
             continue
-        place = moves.before(call, np.where(steps.gain > 0, steps.gain, 1.0))
-        passed = (*place.passed, place.into.name) if place else moves.extremes_before(call)
-        if passed:
-            count = int(np.sum(steps.gain <= 0))
-            found[call.index] = (
-                f"{count} of its {steps.gain.size} gains are not positive, and only positive ones "
-                f"pass '{passed[0]}'"
-            )
+        place = moves.before(run, np.where(steps.gain > 0, steps.gain, 1.0))
+        passed = (*place.passed, place.into.name) if place else moves.extremes_before(run)
+        for call, own in zip(run.calls, run.each, strict=True):
+            count = int(np.sum(own.gain <= 0))
+            if passed and count:
+                found[call.index] = (
+                    f"{count} of its {own.gain.size} gains are not positive, and only positive "
+                    f"ones pass '{passed[0]}'"
+                )
     return found
 
 
@@ -82,7 +91,8 @@ class _Moves(Scales):
     Attributes:
         gains: what the output of calls is to be multiplied by, by their index.
         left: the shift that is left of calls whose gains went elsewhere, by their index.
-        behind: by the index of tensors, the call whose gain goes behind each, and that gain.
+        behind: by the index of tensors, the calls whose gains go behind each, and their gains.
+        runs: the calls that do nothing but multiply and shift, by the index of the last.
     """
 
     def __init__(self, regions: Regions) -> None:
@@ -90,53 +100,64 @@ class _Moves(Scales):
         self.roots = regions.root_nodes()
         self.gains: dict[int, Gain] = {}
         self.left: dict[int, np.ndarray] = {}
-        self.behind: dict[int, tuple[Call, np.ndarray]] = {}
+        self.behind: dict[int, tuple[Run, list[np.ndarray]]] = {}
+        self.runs = runs_of(regions)
 
     def find(self) -> None:
         """Find the moves, those of later calls first: what they leave elsewhere moves on."""
         for call in reversed(self.graph.calls):
-            steps, dtype = self.steps_of(call), call.outputs[0].dtype
-            if steps is None or not np.all(steps.gain > 0) or not may_be_apart(steps, dtype):
+            run = self.runs.get(call.index)
+            steps = None if run is None else self.left_of(run)
+            if run is None or steps is None or not np.all(steps.gain > 0):
                 continue
-            found = self.before(call, steps.gain)
+            (output,) = call.outputs
+            if not may_be_apart(steps, output.dtype):
+                continue
+            found = self.before(run, steps.gain)
             if found is not None:
-                self._give(found.into, found.gain, call)
-                self._leave(call, steps.shift)
+                self._give(found.into, found.gain, run)
+                self._leave(run, steps.shift)
                 continue
-            last = self._after(call, steps.gain) if _divides(steps, dtype) else None
+            last = self._after(run, steps.gain) if _divides(steps, output.dtype) else None
             if last is not None:
-                self.behind[last.index] = call, steps.gain
-                self._leave(call, steps.shift / steps.gain)
+                self.behind[last.index] = run, self._gains_of(run)
+                self._leave(run, steps.shift / steps.gain)
 
-    def _give(self, into: Call, gain: np.ndarray, call: Call) -> None:
-        """Let a call do what another did."""
-        had, more = self.gains.get(into.index, into.gain), self.gains.get(call.index)
-        of = (call, *(more.of if more else ()), *(had.of if had else ()))
+    def _give(self, into: Call, gain: np.ndarray, run: Run) -> None:
+        """Let a call do what others did."""
+        had, more = self.gains.get(into.index, into.gain), self.gains.get(run.last.index)
+        of = (*run.calls, *(more.of if more else ()), *(had.of if had else ()))
         self.gains[into.index] = Gain(gain * had.values if had else gain, of)
 
-    def _leave(self, call: Call, shift: np.ndarray) -> None:
-        self.gains.pop(call.index, None)
-        self.left[call.index] = shift
+    def _leave(self, run: Run, shift: np.ndarray) -> None:
+        self.gains.pop(run.last.index, None)
+        self.left |= {call.index: np.zeros_like(shift) for call in run.calls}
+        self.left[run.last.index] = shift
 
-    def steps_of(self, call: Call) -> Steps | None:
-        """The gains, other than 1, and shifts of a call that does nothing else."""
-        steps = super().steps_of(call)
-        if steps is not None and call.index in self.gains:
-            more = self.gains[call.index].values
-            steps = Steps(more * steps.gain, more * steps.shift)
-        return None if steps is None or np.all(steps.gain == 1) else steps
+    def left_of(self, run: Run) -> Steps | None:
+        """The gains, other than 1, and shifts of calls that do nothing else."""
+        gain, shift = run.steps
+        more = self.gains.get(run.last.index)
+        if more is not None:
+            gain, shift = more.values * gain, more.values * shift
+        return None if np.all(gain == 1) else Steps(gain, shift)
 
-    def before(self, call: Call, gain: np.ndarray) -> Found | None:
-        """What gains merge into before a call, past activations or a product at least."""
-        (tensor,) = call.inputs
+    def _gains_of(self, run: Run) -> list[np.ndarray]:
+        """The gains of each of its calls."""
+        *gains, last = (steps.gain for steps in run.each)
+        more = self.gains.get(run.last.index)
+        return [*gains, last if more is None else more.values * last]
+
+    def before(self, run: Run, gain: np.ndarray) -> Found | None:
+        """What gains merge into before calls, past activations or a product at least."""
+        (tensor,) = run.calls[0].inputs
         return self._before(tensor, gain, ())
 
-    def extremes_before(self, call: Call) -> tuple[str, ...]:
-        """The name of the maximum or minimum that a call alone reads: see `lift.commuted`."""
-        (tensor,) = call.inputs
-        alone = len(self.readers[tensor.index]) == 1 and tensor.index in self.makers
-        maker = self.makers[tensor.index] if alone else call
-        return (maker.name,) if is_extreme(self.regions, maker) else ()
+    def extremes_before(self, run: Run) -> tuple[str, ...]:
+        """The name of the maximum or minimum that calls alone read: see `lift.commuted`."""
+        alone = len(self.readers[run.source.index]) == 1
+        maker = self.makers.get(run.source.index) if alone else None
+        return (maker.name,) if maker is not None and is_extreme(self.regions, maker) else ()
 
     def _before(self, tensor: Tensor, gain: np.ndarray, passed: tuple[str, ...]) -> Found | None:
         while len(self.readers[tensor.index]) == 1 and tensor.index in self.makers:
@@ -144,7 +165,7 @@ class _Moves(Scales):
             records = self.records.get(maker.index, [])
             if not records:
                 passed = (*passed, maker.name)
-                if not (self.is_plain(maker) and np.all(laws_of(maker.operation).passes(gain))):
+                if not self._lets_pass(maker, gain):
                     factors = self._factors(maker, gain)
                     found = (self._before(x, self._on(x, gain), passed) for x in factors)
                     return next(filter(None, found), None)
@@ -160,6 +181,10 @@ class _Moves(Scales):
             (tensor,) = maker.inputs
             gain = self._on(tensor, gain)
         return None
+
+    def _lets_pass(self, call: Call, gain: np.ndarray) -> bool:
+        """Whether gains may stand before a call or behind it."""
+        return is_plain(self.regions, call) and bool(np.all(laws_of(call.operation).passes(gain)))
 
     def _factors(self, call: Call, gain: np.ndarray) -> Sequence[Tensor]:
         """What gains may go on to, of the tensors that a call multiplies with each other."""
@@ -186,8 +211,9 @@ class _Moves(Scales):
 
     def _moves_on(self, call: Call, gain: np.ndarray) -> bool:
         """Whether gains that a call takes over go on from there, with its own."""
-        steps = self.steps_of(call)
-        return steps is not None and self.before(call, steps.gain * gain) is not None
+        run = self.runs.get(call.index)
+        steps = None if run is None else self.left_of(run)
+        return run is not None and steps is not None and bool(self.before(run, steps.gain * gain))
 
     def _found(self, maker: Call, gain: np.ndarray, passed: tuple[str, ...]) -> Found | None:
         (record,) = self.records[maker.index]
@@ -207,13 +233,12 @@ class _Moves(Scales):
             return all(node.weightless or node.op == "rearrange" for node in nodes)
         return all(map(self.is_alike, nodes))
 
-    def _after(self, call: Call, gain: np.ndarray) -> Tensor | None:
+    def _after(self, run: Run, gain: np.ndarray) -> Tensor | None:
         """The tensor behind activations whose readers all take gains of what they read."""
-        (record,) = self.records[call.index]
-        first, *_ = record.added
-        if all(map(self.merges, self.nodes[first].operands)):
+        first, *_ = run.nodes[0]
+        if all(map(self.merges, first.operands)):
             return None
-        ((tensor,), passed) = call.outputs, 0
+        ((tensor,), passed) = run.last.outputs, 0
         while True:
             readers = [x for x in self.readers[tensor.index] if x is not None]
             if len(readers) < len(self.readers[tensor.index]) or not readers:
@@ -221,8 +246,7 @@ class _Moves(Scales):
             reader = readers[0]
             if reader.index not in self.regions.barriers:
                 break
-            passes = self.is_plain(reader) and np.all(laws_of(reader.operation).passes(gain))
-            if len(readers) > 1 or not passes:
+            if len(readers) > 1 or not self._lets_pass(reader, gain):
                 return None
             (tensor,), passed = reader.outputs, passed + 1
         roots = self.roots[tensor.index]
@@ -233,19 +257,21 @@ class _Moves(Scales):
     def _taken(self) -> dict[int, bool]:
         """Whether all that reads each node multiplies by weights, which no other call has."""
         uses, owner, found = self.regions.uses, self.regions.owner, dict[int, bool]()
+
+        def takes(node: Node) -> bool:
+            own = node.multiplies or node.work in ("scale", "shift")
+            if own and uses[id(owner[node.index].call.operation)] > 1:
+                return False
+            return node.multiplies or ((own or self.is_alike(node)) and found[node.index])
+
         for index in reversed(range(len(self.nodes))):
-            found[index] = index not in self.regions.sinks and all(
-                uses[id(owner[node.index].call.operation)] == 1
-                if node.multiplies
-                else self.is_alike(node) and found[node.index]
-                for node in self.reading[index]
-            )
+            found[index] = index not in self.regions.sinks and all(map(takes, self.reading[index]))
         return found
 
     def written(self) -> Graph:
         """The graph with the gains in their new places."""
         writer, now = Writer(self.graph), dict[int, Tensor]()
-        self.scales = {scale.index for scale, _ in self.behind.values()}
+        self.scales = {run.last.index for run, _ in self.behind.values()}
         for given in self.graph.calls:
             call = given_others(given, lambda x: now.get(x.index, x))
             if call.index in self.left:
@@ -254,11 +280,18 @@ class _Moves(Scales):
                 writer.calls.append(replace(call, gain=self.gains.get(call.index, call.gain)))
             for x in call.outputs:
                 if x.index in self.behind:
-                    scale, gain = self.behind[x.index]
-                    y = replace(scale.outputs[0], shape=x.shape)  # what it gives is made here now
-                    gains = along_channels(gain, x, self.graph.layout)
-                    now[x.index] = writer.called(scale.name, lambda x: x * 1.0, x, gains, made=y)
+                    now[x.index] = self._write_gains(writer, *self.behind[x.index], x)
         return rewritten(self.graph, writer.calls, now)
+
+    def _write_gains(
+        self, writer: Writer, run: Run, gains: Sequence[np.ndarray], x: Tensor
+    ) -> Tensor:
+        """What calls multiply by, behind a tensor that is made of theirs."""
+        for call, gain in zip(run.calls, gains, strict=True):
+            made = replace(call.outputs[0], shape=x.shape)  # what it gives is made here now
+            values = along_channels(gain, x, self.graph.layout)
+            x = writer.called(call.name, lambda x: x * 1.0, x, values, made=made)
+        return x
 
     def _write_shift(self, writer: Writer, call: Call, now: dict[int, Tensor]) -> None:
         """What a call does but for its gains."""

@@ -1,9 +1,13 @@
-"""Calls that multiply each channel and shift it, and what stands around them in a lifted model."""
+"""Calls that multiply each channel and shift it, and what stands around them in a lifted model.
+
+Several of them, one after another, are one step: g2 (g1 x + b1) + b2 = (g2 g1) x + (g2 b1 + b2).
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from keras import tree
@@ -11,7 +15,7 @@ from keras import tree
 from kerasfold.layers.absorbing import Steps
 from kerasfold.lift.program import Node
 from kerasfold.lift.regions import Lifted, Regions
-from kerasfold.read.graph import Call, Tensor
+from kerasfold.read.graph import Call, Tensor, read_counts
 
 CANCELLED = 256.0  # times the unit of what is left, of what is subtracted and may be rounded first
 CANCELS = (
@@ -21,10 +25,13 @@ CANCELS = (
 _ROUNDED_FINELY = ("float32", "float64")  # dtypes in which a shift by itself loses nothing
 
 
-def steps_of(nodes: Sequence[Node]) -> Steps | None:
-    """What nodes one after another do to channels, if that is to multiply and shift each."""
-    if not nodes or any(n.work not in ("scale", "shift") or n.op != "operator" for n in nodes):
-        return None
+def are_scales(nodes: Sequence[Node]) -> bool:
+    """Whether nodes do nothing but multiply each channel, or shift it."""
+    return all(n.work in ("scale", "shift") and n.op == "operator" for n in nodes)
+
+
+def steps_of(nodes: Sequence[Node]) -> Steps:
+    """What nodes one after another do to channels, which is to multiply and shift each."""
     gain, shift = np.ones(nodes[0].channels), np.zeros(nodes[0].channels)
     for node in nodes:
         assert node.load is not None
@@ -44,6 +51,73 @@ def along_channels(values: np.ndarray, x: Tensor, layout: str) -> np.ndarray:
     shape = [1] * len(x.shape)
     shape[1 if layout == "channels_first" else -1] = values.size
     return values.reshape(shape)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Run:
+    """Calls one after another, each but the last read by the next alone.
+
+    Attributes:
+        calls: in order; between them may be some that do nothing.
+        nodes: of each call.
+        source: the tensor that they are of, before any call that does nothing.
+    """
+
+    calls: tuple[Call, ...]
+    nodes: tuple[Sequence[Node], ...]
+    source: Tensor
+
+    @property
+    def last(self) -> Call:
+        """The one whose output is theirs."""
+        return self.calls[-1]
+
+    @property
+    def each(self) -> list[Steps]:
+        """What each call does."""
+        return [steps_of(nodes) for nodes in self.nodes]
+
+    @property
+    def steps(self) -> Steps:
+        """What they do together."""
+        return steps_of([node for nodes in self.nodes for node in nodes])
+
+
+def runs_of(regions: Regions) -> dict[int, Run]:
+    """The longest runs there are, by the index of their last calls; no weights are read."""
+    readers = read_counts(regions.graph)
+    records: Mapping[int, Lifted] = {
+        x.call.index: x for x in (*regions.lifted.values(), *regions.identities)
+    }
+    before: dict[int, tuple[Run | None, Tensor]] = {}  # by tensor: what made it, and of what
+    found: dict[int, Run] = {}
+    for call in regions.graph.calls:
+        record = records.get(call.index)
+        if record is None or record.activation is not None or not is_plain(regions, call):
+            continue
+        nodes = [regions.program.nodes[i] for i in record.added]
+        if not are_scales(nodes):
+            continue
+        ((x,), (made,)) = call.inputs, call.outputs
+        run, source = before.get(x.index, (None, x)) if readers[x.index] == 1 else (None, x)
+        if nodes:
+            (calls, own) = (run.calls, run.nodes) if run else ((), ())
+            if run:
+                del found[run.last.index]
+            run = found[call.index] = Run((*calls, call), (*own, nodes), source)
+        before[made.index] = run, source
+    return found
+
+
+def is_plain(regions: Regions, call: Call) -> bool:
+    """Whether a call makes one tensor of one of its dtype, by itself, and no masks go along."""
+    tensors = (*call.inputs, *call.outputs)
+    return (
+        len(tensors) == 2
+        and tensors[0].dtype == tensors[1].dtype
+        and not (call.training or any(x.masked for x in tensors))
+        and regions.uses[id(call.operation)] == 1
+    )
 
 
 class Scales:
@@ -79,17 +153,12 @@ class Scales:
         (record, *others) = self.records.get(call.index, [None])
         if record is None or others or record.activation is not None or not self.is_plain(call):
             return None
-        return steps_of([self.nodes[i] for i in record.added])
+        nodes = [self.nodes[i] for i in record.added]
+        return steps_of(nodes) if nodes and are_scales(nodes) else None
 
     def is_plain(self, call: Call) -> bool:
         """Whether a call makes one tensor of one of its dtype, by itself, and no masks go along."""
-        tensors = (*call.inputs, *call.outputs)
-        return (
-            len(tensors) == 2
-            and tensors[0].dtype == tensors[1].dtype
-            and not (call.training or any(x.masked for x in tensors))
-            and self.regions.uses[id(call.operation)] == 1
-        )
+        return is_plain(self.regions, call)
 
     def is_alike(self, node: Node) -> bool:
         """Whether a node does to each channel alike what it does, by no weights."""

@@ -101,3 +101,33 @@ def test_convolutions_that_do_not_merge_take_in_what_is_behind_their_sum(objecti
     assert_same(model, folded, FLOAT64)
     assert kinds(folded) == ["Conv2D", "Conv2D"]
     assert folded.fold_report.macs_after == 3 * 3 * 4 * 3 * (9 + 25)
+
+
+# Of what is behind a sum, by weights in part: the scales.
+SCALES: dict[str, Callable[[Any], Any]] = {
+    "a number first": lambda x: layers.BatchNormalization(name="norm")(x * 2.0),
+    "a number last": lambda x: 0.5 * layers.BatchNormalization(name="norm")(x),
+    "normalisations": lambda x: layers.BatchNormalization(name="norm")(
+        layers.BatchNormalization()(x)
+    ),
+    "a shift": lambda x: layers.BatchNormalization(name="norm")(x + 1.0),
+    "nothing between": lambda x: layers.BatchNormalization(name="norm")(
+        layers.Dropout(0.5)(layers.Rescaling(2.0, 1.0)(layers.Dropout(0.5)(x)))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_scales_one_after_another_behind_a_sum_are_none(name: str) -> None:
+    with policy("float64"):
+        inputs = keras.Input((8, 6, 4), dtype="float64")
+        x = SCALES[name](layers.Conv2D(4, 3, padding="same")(inputs) + ops.relu(inputs))
+        model = randomise(keras.Model(inputs, layers.Conv2D(2, 3)(ops.relu(x))))
+    folded = kerasfold.fold(model)
+    assert_same(model, folded, FLOAT64)
+    assert "BatchNormalization" not in kinds(folded)
+    report = folded.fold_report
+    assert not report.repeated
+    assert any("norm" in merged.layers for merged in report.merged)
+    again = kerasfold.fold(folded)
+    assert sorted(kinds(again)) == sorted(kinds(folded))

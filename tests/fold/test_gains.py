@@ -118,6 +118,36 @@ def test_a_gain_goes_into_the_convolutions_behind(name: str, scale: str) -> None
     assert multiplications(model) == multiplications(without)
 
 
+# What is not linear, and what goes to a convolution with all of its gains.
+RUNS: dict[str, Callable[[Any], Any]] = {
+    "behind a maximum": lambda x: bn()(layers.MaxPooling2D()(bn()(x))),
+    "behind a maximum of all": lambda x: bn()(layers.GlobalMaxPooling2D(keepdims=True)(bn()(x))),
+    "before a maximum": lambda x: layers.MaxPooling2D()(bn()(layers.Dropout(0.5)(2.0 * bn()(x)))),
+    "around an activation": lambda x: bn()(ops.relu(bn()(x))),
+    "shifts among them": lambda x: ops.relu(bn()(bn()(x) + 1.0) - 0.5) + 1.0,
+}
+
+
+def bn() -> Any:
+    return layers.BatchNormalization()
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_gains_one_after_another_go_as_one(name: str) -> None:
+    model = made(lambda x: layers.Conv2D(2, 1)(RUNS[name](ops.tanh(x))))
+    folded = kerasfold.fold(model)
+    assert_same(model, folded, FLOAT64)
+    assert "BatchNormalization" not in kinds(folded), kinds(folded)
+    assert "Multiply" not in kinds(folded)
+    assert not folded.fold_report.repeated
+    assert kinds(kerasfold.fold(folded)) == kinds(folded)
+
+
+def test_two_negative_gains_are_a_positive_one() -> None:
+    model = made(lambda x: ops.tanh(bn()(bn()(layers.Conv2D(4, 3, activation="relu")(x)))), -1.0)
+    assert multiplications(model) == CONVOLVED
+
+
 @pytest.mark.parametrize("name", NOT_PASSED)
 def test_a_gain_stays_before_anything_else(name: str) -> None:
     model = made(before(NOT_PASSED[name], BEHIND["gain"]))

@@ -100,6 +100,21 @@ SCALES: dict[str, tuple[Stack, list[str]]] = {
         lambda: [layers.Rescaling(GAINS, 1.0), layers.GlobalAveragePooling2D(keepdims=True)],
         ["GlobalAveragePooling2D", "Multiply", "Add"],
     ),
+    "normalisations_before_and_behind": (
+        lambda: [bn(), layers.AveragePooling2D(3, 2), bn()],
+        ["AveragePooling2D", "BatchNormalization"],
+    ),
+    "normalisations_and_constants_around_several": (
+        lambda: [
+            *(layers.Rescaling(2.0, 1.0), bn(), layers.AveragePooling2D(2)),
+            *(layers.AveragePooling2D(2), bn(), layers.Rescaling(0.5, GAINS)),
+        ],
+        ["AveragePooling2D", "BatchNormalization"],
+    ),
+    "a_normalisation_before_several": (
+        lambda: [bn(), layers.AveragePooling2D(2), layers.AveragePooling2D(2)],
+        ["AveragePooling2D", "BatchNormalization"],
+    ),
     "constants_before_and_behind": (
         lambda: [layers.Rescaling(2.0, 1.0), mean(), layers.Rescaling(0.5, GAINS)],
         ["GlobalAveragePooling2D", "Add"],
