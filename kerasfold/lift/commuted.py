@@ -229,7 +229,7 @@ def _moves(regions: Regions) -> list[_Move]:
         if any(x.masked for x in (read, *others, output)):
             continue
         move = last.get(read.index) if readers[read.index] == 1 and not others else None
-        if move is not None and read.dtype == output.dtype and move.law.passes(steps, call):
+        if move is not None and _may_stand(call, move) and move.law.passes(steps, call):
             move.behind.append(call)
             last[output.index] = move
             continue
@@ -239,6 +239,14 @@ def _moves(regions: Regions) -> list[_Move]:
             last[output.index] = _Move(law, [*ahead, call])
             found.append(last[output.index])
     return [move for move in found if move.behind]
+
+
+def _may_stand(call: Call, move: _Move) -> bool:
+    """Whether a call may read what the first of a move does, of other axes than it reads now."""
+    (read, *_), (output,), (first, *_) = call.inputs, call.outputs, move.ahead[0].inputs
+    axis = getattr(call.operation, "axis", None)
+    from_last = axis is None or bool(np.all(np.less(axis, 0)))
+    return read.dtype == output.dtype and (from_last or len(read.shape) == len(first.shape))
 
 
 def _moved(graph: Graph, moves: Sequence[_Move]) -> Graph:

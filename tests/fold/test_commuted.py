@@ -89,6 +89,22 @@ def test_what_comes_behind_a_nonlinearity_is_not_computed_for_more_pixels() -> N
     assert scale.output.shape[1] == 3
 
 
+@pytest.mark.parametrize("rows", [8, 9])
+def test_an_axis_of_vectors_is_none_of_images(rows: int) -> None:
+    with policy("float64"):
+        inputs = [keras.Input((rows + 2, 10, 3)), keras.Input((64, 64, 3))]
+        a, b = (layers.Conv2D(n, 3)(x) for n, x in zip((8, 32), inputs, strict=True))
+        a = layers.BatchNormalization(axis=1)(layers.GlobalMaxPooling2D()(a))
+        b = layers.BatchNormalization()(layers.MaxPooling2D(2, 1)(b))  # pays for both
+        model = randomise(keras.Model(inputs, [ops.tanh(a), ops.tanh(b)]))
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.gamma.assign(np.abs(np.asarray(layer.gamma)))
+    folded = kerasfold.fold(model, verify=False)
+    assert_same(model, folded, FLOAT64)
+    assert "BatchNormalization" not in kinds(folded)
+
+
 def test_names_and_outputs_stay() -> None:
     with policy("float64"):
         inputs = keras.Input((8, 8, 3))
