@@ -139,7 +139,9 @@ REASONS = (
         "The layer reads or gives integers, or casts from one dtype to another. Merged weights "
         "are floats of one dtype, and rounding between two layers is part of what they compute.",
         'ZeroPadding2D on an Input(dtype="uint8")',
-        "cast once, at the input, and use one dtype policy for layers that are to be merged.",
+        "cast once, at the input, and use one dtype policy for layers that are to be merged; a "
+        "number of NumPy's makes float64 of what it multiplies, as in x / np.sqrt(2), and "
+        "float(np.sqrt(2)) does not.",
         (r"not a float", r"not floats", r"\bcasts \w+ to", r"integers"),
     ),
     Reason(

@@ -74,7 +74,7 @@ def report(
         why = plan.apart.get(node)
         if isinstance(form, Original):
             reason = pinned.get(node) or why or beside.get(lifted.call.index)
-            reason = reason or _why(lifted, form, plan)
+            reason = reason or _why(lifted, form, regions, plan)
             reason += _rewritten(lifted, form.words(regions))
             kept.append(Kept.because(lifted.call.name, reason, _kind(lifted.call)))
             continue
@@ -220,11 +220,15 @@ def _weights(graph: Graph) -> int:
     return sum(map(count_params, {id(c.operation): c.operation for c in graph.calls}.values()))
 
 
-def _why(lifted: Lifted, form: Original, plan: Plan) -> str:
+def _why(lifted: Lifted, form: Original, regions: Regions, plan: Plan) -> str:
     """Why a call is kept: for what keeps from it what it reads, or as there is nothing to merge."""
     apart = next((plan.apart[read] for read in form.reads if read in plan.apart), "")
     if apart:
         return f"of what it reads, {apart}"
+    made = {x.dtype for x in lifted.call.inputs if x.index in regions.tensors}
+    cast = sorted(made - {lifted.tensor.dtype})
+    if cast:
+        return f"it casts {cast[0]} to {lifted.tensor.dtype}, and nothing before it merges into it"
     if lifted.activation is not None:
         return "its activation is not linear, and nothing before it merges into it"
     return "nothing before it merges into it"

@@ -192,3 +192,36 @@ def test_the_layout_is_that_of_most_layers(data_format: Any) -> None:
     folded = kerasfold.fold(model, objective="layers", verify=False)
     assert_same(model, folded, FLOAT32)
     assert kinds(folded) == ["Formatted", "Conv2D"]
+
+
+# What makes float64 of float32, and back.
+CASTS: dict[str, Callable[[Any], Any]] = {
+    "a number of NumPy's": lambda x: x / np.sqrt(7.0),
+    "an array": lambda x: x * np.full(4, 0.4),
+    "added": lambda x: ops.add(x, np.float64(0.4)),
+    "a layer": lambda x: layers.Rescaling(0.4, dtype="float64")(x),
+}
+
+
+@pytest.mark.parametrize("name", CASTS)
+def test_what_casts_stays_for_that(name: str) -> None:
+    inputs = keras.Input((6, 6, 3))
+    wide = CASTS[name](layers.Conv2D(4, 3)(inputs))
+    assert wide.dtype == "float64"
+    norm = layers.BatchNormalization(name="norm")(wide)
+    model = randomise(keras.Model(inputs, layers.ReLU()(norm)))
+    folded = kerasfold.fold(model)
+    assert_same(model, folded, FLOAT32)
+    reasons = {row.layer: row.reason for row in folded.fold_report.kept}
+    assert reasons[wide._keras_history.operation.name].startswith("it casts float32 to float64")
+    assert reasons["norm"].startswith("it casts float64 to float32")
+    assert reasons[model.layers[1].name] == "nothing before it merges into it"
+
+
+def test_a_number_of_the_dtype_merges() -> None:
+    inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(4, 3)(inputs) / np.float32(2.6) * 0.3
+    model = randomise(keras.Model(inputs, layers.ReLU()(layers.BatchNormalization()(x))))
+    folded = kerasfold.fold(model)
+    assert kinds(folded) == ["Conv2D", "ReLU"]
+    assert not any("casts" in row.reason for row in folded.fold_report.kept)

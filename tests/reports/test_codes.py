@@ -57,6 +57,7 @@ SAID = {
     "nothing before it merges into it": "KF601",
     "its activation is not linear, and nothing before it merges into it": "KF601",
     "its activation 'relu' is not linear": "KF102",
+    "it casts float32 to float64, and nothing before it merges into it": "KF106",
     "merged, its weights would not fit their dtype": "KF501",
     "its weights are shared with another call": "KF404",
     "merging it into what follows does not pay under this objective": "KF401",
