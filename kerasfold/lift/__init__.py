@@ -48,7 +48,7 @@ SpectralNormalization, Pipeline
 
 TimeDistributed
     exact: around a layer for vectors, as that layer on the channels; around one for images, as
-      that layer on all steps as one batch
+      that layer on all steps as one batch, into which a BatchNormalization of the sequence merges
     refused: an unknown number of steps of images
 
 LayerScale, CustomScaleLayer

@@ -1,6 +1,6 @@
 """A graph in which calls stand where they cost less, before others that they stood behind.
 
-Seven laws, of a call `f` and of calls `g` behind it that nothing else reads in between:
+Eight laws, of a call `f` and of calls `g` behind it that nothing else reads in between:
 
 - `g(max(x)) = max(g(x))` where `g` multiplies channels by positive numbers, and shifts them: it
   merges into the affine steps that the pool reads.
@@ -15,6 +15,9 @@ Seven laws, of a call `f` and of calls `g` behind it that nothing else reads in 
   each other, and `g` is affine, and the same for each pixel: it merges into what makes `x`.
 - `mean(f(x)) = f(mean(x))` where `f` is affine on each pixel by itself: it merges into what reads
   the means.
+- `g(f(x)) = f(g(x))` where one reshapes images, the batch among their axes, and leaves the channels
+  alone, as where steps are images, and the other is a BatchNormalization of the channels: it merges
+  into what makes `x`, or reads them.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from kerasfold.lift.pointwise import (
     PERMUTING,
     places_pixels,
     repeats_pixels,
+    reshapes_pixels,
     works_by_pixel,
     works_by_sample,
 )
@@ -169,6 +173,21 @@ class _Steps:
             for n in nodes
         )
 
+    def reshapes(self, call: Call) -> bool:
+        """Whether it reshapes all but the channels, the batch among them."""
+        barred = call.kind is ops.reshape and call.index in self.regions.barriers
+        return barred and self.regions.graph.layout != "channels_first" and reshapes_pixels(call)
+
+    def reshapes_weighed(self, call: Call) -> bool:
+        """Whether it does that to pixels that weights make."""
+        return self.reshapes(call) and self.regions.is_weighed(call.inputs[0])
+
+    def normalises(self, call: Call) -> bool:
+        """Whether it is the one call of a BatchNormalization of the last axis."""
+        own = call.kind is layers.BatchNormalization and call.operation.axis == -1
+        once = own and self.regions.uses[id(call.operation)] == 1
+        return once and bool(self.nodes(call)) and self.maps_pixels(call)
+
     def works_by_sample(self, call: Call) -> bool:
         """Whether it works on each sample by itself."""
         return works_by_sample(call)
@@ -204,6 +223,8 @@ _LAWS = (
     _Law(_Steps.rises, _Steps.takes_maxima, shrinks=True),
     _Law(_Steps.places_pixels, _Steps.maps_pixels, channels=True, joins=True),
     _Law(_Steps.mixes, _Steps.takes_means, channels=True, shrinks=True, singly=True),
+    _Law(_Steps.reshapes_weighed, _Steps.normalises, singly=True),
+    _Law(_Steps.normalises, _Steps.reshapes, shrinks=True, singly=True),
 )
 
 
@@ -220,7 +241,7 @@ def _moves(regions: Regions) -> list[_Move]:
     """The calls that can change places, as far as each can."""
     graph, steps = regions.graph, _Steps(regions)
     readers = read_counts(graph)
-    last: dict[int, _Move] = {}  # by the tensor that its last call makes
+    last: dict[int, list[_Move]] = {}  # by the tensor that their last calls make
     found: list[_Move] = []
     for call in graph.calls:
         if not call.inputs or len(call.outputs) > 1:
@@ -228,16 +249,17 @@ def _moves(regions: Regions) -> list[_Move]:
         (read, *others), (output,) = call.inputs, call.outputs
         if any(x.masked for x in (read, *others, output)):
             continue
-        move = last.get(read.index) if readers[read.index] == 1 and not others else None
-        if move is not None and _may_stand(call, move) and move.law.passes(steps, call):
+        moves = last.get(read.index, []) if readers[read.index] == 1 and not others else []
+        passed = (x for x in moves if _may_stand(call, x) and x.law.passes(steps, call))
+        move = next(passed, None)
+        if move is not None:
             move.behind.append(call)
-            last[output.index] = move
+            last[output.index] = [move]
             continue
-        law = next((x for x in _LAWS if (x.joins or not others) and x.leads(steps, call)), None)
-        if law is not None:
-            ahead = move.ahead if move and move.law is law and not move.behind else []
-            last[output.index] = _Move(law, [*ahead, call])
-            found.append(last[output.index])
+        ahead = {move.law: move.ahead for move in moves if not move.behind}
+        led = (x for x in _LAWS if (x.joins or not others) and x.leads(steps, call))
+        last[output.index] = [_Move(law, [*ahead.get(law, ()), call]) for law in led]
+        found += last[output.index]
     return [move for move in found if move.behind]
 
 

@@ -22,6 +22,7 @@ from keras import layers, ops
 from kerasfold.layers.absorbing import Steps
 from kerasfold.lift.activations import laws_of
 from kerasfold.lift.commuted import is_extreme
+from kerasfold.lift.pointwise import reshapes_pixels
 from kerasfold.lift.program import Node
 from kerasfold.lift.regions import Lifted, Regions, Rewritings, lift
 from kerasfold.lift.scales import (
@@ -184,7 +185,10 @@ class _Moves(Scales):
 
     def _lets_pass(self, call: Call, gain: np.ndarray) -> bool:
         """Whether gains may stand before a call or behind it."""
-        return is_plain(self.regions, call) and bool(np.all(laws_of(call.operation).passes(gain)))
+        if not is_plain(self.regions, call):
+            return False
+        of_pixels = self.graph.layout != "channels_first" and reshapes_pixels(call)
+        return of_pixels or bool(np.all(laws_of(call.operation).passes(gain)))
 
     def _factors(self, call: Call, gain: np.ndarray) -> Sequence[Tensor]:
         """What gains may go on to, of the tensors that a call multiplies with each other."""

@@ -71,10 +71,20 @@ def _times(size: int | None, factor: int) -> int | None:
 def reshape_op(op: Any, x: Signal) -> Signal:
     """The samples of each image in their order, in another shape."""
     batch, *shape = op.newshape
+    if batch == -1 and _are_steps(x.shape, shape):
+        raise Refused(
+            f"a reshape to {tuple(op.newshape)} parts the images of a batch, or joins them"
+        )
     samples = math.prod(n or 0 for n in x.shape)  # 0 where it is unknown
     if batch != -1 or min(shape, default=0) < 1 or math.prod(shape) != samples:
         raise Refused(f"a reshape to {tuple(op.newshape)} may mix the images of a batch")
     return _reshaped(x, shape)
+
+
+def _are_steps(shape: Sequence[int | None], other: Sequence[int | None]) -> bool:
+    """Whether of two shapes of images one has the axes of the other behind more."""
+    fewer = min(len(shape), len(other))
+    return len(shape) != len(other) and [*shape][-fewer:] == [*other][-fewer:]
 
 
 @lifts(keras.ops.transpose)

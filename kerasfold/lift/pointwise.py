@@ -177,6 +177,15 @@ def places_pixels(call: Call, axes: range) -> bool:
     } <= {*axes}
 
 
+def reshapes_pixels(call: Call) -> bool:
+    """Whether a call reshapes all axes but the last, the batch among them, and no pixel."""
+    if call.kind is not ops.reshape or call.cut is not None:
+        return False
+    (x,), (output,) = call.inputs, call.outputs
+    same = x.shape[-1] is not None and x.shape[-1:] == output.shape[-1:]
+    return same and x.dtype == output.dtype and not (x.masked or output.masked)
+
+
 _REPEATING = (layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D)
 
 

@@ -105,6 +105,55 @@ def test_an_axis_of_vectors_is_none_of_images(rows: int) -> None:
     assert "BatchNormalization" not in kinds(folded)
 
 
+def video(kind: Any = layers.Conv2D, size: int = 3, **rest: Any) -> Any:
+    """A convolution of each step."""
+    return layers.TimeDistributed(kind(4, size, **rest))
+
+
+def norm(**rest: Any) -> Any:
+    return layers.BatchNormalization(name="norm", **rest)
+
+
+# Of sequences of images or of signals; whether gains are positive.
+STEPS: dict[str, tuple[Callable[[Any], Any], Any, float]] = {
+    "behind": (lambda x: norm()(video()(x)), (3, 8, 8, 2), -1.0),
+    "behind one of signals": (lambda x: norm()(video(layers.Conv1D)(x)), (3, 8, 2), -1.0),
+    "before": (lambda x: video()(norm()(ops.sin(x))), (3, 8, 8, 2), -1.0),
+    "between": (lambda x: video()(norm()(video(activation="tanh")(x))), (3, 8, 8, 2), -1.0),
+    "behind an activation": (
+        lambda x: video(padding="same")(norm()(layers.ReLU()(video()(x)))),
+        (3, 8, 8, 2),
+        1.0,
+    ),
+    "of an axis by its number": (lambda x: norm(axis=4)(video()(x)), (3, 8, 8, 2), 1.0),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_normalisation_of_a_sequence_merges_into_what_each_step_is_given_to(name: str) -> None:
+    steps, shape, sign = STEPS[name]
+    with policy("float64"):
+        inputs = keras.Input(shape)
+        model = randomise(keras.Model(inputs, ops.tanh(steps(inputs))))
+    gamma = model.get_layer("norm").gamma
+    gamma.assign(sign * np.abs(np.asarray(gamma)))
+    folded = kerasfold.fold(model)
+    assert_same(model, folded, FLOAT64)
+    assert "BatchNormalization" not in kinds(folded), kinds(folded)
+
+
+def test_a_normalisation_of_steps_is_none_of_channels() -> None:
+    with policy("float64"):
+        inputs = keras.Input((4, 8, 8, 2))  # as many steps as channels
+        x = layers.BatchNormalization(axis=1, name="norm")(video()(inputs))
+        model = randomise(keras.Model(inputs, ops.tanh(x)))
+    folded = kerasfold.fold(model)
+    assert_same(model, folded, FLOAT64)
+    assert "BatchNormalization" in kinds(folded)
+    reasons = {row.kind: row.reason for row in folded.fold_report.kept}
+    assert "parts the images of a batch, or joins them" in reasons["Reshape"]
+
+
 def test_names_and_outputs_stay() -> None:
     with policy("float64"):
         inputs = keras.Input((8, 8, 3))
