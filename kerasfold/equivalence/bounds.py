@@ -31,6 +31,7 @@ DOUBLE = 2.0**-52
 # What may be lost whole: processors flush what is no normal number, but of float16.
 LOST = {"float64": 2.0**-1022, "float32": 2.0**-126, "bfloat16": 2.0**-126, "float16": 2.0**-24}
 FLOAT_EPS = {"float64": DOUBLE, "float32": SINGLE, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+_beyond = np.errstate(over="ignore")  # float64, a bound is infinite: nothing is told by it
 
 
 def eps_of(dtype: str) -> float:
@@ -38,6 +39,7 @@ def eps_of(dtype: str) -> float:
     return float(keras.backend.epsilon()) if "float" not in dtype else FLOAT_EPS.get(dtype, DOUBLE)
 
 
+@_beyond
 def difference_bound(tally: Tally, unit: float) -> Lines:
     """What the float64 copies of two models may differ by, by line.
 
@@ -67,33 +69,41 @@ def beyond_bound(tally: Tally, unit: float) -> float:
         return float(np.max(np.where(within, 1.0, error / bound), initial=1.0))
 
 
+@_beyond
 def noise_bound(tally: Tally) -> Lines:
     """What rounding noise may change, by line."""
     effect = np.maximum(tally.effect, tally.expected * tally.scale)
     return NOISE * _at_least_usual(effect, tally.spread * tally.share)
 
 
+@_beyond
 def noise_share(tally: Tally) -> float:
     """What noise may be expected to change of outputs of another size, of that size.
 
     That of the median line, and no more than leaves a comparison sharp.
     """
     effect, scale = np.broadcast_arrays(tally.effect, tally.scale)
-    some = (scale > 0) & (effect > 0)
-    return min(float(np.median(effect[some] / scale[some])), SHARP) if some.any() else 0.0
+    return min(_usual_share(effect, scale), SHARP)
 
 
+@_beyond
 def own_noise_bound(tally: Tally) -> Lines:
     """The same, of the noise of the models' own dtype."""
     return NOISE * _at_least_usual(tally.own_effect, tally.output_scale)
 
 
+@_beyond
 def _at_least_usual(effect: Lines, size: Lines) -> Lines:
     """The effect of noise; where it is less by chance, what it may be for a line of its size."""
     effect, size = np.broadcast_arrays(effect, size)
+    return np.maximum(effect, CHANCE * (_usual_share(effect, size) * size))
+
+
+def _usual_share(effect: Lines, size: Lines) -> float:
+    """The effect of noise as a share of the size, that of the median line; or 0.0."""
     some = (size > 0) & (effect > 0)
-    usual = float(np.median(effect[some] / size[some])) if some.any() else 0.0
-    return np.maximum(effect, CHANCE * usual * size)
+    usual = np.median(effect[some] / size[some]) if some.any() else 0.0
+    return float(min(usual, np.finfo("float64").max))  # of 0 it is 0 then
 
 
 def accuracy_bound(tally: Tally, unit: float) -> Lines:
@@ -106,12 +116,14 @@ def accuracy_bound(tally: Tally, unit: float) -> Lines:
     return np.maximum(usual_accuracy_bound(tally, unit), own_noise_bound(tally))
 
 
+@_beyond
 def usual_accuracy_bound(tally: Tally, unit: float) -> Lines:
     """The same, from the error of the first model alone."""
     rounding = 0.0 if tally.whole else _rounding(tally, max(eps_of(tally.own_dtype), unit))
     return LOSS * tally.own_error + rounding
 
 
+@_beyond
 def rebuilt_bound(tally: Tally, eps: float) -> Lines:
     """What a model may be off its own float64 copy, by line.
 

@@ -40,6 +40,7 @@ from kerasfold.equivalence.bounds import (
     stored_eps,
 )
 from kerasfold.equivalence.noise import Noise, moves_in_steps
+from kerasfold.equivalence.outgrown import DOUBLES, in_range, without_outgrown
 from kerasfold.equivalence.probes import probes
 from kerasfold.equivalence.runs import (
     Arrays,
@@ -54,7 +55,7 @@ from kerasfold.equivalence.runs import (
 )
 from kerasfold.equivalence.seen import Seen, Shown, Within, larger
 from kerasfold.equivalence.steps import paired
-from kerasfold.equivalence.tally import Lines, Tally, distances
+from kerasfold.equivalence.tally import LARGEST, Lines, Tally, distances
 from kerasfold.equivalence.tolerance import Errors, Tolerance
 from kerasfold.errors import FoldError, words_of
 from kerasfold.read.model import layout_of, operations, output_labels, sublayers
@@ -218,7 +219,7 @@ class Comparison:
                 return
             mine, theirs = (excused(each, exact.outputs, last) for each in (mine, theirs))
             self.shapes[tuple(np.shape(x)[1:] for x in tree.flatten(batch))] = None
-            self._take_copies(batch, exact, other and other.excused(exact, last))
+            self._take_finite(batch, exact, other and other.excused(exact, last))
             self._take_own(batch, exact, mine, theirs)
             if saw is not None:
                 saw(mine, theirs)
@@ -282,6 +283,11 @@ class Comparison:
         """The batch that shows best that an output is computed wrongly in its own dtype."""
         return self.shows_own[self.tallies.index(tally)].batch
 
+    def _take_finite(self, batch: Any, exact: Ran, other: Ran | None) -> None:
+        """Take in what the copies gave, but what an overflow on the way has made of it."""
+        pair = (exact, other) if other is None else in_range(self.a64, batch, exact, other)
+        self._take_copies(batch, *pair)
+
     def _take_copies(
         self, batch: Any, exact: Ran, other: Ran | None, plain: Ran | None = None
     ) -> None:
@@ -322,6 +328,8 @@ class Comparison:
 
     def _take_own(self, batch: Any, exact: Ran, mine: Arrays, theirs: Arrays) -> None:
         share = 0.0 if self.tolerance is None else self.tolerance.rtol
+        most = LARGEST.get(coarsest_dtype([self.a]), DOUBLES)
+        mine, theirs = without_outgrown(self.a64, batch, most, mine, theirs)
         columns = zip(self.tallies, exact.outputs, mine, theirs, strict=True)
         doubt = False
         for i, (tally, truth, x, y) in enumerate(columns):

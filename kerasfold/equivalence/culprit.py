@@ -16,7 +16,7 @@ from kerasfold.equivalence.bounds import computed_eps, eps_of
 from kerasfold.equivalence.compare import outputs
 from kerasfold.equivalence.report import Parting
 from kerasfold.equivalence.runs import Arrays, Runner, Walk, as_is, real
-from kerasfold.equivalence.tally import at_border, distances
+from kerasfold.equivalence.tally import at_border, distances, holds
 from kerasfold.errors import FoldError
 from kerasfold.lift.regions import Regions, as_read, lift, lifted
 from kerasfold.read.graph import Call
@@ -119,7 +119,8 @@ def _parting(calls: Sequence[Made], errors: Mapping[str, np.ndarray]) -> list[st
 def _spread(values: np.ndarray) -> float:
     """Standard deviation over samples and places, of what is finite."""
     finite = values[np.isfinite(values)]
-    return float(np.std(finite)) if finite.size else 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(np.std(finite)) if finite.size else 0.0
 
 
 class Miscomputed(NamedTuple):
@@ -162,6 +163,8 @@ def miscomputed(model: keras.Model, batch: Any) -> Miscomputed | None:
             for emission in (own, double)
         )
         for call in calls:
+            if not all(holds(given[t.index].dtype, exact[t.index]).all() for t in call.inputs):
+                continue  # it was given what has overflowed
             if any(_parts(given[t.index], exact[t.index]) for t in call.outputs):
                 culprit = _both_ways(regions, call, [exact[t.index] for t in call.inputs])
                 if culprit.error:
@@ -275,8 +278,9 @@ def _size(values: np.ndarray) -> float:
 
 
 def _off(own: np.ndarray, exact: np.ndarray) -> float:
-    """The largest difference."""
-    return float(np.max(distances(own, exact), initial=0.0))
+    """The largest difference, but of what overflows the first's dtype."""
+    held = holds(own.dtype, exact)
+    return float(np.max(distances(own, exact), initial=0.0, where=held))
 
 
 def _tensors(emission: Emission, tensors: Sequence[int], batch: Any) -> Arrays:

@@ -53,7 +53,8 @@ class Ending:
         if self.axis is None:
             return before
         largest = np.max(before, axis=self.axis, keepdims=True, initial=-np.inf)
-        return before - np.where(np.isfinite(largest), largest, 0.0)
+        with np.errstate(over="ignore"):
+            return before - np.where(np.isfinite(largest), largest, 0.0)
 
 
 def ending_of(made: Made) -> Ending | None:

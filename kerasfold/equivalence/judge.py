@@ -143,8 +143,12 @@ def _output(found: Comparison, index: int) -> OutputReport:
 def _doubts(found: Comparison, index: int, untold: float) -> Iterator[str]:
     """Why nothing can be told of an output, each reason there is."""
     tally = found.tallies[index]
-    if tally.numbers and not tally.finite:
-        yield f"output '{tally.name}' is nowhere finite, so nothing can be told of it"
+    if tally.finite < tally.numbers and not tally.whole_scale:
+        zeros = " but where it is 0" if tally.finite else ""
+        advice = ": give inputs of its own range as data=" if found.drawn else ""
+        yield (
+            f"output '{tally.name}' is nowhere finite{zeros}, so nothing can be told of it{advice}"
+        )
     if untold == 1.0:
         yield _why_untold(found, tally)
     if tally.lost > tally.finite / 2:

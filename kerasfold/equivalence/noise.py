@@ -80,8 +80,9 @@ def _noisy(value: Any, eps: float, rng: np.random.Generator) -> Any:
     array = np.asarray(in_memory(value), "float64")
     levels = rng.integers(-LEVELS // 2, LEVELS // 2, array.shape, "int8")
     noisy = np.multiply(levels, eps / LEVELS, dtype="float64")
-    noisy *= array
-    noisy += array
+    with np.errstate(over="ignore", invalid="ignore"):
+        noisy *= array
+        noisy += array
     return keras.ops.convert_to_tensor(noisy, dtype=value.dtype)
 
 

@@ -93,9 +93,16 @@ class OutputReport:
     @property
     def verdict(self) -> Verdict:
         """Of both questions."""
-        if not (self.error <= self.bound and self.folded_error <= self.accuracy_bound):
+        pairs = ((self.error, self.bound), (self.folded_error, self.accuracy_bound))
+        if not all(error <= bound or math.isnan(bound) for error, bound in pairs):
             return "different"
-        return "inconclusive" if self.doubt else "equivalent"
+        return "inconclusive" if self._doubted else "equivalent"
+
+    @property
+    def _doubted(self) -> str:
+        """Why nothing can be told, or ""; nothing is less than NaN, or more."""
+        unbounded = math.isnan(self.bound) or math.isnan(self.accuracy_bound)
+        return self.doubt or (f"no bound can be told of {self.what}" if unbounded else "")
 
     @property
     def equivalent(self) -> bool:
@@ -106,8 +113,8 @@ class OutputReport:
     def reason(self) -> str:
         """What failed, or why nothing can be told, or ""."""
         if self.verdict != "different":
-            return self.doubt
-        if not self.error <= self.bound:
+            return self._doubted
+        if not self.error <= self.bound and not math.isnan(self.bound):
             return (
                 f"{self.what} differs {line_words(self.line)}by {self.error:.3g}, more "
                 f"than {self.bound:.3g}"

@@ -104,7 +104,8 @@ def larger(shown: Shown, error: Lines, scale: Lines, batch: Any) -> Shown:
     if not error.size:
         return shown
     before = np.broadcast_to(shown.error, error.shape)
-    worst = int(np.argmax(np.maximum(error, before) / np.where(scale > 0, scale, 1.0)))
+    with np.errstate(over="ignore"):
+        worst = int(np.argmax(np.maximum(error, before) / np.where(scale > 0, scale, 1.0)))
     return Shown(error, batch) if error[worst] > before[worst] else shown
 
 

@@ -17,9 +17,16 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from kerasfold.equivalence.tolerance import Errors
+from kerasfold.read.weights import largest
 
 Lines: TypeAlias = np.ndarray  # a number for each line, those of one axis after another
 WHOLE = "iub"  # kinds of dtypes
+LARGEST = {dtype: largest(dtype) for dtype in ("float32", "bfloat16", "float16")}
+
+
+def _beyond() -> np.errstate:
+    """What is beyond float64 tells no spread, and is nothing to warn of."""
+    return np.errstate(over="ignore", invalid="ignore")
 
 
 @dataclass(slots=True)
@@ -33,17 +40,19 @@ class Moments:
     def saw(self, values: np.ndarray) -> None:
         """Take in more samples (n, ...), by the pairwise formula of Chan, Golub, LeVeque (1979)."""
         n = len(values)
-        mean = values.mean(axis=0)
-        squares = np.square(values - mean).sum(axis=0)
+        with _beyond():
+            mean = values.mean(axis=0)
+            squares = np.square(values - mean).sum(axis=0)
         self.merge(Moments(n, mean, squares))
 
     def merge(self, other: Moments) -> None:
         """Take in what another has seen."""
         total = self.count + other.count
-        shift = other.mean - self.mean
-        self.mean = self.mean + shift * (other.count / total)
         weight = self.count * other.count / total
-        self.squares = self.squares + other.squares + np.square(shift) * weight
+        with _beyond():
+            shift = other.mean - self.mean
+            self.mean = self.mean + shift * (other.count / total)
+            self.squares = self.squares + other.squares + np.square(shift) * weight
         self.count = total
 
 
@@ -72,7 +81,8 @@ class Tally:
         effect: largest change that rounding noise makes in float64, by kind and line.
         expected: the same, as a share of the scale, until it is measured.
         own_effect: the same, of the noise of the models' own dtype.
-        output_scale: as `scale`, of the output itself where something before it is judged.
+        output_scale: as `scale`, of the output itself where something before it is judged, and of
+            nothing that is lost.
         beyond: largest error of the other model beyond a share of the value, over all.
         moments: of each element of outputs of one size, by that size.
         numbers: in all.
@@ -184,8 +194,7 @@ class Tally:
         shape = values.shape[1:]
         if shape not in self.moments:
             self.moments[shape] = Moments(0, np.zeros(shape), np.zeros(shape))
-        with np.errstate(over="ignore", invalid="ignore"):  # squares beyond float64 tell no spread
-            self.moments[shape].saw(values)
+        self.moments[shape].saw(values)
 
     def saw_own(
         self, truth: np.ndarray, own: np.ndarray, other: np.ndarray, share: float = 0.0
@@ -204,12 +213,12 @@ class Tally:
             The largest error of either, of each line of this batch.
         """
         self.own_dtype = str(own.dtype)
-        finite = np.isfinite(truth)
-        lost = finite & ~np.isfinite(own)
-        self.lost += int(lost.sum())
-        owns = np.where(lost, 0.0, distances(own, truth))
+        finite, owns = np.isfinite(truth), distances(own, truth)
+        lost = (owns > 0) & ~np.isfinite(own)  # NaN may be what another infinity has become
+        self.lost += int(np.sum(finite & lost))
+        owns = np.where(lost, 0.0, owns)
         others = np.where(lost, 0.0, distances(other, truth))
-        scale = self.lines(np.abs(np.where(finite, truth, 0.0)))
+        scale = self.lines(np.abs(np.where(finite & ~lost, truth, 0.0)))
         self.output_scale = np.maximum(self.output_scale, scale)
         own_error, other_error = self.lines(owns), self.lines(others)
         self.own_error = np.maximum(self.own_error, own_error)
@@ -226,8 +235,9 @@ class Tally:
         self.felt(self._by_kind(_moved(noisy, truth), self.number - len(truth)))
 
     def saw_own_noise(self, truth: np.ndarray, noisy: np.ndarray) -> None:
-        """The same, of the noise of the models' own dtype."""
-        self.felt_own(self.moved(truth, noisy))
+        """The same, of the noise of the models' own dtype, where that holds the truth."""
+        moved = np.where(holds(self.own_dtype, truth), _moved(noisy, truth), 0.0)
+        self.felt_own(self.lines(moved))
 
     def felt(self, effect: Lines) -> None:
         """Take in how far noise moves each line."""
@@ -259,7 +269,10 @@ class Tally:
 
     @property
     def spread(self) -> Lines:
-        """Standard deviation over inputs, by line; the scale where a line ignores its input."""
+        """Standard deviation over inputs, by line; the scale where that is not to be had.
+
+        A line may ignore its input, or be so large that float64 holds no squares of it.
+        """
         return _or_scale(self._deviation(self._sums), self.line_scale)
 
     @property
@@ -298,13 +311,15 @@ class Tally:
         several = [m for m in self.moments.values() if m.count > 1]
         if not several:
             return np.zeros(1)
-        squares = np.sum([sums(m.squares) for m in several], axis=0)
+        with _beyond():
+            squares = np.sum([sums(m.squares) for m in several], axis=0)
         numbers = np.sum([sums(np.full(m.mean.shape, m.count)) for m in several], axis=0)
         return np.sqrt(squares / np.maximum(numbers, 1))
 
 
 def _or_scale(spread: Lines, scale: Lines) -> Lines:
-    return np.where(spread > 1e-12 * scale, spread, scale)
+    """The spread where it is some of the scale, and no square that it is made of overflows."""
+    return np.where(np.isfinite(spread) & (spread > 1e-12 * scale), spread, scale)
 
 
 def at_border(errors: np.ndarray, pixels: Sequence[int]) -> tuple[float, float]:
@@ -341,9 +356,14 @@ def distances(value: np.ndarray, truth: np.ndarray) -> np.ndarray:
     value, truth = np.asarray(value, "float64"), np.asarray(truth, "float64")
     finite = np.isfinite(truth) & np.isfinite(value)
     same = finite | (value == truth) | (np.isnan(value) & np.isnan(truth))
-    with np.errstate(invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         apart = np.abs(value - truth)
     return np.where(same, np.where(finite, apart, 0.0), math.inf)
+
+
+def holds(dtype: Any, values: np.ndarray) -> np.ndarray:
+    """Where values are no larger than a dtype's largest; NaN is."""
+    return ~(np.abs(values) > LARGEST.get(str(dtype), math.inf))
 
 
 def _moved(noisy: np.ndarray, truth: np.ndarray) -> np.ndarray:

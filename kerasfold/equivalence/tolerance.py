@@ -85,7 +85,7 @@ class Errors:
         """
         absolute, shares = self.histograms
         absolute.add(errors)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             relative = errors / np.abs(truth.astype("float64"))
         shares.add(np.where(np.isfinite(errors) & (errors > 0), relative, errors))
 
