@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -97,8 +98,8 @@ class Pace:
 
     @property
     def gain(self) -> float:
-        """How many times as fast it is after."""
-        return self.before / self.after if self.after else 1.0
+        """How many times as fast it is after; infinitely, where nothing is left."""
+        return self.before / self.after if self.after else math.inf if self.before else 1.0
 
 
 @dataclass(frozen=True, slots=True)

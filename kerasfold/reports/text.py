@@ -68,7 +68,7 @@ def _predicted(report: Record) -> str:
     if not gains:
         return "nothing linear in it"
     if not any(pace.after for pace in report.predicted):
-        return "nothing linear is left in it"
+        return "nothing linear left in it"
     if all(0.995 <= gain < 1.005 for _, gain in gains):
         return f"{what}predicted as fast as before"
     return f"{what}predicted " + " and ".join(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import keras
+import numpy as np
 import pytest
 from keras import layers
 
@@ -108,6 +110,18 @@ def test_what_was_measured_is_said_in_place_of_a_prediction(report) -> None:
 def test_a_model_that_is_linear_is_predicted_as_a_whole() -> None:
     model = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3), layers.Conv2D(4, 1)])
     assert ": predicted " in kerasfold.explain(model).headline
+
+
+@pytest.mark.parametrize("end", [[], [layers.ReLU()]], ids=["linear", "activated"])
+def test_what_is_nothing_any_more_is_not_as_fast_as_before(end: list[keras.Layer]) -> None:
+    identities = [layers.Conv2D(8, 1) for _ in range(2)]
+    model = keras.Sequential([keras.Input((64, 64, 8)), *identities, *end])
+    for layer in identities:
+        layer.kernel.assign(np.eye(8)[None, None])
+    found = kerasfold.explain(model)
+    assert "nothing linear left in it; MACs 524 k -> 0;" in found.headline
+    assert all(pace.gain == math.inf for pace in found.predicted)
+    assert ", as predicted" not in found.html()
 
 
 def test_merges_of_one_shape_share_a_line(report) -> None:
