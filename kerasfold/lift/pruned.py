@@ -389,6 +389,8 @@ class _Pruning:
                 if made.index not in indices:
                     reached.append(made)
                     indices.add(made.index)
+        if staying.all():
+            return "one is left where all are constant, and with what is added it is no cheaper"
         return "without them, it would be no cheaper"
 
 

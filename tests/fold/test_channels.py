@@ -348,6 +348,25 @@ def test_where_all_are_constant_one_stays_and_says_so() -> None:
     assert {reasons[name] for name in "abc"} == {"one is left where all are constant"}
 
 
+def test_where_all_are_constant_and_stay_not_all_could_go() -> None:
+    """One is left, and an image is added: what is constant before zero padding is none behind."""
+
+    def body(x: Any) -> Any:
+        x = layers.ReLU()(layers.BatchNormalization(name="bn")(layers.Conv2D(4, 3)(x)))
+        return layers.Conv2D(2, 3, padding="same")(x)
+
+    model = built(body, (6, 6, 3))
+    kill(model.get_layer("bn"), range(4))
+    model.get_layer("bn").beta.assign(np.full(4, 2.0))
+    (found, _) = model.fold().fold_report.channels
+    assert (
+        found.reason
+        == "one is left where all are constant, and with what is added it is no cheaper"
+    )
+    (found, _) = model.fold(objective="macs").fold_report.channels
+    assert found.reason == "one is left where all are constant"
+
+
 def half_dead() -> keras.Model:
     """Two convolutions of eight channels that are added up, the first five of which are zeros."""
 
