@@ -22,6 +22,7 @@ from kerasfold.read.weights import as_dtype
 ROWS = 32  # inputs in a batch, at most, where they are no small ones
 SMALL = 2**14  # numbers that inputs hold together which are small: as many as that are one batch
 MOST_ROWS = 2**12
+PAIR = "y of data=(x, y)"
 NUMBERS = 2**22  # in a batch of more than one input, at most
 
 
@@ -33,11 +34,13 @@ class Rows:
         where: in the user's data, for messages.
         x: an array for each input of the model, in flat order.
         y: an array of labels for each output of the model, or for the only one; else empty.
+        is_labelled: whether something was given for that.
     """
 
     where: str
     x: list[Any]
     y: list[Any]
+    is_labelled: bool = False
 
     def __len__(self) -> int:
         return len(self.x[0])
@@ -86,7 +89,7 @@ class Given(Iterable[Any]):
         fixed = next((spec.shape[0] for spec in specs if spec.shape[0] is not None), None)
         for batch in rows if fixed is None else self._regrouped(rows, fixed):
             self.inputs += len(batch)
-            self.is_labelled = self.is_labelled or bool(batch.y)
+            self.is_labelled = self.is_labelled or batch.is_labelled
             self._unread.append(batch.y)
             yield tree.pack_sequence_as(structure, batch.x)
         if not self.inputs:
@@ -163,7 +166,7 @@ def _labelled(model: keras.Model, data: Any, labels: Any) -> Iterator[Rows]:
     """What is read, with the labels beside it, in pieces that make one batch."""
     structure = input_structure(model)
     specs = tree.flatten(structure)
-    given = None if labels is None else _given_labels(model, labels)
+    given, told = None if labels is None else _given_labels(model, labels), "labels="
     count, unlabelled = 0, False
     for where, x, y in _read(len(specs), data):
         if count and unlabelled != (y is None):
@@ -175,16 +178,21 @@ def _labelled(model: keras.Model, data: Any, labels: Any) -> Iterator[Rows]:
         lengths = {spec.name: len(array) for spec, array in zip(specs, arrays, strict=True)}
         if len(set(lengths.values())) > 1:
             raise FoldError(f"{where} holds arrays of different lengths: {lengths}")
+        if given is None and where == "data" and y is not None:
+            given, told = _given_labels(model, y, PAIR), PAIR
         here = slice(count, count := count + len(arrays[0]))
-        beside = _labels(model, y, len(arrays[0])) if given is None else [v[here] for v in given]
+        if given is None:
+            beside = _labels(model, y, len(arrays[0]), where)
+        else:
+            beside = [v[here] for v in given]
         if any(len(v) != len(arrays[0]) for v in beside):
-            raise FoldError(f"labels= is of length {len(beside[0])}, and data holds more inputs")
-        whole = Rows(where, arrays, beside)
+            raise FoldError(f"{told} is of length {len(beside[0])}, and data holds more inputs")
+        whole = Rows(where, arrays, beside, y is not None or given is not None)
         step = rows_at_once(array.shape for array in arrays)
         for start in range(0, len(whole), step):
             yield whole[start : start + step]
     if given is not None and any(len(v) != count for v in given):
-        raise FoldError(f"labels= is of length {len(given[0])}, and data holds {count} inputs")
+        raise FoldError(f"{told} is of length {len(given[0])}, and data holds {count} inputs")
 
 
 def _read(inputs: int, data: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -246,21 +254,28 @@ def _arrays(where: str, structure: Any, data: Any) -> list[Any]:
     return [x if all(hasattr(x, name) for name in sliced) else np.asarray(x) for x in arrays]
 
 
-def _labels(model: keras.Model, y: Any, count: int) -> Arrays:
-    """An array for each output, as Keras pairs them with inputs; none of what is no class label."""
+def _labels(model: keras.Model, y: Any, count: int, where: str = "") -> Arrays:
+    """An array for each output, as Keras pairs them with inputs; none of what is no class label.
+
+    Raises:
+        FoldError: another number of them than there are inputs, where that is told.
+    """
     found = None if y is None else in_order(output_structure(model), output_names(model), y)
     try:
         arrays = [keras.ops.convert_to_numpy(v) for v in found or ()]
     except (TypeError, ValueError):  # strings, ragged boxes
         return []
+    lengths = [len(v) for v in arrays if v.ndim]
+    if where and any(n != count for n in lengths):
+        raise FoldError(f"{where} holds {count} inputs, and labels of length {max(lengths)}")
     if len(arrays) == 1:
         arrays *= len(model.outputs)
     fits = all(v.ndim in (1, 2) and len(v) == count for v in arrays)
     return arrays if fits and len(arrays) == len(model.outputs) else []
 
 
-def _given_labels(model: keras.Model, labels: Any) -> Arrays:
-    """The same of labels that were asked for. Raises `FoldError`."""
+def _given_labels(model: keras.Model, labels: Any, told: str = "labels=") -> Arrays:
+    """The same of labels that were asked for. Raises `FoldError`, which says where."""
     if isinstance(labels, list) and all(map(np.isscalar, labels)):
         labels = np.asarray(labels)
     first = tree.flatten(labels)[:1]
@@ -271,7 +286,7 @@ def _given_labels(model: keras.Model, labels: Any) -> Arrays:
         for array, shape in zip(arrays, shapes, strict=False)
     ):
         raise FoldError(
-            "labels= must be classes (n,), whole numbers from 0, or one-hot rows (n, classes), for "
+            f"{told} must be classes (n,), whole numbers from 0, or one-hot rows (n, classes), for "
             f"the output of '{model.name}', or for each by name: "
             f"{dict(zip(output_names(model), shapes, strict=True))}. Received: "
             f"{[_said(v) for v in tree.flatten(labels)]}"
@@ -337,4 +352,7 @@ def _finite(x: np.ndarray) -> np.ndarray:
 def _joined(batches: Sequence[Rows]) -> Rows:
     """One after another; without labels where some have none."""
     x, y = zip(*(b.x for b in batches), strict=True), zip(*(b.y for b in batches), strict=False)
-    return Rows(batches[0].where, list(map(np.concatenate, x)), list(map(np.concatenate, y)))
+    labelled = any(b.is_labelled for b in batches)
+    return Rows(
+        batches[0].where, list(map(np.concatenate, x)), list(map(np.concatenate, y)), labelled
+    )

@@ -106,7 +106,19 @@ def broken() -> Iterator[np.ndarray]:
         (iter([]), "no input"),
         (7, "data of type int: pass arrays"),
     ],
-    ids=["size", "text", "keys", "arrays", "broken", "unbatched", "endless", "empty", "number"],
+    ids=[
+        "size",
+        "text",
+        "keys",
+        "list",
+        "listed",
+        "arrays",
+        "broken",
+        "unbatched",
+        "endless",
+        "empty",
+        "number",
+    ],
 )
 def test_what_is_wrong_is_said_at_the_batch_that_shows_it(data: Any, message: str) -> None:
     with pytest.raises(kerasfold.FoldError, match=message):
@@ -204,11 +216,36 @@ def test_labels_that_do_not_fit_are_an_error(labels: Any, message: str) -> None:
         list(Given(two_heads(), rows(6), labels))
 
 
-def test_what_pairs_hold_beside_inputs_need_be_no_labels() -> None:
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.arange(5) % 3, r"y of data=\(x, y\) is of length 5, and data holds more inputs"),
+        (np.arange(7) % 3, r"y of data=\(x, y\) is of length 7, and data holds 6 inputs"),
+        ({"shape": np.arange(6) % 3}, r"y of data=\(x, y\) must be classes .*by name: \{'kind'"),
+        (np.arange(6), r"y of data=\(x, y\) must be .*Received: \['\(6,\) from 0 to 5'\]"),
+        (np.arange(6) / 7, r"y of data=\(x, y\) must be .*whole numbers from 0"),
+        (np.array(["cat"] * 6), r"y of data=\(x, y\) must be classes .*Received: \['ndarray'\]"),
+    ],
+    ids=["fewer", "more", "names", "classes", "fractions", "text"],
+)
+def test_those_of_a_pair_are_refused_alike(labels: Any, message: str) -> None:
+    with pytest.raises(kerasfold.FoldError, match=message):
+        list(Given(two_heads(), (rows(6), labels)))
+
+
+def test_a_batch_with_labels_of_another_number_is_an_error() -> None:
+    batches = iter([(rows(3), np.zeros(3)), (rows(3), np.zeros(2))])
+    message = "batch 2 of data holds 3 inputs, and labels of length 2"
+    with pytest.raises(kerasfold.FoldError, match=message):
+        list(Given(numbers(), batches))
+
+
+def test_what_batches_hold_beside_inputs_need_be_no_labels() -> None:
     boxes = {"boxes": np.zeros((3, 2, 4)), "kinds": np.array(["cat", "dog", "cow"])}
     given = Given(numbers(), iter([(rows(3), boxes)]))
     assert len(list(given)) == 1
     assert given.labels() == []
+    assert given.is_labelled
 
 
 # As verify() tells them.
@@ -257,7 +294,9 @@ def test_labels_that_no_output_scores_are_noted() -> None:
     """0 and 1, of logits: 0.5 does not divide them."""
     i = keras.Input((3,))
     model = keras.Model(i, keras.layers.Dense(1)(i))
-    for data, labels in ((9.0 * np.eye(3), [0, 1, 0]), ((9.0 * np.eye(3), np.zeros(3)), None)):
+    x = 9.0 * np.eye(3)
+    boxes = {"boxes": np.zeros((3, 2, 4))}
+    for data, labels in ((x, [0, 1, 0]), ((x, np.zeros(3)), None), (iter([(x, boxes)]), None)):
         report = kerasfold.verify(model, model, data, labels=labels)
         assert report.agreement is None
         assert report.note == "no accuracy: the labels are classes of no output"
