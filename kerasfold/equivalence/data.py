@@ -248,6 +248,11 @@ def _arrays(where: str, structure: Any, data: Any) -> list[Any]:
         raise FoldError(
             f"{where} has no array for input(s) {missing}. Received: {sorted(map(str, data))}"
         )
+    if any(np.isscalar(x) for x in arrays):
+        raise FoldError(
+            f"{where} holds numbers or text in no array: lists are read as batches, or as one "
+            "array for each input; pass np.asarray of what is one array"
+        )
     if len(arrays) != len(names):
         raise FoldError(f"{where} holds {len(arrays)} array(s), the model takes {len(names)}")
     sliced = ("shape", "__len__")  # variables have no length

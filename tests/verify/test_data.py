@@ -99,6 +99,8 @@ def broken() -> Iterator[np.ndarray]:
         ),
         (iter([rows(3), np.array([["a"] * 4])]), r"batch 2 .* takes float32 .*: str32 of shape"),
         (iter([rows(3), {"y": rows(3)}]), r"batch 2 .* no array for input\(s\) \['x'\]\..*\['y'\]"),
+        (rows(3).tolist(), r"batch 1 of data .* in no array: lists are read as batches"),
+        ((rows(3), [0, 1, 0]), r"batch 2 of data .* in no array: .* np\.asarray"),
         (iter([rows(3), [rows(3), rows(3)]]), r"batch 2 .* 2 array\(s\), the model takes 1"),
         (broken(), r"batch 2 of data cannot be read \(OSError: the disk is gone\)"),
         (tf.data.Dataset.from_tensor_slices(rows(3)), r"shape \(4,\): batch it"),
