@@ -12,7 +12,15 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from kerasfold import startup, stopping
-from kerasfold.commands.output import DIFFERENT, DONE, RED, UNUSABLE, has_colour, in_colour
+from kerasfold.commands.output import (
+    DIFFERENT,
+    DONE,
+    RED,
+    UNUSABLE,
+    close_stdout,
+    has_colour,
+    in_colour,
+)
 from kerasfold.commands.parser import parsed
 from kerasfold.commands.progress import shown
 from kerasfold.errors import (
@@ -33,10 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments, without the name of the program; None for those of the process.
 
     Returns:
-        The exit code. 0: done, or equivalent. 1: not equivalent, also a fold that its
-        verification refused, or with --strict not linear. 2: unusable input or arguments,
-        with one line on stderr. 3: inconclusive: nothing was shown of two models. 128 + n: stopped
-        by signal n; 141 where nobody reads any more what is printed, of which nothing is said.
+        The exit code. 0: done, or equivalent. 1: not equivalent, also a fold that its verification
+        refused, or with --strict not linear. 2: unusable input or arguments, or a stdout that
+        cannot be written, with one line on stderr. 3: inconclusive: nothing was shown of two
+        models. 128 + n: stopped by signal n; 141 where nobody reads any more what is printed, of
+        which nothing is said.
     """
     path = list(sys.path)
     try:
@@ -54,8 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         return _fail(*stopping.said_of(stop))
     except BrokenPipeError:
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        close_stdout()
         return stopping.UNREAD
     except (EquivalenceError, NonlinearLayerError) as refusal:
         return _fail(str(refusal), DIFFERENT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -13,6 +14,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
+from kerasfold.errors import UnusableError, words_of
 from kerasfold.legible import legible
 from kerasfold.paths import checked_output
 from kerasfold.replacing import replacing
@@ -130,7 +132,22 @@ def say_as_it_is(text: str) -> None:
         text.encode(encoding)
     except UnicodeEncodeError:
         text = text.translate(ASCII).encode(encoding, "replace").decode(encoding)
-    print(text, flush=True)
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # nobody reads it, which is no fault
+        raise
+    except OSError as error:
+        close_stdout()
+        raise UnusableError(
+            f"stdout cannot be written ({words_of(error)}): the result is not printed, but files "
+            "that were asked for are written"
+        ) from error
+
+
+def close_stdout() -> None:
+    """Throw away what is still to be printed, at which the interpreter would fail as it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def note(text: str) -> None:

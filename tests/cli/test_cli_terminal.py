@@ -85,6 +85,21 @@ def test_who_stops_reading_is_told_nothing_and_others_the_signal() -> None:
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+def test_what_cannot_be_printed_is_written_all_the_same(
+    files: dict[str, str], tmp_path: Path
+) -> None:
+    written = tmp_path / "out.keras"
+    command = [sys.executable, "-m", "kerasfold", "fold", files["linear.keras"], "-o", str(written)]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 2
+    assert done.stderr == (
+        b"kerasfold: error: stdout cannot be written (OSError: [Errno 28] No space left on "
+        b"device): the result is not printed, but files that were asked for are written\n"
+    )
+    assert written.exists()
+
+
 STUBBORN = """
 import pathlib
 import time
