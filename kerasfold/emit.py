@@ -33,7 +33,7 @@ from kerasfold.read.copies import called_copy, copy_operation
 from kerasfold.read.graph import Call, Tensor
 from kerasfold.read.model import is_masked, made_by
 from kerasfold.read.nodes import symbolic
-from kerasfold.read.states import copy_state
+from kerasfold.read.states import copy_policy, copy_state
 from kerasfold.read.weights import Constant, as_array, is_float_array
 
 
@@ -139,13 +139,16 @@ class _Emitter:
         dtype = layer.dtype
         if self.dtype is not None and keras.backend.is_float_dtype(dtype):
             dtype = self.dtype
-        return keras.Input(
+        made: Value = keras.Input(
             batch_shape=layer.batch_shape,
             dtype=dtype,
             name=layer.name,
             sparse=layer.sparse,
             optional=layer.optional,
         )
+        if self.dtype is None:
+            copy_policy(layer, made_by(made))
+        return made
 
     def _tensor(self, tensor: Tensor) -> Value:
         if tensor.index in self.values:

@@ -72,6 +72,7 @@ from kerasfold.plan.numbers import by_numbers
 from kerasfold.quiet import unsaid
 from kerasfold.read.model import own_predictions, variables_of
 from kerasfold.read.parts import made_of, parts_of
+from kerasfold.read.states import copy_policy
 from kerasfold.read.weights import digest, refuse_nonfinite, require_values
 from kerasfold.report import plain_model, report
 from kerasfold.reports.record import Pace
@@ -237,6 +238,7 @@ def _fold(
             pinned |= dict.fromkeys(nodes, why)
         regions, first = given, None
     plan, folded = built.plan, built.model
+    copy_policy(model, folded)
     result = report(model, regions, plan, objective, folded, pinned)
     result = replace(result, measured=built.pace, tried=built.tried)
     if options.verify:

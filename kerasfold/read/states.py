@@ -81,6 +81,15 @@ def _other_state(
             yield from zip(old, new, strict=True)
 
 
+def copy_policy(layer: keras.Layer, copied: keras.Layer) -> None:
+    """Give a layer or model the dtype policy of another, and not that of the process.
+
+    But for one that quantises: to set it is to do so.
+    """
+    if getattr(layer.dtype_policy, "quantization_mode", None) is None:
+        copied.dtype_policy = layer.dtype_policy
+
+
 def copy_state(
     source: keras.Operation, target: keras.Operation, given: Container[int] = ()
 ) -> None:

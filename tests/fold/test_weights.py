@@ -84,6 +84,17 @@ def test_mixed_precision_with_a_float32_head() -> None:
     assert folded.count_params() == 3 * 3 * 3 * 4 + 4
 
 
+@pytest.mark.parametrize("policy", ["mixed_float16", "float64"])
+def test_no_layer_takes_the_policy_of_the_process(policy: str) -> None:
+    i = image()
+    model = keras.Model(i, ops.exp(Conv(4, 3)(layers.ZeroPadding2D(1)(i))) + i[..., :1])
+    keras.config.set_dtype_policy(policy)
+    folded = kerasfold.fold(randomise(model))
+    assert folded.dtype_policy.name == "float32"
+    assert {layer.dtype_policy.name for layer in folded.layers} == {"float32"}
+    assert signature(folded) == signature(model)
+
+
 def test_a_cast_is_not_an_identity() -> None:
     i = image(dtype="float64")
     model = keras.Model(i, layers.Dropout(0.1, dtype="float16", name="d")(i))
