@@ -47,6 +47,19 @@ def junit(report: EquivalenceReport, title: str) -> bytes:
     suite.set("tests", str(len(tests)))
     for count, element in (("failures", "failure"), ("errors", "error")):
         suite.set(count, str(len(suite.findall(f"testcase/{element}"))))
+    return _written(suite)
+
+
+def failed(message: str, title: str) -> bytes:
+    """One suite of one test, which is an error: nothing was compared, for the reason given."""
+    suite = ElementTree.Element("testsuite", name=_text(title), tests="1", failures="0", errors="1")
+    test = ElementTree.SubElement(suite, "testcase", name="comparison", classname=_text(title))
+    found = ElementTree.SubElement(test, "error", type="unusable", message=_text(message))
+    found.text = _text(message)
+    return _written(suite)
+
+
+def _written(suite: ElementTree.Element) -> bytes:
     ElementTree.indent(suite)
     written: bytes = ElementTree.tostring(suite, "utf-8", xml_declaration=True)
     return written

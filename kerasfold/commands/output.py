@@ -12,9 +12,10 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from kerasfold.errors import UnusableError, words_of
+from kerasfold.errors import FoldError, UnusableError, words_of
 from kerasfold.legible import legible
 from kerasfold.paths import checked_output
 from kerasfold.replacing import replacing
@@ -59,6 +60,32 @@ def show_fold(report: FoldReport, args: argparse.Namespace) -> None:
         say(report.headline)
     else:
         say(report.text(width(), args.verbose))
+
+
+@contextlib.contextmanager
+def junit_told(args: argparse.Namespace) -> Iterator[None]:
+    """Write what goes wrong meanwhile to the file of `--junit`, which may be of an earlier run."""
+    try:
+        yield
+    except Exception as problem:
+        if args.junit is not None:
+            from kerasfold.junit import failed  # which takes its time, and is not needed before
+
+            said = str(problem) if isinstance(problem, FoldError) else words_of(problem)
+            with contextlib.suppress(FoldError, OSError):
+                put(args.junit, failed(said, title_of(args)))
+        raise
+
+
+def title_of(args: argparse.Namespace) -> str:
+    """What `verify` compares, in words."""
+    return f"{Path(args.a).name} against {Path(args.b).name}"
+
+
+def put(name: str, content: bytes) -> None:
+    """Write a file that was asked for, whole or not at all."""
+    with replacing(checked_output(name, (Path(name).suffix,))) as written:
+        written.write_bytes(content)
 
 
 def say_json(value: Any) -> None:

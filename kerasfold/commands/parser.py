@@ -34,6 +34,7 @@ from kerasfold.commands.arguments import (
     positive,
     seconds,
 )
+from kerasfold.commands.output import junit_told
 from kerasfold.errors import UnusableError
 from kerasfold.paths import (
     DEPLOYED,
@@ -257,13 +258,14 @@ def _verify(commands: Any) -> argparse.ArgumentParser:
 
 
 def _judge_verify(args: argparse.Namespace) -> None:
-    check_input(args.a)
-    if not Path(args.b, SAVED_MODEL).exists():
-        check_file(args.b, (*KERAS, *HDF5, *DEPLOYED))
-    check_given(args)
     for name, extension in ((args.junit, ".xml"), (args.html, ".html"), (args.dump, *NPZ)):
         if name is not None:
             checked_output(name, (extension,))
+    with junit_told(args):
+        check_input(args.a)
+        if not Path(args.b, SAVED_MODEL).exists():
+            check_file(args.b, (*KERAS, *HDF5, *DEPLOYED))
+        check_given(args)
 
 
 def _bench(commands: Any) -> argparse.ArgumentParser:

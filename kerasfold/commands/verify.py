@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from kerasfold.commands.data import given
 from kerasfold.commands.modules import imported
-from kerasfold.commands.output import CODES, note, show
+from kerasfold.commands.output import CODES, junit_told, note, put, show, title_of
 from kerasfold.equivalence.formats import kind_of
 from kerasfold.equivalence.models import verify
 from kerasfold.equivalence.report import EquivalenceReport
@@ -15,7 +14,6 @@ from kerasfold.equivalence.stored import dump
 from kerasfold.files import load
 from kerasfold.junit import junit
 from kerasfold.paths import NPZ, checked_output
-from kerasfold.replacing import replacing
 from kerasfold.reports.compared import page
 from kerasfold.stages import at
 
@@ -24,12 +22,20 @@ COMPARING = "comparing"
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; its exit code."""
+    with junit_told(args):
+        report = _compared(args)
+    _write(args, report)
+    show(report, args)
+    return CODES[report.verdict]
+
+
+def _compared(args: argparse.Namespace) -> EquivalenceReport:
     custom = imported(args.modules)
     at("loading the models")
     a = load(args.a, custom)
     b = load(args.b, custom) if kind_of(args.b) is None else args.b
     at(COMPARING)
-    report = verify(
+    return verify(
         a,
         b,
         strict_signature=not args.loose_signature,
@@ -37,25 +43,17 @@ def run(args: argparse.Namespace) -> int:
         rtol=args.rtol,
         **given(args, a, COMPARING),
     )
-    _write(args, report)
-    show(report, args)
-    return CODES[report.verdict]
 
 
 def _write(args: argparse.Namespace, report: EquivalenceReport) -> None:
     """The files that were asked for, each whole or not at all."""
-    title = f"{Path(args.a).name} against {Path(args.b).name}"
+    title = title_of(args)
     if args.junit is not None:
-        _put(args.junit, junit(report, title))
+        put(args.junit, junit(report, title))
     if args.html is not None:
-        _put(args.html, page(report, title).encode())
+        put(args.html, page(report, title).encode())
     if args.dump is not None and report.shown:
         dump(report.shown, checked_output(args.dump, NPZ))
     elif args.dump is not None:
         checked_output(args.dump, NPZ).unlink(missing_ok=True)  # of a difference that is no more
         note(f"no inputs show a difference: {args.dump} not written")
-
-
-def _put(name: str, content: bytes) -> None:
-    with replacing(checked_output(name, (Path(name).suffix,))) as written:
-        written.write_bytes(content)

@@ -124,6 +124,26 @@ def test_verify_writes_what_it_is_asked_for(files, run, tmp_path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["r.html", "r.xml"]
 
 
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [("nothere.tflite", "nothere.tflite does not exist"), ("bad.keras", "bad.keras ")],
+    ids=["missing", "damaged"],
+)
+def test_junit_has_the_error_where_nothing_is_compared(
+    files, run, tmp_path, monkeypatch: pytest.MonkeyPatch, other: str, message: str
+) -> None:
+    """And not what an earlier run found."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.keras").write_bytes(b"no model")
+    (tmp_path / "r.xml").write_text("<testsuite/>")
+    code, _, stderr = run("verify", files["linear.keras"], other, "--junit", "r.xml")
+    suite = ElementTree.parse("r.xml").getroot()
+    assert (code, suite.get("tests"), suite.get("errors")) == (2, "1", "1")
+    said = suite.find("testcase/error").get("message")
+    assert message in said
+    assert said in stderr
+
+
 def test_what_is_dumped_shows_the_difference_again(files, run, tmp_path) -> None:
     pair, dumped = (files["linear.keras"], files["other.keras"]), tmp_path / "x.npz"
     first = json.loads(run("verify", *pair, "--dump", dumped, "--json")[1])
