@@ -60,6 +60,7 @@ from kerasfold.equivalence.report import EquivalenceReport
 from kerasfold.errors import EquivalenceError, NonlinearLayerError, only_fold_errors
 from kerasfold.forms.form import AnyForm
 from kerasfold.forms.kept import Kept
+from kerasfold.lift.activations import name_of
 from kerasfold.lift.regions import Regions, as_read, lifted
 from kerasfold.measure.measured import Make, measured_plan, timed_whole
 from kerasfold.measure.runtimes import deploy, random_inputs
@@ -417,7 +418,7 @@ def _refuse_nonlinear(model: keras.Model, regions: Regions) -> None:
         if call.index in regions.barriers
     ]
     offenders += [
-        f"'{lifted.call.name}' (its activation is not linear)"
+        f"'{lifted.call.name}' (its activation '{name_of(lifted.activation)}' is not linear)"
         for lifted in regions.lifted.values()
         if lifted.activation is not None
     ]

@@ -48,6 +48,11 @@ class Laws:
         return known & ((gain > 0) | self.odd)
 
 
+def name_of(activation: Any) -> str:
+    """What a function, or a layer that serves as one, is called."""
+    return str(getattr(activation, "__name__", type(activation).__name__))
+
+
 UNKNOWN = Laws(pointwise=False)
 LINEAR = Laws(positively_homogeneous=True, monotone=True, odd=True, idempotent=True)
 _RECTIFIES = Laws(positively_homogeneous=True, monotone=True, idempotent=True)

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from kerasfold.algebra.axis import Refused
+from kerasfold.lift.activations import name_of
 from kerasfold.lift.contraction import contract, subscripts_of
 from kerasfold.lift.image_rules import require_images, resized
 from kerasfold.lift.operands import (
@@ -277,12 +278,8 @@ def random_crop(layer: Any, x: Any) -> Signal:
 def activation(layer: Any, x: Signal) -> Signal:
     """Y = x, for activation='linear'."""
     if layer.activation is not keras.activations.linear:
-        raise Refused(f"its activation {_name(layer.activation)} is not linear")
+        raise Refused(f"its activation '{name_of(layer.activation)}' is not linear")
     return x
-
-
-def _name(function: Any) -> str:
-    return f"'{getattr(function, '__name__', type(function).__name__)}'"
 
 
 @lifts(keras.layers.Add)

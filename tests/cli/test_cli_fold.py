@@ -118,7 +118,8 @@ def test_strict_accepts_a_linear_model(files, run, tmp_path):
 def test_strict_refuses_a_model_that_is_not_linear(files, run, tmp_path):
     out = tmp_path / "out.keras"
     result = run("fold", files["relu.keras"], "-o", out, "--strict")
-    assert_fails(result, 1, r"model 'small' is not linear: 'conv' \(its activation is not linear\)")
+    message = r"model 'small' is not linear: 'conv' \(its activation 'relu' is not linear\)"
+    assert_fails(result, 1, message)
     assert not list(tmp_path.iterdir())
 
 
