@@ -71,6 +71,7 @@ from kerasfold.plan.choose import Plan, original_plan
 from kerasfold.plan.choose import plan as make_plan
 from kerasfold.plan.numbers import by_numbers
 from kerasfold.quiet import unsaid
+from kerasfold.read.masks import makes_masks
 from kerasfold.read.model import own_predictions, variables_of
 from kerasfold.read.parts import made_of, parts_of
 from kerasfold.read.states import copy_policy
@@ -412,10 +413,11 @@ def _lifted(model: keras.Model, open_layers: bool) -> Regions:
 
 
 def _refuse_nonlinear(model: keras.Model, regions: Regions) -> None:
+    masks = makes_masks(regions.graph)
     offenders = [
         f"'{call.name}' ({regions.barriers[call.index]})"
         for call in regions.graph.calls
-        if call.index in regions.barriers
+        if call.index in regions.barriers and call.index not in masks
     ]
     offenders += [
         f"'{lifted.call.name}' (its activation '{name_of(lifted.activation)}' is not linear)"

@@ -19,6 +19,7 @@ from kerasfold.lift.regions import Lifted, Regions, as_read
 from kerasfold.plan.choose import Plan, original_plan
 from kerasfold.plots.flow import flow_of
 from kerasfold.read.graph import Call, Graph, Tensor
+from kerasfold.read.masks import makes_masks
 from kerasfold.read.model import is_random_unasked, own_predictions
 from kerasfold.read.weights import added_numbers, count_params
 from kerasfold.reports.record import Channels, Kept, Merged, Pace
@@ -63,7 +64,10 @@ def report(
     owner = regions.owner
     given = as_read(regions)
     kinds_of = {call.name: _kind(call) for call in given.graph.calls}
-    barriers = [c for c in regions.graph.calls if c.index in regions.barriers]
+    masks = makes_masks(regions.graph)
+    barriers = [
+        c for c in regions.graph.calls if c.index in regions.barriers and c.index not in masks
+    ]
     merged: list[Merged] = []
     apart: list[Kept] = []
     kept = [Kept.because(call.name, regions.barriers[call.index], _kind(call)) for call in barriers]
@@ -106,7 +110,10 @@ def report(
     repeated = [name for name in lost.elements() if name not in done]
     original = plan.original if given is regions else original_plan(given, plan.prices).cost
     removed = _counted(x.call for x in given.identities)
-    barred = _counted(call for call in given.graph.calls if call.index in given.barriers)
+    masks = makes_masks(given.graph)
+    barred = _counted(
+        c for c in given.graph.calls if c.index in given.barriers and c.index not in masks
+    )
     before = model.count_params()
     constants = sum(form.constants for form in plan.forms.values())
     grown_by = round(plan.cost.params - plan.original.params) - constants

@@ -140,3 +140,20 @@ def test_no_mask_arrives_where_the_original_gave_none() -> None:
     folded = kerasfold.fold(model, objective="layers", verify=False)
     assert "Add" in kinds(folded)
     assert_same(model, folded, FLOAT64, inputs=WORDS)
+
+
+def test_what_keras_makes_of_masks_are_no_layers_of_the_users() -> None:
+    def block(x: Any) -> Any:
+        return layers.LSTM(3, name="last")(layers.LSTM(4, return_sequences=True, name="first")(x))
+
+    x = keras.Input((6, 4))
+    masked = keras.Model(x, layers.Dense(2, name="d")(block(layers.Masking(name="masking")(x))))
+    embedded = model_of(lambda words: layers.Dense(2, name="d")(block(embed(words))))
+    own = keras.Model(x, layers.LSTM(3, name="last")(x, mask=ops.any(ops.not_equal(x, 0.0), -1)))
+    for model, kept in ((masked, 4), (embedded, 4), (own, 3)):
+        report = kerasfold.fold(model, "layers", verify=False).fold_report
+        assert (len(report.kept), report.layers_before, report.layers_after) == (kept,) * 3
+        assert any(row.kind == "NotEqual" for row in report.kept) == (model is own)
+        with pytest.raises(kerasfold.NonlinearLayerError) as refused:
+            kerasfold.require_linear(model)
+        assert ("NotEqual" in str(refused.value)) == (model is own)
