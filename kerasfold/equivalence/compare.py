@@ -55,7 +55,7 @@ from kerasfold.equivalence.runs import (
 )
 from kerasfold.equivalence.seen import Seen, Shown, Within, larger
 from kerasfold.equivalence.steps import paired
-from kerasfold.equivalence.tally import LARGEST, Lines, Tally, distances
+from kerasfold.equivalence.tally import LARGEST, Lines, Tally, distances, fewer_finite
 from kerasfold.equivalence.tolerance import Errors, Tolerance
 from kerasfold.errors import FoldError, words_of
 from kerasfold.read.model import layout_of, operations, output_labels, sublayers
@@ -285,8 +285,12 @@ class Comparison:
 
     def _take_finite(self, batch: Any, exact: Ran, other: Ran | None) -> None:
         """Take in what the copies gave, but what an overflow on the way has made of it."""
-        pair = (exact, other) if other is None else in_range(self.a64, batch, exact, other)
-        self._take_copies(batch, *pair)
+        told = exact
+        if other is not None:
+            told, other = in_range(self.a64, batch, exact, other)
+        for tally, x, y in zip(self.tallies, exact.outputs, told.outputs, strict=True):
+            tally.overflowed += 0 if x is y else fewer_finite(x, y)
+        self._take_copies(batch, told, other)
 
     def _take_copies(
         self, batch: Any, exact: Ran, other: Ran | None, plain: Ran | None = None
@@ -329,8 +333,10 @@ class Comparison:
     def _take_own(self, batch: Any, exact: Ran, mine: Arrays, theirs: Arrays) -> None:
         share = 0.0 if self.tolerance is None else self.tolerance.rtol
         most = LARGEST.get(coarsest_dtype([self.a]), DOUBLES)
-        mine, theirs = without_outgrown(self.a64, batch, most, mine, theirs)
-        columns = zip(self.tallies, exact.outputs, mine, theirs, strict=True)
+        told, theirs = without_outgrown(self.a64, batch, most, mine, theirs)
+        for tally, x, y in zip(self.tallies, mine, told, strict=True):
+            tally.astray += 0 if x is y else fewer_finite(x, y)
+        columns = zip(self.tallies, exact.outputs, told, theirs, strict=True)
         doubt = False
         for i, (tally, truth, x, y) in enumerate(columns):
             error = tally.saw_own(truth, x, y, share)

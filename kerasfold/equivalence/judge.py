@@ -34,7 +34,7 @@ UNTOLD = 0.5  # of a line's spread, that its bound may be
 
 def judged(found: Comparison) -> EquivalenceReport:
     """The verdict on a comparison that has run."""
-    report = _reported(found).noted(_unseen(found), _in_training(found))
+    report = _reported(found).noted(_unseen(found), _in_training(found), overflowing(found))
     if found.drawn and len(found.shapes) > 1:
         report = replace(report, shapes=tuple(found.shapes))
     if isinstance(found.a64, Walk):
@@ -155,6 +155,11 @@ def _doubts(found: Comparison, index: int, untold: float) -> Iterator[str]:
         yield (
             f"output '{tally.name}' of the first model overflows its dtype on most inputs: its "
             "accuracy cannot be told; give inputs of its own range as data="
+        )
+    if tally.astray:
+        yield (
+            f"on inputs that overflow on the way, output '{tally.name}' of the second model is not "
+            "finite where that of the first is: give inputs of its own range as data="
         )
     if _unsure(tally, found.own_unit):
         yield (

@@ -59,7 +59,7 @@ class Moments:
 # Attributes of a tally, by how those of two are one.
 _LINES = ("error", "scale", "own_error", "other_error", "effect", "own_effect", "output_scale")
 _LARGEST = ("border_error", "inside_error", "beyond")
-_COUNTS = ("numbers", "finite", "lost", "overflowed", "number")
+_COUNTS = ("numbers", "finite", "lost", "overflowed", "astray", "number")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -90,6 +90,7 @@ class Tally:
         lost: of these, how many are not in the reference's own dtype.
         overflowed: how many of the other model are not, where the reference's are, on inputs so
             large that this is no difference.
+        astray: the same of the models in their own dtypes, in samples that overflow on the way.
         number: of samples.
         own_dtype: of the reference's output.
         whole: whether it is whole numbers or flags, of which none is off by rounding.
@@ -119,6 +120,7 @@ class Tally:
     finite: int = 0
     lost: int = 0
     overflowed: int = 0
+    astray: int = 0
     number: int = 0
     own_dtype: str = "float32"
     whole: bool = False
@@ -183,7 +185,7 @@ class Tally:
     def saw_overflow(self, truth: np.ndarray, other: np.ndarray) -> None:
         """Count where the other copy is not finite and the reference's is, if they fit."""
         if other.shape == truth.shape:
-            self.overflowed += int(np.sum(np.isfinite(truth) & ~np.isfinite(other)))
+            self.overflowed += fewer_finite(truth, other)
 
     def _saw_border(self, errors: np.ndarray) -> None:
         outer, inner = at_border(errors, self.pixels)
@@ -359,6 +361,11 @@ def distances(value: np.ndarray, truth: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore", invalid="ignore"):
         apart = np.abs(value - truth)
     return np.where(same, np.where(finite, apart, 0.0), math.inf)
+
+
+def fewer_finite(values: np.ndarray, others: np.ndarray) -> int:
+    """How many values are finite that others at their places are not."""
+    return int(np.sum(np.isfinite(values) & ~np.isfinite(others)))
 
 
 def holds(dtype: Any, values: np.ndarray) -> np.ndarray:

@@ -87,6 +87,23 @@ def test_nan_where_nothing_is_large_is_a_difference() -> None:
     assert kerasfold.verify(right, wrong, strict_signature=False).verdict == "different"
 
 
+def test_nan_where_the_first_overflows_on_the_way_is_neither_a_difference_nor_none() -> None:
+    """Of float32 alone: in float64 they are the same function."""
+
+    def rare(rest: float) -> keras.Model:
+        x = keras.Input((6,))
+        large = ops.exp(ops.square(x))
+        return keras.Model(x, ops.exp(-large) + rest * large)
+
+    x = keras.Input((6,))
+    one = keras.Model(x, ops.exp(-ops.exp(ops.square(x))))
+    report = kerasfold.verify(one, rare(0.0), strict_signature=False)
+    assert (report.verdict, report.same_function) == ("inconclusive", True)
+    assert report.reason.startswith("on inputs that overflow on the way, output ")
+    assert kerasfold.verify(rare(0.0), one, strict_signature=False).equivalent
+    assert kerasfold.verify(one, rare(1e-3), strict_signature=False).verdict == "different"
+
+
 def test_no_accuracy_is_told_by_what_the_dtype_does_not_hold() -> None:
     tally = Tally(name="y", shape=(None, 2), pixels=())
     truth = np.array([[1.0, 2.0], [1e60, 3.0], [1e70, 1e80]])
