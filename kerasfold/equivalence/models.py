@@ -76,7 +76,8 @@ def verify(
         data: optional inputs in place of random ones: an array (n, ...), a structure of
             arrays as the model takes it or by input names, or batches of them
             (`tf.data.Dataset`, `keras.utils.PyDataset`, an iterator). Of pairs `(x, y)`, `y` are
-            labels. Inputs with NaN or infinity are left out, and the report says how many.
+            labels; of one pair of arrays, as `labels` says. Inputs with NaN or infinity are left
+            out, and the report says how many.
         input_shape: where inputs are random and sizes free: the shape of one without the batch, or
             a structure of shapes as the model takes its inputs.
         labels: the classes of `data`: whole numbers (n,) or one-hot rows, an array, or one for
