@@ -21,7 +21,7 @@ from kerasfold.lift.masks import check_masks, readers
 from kerasfold.lift.numbering import numbered
 from kerasfold.lift.operands import sliced
 from kerasfold.lift.program import Node, Program
-from kerasfold.lift.registry import is_own
+from kerasfold.lift.registry import is_own, unruled
 from kerasfold.lift.rules import RULES
 from kerasfold.lift.signal import Signal
 from kerasfold.lift.successive import in_one
@@ -376,10 +376,8 @@ def _is_traced(kind: type) -> bool:
 
 
 def _no_rule(call: Call) -> str:
-    kind = type(call.operation).__name__
-    if isinstance(call.operation, keras.Layer):
-        return f"{kind} is not linear, or kerasfold has no rule for it"
-    return f"the operation {kind} is not linear, or kerasfold has no rule for it"
+    said = unruled(type(call.operation))
+    return said if isinstance(call.operation, keras.Layer) else f"the operation {said}"
 
 
 def _arguments(call: Call, args: Any, kwargs: Any) -> tuple[Any, dict[str, Any]]:

@@ -69,6 +69,14 @@ def lifts(*kinds: Any, override: bool = False) -> Callable[[R], R]:
     return register
 
 
+def unruled(kind: type) -> str:
+    """Why a layer of a class that has no rule is kept."""
+    base = next((base for base in kind.__mro__[1:] if base in RULES), None)
+    if base is None:
+        return f"{kind.__name__} is not linear, or kerasfold has no rule for it"
+    return f"{kind.__name__} extends {base.__name__}, and kerasfold has no rule for what it does"
+
+
 def is_own(rule: Rule) -> bool:
     """Whether a rule is one of kerasfold's own."""
     return rule.__module__.partition(".")[0] == __name__.partition(".")[0]

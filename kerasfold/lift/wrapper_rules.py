@@ -9,7 +9,7 @@ import keras
 from kerasfold.algebra.axis import Refused
 from kerasfold.lift import layer_rules
 from kerasfold.lift.operands import require_layout
-from kerasfold.lift.registry import RULES, Rule, lifts
+from kerasfold.lift.registry import RULES, Rule, lifts, unruled
 from kerasfold.lift.signal import Signal
 from kerasfold.read.model import has_own_activation, is_of_keras
 
@@ -71,8 +71,7 @@ def inline_activation(layer: Any) -> Any:
 def _rule_of(inner: Any, layer: Any) -> Rule:
     """The rule of a layer inside another."""
     if type(inner) not in RULES:
-        kind = type(inner).__name__
-        raise Refused(f"{kind} in it is not linear, or kerasfold has no rule for it")
+        raise Refused(f"the layer in it has no rule: {unruled(type(inner))}")
     if inner.compute_dtype != layer.compute_dtype:
         raise Refused(f"it casts {layer.compute_dtype} to {inner.compute_dtype}")
     return RULES[type(inner)]

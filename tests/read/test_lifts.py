@@ -223,7 +223,9 @@ def test_check_lift_fails_for_what_is_not_affine() -> None:
 
 def test_rules_are_of_the_exact_class() -> None:
     lift_scale()
-    with pytest.raises(AssertionError, match="Subclass is not linear, or kerasfold has no rule"):
+    with pytest.raises(
+        AssertionError, match="Subclass extends ChannelScale, and kerasfold has no rule"
+    ):
         check_lift(Subclass(), (6, 5, 3))
 
 

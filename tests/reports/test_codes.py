@@ -52,6 +52,7 @@ def refusals() -> Iterator[str]:
 # What is said where nothing is raised.
 SAID = {
     "ReLU is not linear, or kerasfold has no rule for it": "KF101",
+    "MyNorm extends BatchNormalization, and kerasfold has no rule for what it does": "KF101",
     "it (Block) computes with weights of its own": "KF107",
     "a nested model (Branches) counts its calls": "KF107",
     "nothing before it merges into it": "KF601",
