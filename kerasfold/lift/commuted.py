@@ -33,6 +33,7 @@ from kerasfold.lift.activations import acts_on_samples, laws_of
 from kerasfold.lift.demand import pixel_axes
 from kerasfold.lift.pointwise import (
     PERMUTING,
+    gives_maxima_of_pixels,
     places_pixels,
     repeats_pixels,
     reshapes_pixels,
@@ -91,8 +92,12 @@ class _Steps:
     def is_maximum(self, call: Call) -> bool:
         """Whether it gives maxima, of affine steps."""
         first = self.regions.graph.layout == "channels_first"  # where vectors count axes otherwise
-        kinds = _IMAGES if first else (*_IMAGES, *_VECTORS)
-        return call.kind in kinds and call.inputs[0].index in self.regions.tensors
+        if call.inputs[0].index not in self.regions.tensors:
+            return False
+        if call.kind in _IMAGES or first:
+            return call.kind in _IMAGES
+        axes = pixel_axes(self.regions.graph, call.inputs[0])
+        return call.kind in _VECTORS or gives_maxima_of_pixels(call, axes)
 
     def is_extreme(self, call: Call) -> bool:
         """Whether it gives the greatest, or the least, of tensors that affine steps make."""

@@ -22,7 +22,8 @@ from keras import layers, ops
 from kerasfold.layers.absorbing import Steps
 from kerasfold.lift.activations import laws_of
 from kerasfold.lift.commuted import is_extreme
-from kerasfold.lift.pointwise import reshapes_pixels
+from kerasfold.lift.demand import pixel_axes
+from kerasfold.lift.pointwise import gives_maxima_of_pixels, reshapes_pixels
 from kerasfold.lift.program import Node
 from kerasfold.lift.regions import Lifted, Regions, Rewritings, lift
 from kerasfold.lift.scales import (
@@ -187,8 +188,12 @@ class _Moves(Scales):
         """Whether gains may stand before a call or behind it."""
         if not is_plain(self.regions, call):
             return False
-        of_pixels = self.graph.layout != "channels_first" and reshapes_pixels(call)
-        return of_pixels or bool(np.all(laws_of(call.operation).passes(gain)))
+        if self.graph.layout != "channels_first":
+            if reshapes_pixels(call):
+                return True
+            if gives_maxima_of_pixels(call, pixel_axes(self.graph, call.inputs[0])):
+                return bool(np.all(gain > 0))
+        return bool(np.all(laws_of(call.operation).passes(gain)))
 
     def _factors(self, call: Call, gain: np.ndarray) -> Sequence[Tensor]:
         """What gains may go on to, of the tensors that a call multiplies with each other."""

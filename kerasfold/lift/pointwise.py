@@ -186,6 +186,14 @@ def reshapes_pixels(call: Call) -> bool:
     return same and x.dtype == output.dtype and not (x.masked or output.masked)
 
 
+def gives_maxima_of_pixels(call: Call, axes: range) -> bool:
+    """Whether a call gives the maximum of each channel along some of the axes of the pixels."""
+    if call.kind is not ops.max or call.operation.axis is None:
+        return False
+    (x,), operation = call.inputs, call.operation
+    return operation.initial is None and {i % len(x.shape) for i in operation.axis} <= {*axes}
+
+
 _REPEATING = (layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D)
 
 

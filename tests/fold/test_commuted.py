@@ -22,6 +22,8 @@ POOLS: dict[str, Callable[[], Any]] = {
     "op": lambda: lambda x: ops.max_pool(x, 2, padding="valid"),
     "global": layers.GlobalMaxPooling2D,
     "kept axes": lambda: layers.GlobalMaxPooling2D(keepdims=True),
+    "by hand": lambda: lambda x: ops.max(x, axis=(1, 2)),
+    "of rows": lambda: lambda x: ops.max(x, axis=-3, keepdims=True),
 }
 GROWING: dict[str, Callable[[], Any]] = {
     "normalisation": layers.BatchNormalization,
@@ -52,6 +54,21 @@ def test_what_grows_passes_a_maximum(pool: str, behind: str) -> None:
     assert len(folded.operations) == 4, kinds(folded)  # with the input
     again = kerasfold.fold(folded, verify=False)
     assert len(again.operations) == 4
+
+
+OTHERS: dict[str, Callable[[Any], Any]] = {
+    "of channels": lambda x: ops.max(x, axis=-1, keepdims=True),
+    "of all": lambda x: ops.max(x, axis=(1, 2, 3), keepdims=True),
+    "of a number too": lambda x: ops.max(x, axis=(1, 2), initial=0.0),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_maximum_of_more_than_pixels_is_passed_by_nothing(name: str) -> None:
+    model = built(lambda: OTHERS[name], layers.BatchNormalization, channels=1)
+    folded = kerasfold.fold(model, verify=False)
+    assert_same(model, folded, FLOAT64)
+    assert "BatchNormalization" in kinds(folded)
 
 
 def test_a_negative_gain_stays() -> None:

@@ -122,6 +122,7 @@ def test_a_gain_goes_into_the_convolutions_behind(name: str, scale: str) -> None
 RUNS: dict[str, Callable[[Any], Any]] = {
     "behind a maximum": lambda x: bn()(layers.MaxPooling2D()(bn()(x))),
     "behind a maximum of all": lambda x: bn()(layers.GlobalMaxPooling2D(keepdims=True)(bn()(x))),
+    "behind a maximum by hand": lambda x: bn()(ops.max(bn()(x), axis=(1, 2), keepdims=True)),
     "before a maximum": lambda x: layers.MaxPooling2D()(bn()(layers.Dropout(0.5)(2.0 * bn()(x)))),
     "around an activation": lambda x: bn()(ops.relu(bn()(x))),
     "shifts among them": lambda x: ops.relu(bn()(bn()(x) + 1.0) - 0.5) + 1.0,
