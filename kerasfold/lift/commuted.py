@@ -6,8 +6,8 @@ Eight laws, of a call `f` and of calls `g` behind it that nothing else reads in 
   merges into the affine steps that the pool reads.
 - `g(max(x, y)) = max(g(x), g(y))`, or of minima, where it does so, and `x` and `y` are affine: it
   merges into what makes each of them.
-- `g(f(x)) = f(g(x))` where `f` repeats pixels, and `g` works on each of them by itself: it works
-  on fewer.
+- `g(f(x)) = f(g(x))` where `f` repeats pixels or vectors, and `g` works on each of them by itself:
+  it works on fewer.
 - `g(f(x)) = f(g(x))` where `f` puts samples elsewhere, and `g` works on each of them by itself:
   `f` merges into what reads it, or meets its inverse.
 - `max(f(x)) = f(max(x))` where `f` is monotone, sample by sample: it works on fewer.
@@ -36,6 +36,7 @@ from kerasfold.lift.pointwise import (
     gives_maxima_of_pixels,
     places_pixels,
     repeats_pixels,
+    repeats_vectors,
     reshapes_pixels,
     works_by_pixel,
     works_by_sample,
@@ -147,6 +148,15 @@ class _Steps:
         """Whether it repeats pixels."""
         return repeats_pixels(call)
 
+    def repeats_vectors(self, call: Call) -> bool:
+        """Whether it makes sequences of vectors, each of one."""
+        return repeats_vectors(call) and self.regions.graph.layout != "channels_first"
+
+    def works_on_vectors(self, call: Call) -> bool:
+        """Whether it works on each vector by itself, be it of a sequence or not."""
+        dense = call.kind is layers.Dense and bool(self.nodes(call, activated=True))
+        return dense or self.normalises(call) or works_by_sample(call)
+
     def places_pixels(self, call: Call) -> bool:
         """Whether it puts whole pixels elsewhere, and some that affine steps make."""
         made = any(x.index in self.regions.tensors for x in call.inputs)
@@ -223,6 +233,7 @@ _LAWS = (
     _Law(_Steps.is_maximum, _Steps.grows),
     _Law(_Steps.is_extreme, _Steps.grows, joins=True, singly=True),
     _Law(_Steps.repeats, _Steps.works_by_pixel, channels=True),
+    _Law(_Steps.repeats_vectors, _Steps.works_on_vectors, channels=True),
     _Law(_Steps.permutes_pixels, _Steps.works_by_pixel, channels=True, singly=True),
     _Law(_Steps.rearranges, _Steps.works_by_sample),
     _Law(_Steps.rises, _Steps.takes_maxima, shrinks=True),

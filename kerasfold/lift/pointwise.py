@@ -194,6 +194,11 @@ def gives_maxima_of_pixels(call: Call, axes: range) -> bool:
     return operation.initial is None and {i % len(x.shape) for i in operation.axis} <= {*axes}
 
 
+def repeats_vectors(call: Call) -> bool:
+    """Whether a call makes a sequence of each vector, which is that at every step."""
+    return call.kind is layers.RepeatVector
+
+
 _REPEATING = (layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D)
 
 

@@ -71,6 +71,30 @@ def test_a_maximum_of_more_than_pixels_is_passed_by_nothing(name: str) -> None:
     assert "BatchNormalization" in kinds(folded)
 
 
+# Behind a vector that is repeated.
+REPEATED: dict[str, Callable[[Any], Any]] = {
+    "a normalisation": lambda x: ops.tanh(layers.BatchNormalization()(x)),
+    "a matrix": lambda x: ops.tanh(layers.Dense(3, activation="elu")(layers.ReLU()(x))),
+    "a convolution": lambda x: ops.tanh(layers.Conv1D(3, 1)(layers.BatchNormalization()(x))),
+    "of the steps": lambda x: ops.tanh(layers.BatchNormalization(axis=1)(x)),
+    "by its number": lambda x: ops.tanh(layers.BatchNormalization(axis=2)(x)),
+    "a table": lambda x: ops.tanh(x * np.arange(24.0).reshape(6, 4)),
+}
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_what_works_on_vectors_runs_before_they_are_repeated(name: str) -> None:
+    with policy("float64"):
+        inputs = keras.Input((6,))  # as many as steps
+        x = layers.RepeatVector(6)(layers.Dense(4)(inputs))
+        model = randomise(keras.Model(inputs, REPEATED[name](x)))
+    folded = kerasfold.fold(model, verify=False)
+    assert_same(model, folded, FLOAT64)
+    if name in ("a normalisation", "a matrix"):
+        assert "BatchNormalization" not in kinds(folded)
+        assert type(folded.operations[-1]) is layers.RepeatVector
+
+
 def test_a_negative_gain_stays() -> None:
     model = built(layers.MaxPooling2D, layers.BatchNormalization, sign=-1.0)
     folded = kerasfold.fold(model, verify=False)
