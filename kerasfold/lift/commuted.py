@@ -280,11 +280,14 @@ def _moves(regions: Regions) -> list[_Move]:
 
 
 def _may_stand(call: Call, move: _Move) -> bool:
-    """Whether a call may read what the first of a move does, of other axes than it reads now."""
+    """Whether a call may read what the first of a move does: of its dtype, maybe of other axes."""
     (read, *_), (output,), (first, *_) = call.inputs, call.outputs, move.ahead[0].inputs
     axis = getattr(call.operation, "axis", None)
     from_last = axis is None or bool(np.all(np.less(axis, 0)))
-    return read.dtype == output.dtype and (from_last or len(read.shape) == len(first.shape))
+    given = {x.dtype for ahead in move.ahead for x in ahead.inputs}
+    casts = bool(move.behind) or getattr(call.operation, "autocast", False)  # what it is given
+    same = read.dtype == output.dtype and (casts or given == {read.dtype})
+    return same and (from_last or len(read.shape) == len(first.shape))
 
 
 def _moved(graph: Graph, moves: Sequence[_Move]) -> Graph:

@@ -230,6 +230,21 @@ def test_what_works_on_pixels_runs_before_they_are_repeated(activation: str) -> 
     assert folded.fold_report.macs_after <= 30 * (3 * 8 + 8 * 4 + 4)
 
 
+REPEATING: dict[str, tuple[Any, Any]] = {
+    "pixels": ((6, 5, 3), lambda: layers.UpSampling2D(2, dtype="float64")),
+    "vectors": ((3,), lambda: layers.RepeatVector(4, dtype="float64")),
+}
+
+
+@pytest.mark.parametrize("name", REPEATING)
+def test_what_is_cast_before_it_is_repeated_is_worked_on_as_cast(name: str) -> None:
+    shape, repeat = REPEATING[name]
+    inputs = keras.Input(shape, dtype="float32")
+    model = keras.Model(inputs, ops.tanh(repeat()(inputs)))
+    folded = kerasfold.fold(model, verify=False)
+    assert_same(model, folded, FLOAT64)
+
+
 def test_bilinear_pixels_are_no_repeated_ones() -> None:
     with policy("float64"):
         inputs = keras.Input((6, 5, 3))
