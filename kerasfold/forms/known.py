@@ -7,8 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-import numpy as np
-
 from kerasfold import backend
 from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.chain import collapsed, one_of, shifted
@@ -26,7 +24,6 @@ from kerasfold.forms.evaluate import (
 )
 from kerasfold.layers.limits import check_emittable, depthwise_kind
 from kerasfold.lift.regions import Regions
-from kerasfold.lift.scales import CANCELLED
 from kerasfold.read.weights import count_params
 from kerasfold.rooflines import Kind
 
@@ -309,36 +306,6 @@ class Known:
         calls = {self.owner[i].call.index: id(self.owner[i].call.operation) for i in visited}
         used = Counter(calls.values())
         return min(self.regions.uses[operation] // count for operation, count in used.items())
-
-    def cancels(self, visited: Sequence[int]) -> bool:
-        """Whether merging nodes loses digits that the calls do not.
-
-        Of numbers near a large one, such as years, subtracting that leaves all digits. Merged with
-        what is behind it, products of both are rounded before they are subtracted. What is left is
-        taken for numbers about as large as 1, behind the last gain of channels that is merged.
-        """
-        inside, within = set(visited), set(self.owner[visited[-1]].added)
-        if inside <= within:
-            return False
-        first = (i for i in visited if self.nodes[i].work == "shift")
-        return any(
-            not inside.intersection(self.nodes[i].operands)
-            and self._subtracted(i, inside) > CANCELLED
-            for i in first
-        )
-
-    def _subtracted(self, index: int, inside: Collection[int]) -> float:
-        """The largest number that a shift adds, in the unit of what is left."""
-        node = self.nodes[index]
-        assert node.load is not None
-        size = np.abs(node.load().bias)
-        while (readers := self.reading[node.index]) and len(readers) == 1:
-            node = self.nodes[readers[0]]
-            if node.index not in inside or node.work != "scale" or node.load is None:
-                break
-            gain = np.abs(node.load().kernel).ravel()
-            size = size * gain if gain.size == size.size else size * gain.max()
-        return float(np.max(size, initial=0.0))
 
     def misplaces_bias(self, visited: Sequence[int], channels: int | None = None) -> bool:
         """Whether Keras may add a bias of one of the nodes along the wrong axis.

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from kerasfold.algebra.axis import Refused
 from kerasfold.forms.concatenated import Concatenated
 from kerasfold.forms.convolved import Convolved
+from kerasfold.forms.digits import cancels
 from kerasfold.forms.factored import Factored
 from kerasfold.forms.form import AnyForm
 from kerasfold.forms.framed import Framed
@@ -71,7 +72,7 @@ def ways(known: Known, index: int, visited: Sequence[int]) -> Iterator[AnyForm |
             "along the width on TensorFlow"
         )
         return
-    if known.cancels(visited):
+    if cancels(known, visited):
         yield Refused(CANCELS)
         return
     is_refused = False

@@ -30,7 +30,7 @@ from kerasfold.layers.absorbing import (
 )
 from kerasfold.lift.activations import LINEAR, laws_of
 from kerasfold.lift.regions import Regions, Rewritings, lift
-from kerasfold.lift.scales import CANCELLED, CANCELS, Scales, may_be_apart
+from kerasfold.lift.scales import CANCELS, Scales, loses_digits, may_be_apart
 from kerasfold.lift.writing import rewritten
 from kerasfold.read.graph import Call, Graph, Tensor, Together, given_others
 from kerasfold.read.model import call_parameters
@@ -103,7 +103,7 @@ class _Chain:
         if not may_be_apart(steps, tensor.dtype):
             raise Refused(f"in {tensor.dtype} its shift would lose digits in '{layer.name}'")
         if self.places:
-            if np.max(np.abs(steps.shift)) > CANCELLED:
+            if loses_digits(steps.shift, tensor.dtype):
                 raise Refused(CANCELS)
             return with_before(layer, self.places, steps)
         _refuse_activation(layer, steps)

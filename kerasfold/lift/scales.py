@@ -17,7 +17,8 @@ from kerasfold.lift.program import Node
 from kerasfold.lift.regions import Lifted, Regions
 from kerasfold.read.graph import Call, Tensor, read_counts
 
-CANCELLED = 256.0  # times the unit of what is left, of what is subtracted and may be rounded first
+CANCELLED = 256.0  # times the unit of what is left, of what is subtracted and may be rounded before
+CANCELLED_HALF = 8.0  # the same in half precision
 CANCELS = (
     "numbers are subtracted that are many times as large as what is left: merged, digits would be "
     "lost"
@@ -39,6 +40,17 @@ def steps_of(nodes: Sequence[Node]) -> Steps:
         own = operator.kernel.ravel()
         gain, shift = own * gain, own * shift + operator.bias
     return Steps(gain, shift)
+
+
+def loses_digits(subtracted: np.ndarray, dtype: str) -> bool:
+    """Whether numbers of a dtype lose too many digits if they are rounded before subtracting.
+
+    Args:
+        subtracted: from them, in the unit of what is left.
+        dtype: that is computed in.
+    """
+    most = CANCELLED if dtype in _ROUNDED_FINELY else CANCELLED_HALF
+    return bool(np.max(np.abs(subtracted), initial=0.0) > most)
 
 
 def may_be_apart(steps: Steps, dtype: str) -> bool:

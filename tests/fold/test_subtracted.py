@@ -11,7 +11,7 @@ import pytest
 from keras import layers
 
 import kerasfold
-from zoo.making import randomise
+from zoo.making import policy, randomise
 from zoo.same import float32_bound, kinds, run
 
 Step = Callable[[Any], Any]
@@ -35,6 +35,14 @@ def behind(first: Step, *, image: bool = False, ahead: Step | None = None) -> ke
     y = first(ahead(x) if ahead else x)
     y = layers.Conv2D(8, 3, name="w")(y) if image else layers.Dense(8, name="w")(y)
     return randomise(keras.Model(x, layers.Dense(2)(layers.ReLU()(y))))
+
+
+MOVED: dict[str, tuple[Any, Step]] = {
+    "flatten": ((2, 2), lambda x: layers.Flatten()(x)),
+    "slice": ((5,), lambda x: x[:, 1:4]),
+    "concatenate": ((2,), lambda x: layers.Concatenate()([x, layers.ReLU()(x)])),
+    "half of it": ((3,), lambda x: layers.Rescaling(0.5)(x)),
+}
 
 
 def drawn(model: keras.Model, mean: float, std: float) -> np.ndarray:
@@ -73,6 +81,32 @@ def test_what_is_near_merges(mean: float, std: float) -> None:
     assert is_exact(model, folded, mean, std)
     conv = behind(normalised(mean, std), image=True).fold()
     assert kinds(conv) == ["Conv2D", "ReLU", "Dense"]
+
+
+@pytest.mark.parametrize("how", MOVED)
+def test_what_is_moved_first(how: str) -> None:
+    shape, move = MOVED[how]
+    mean, std = (1e6, 100.0) if how != "half of it" else (5e5, 50.0)
+    x = keras.Input(shape)
+    y = layers.Normalization(mean=mean, variance=std**2)(move(x))
+    model = randomise(keras.Model(x, layers.Dense(2)(layers.ReLU()(layers.Dense(8)(y)))))
+    folded = model.fold()
+    assert "Normalization" in kinds(folded)
+    assert kerasfold.verify(model, folded, data=drawn(model, 1e6, 100.0)).equivalent
+
+
+def test_a_subtraction_of_what_is_scaled_by_a_power_of_two() -> None:
+    model = behind(lambda x: layers.Rescaling(0.25, -503.75)(x))
+    assert "Rescaling" in kinds(model.fold())
+    assert "Rescaling" not in kinds(behind(lambda x: layers.Rescaling(1 / 128, -1.0)(x)).fold())
+
+
+@pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
+def test_half_precision_has_less_to_lose(dtype: str) -> None:
+    with policy(dtype):
+        kept, merged = (behind(normalised(mean, 1.0)) for mean in (100.0, 2.0))
+    assert "Normalization" in kinds(kept.fold())
+    assert "Normalization" not in kinds(merged.fold())
 
 
 @pytest.mark.parametrize(("mean", "std"), FAR[:2])
