@@ -22,7 +22,6 @@ from kerasfold.read.weights import as_dtype
 ROWS = 32  # inputs in a batch, at most, where they are no small ones
 SMALL = 2**14  # numbers that inputs hold together which are small: as many as that are one batch
 MOST_ROWS = 2**12
-PAIR = "y of data=(x, y)"
 NUMBERS = 2**22  # in a batch of more than one input, at most
 
 
@@ -166,7 +165,7 @@ def _labelled(model: keras.Model, data: Any, labels: Any) -> Iterator[Rows]:
     """What is read, with the labels beside it, in pieces that make one batch."""
     structure = input_structure(model)
     specs = tree.flatten(structure)
-    given, told = None if labels is None else _given_labels(model, labels), "labels="
+    given = None if labels is None else _given_labels(model, labels)
     count, unlabelled = 0, False
     for where, x, y in _read(len(specs), data):
         if count and unlabelled != (y is None):
@@ -178,21 +177,19 @@ def _labelled(model: keras.Model, data: Any, labels: Any) -> Iterator[Rows]:
         lengths = {spec.name: len(array) for spec, array in zip(specs, arrays, strict=True)}
         if len(set(lengths.values())) > 1:
             raise FoldError(f"{where} holds arrays of different lengths: {lengths}")
-        if given is None and where == "data" and y is not None:
-            given, told = _given_labels(model, y, PAIR), PAIR
         here = slice(count, count := count + len(arrays[0]))
         if given is None:
             beside = _labels(model, y, len(arrays[0]), where)
         else:
             beside = [v[here] for v in given]
         if any(len(v) != len(arrays[0]) for v in beside):
-            raise FoldError(f"{told} is of length {len(beside[0])}, and data holds more inputs")
+            raise FoldError(f"labels= is of length {len(beside[0])}, and data holds more inputs")
         whole = Rows(where, arrays, beside, y is not None or given is not None)
         step = rows_at_once(array.shape for array in arrays)
         for start in range(0, len(whole), step):
             yield whole[start : start + step]
     if given is not None and any(len(v) != count for v in given):
-        raise FoldError(f"{told} is of length {len(given[0])}, and data holds {count} inputs")
+        raise FoldError(f"labels= is of length {len(given[0])}, and data holds {count} inputs")
 
 
 def _read(inputs: int, data: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -279,8 +276,8 @@ def _labels(model: keras.Model, y: Any, count: int, where: str = "") -> Arrays:
     return arrays if fits and len(arrays) == len(model.outputs) else []
 
 
-def _given_labels(model: keras.Model, labels: Any, told: str = "labels=") -> Arrays:
-    """The same of labels that were asked for. Raises `FoldError`, which says where."""
+def _given_labels(model: keras.Model, labels: Any) -> Arrays:
+    """The same of labels that were asked for. Raises `FoldError`."""
     if isinstance(labels, list) and all(map(np.isscalar, labels)):
         labels = np.asarray(labels)
     first = tree.flatten(labels)[:1]
@@ -291,7 +288,7 @@ def _given_labels(model: keras.Model, labels: Any, told: str = "labels=") -> Arr
         for array, shape in zip(arrays, shapes, strict=False)
     ):
         raise FoldError(
-            f"{told} must be classes (n,), whole numbers from 0, or one-hot rows (n, classes), for "
+            "labels= must be classes (n,), whole numbers from 0, or one-hot rows (n, classes), for "
             f"the output of '{model.name}', or for each by name: "
             f"{dict(zip(output_names(model), shapes, strict=True))}. Received: "
             f"{[_said(v) for v in tree.flatten(labels)]}"
