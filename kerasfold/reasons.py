@@ -179,7 +179,7 @@ REASONS = (
         "the result were less accurate than the original.",
         "a float16 Conv2D behind a BatchNormalization whose variance is 1e-12",
         "fold the model in float32.",
-        (r"not fit their dtype", r"not finite", r"digits would be lost", r"lose digits"),
+        (r"not fit their dtype", r"not finite", r"could be lost", r"lose digits"),
     ),
     Reason(
         "KF201",

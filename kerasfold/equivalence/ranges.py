@@ -259,7 +259,8 @@ def _normalised(call: Call, held: Mapping[int, Held]) -> list[Held]:
     x = held[call.inputs[0].index]
     if layer.invert:
         return _scaled(x, deviation, mean)
-    return _scaled(x, 1 / deviation, -mean / deviation)
+    with np.errstate(invalid="ignore"):  # what overflows its dtype is refused, by its result
+        return _scaled(x, 1 / deviation, -mean / deviation)
 
 
 def _batch_normalised(call: Call, held: Mapping[int, Held]) -> list[Held]:

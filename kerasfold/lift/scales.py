@@ -20,8 +20,7 @@ from kerasfold.read.graph import Call, Tensor, read_counts
 CANCELLED = 256.0  # times the unit of what is left, of what is subtracted and may be rounded before
 CANCELLED_HALF = 8.0  # the same in half precision
 CANCELS = (
-    "numbers are subtracted that are many times as large as what is left: merged, digits would be "
-    "lost"
+    "large numbers are added or subtracted first: merged, digits of what is left could be lost"
 )
 _ROUNDED_FINELY = ("float32", "float64")  # dtypes in which a shift by itself loses nothing
 
