@@ -174,7 +174,7 @@ STEPS: dict[str, tuple[Callable[[Any], Any], Any, float]] = {
 def test_a_normalisation_of_a_sequence_merges_into_what_each_step_is_given_to(name: str) -> None:
     steps, shape, sign = STEPS[name]
     with policy("float64"):
-        inputs = keras.Input(shape)
+        inputs = keras.Input(shape, dtype="float64")
         model = randomise(keras.Model(inputs, ops.tanh(steps(inputs))))
     gamma = model.get_layer("norm").gamma
     gamma.assign(sign * np.abs(np.asarray(gamma)))
