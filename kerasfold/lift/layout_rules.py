@@ -71,13 +71,11 @@ def _times(size: int | None, factor: int) -> int | None:
 def reshape_op(op: Any, x: Signal) -> Signal:
     """The samples of each image in their order, in another shape."""
     batch, *shape = op.newshape
-    if batch == -1 and _are_steps(x.shape, shape):
-        raise Refused(
-            f"a reshape to {tuple(op.newshape)} parts the images of a batch, or joins them"
-        )
     samples = math.prod(n or 0 for n in x.shape)  # 0 where it is unknown
     if batch != -1 or min(shape, default=0) < 1 or math.prod(shape) != samples:
-        raise Refused(f"a reshape to {tuple(op.newshape)} may mix the images of a batch")
+        parts = batch == -1 and _are_steps(x.shape, shape)
+        does = "parts the images, or joins those" if parts else "may mix the images"
+        raise Refused(f"a reshape to {tuple(op.newshape)} {does} of a batch")
     return _reshaped(x, shape)
 
 

@@ -192,7 +192,7 @@ KEPT = {
     "the_batch": (
         IMAGE,
         [conv(), lambda x: ops.reshape(x, (-1, 6)), dense(3)],
-        r"a reshape to \(-1, 6\) parts the images of a batch",
+        r"a reshape to \(-1, 6\) parts the images, or joins those of a batch",
     ),
     "the_batch_moved": (
         IMAGE,
