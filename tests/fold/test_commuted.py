@@ -192,7 +192,7 @@ def test_a_normalisation_of_steps_is_none_of_channels() -> None:
     assert_same(model, folded, FLOAT64)
     assert "BatchNormalization" in kinds(folded)
     reasons = {row.kind: row.reason for row in folded.fold_report.kept}
-    assert "parts the images of a batch, or joins them" in reasons["Reshape"]
+    assert "parts the images, or joins those of a batch" in reasons["Reshape"]
 
 
 def test_names_and_outputs_stay() -> None:
