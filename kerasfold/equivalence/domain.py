@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -92,6 +93,7 @@ class Domain:
         rng: Stream,
         rows: np.ndarray | None = None,
         blank: int = 0,
+        loud: bool = False,
     ) -> np.ndarray:
         """Samples, one of each kind, rounded as the model will round them.
 
@@ -102,10 +104,15 @@ class Domain:
                 None to read the last and the first of a table first, and each once before one is
                 again.
             blank: how many samples are blank: the last throughout, that before, if it is, in part.
+            loud: whether numbers that are usually far from 0 are to be 0 so.
         """
         drawn = self._numbers(kinds, rng)
+        if loud and self._is_float:
+            far = np.broadcast_to(~_reach_zero(self.usual), drawn.shape[1:])
+            drawn[-1, far] = 0.0
+            drawn[:-1][-1:, far & _blotted(self.shape)] = 0.0
         if blank and self._is_float:
-            drawn[-1, _reach_zero(self.usual)] = 0.0
+            drawn[-1, np.broadcast_to(_reach_zero(self.usual), drawn.shape[1:])] = 0.0
             blotted = _blotted(self.shape) & ~np.isnan(self.blank)
             drawn[-blank] = np.where(blotted, self.blank, drawn[-blank])
         done = 0
@@ -153,8 +160,8 @@ def _reach_zero(usual: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     What a model makes of such would be many times as large as what it makes of others, and so
     would be what it may be off.
     """
-    from_zero = [np.abs(centre) / unit for centre, unit in usual]
-    return np.asarray(np.logical_and.reduce([(n <= FAR) | (n >= LOST) for n in from_zero]))
+    from_zero = (np.abs(centre) / unit for centre, unit in usual)
+    return functools.reduce(np.logical_and, ((n <= FAR) | (n >= LOST) for n in from_zero))
 
 
 def _blotted(shape: tuple[int, ...]) -> np.ndarray:

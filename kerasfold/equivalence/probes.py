@@ -150,7 +150,7 @@ def draw(drawn: Iterable[Recipe], structure: Any, rng: Stream) -> Probes:
     for each in drawn:
         rows = _combined(each.inputs, len(each.kinds), rng)
         pairs = zip(each.inputs, rows, strict=True)
-        arrays = [x.draw(each.kinds, rng, read, each.blank) for x, read in pairs]
+        arrays = [x.draw(each.kinds, rng, read, each.blank, each.loud) for x, read in pairs]
         ends = itertools.accumulate(each.lengths)
         batches = loud if each.loud else usual
         batches += [

@@ -61,3 +61,19 @@ def test_zero_is_told_from_what_is_above() -> None:
         normalised(lambda x: ops.cast(x >= 0, "float32")),
     )
     assert not kerasfold.verify(strict, other).equivalent
+
+
+@pytest.mark.parametrize("mean", [2.0, 100.0, 1e6])
+def test_what_stands_for_a_missing_number_is_seen(mean: float) -> None:
+    """Also where numbers are usually far from 0."""
+
+    def model(missing: bool) -> keras.Model:
+        keras.utils.set_random_seed(0)
+        x = keras.Input((4,), name="x")
+        y = layers.Normalization(mean=mean, variance=1.0)(x)
+        y = ops.where(ops.equal(x, 0.0), 0.0, y) if missing else y
+        return keras.Model(x, layers.Dense(2, name="y")(y))
+
+    assert not kerasfold.verify(model(True), model(False)).equivalent
+    assert not kerasfold.verify(model(False), model(True)).equivalent
+    assert kerasfold.verify(model(True), model(True)).equivalent
