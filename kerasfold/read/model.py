@@ -22,6 +22,8 @@ StochasticDepth = keras.src.applications.convnext.StochasticDepth
 CustomScaleLayer = keras.src.applications.inception_resnet_v2.CustomScaleLayer
 ConvLSTMCell = keras.src.layers.rnn.conv_lstm.ConvLSTMCell
 _AUGMENTATION = keras.layers.RandomFlip.__base__
+# What leaves out what is masked, by the masks that its tensors have when it runs.
+_BY_MASKS = (keras.layers.Maximum, keras.layers.Minimum, keras.layers.Multiply)
 # What gives back the very tensor that it is called on, where it has nothing to do.
 _GIVING_BACK = (
     *(keras.ops.cast, keras.ops.convert_to_tensor, keras.ops.real),
@@ -288,6 +290,8 @@ def reads_masks(operation: keras.Operation) -> bool:
         return reads_masks(operation.layer)
     if type(operation) is keras.layers.BatchNormalization:
         return False  # its moments, in training, are all that it reads one for
+    if isinstance(operation, _BY_MASKS):
+        return True
     names = call_parameters(operation)
     # Others may hold any layers inside.
     return not is_of_keras(operation) or any(f"_{name}".endswith("_mask") for name in names)

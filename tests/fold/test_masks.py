@@ -108,6 +108,18 @@ KEPT: dict[str, tuple[Callable[[Any], Any], str, str]] = {
         "dense",
         "the mask that it hands on is read by 'mha'",
     ),
+    **{
+        f"by_a_{kind.__name__.lower()}": (
+            lambda words, kind=kind: layers.Dense(3)(
+                kind(name="both")(
+                    [layers.Dense(4, name="dense")(x := BN()(embed(words))), layers.Dense(4)(x)]
+                )
+            ),
+            "dense",
+            "the mask that it hands on is read by 'both'",
+        )
+        for kind in (layers.Maximum, layers.Minimum, layers.Multiply)
+    },
     "of_an_output": (
         lambda words: layers.Dense(4, name="dense")(BN()(embed(words))),
         "dense",
