@@ -30,7 +30,7 @@ from kerasfold.layers.absorbing import (
 )
 from kerasfold.lift.activations import LINEAR, laws_of
 from kerasfold.lift.regions import Regions, Rewritings, lift
-from kerasfold.lift.scales import CANCELS, Scales, loses_digits, may_be_apart
+from kerasfold.lift.scales import CANCELS, Scales, is_plain, loses_digits, may_be_apart
 from kerasfold.lift.writing import rewritten
 from kerasfold.read.graph import Call, Graph, Tensor, Together, given_others
 from kerasfold.read.model import call_parameters
@@ -266,7 +266,7 @@ class _Absorbing:
         if call.index in self.gone:
             return None
         records = self.scales.records.get(call.index, [])
-        if len(records) == 1 and not records[0].added and self.scales.is_plain(call):
+        if len(records) == 1 and not records[0].added and is_plain(self.regions, call):
             return _NOTHING
         return self.scales.steps_of(call)
 

@@ -107,12 +107,10 @@ class _Moves(Scales):
 
     def find(self) -> None:
         """Find the moves, those of later calls first: what they leave elsewhere moves on."""
-        for call in reversed(self.graph.calls):
-            run = self.runs.get(call.index)
-            steps = None if run is None else self.left_of(run)
-            if run is None or steps is None or not np.all(steps.gain > 0):
+        for run in reversed(self.runs.values()):
+            steps, (output,) = self.left_of(run), run.last.outputs
+            if steps is None or not np.all(steps.gain > 0):
                 continue
-            (output,) = call.outputs
             if not may_be_apart(steps, output.dtype):
                 continue
             found = self.before(run, steps.gain)

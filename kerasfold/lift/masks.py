@@ -11,7 +11,7 @@ from keras import tree
 
 from kerasfold.algebra.axis import Refused
 from kerasfold.read.graph import Call, Graph, Tensor
-from kerasfold.read.model import keeps_masks, passes_masks, reads_masks
+from kerasfold.read.model import is_mask_name, keeps_masks, passes_masks, reads_masks
 
 
 def readers(graph: Graph) -> dict[int, str]:
@@ -56,6 +56,6 @@ def check_masks(call: Call, output: Tensor, reader: str | None, is_identity: boo
 
 
 def _masks_given(call: Call) -> bool:
-    given = [value for name, value in call.kwargs.items() if f"_{name}".endswith("_mask")]
+    given = [value for name, value in call.kwargs.items() if is_mask_name(name)]
     # Attention has a switch of that name too.
     return any(x is not None and not isinstance(x, bool) for x in tree.flatten(given))

@@ -95,7 +95,7 @@ class Run:
 
 
 def runs_of(regions: Regions) -> dict[int, Run]:
-    """The longest runs there are, by the index of their last calls; no weights are read."""
+    """The longest runs, in order, by the index of their last calls; no weights are read."""
     readers = read_counts(regions.graph)
     records: Mapping[int, Lifted] = {
         x.call.index: x for x in (*regions.lifted.values(), *regions.identities)
@@ -162,14 +162,12 @@ class Scales:
     def steps_of(self, call: Call) -> Steps | None:
         """The gains and shifts of a call that does nothing else."""
         (record, *others) = self.records.get(call.index, [None])
-        if record is None or others or record.activation is not None or not self.is_plain(call):
+        if record is None or others or record.activation is not None:
+            return None
+        if not is_plain(self.regions, call):
             return None
         nodes = [self.nodes[i] for i in record.added]
         return steps_of(nodes) if nodes and are_scales(nodes) else None
-
-    def is_plain(self, call: Call) -> bool:
-        """Whether a call makes one tensor of one of its dtype, by itself, and no masks go along."""
-        return is_plain(self.regions, call)
 
     def is_alike(self, node: Node) -> bool:
         """Whether a node does to each channel alike what it does, by no weights."""

@@ -7,7 +7,7 @@ from collections import defaultdict
 from keras import layers, tree
 
 from kerasfold.read.graph import Call, Graph, Tensor
-from kerasfold.read.model import is_layer
+from kerasfold.read.model import is_layer, is_mask_name
 
 _MASKING = (layers.Masking, layers.Embedding)
 
@@ -46,6 +46,6 @@ def makes_masks(graph: Graph) -> set[int]:
 
 def _is_mask(tensor: Tensor, reader: Call) -> bool:
     """Whether a call is given a tensor as a mask, and as nothing else."""
-    given = {k: v for k, v in reader.kwargs.items() if k != "mask" and not k.endswith("_mask")}
+    given = {name: x for name, x in reader.kwargs.items() if not is_mask_name(name)}
     others = (x for x in tree.flatten((reader.args, given)) if isinstance(x, Tensor))
     return all(x.index != tensor.index for x in others)

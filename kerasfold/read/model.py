@@ -282,6 +282,11 @@ def keeps_masks(operation: keras.Operation, same_shape: bool) -> bool:
     return same_shape and (identity or not is_of_keras(operation))
 
 
+def is_mask_name(name: str) -> bool:
+    """Whether an argument of that name is a mask, as Keras names them."""
+    return f"_{name}".endswith("_mask")
+
+
 def reads_masks(operation: keras.Operation) -> bool:
     """Whether masks of a call's inputs may change its result at inference."""
     if not isinstance(operation, keras.Layer):
@@ -294,7 +299,7 @@ def reads_masks(operation: keras.Operation) -> bool:
         return True
     names = call_parameters(operation)
     # Others may hold any layers inside.
-    return not is_of_keras(operation) or any(f"_{name}".endswith("_mask") for name in names)
+    return not is_of_keras(operation) or any(map(is_mask_name, names))
 
 
 def has_own_activation(layer: keras.Layer) -> bool:
