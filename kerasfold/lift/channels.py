@@ -1,16 +1,9 @@
-"""Which channels of its tensors a model has to compute: those that are read, and not constant.
-
-What is read goes backwards, from the outputs: a channel that every reader multiplies by zeros is
-not. Where calls take each channel by itself, what one of their tensors has to have, all have: of
-addends that differ, what is constant in some of them alone stays. But one pixel made of many, as
-of the squeeze before a gate, has what is read of it alone.
-"""
+"""How channels go through calls: what each tensor must have, given what others do."""
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol, TypeAlias
@@ -31,7 +24,6 @@ from kerasfold.lift.regions import Lifted, Regions
 from kerasfold.lift.registry import RULES, is_own
 from kerasfold.read.graph import Call, Graph, Tensor
 from kerasfold.read.model import is_layer, is_of_keras
-from kerasfold.read.weights import count_params
 
 Ranges: TypeAlias = Mapping[int, Range]  # by tensor
 Need: TypeAlias = dict[int, Array]  # by tensor, which channels must be there
@@ -373,71 +365,3 @@ def _reshaped_flow(known: Known, call: Call, node: Node) -> Flow:
         and made % channels == 0
     )
     return Tiled(call) if tiles else Opaque(call)
-
-
-def needed(known: Known, through: Sequence[Flow], multiple: int = 1) -> Need:
-    """The channels that each tensor must have.
-
-    Args:
-        known: what is known of the model.
-        through: how channels go through its calls.
-        multiple: of what layers of weights read and make, a multiple of so many stay where there
-            were one.
-    """
-    graph, ranges = known.graph, known.ranges
-    need: Need = {index: np.zeros(len(x.fixed), bool) for index, x in ranges.items()}
-    for tensor in tree.flatten((graph.inputs, graph.outputs)):
-        if isinstance(tensor, Tensor) and tensor.index in need:
-            need[tensor.index][:] = True
-    shared = list(_shared(known, need))
-    _settle(need, known, through, shared)
-    weighed = [flow.call for flow in through if _weighs(flow)]
-    tensors = {x.index for call in weighed for x in (*call.inputs, *call.outputs)}
-    while sum([_filled_up(need[index], multiple) for index in tensors]):
-        _settle(need, known, through, shared)
-    return need
-
-
-def _weighs(flow: Flow) -> bool:
-    """Whether channels go through a layer of weights."""
-    return isinstance(flow, Mixed) or (
-        isinstance(flow, Aligned) and count_params(flow.call.operation) > 0
-    )
-
-
-def _filled_up(given: Array, multiple: int) -> bool:
-    """Let a multiple of some number stay, of as many channels as are one; whether more do now."""
-    missing = -int(given.sum()) % multiple
-    if not missing or len(given) % multiple or not given.any():
-        return False
-    given[np.flatnonzero(~given)[:missing]] = True
-    return True
-
-
-def _settle(
-    need: Need, known: Known, through: Sequence[Flow], shared: Sequence[Sequence[int]]
-) -> None:
-    """Let all tensors have what they need, given what others do."""
-    before, ways = -1, itertools.cycle((through[::-1], through))  # what is read goes either way
-    while before != (before := sum(int(x.sum()) for x in need.values())):
-        for flow in next(ways):
-            flow.settle(need, known.ranges)
-        for alike in shared:
-            together = np.logical_or.reduce([need[i] for i in alike])
-            for index in alike:
-                need[index][:] = together
-
-
-def _shared(known: Known, need: Need) -> Iterator[list[int]]:
-    """Tensors that calls of one layer are given, and those that they give."""
-    calls: dict[int, list[Call]] = defaultdict(list)
-    for call in known.graph.calls:
-        if getattr(call.operation, "weights", ()):
-            calls[id(call.operation)].append(call)
-    for same in calls.values():
-        if len(same) > 1:
-            for place in ("inputs", "outputs"):
-                found = [x.index for call in same for x in getattr(call, place)]
-                widths = {len(need[i]) if i in need else 0 for i in found}
-                if len(widths) == 1 and widths != {0}:
-                    yield found

@@ -23,7 +23,8 @@ from kerasfold.algebra.product import Array
 from kerasfold.algebra.response import response
 from kerasfold.backend import unfilled
 from kerasfold.layers.fewer import can_have_fewer, with_fewer
-from kerasfold.lift.channels import Aligned, Flow, Joined, Known, Mixed, Need, Tiled, flows, needed
+from kerasfold.lift.channels import Aligned, Flow, Joined, Known, Mixed, Need, Tiled, flows
+from kerasfold.lift.need import needed
 from kerasfold.lift.program import Node
 from kerasfold.lift.regions import Regions, Rewritings, lift
 from kerasfold.read.graph import Call, Graph, Left, Tensor, calls_read, given_others

@@ -12,7 +12,8 @@ from keras import layers, ops
 
 import kerasfold
 from kerasfold.layers.fewer import with_fewer
-from kerasfold.lift.channels import Aligned, Known, flows, needed
+from kerasfold.lift.channels import Aligned, Known, flows
+from kerasfold.lift.need import needed
 from kerasfold.lift.regions import lifted
 from kerasfold.read.copies import called_copy
 from kerasfold.read.model import made_by
