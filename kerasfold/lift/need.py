@@ -21,7 +21,7 @@ from kerasfold.read.graph import Call, Tensor
 from kerasfold.read.weights import count_params
 
 
-def needed(known: Known, through: Sequence[Flow], multiple: int = 1) -> Need:
+def needed(known: Known, through: Sequence[Flow], multiple: int = 1, least: float = 0.0) -> Need:
     """The channels that each tensor must have.
 
     Args:
@@ -29,6 +29,8 @@ def needed(known: Known, through: Sequence[Flow], multiple: int = 1) -> Need:
         through: how channels go through its calls.
         multiple: of what layers of weights read and make, a multiple of so many stay where there
             were one.
+        least: of what is one pixel made of many, the share of the channels from which on some are
+            left out: to select the others is one call more.
     """
     graph, ranges = known.graph, known.ranges
     need: Need = {index: np.zeros(len(x.fixed), bool) for index, x in ranges.items()}
@@ -37,11 +39,25 @@ def needed(known: Known, through: Sequence[Flow], multiple: int = 1) -> Need:
             need[tensor.index][:] = True
     shared = list(_shared(known, need))
     _settle(need, known, through, shared)
+    if sum([_made_whole(flow, need, least) for flow in through]):
+        _settle(need, known, through, shared)
     weighed = [flow.call for flow in through if _weighs(flow)]
     tensors = {x.index for call in weighed for x in (*call.inputs, *call.outputs)}
     while sum([_filled_up(need[index], multiple) for index in tensors]):
         _settle(need, known, through, shared)
     return need
+
+
+def _made_whole(flow: Flow, need: Need, least: float) -> bool:
+    """Let one pixel of many have all of their channels, if it lacks few; whether it does now."""
+    if not (isinstance(flow, Aligned) and flow.parts):
+        return False
+    (x,), (y,) = flow.call.inputs, flow.call.outputs
+    there, given = need[x.index], need[y.index]
+    if not given.any() or not 0 < np.sum(there & ~given) < least * there.sum():
+        return False
+    given |= there
+    return True
 
 
 def _weighs(flow: Flow) -> bool:

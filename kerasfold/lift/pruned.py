@@ -32,7 +32,7 @@ from kerasfold.read.model import made_by
 from kerasfold.read.weights import Constant
 
 
-def pruned(regions: Regions, multiple: int = 1) -> Rewritings:
+def pruned(regions: Regions, multiple: int = 1, least: float = 0.0) -> Rewritings:
     """The same model without channels that nobody reads, or that are constant.
 
     With all of those, and else with those alone that are part of a bias; with the same calls where
@@ -41,13 +41,18 @@ def pruned(regions: Regions, multiple: int = 1) -> Rewritings:
     Args:
         regions: the lifted model.
         multiple: see `needed`.
+        least: see `needed`.
     """
     known = Known(regions)
     if known.reads_all and not any(x.fixed.any() for x in known.ranges.values()):
         return
+    tried: Need = {}
     for images in (True, False):
         through = flows(known, images)
-        need = needed(known, through, multiple)
+        need = needed(known, through, multiple, least)
+        if tried and all(np.array_equal(there, tried[i]) for i, there in need.items()):
+            return
+        tried = need
         pruning = _Pruning(known, need)
         if all(there.all() for there in need.values()):
             left = tuple(pruning.left(through))

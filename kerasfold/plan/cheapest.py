@@ -25,6 +25,8 @@ from kerasfold.read.weights import count_params
 
 STRIDED = 1.5  # pixels for each that is read: a stride leaves more, a border that is not read fewer
 
+SQUEEZED = 1 / 8  # of the channels of a pixel made of many: fewer are not worth a call, in seconds
+
 # What may be done to a model before it is planned; each is tried on the cheapest so far, and told
 # whether what it gave last is that now.
 # `pruned` comes before these: they find fewer channels then.
@@ -66,7 +68,8 @@ def cheapest(
     def activated_as_one(regions: Regions) -> Rewritings:
         return abreast(regions, joined_nodes(best.plan), stacked_nodes(best.plan))
 
-    fewer = functools.partial(pruned, multiple=prices.channels)
+    least = SQUEEZED if aim.careful else 0.0
+    fewer = functools.partial(pruned, multiple=prices.channels, least=least)
     first = () if keep_channels else (fewer,)
     for rewrite in (*first, *REWRITINGS, activated_as_one):
         tried, is_taken = rewrite(best.regions), None
@@ -81,7 +84,7 @@ def cheapest(
 
 def of_fewer_channels(regions: Regions, prices: Prices) -> Regions:
     """The model without channels that are not to be computed, where no call is added for that."""
-    for other in pruned(regions, multiple=prices.channels):
+    for other in pruned(regions, multiple=prices.channels, least=SQUEEZED):
         if _makes_no_other(other, regions):
             return other
     return regions

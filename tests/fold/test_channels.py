@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ import kerasfold
 from kerasfold.layers.fewer import with_fewer
 from kerasfold.lift.channels import Aligned, Known, flows
 from kerasfold.lift.need import needed
+from kerasfold.lift.pruned import pruned
 from kerasfold.lift.regions import lifted
 from kerasfold.read.copies import called_copy
 from kerasfold.read.model import made_by
@@ -245,6 +247,29 @@ def test_a_constant_behind_a_gate_leaves_the_squeeze(
     kernels = [layer.kernel.shape[-2:] for layer in folded.layers if hasattr(layer, "kernel")]
     assert kernels == [(3, 6), (read, 3), (3, 6), (6, 4)]
     assert_same(model, folded, FLOAT64, size=size or 7)
+
+
+@pytest.mark.parametrize(("least", "read"), [(1 / 10, 5), (1 / 6, 5), (1 / 5, 6)])
+def test_a_squeeze_of_nearly_all_channels_is_left_alone(least: float, read: int) -> None:
+    """One of the six channels that are there is constant: to select the others is a call."""
+    model = built(gated)
+    normal = next(x for x in model.layers if isinstance(x, layers.BatchNormalization))
+    kill(normal, [0, 1, 2, 3])
+    normal.beta.assign([-1.0, -1.0, -1.0, 1.0, *normal.beta[4:]])
+    regions = lifted(model)
+    (fewer,) = itertools.islice(pruned(regions, least=least), 1)
+    weighed = [x.operation for x in fewer.graph.calls if hasattr(x.operation, "kernel")]
+    assert [layer.kernel.shape[-2:] for layer in weighed] == [(3, 6), (read, 3), (3, 6), (6, 4)]
+
+
+def test_the_same_channels_are_not_tried_twice() -> None:
+    """Where no constant is an image, those that are part of a bias are all that there are."""
+    model = built(lambda x: layers.Conv2D(4, 3)(block(x, 9)))
+    kill(next(x for x in model.layers if isinstance(x, layers.BatchNormalization)), [0, 1])
+    tries = pruned(lifted(model))
+    next(tries)
+    with pytest.raises(StopIteration):
+        tries.send(False)
 
 
 @pytest.mark.parametrize("clamp", ["relu", "relu6"])
