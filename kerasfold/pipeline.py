@@ -75,6 +75,7 @@ from kerasfold.read.masks import makes_masks
 from kerasfold.read.model import own_predictions, variables_of
 from kerasfold.read.parts import made_of, parts_of
 from kerasfold.read.states import copy_policy
+from kerasfold.read.told import Told
 from kerasfold.read.weights import digest, refuse_nonfinite, require_values
 from kerasfold.report import plain_model, report
 from kerasfold.reports.record import Pace
@@ -183,11 +184,11 @@ def fold(
     ):
         refuse_other_batch(model, batch_size)
         if not isinstance(model, keras.Model) or not own_predictions(model):
-            return _fold(model, options, data, input_shape)
+            return _fold(model, options, Told(), data, input_shape)
         try:
             return _of_its_class(model, options, data, input_shape)
         except Refused as refusal:
-            folded = _fold(model, options, data, input_shape)
+            folded = _fold(model, options, Told(), data, input_shape)
             note = plain_model(model, refusal.reason)
     folded.fold_report = replace(folded.fold_report, note=note)
     warnings.warn(note, stacklevel=2)
@@ -208,11 +209,11 @@ class _Options:
 
 
 def _fold(
-    model: keras.Model, options: _Options, data: Any = None, input_shape: Any = None
+    model: keras.Model, options: _Options, told: Told, data: Any = None, input_shape: Any = None
 ) -> keras.Model:
     """A plain functional model that computes the same."""
     at("reading the layers")
-    regions = _lifted(model, options.open_layers)
+    regions = _lifted(model, options.open_layers, told)
     if options.nonlinear == "error":
         _refuse_nonlinear(model, regions)
     objective, given = options.objective, regions
@@ -266,9 +267,10 @@ def _of_its_class(
     model: keras.Model, options: _Options, data: Any, input_shape: Any
 ) -> keras.Model:
     """A model of the same class, of folded parts. Raises `Refused` where there is none."""
-    folds = {argument: _fold(part, options) for argument, part in parts_of(model).items()}
+    told, parts = Told(), parts_of(model)
+    folds = {argument: _fold(part, options, told) for argument, part in parts.items()}
     folded = made_of(model, folds)
-    regions = _lifted(model, options.open_layers)
+    regions = _lifted(model, options.open_layers, told)
     unfolded = original_plan(regions, options.target.prices)
     whole = report(model, regions, unfolded, options.objective, None, {})
     reports = {argument: part.fold_report for argument, part in folds.items()}
@@ -406,8 +408,8 @@ def require_linear(model: keras.Model, objective: ObjectiveName = "latency") -> 
     return fold(model, objective, nonlinear="error")
 
 
-def _lifted(model: keras.Model, open_layers: bool) -> Regions:
-    regions = lifted(model, open_layers)
+def _lifted(model: keras.Model, open_layers: bool, told: Told | None = None) -> Regions:
+    regions = lifted(model, open_layers, told)
     refuse_nonfinite(model)
     return regions
 

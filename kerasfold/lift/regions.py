@@ -28,6 +28,7 @@ from kerasfold.lift.successive import in_one
 from kerasfold.lift.wrapper_rules import inline_activation, takes_steps_at_once
 from kerasfold.read.graph import Call, Graph, Tensor, read
 from kerasfold.read.model import call_parameters
+from kerasfold.read.told import Told
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -137,12 +138,13 @@ def lift(graph: Graph, before: Regions | None = None) -> Regions:
     return found if before is None else replace(found, origin=before.origin or before)
 
 
-def lifted(model: keras.Model, open_layers: bool = True) -> Regions:
+def lifted(model: keras.Model, open_layers: bool = True, told: Told | None = None) -> Regions:
     """Read a model, make one of calls that are one, and lift what is left.
 
     Args:
         model: the model.
         open_layers: whether to look into layers that are made of others, and have no rule.
+        told: see `read`.
 
     Raises:
         UnsupportedModelError: a model that cannot be read.
@@ -153,7 +155,7 @@ def lifted(model: keras.Model, open_layers: bool = True) -> Regions:
         steps = type(layer) is keras.layers.TimeDistributed and not takes_steps_at_once(layer)
         return open_layers and (rule is None or is_own(rule)) and not steps
 
-    return lift(in_one(numbered(read(model, opens))))
+    return lift(in_one(numbered(read(model, opens, told))))
 
 
 def as_read(regions: Regions) -> Regions:

@@ -186,12 +186,15 @@ class Graph:
     dropped: tuple[str, ...] = ()
 
 
-def read(model: keras.Model, opens: Callable[[keras.Operation], bool] = lambda _: False) -> Graph:
+def read(
+    model: keras.Model, opens: Callable[[Any], bool] = lambda _: False, told: Told | None = None
+) -> Graph:
     """Read a built functional or Sequential model.
 
     Args:
         model: the model.
         opens: of a layer that is made of others, whether to look inside it.
+        told: what is known of its layers, as by reading a part of it with the same `opens`.
 
     Raises:
         UnsupportedModelError: not a Keras model, a subclassed model, or one not built yet.
@@ -214,7 +217,7 @@ def read(model: keras.Model, opens: Callable[[keras.Operation], bool] = lambda _
             "fold the functional models inside it"
         )
     refuse_quantised(model)
-    reader = _Reader(opens)
+    reader = _Reader(opens, told or Told())
     inputs = tree.map_structure(reader.tensor, functional._inputs_struct)
     for source in functional._inputs:
         reader.known[id(source)] = reader.tensor(source)
@@ -235,9 +238,9 @@ def read(model: keras.Model, opens: Callable[[keras.Operation], bool] = lambda _
 class _Reader:
     """Walks what is inside models and layers, and numbers what it meets."""
 
-    def __init__(self, opens: Callable[[keras.Operation], bool]) -> None:
-        self.opens = opens
-        self.told = Told()
+    def __init__(self, opens: Callable[[keras.Operation], bool], told: Told) -> None:
+        self.opens, self.told = opens, told
+        told.read_anew()
         self.known: dict[int, Tensor] = {}
         self.calls: list[Call] = []
         self.opened: list[str] = []

@@ -146,16 +146,20 @@ def traced(
         Refused: its call is not a graph of layers and `keras.ops`, or computes with weights of
             its own. The reason follows on the layer as a subject.
     """
-    _refuse_weights(layer)
-    _refuse_hidden(layer)
-    inside = _Trace(layer, opens, told).run(args, kwargs)
-    constants = _constants(inside)
-    if constants:
-        again = _constants(_Trace(layer, opens, told).run(args, kwargs))
-        same = len(again) == len(constants) and all(map(np.array_equal, constants, again))
-        if not same:
-            raise Refused("computes with other constants in every call")
-    return inside
+
+    def trace() -> Inside:
+        _refuse_weights(layer)
+        _refuse_hidden(layer)
+        inside = _Trace(layer, opens, told).run(args, kwargs)
+        constants = _constants(inside)
+        if constants:
+            again = _constants(_Trace(layer, opens, told).run(args, kwargs))
+            same = len(again) == len(constants) and all(map(np.array_equal, constants, again))
+            if not same:
+                raise Refused("computes with other constants in every call")
+        return inside
+
+    return told.inside(layer, args, kwargs, trace)
 
 
 def idle(

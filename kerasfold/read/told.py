@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import tree
 
 from kerasfold.read.model import sublayers
+
+if TYPE_CHECKING:
+    from kerasfold.read.inside import Inside
 
 _OF_EVERY_LAYER = frozenset(vars(keras.layers.Layer(name="any")))  # nodes, trackers and such
 _WATCHED = ("symbolic_call", "compute_output_spec")  # put there by whoever watches its call
@@ -46,11 +49,15 @@ class Told:
         gives: shape and dtype of the one tensor that they give, by what they are given.
         tried: the same, of a call that may yet turn out to do more.
         written: what those say of which a copy can be made.
+        traced: what was traced in this reading, with its layer, by that and what it is called on.
+        before: the same of readings before, but for what this one has taken.
     """
 
     gives: dict[Hashable, tuple[Any, str]] = field(default_factory=dict)
     tried: dict[Hashable, tuple[Any, str]] = field(default_factory=dict)
     written: set[Hashable] = field(default_factory=set)
+    traced: dict[Hashable, tuple[keras.Layer, Inside]] = field(default_factory=dict)
+    before: dict[Hashable, tuple[keras.Layer, Inside]] = field(default_factory=dict)
 
     def known(self, says: Hashable, given: Sequence[Any]) -> keras.KerasTensor | None:
         """A new tensor like the one that such a layer gave, or None where there was none."""
@@ -67,6 +74,23 @@ class Told:
     def keep(self) -> None:
         """Nothing more came of what was tried."""
         self.gives.update(self.tried)
+
+    def read_anew(self) -> None:
+        """A reading begins; it may take what those before it have traced."""
+        self.before.update(self.traced)
+        self.traced.clear()
+
+    def inside(
+        self, layer: keras.Layer, args: Any, kwargs: Any, trace: Callable[[], Inside]
+    ) -> Inside:
+        """What a reading before has traced of a layer that is called so, or what `trace` gives.
+
+        Each is given once in a reading: two calls of a layer make two of every operation.
+        """
+        structure = repr(tree.map_structure(lambda _: 0, (args, kwargs)))
+        key = structure, _called(id(layer), tree.flatten((args, kwargs)))
+        self.traced[key] = found = self.before.pop(key, None) or (layer, trace())
+        return found[1]
 
 
 def _called(says: Hashable, given: Sequence[Any]) -> Hashable:

@@ -13,8 +13,10 @@ from kerasfold.compose import exact
 from kerasfold.emit import emit
 from kerasfold.lift.regions import lifted
 from kerasfold.plan.choose import plan
+from kerasfold.read.told import Told
 from zoo.making import randomise
 from zoo.same import FLOAT32, assert_same
+from zoo.tasks import Classifier, Halve
 
 pytestmark = pytest.mark.usefixtures("fresh")
 
@@ -126,3 +128,35 @@ def test_what_a_layer_does_besides_is_found_of_each():
     reasons = [row.reason for row in report.kept if "counts its calls" in row.reason]
     assert len(reasons) == 2
     assert [layer.inner.called for layer in model.layers[1:]] == [0, 0]
+
+
+def test_a_layer_of_a_part_is_traced_once_for_the_part_and_the_whole():
+    backbone = stack(Block(), Block(2))
+    task = randomise(Classifier(backbone, 3, Halve()))
+    Gain.traces = 0
+    told = Told()
+    part, whole = lifted(backbone, told=told).graph, lifted(task, told=told).graph
+    assert Gain.traces == 2
+    pairs = zip(part.calls, whole.calls, strict=False)
+    assert all(x.operation is y.operation for x, y in pairs)
+    assert_same(task, kerasfold.fold(task, verify=False), FLOAT32)
+
+
+def test_two_calls_of_a_layer_are_two_of_every_operation_in_it():
+    """What one reading has traced another takes, and not a second call in the same."""
+    block, told = Block(), Told()
+    model = stack(block, block)
+    for _ in range(2):
+        calls = lifted(model, told=told).graph.calls
+        acts = [id(x.operation) for x in calls if x.kind is keras.ops.tanh]
+        assert len(set(acts)) == 2
+    assert_same(model, kerasfold.fold(model, verify=False), FLOAT32)
+
+
+def test_what_another_size_is_traced_on_is_no_other_size():
+    block, told = Block(), Told()
+    shapes = []
+    for size in (6, 8, 6):
+        x = keras.Input((size, size, 4))
+        shapes.append(lifted(keras.Model(x, block(x)), told=told).graph.calls[-1].outputs[0].shape)
+    assert shapes == [(None, n, n, 4) for n in (6, 8, 6)]
