@@ -27,7 +27,7 @@ from kerasfold.plan.search import Forms, Search, Without, total
 
 EXHAUSTED = 14  # undecided tensors up to which every way to decide is kept
 BEAMED = 64  # undecided tensors up to which some ways are; of more, first what is sure is merged
-WAYS = 4096  # ways kept, of all undecided tensors together
+WAYS = 2048  # ways kept, of all undecided tensors together
 LOOKBACK = 16  # links of a chain merged at once; merged links may merge again
 
 _key = attrgetter("key")
