@@ -60,8 +60,8 @@ class Cost(NamedTuple):
     def sum(costs: Iterable[Cost]) -> Cost:
         """Of all together."""
         costs = list(costs)
-        if len(costs) < 2:
-            return costs[0] if costs else Cost()
+        if len(costs) <= 2:
+            return costs[0] + costs[1] if len(costs) == 2 else costs[0] if costs else Cost()
         macs, params, layers, unconvolved, seconds = zip(*costs, strict=True)
         each = tuple(map(sum, zip(*filter(None, seconds), strict=True)))
         return Cost(sum(macs), sum(params), sum(layers), sum(unconvolved), each)
@@ -266,7 +266,7 @@ class Prices:
     Attributes:
         rooflines: of each runtime that the plan must suit.
         batch: images at once.
-        known: what layers cost that were asked for before.
+        known: what layers and steps cost that were asked for before.
     """
 
     rooflines: tuple[Roofline, ...] = field(
@@ -320,14 +320,17 @@ class Prices:
         They may stand behind a layer of weights, or be zeros ahead of one: some runtimes make one
         call of both.
         """
-        load, more = Load(self.batch * moved), calls - 1
-        seconds = (
-            0.0
-            if (behind and r.fuses) or (ahead and r.padding is not None)
-            else r.seconds(kind, load) + more * r.rates[kind].start
-            for r in self.rooflines
-        )
-        return Cost(seconds=tuple(seconds))
+        key = kind, moved, calls, behind, ahead
+        if key not in self.known:
+            load, more = Load(self.batch * moved), calls - 1
+            seconds = (
+                0.0
+                if (behind and r.fuses) or (ahead and r.padding is not None)
+                else r.seconds(kind, load) + more * r.rates[kind].start
+                for r in self.rooflines
+            )
+            self.known[key] = Cost(seconds=tuple(seconds))
+        return self.known[key]
 
     def elementwise(
         self, samples: int, constants: int, scales: int, shifts: int, behind: bool = False

@@ -18,7 +18,7 @@ from kerasfold.forms.form import Composed, Form, work_of_operator
 from kerasfold.forms.known import Known, is_matrix_alone
 from kerasfold.layers.limits import check_emittable
 from kerasfold.layers.words import described
-from kerasfold.lift.program import Node
+from kerasfold.lift.program import Node, Trait
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value
@@ -47,6 +47,7 @@ class Concatenated(Form[Block]):
     """
 
     name: ClassVar[str] = "concatenated"
+    needs: ClassVar[frozenset[Trait]] = frozenset({"sum", "concatenate"})
 
     order: tuple[int, ...]
     whole: Geometry

@@ -12,7 +12,7 @@ from kerasfold.algebra.geometry import Geometry, require_plain
 from kerasfold.algebra.operator import Operator
 from kerasfold.algebra.rearranged import Rearranged
 from kerasfold.cost import Cost, moved_bytes
-from kerasfold.forms.evaluate import Part, alike, evaluate, whole
+from kerasfold.forms.evaluate import Part, alike, evaluate, is_any_rearranged, whole
 from kerasfold.forms.form import Composed, Form, work_of_operator
 from kerasfold.forms.known import Known, is_matrix_alone
 from kerasfold.forms.worth import is_slower
@@ -66,7 +66,7 @@ class Convolved(Form[Terms]):
         if len(visited) > 1 and all(known.is_copy(i) for i in visited):
             raise Refused("nothing but padding, cropping and selecting, which is no convolution")
         terms = known.terms(visited)
-        if any(isinstance(value, Rearranged) for value in terms.values()):
+        if is_any_rearranged(terms.values()):
             return None
         padded = _padded(known, index, visited, terms)
         return cls(
@@ -133,10 +133,11 @@ def _cost(
 ) -> Cost:
     """What terms cost, some of them of what is padded with a constant."""
     node = known.nodes[index]
-    priced = Part(node.channels, {**terms, **padded})
+    priced = Part(node.channels, {**terms, **padded} if padded else terms)
     cost = sum_cost(known, priced, node.sizes, known.layering(visited))
-    moved = (moved_bytes([a.size for a in g.axes], g.channels[0]) for g in padded.values())
-    return Cost.sum([cost, *(known.prices.step("cut", 2 * each) for each in moved)])
+    for g in padded.values():
+        cost += known.prices.step("cut", 2 * moved_bytes([a.size for a in g.axes], g.channels[0]))
+    return cost
 
 
 def _of_alike(nodes: Sequence[Node], visited: Sequence[int]) -> Mapping[int, Any]:

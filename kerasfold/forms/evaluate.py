@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
@@ -91,8 +91,8 @@ def evaluate_node(
             for position, (root, value) in enumerate(terms.items())
         }
         return (Part(node.channels, moved),)
-    widths = {tuple(part.channels for part in value) for value in values}
-    if len(widths) > 1:
+    in_parts = max(map(len, values)) > 1
+    if in_parts and len({tuple(part.channels for part in value) for value in values}) > 1:
         values = [(Part(node.channels, whole(value, nodes, domain)),) for value in values]
     return tuple(
         _weighted_sum(parts, node.factors, nodes, domain) for parts in zip(*values, strict=True)
@@ -106,12 +106,17 @@ def whole(parts: Parts, nodes: Sequence[Node], domain: type[Affine]) -> Mapping[
         return parts[0].terms
     if any(part.terms.keys() != roots for part in parts):
         raise Refused("a concatenation of several sources")
-    if any(isinstance(value, Rearranged) for part in parts for value in part.terms.values()):
+    if any(is_any_rearranged(part.terms.values()) for part in parts):
         raise Refused("a concatenation of what is rearranged")
     return {
         root: domain.concatenation([_solid(root, p.terms[root], nodes, domain) for p in parts])
         for root in roots
     }
+
+
+def is_any_rearranged(values: Iterable[Any]) -> bool:
+    """Whether there is a rearrangement among what roots became: at a glance."""
+    return Rearranged in set(map(type, values))
 
 
 def _applied(step: Affine, parts: Parts, node: Node, domain: type[Affine]) -> Parts:
@@ -187,13 +192,11 @@ def _sums(
     terms: Mapping[int, Sequence[Any]], parts: int, domain: type[Affine]
 ) -> Mapping[int, Any]:
     """The sums of what each root became in so many parts. Raises `Refused`."""
-    scaled = (
-        isinstance(value, Rearranged) and value.scale is not None
-        for values in terms.values()
-        for value in values
-    )
-    if parts > 1 and any(scaled):  # the terms of one part have their scale in common
-        raise Refused("a sum of what is scaled sample by sample")
+    every = [*itertools.chain.from_iterable(terms.values())]
+    if parts > 1 and is_any_rearranged(every):
+        scaled = (isinstance(x, Rearranged) and x.scale is not None for x in every)
+        if any(scaled):  # the terms of one part have their scale in common
+            raise Refused("a sum of what is scaled sample by sample")
     return {root: _sum(values, domain) for root, values in terms.items()}
 
 

@@ -20,7 +20,7 @@ from kerasfold.forms.form import Composed, Form, activated
 from kerasfold.forms.known import Known
 from kerasfold.forms.scaled import is_of_pixels
 from kerasfold.layers.limits import check_emittable
-from kerasfold.lift.program import Node
+from kerasfold.lift.program import Node, Trait
 from kerasfold.read.weights import count_params
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class Factored(Form[Factor]):
     """
 
     name: ClassVar[str] = "factored"
+    needs: ClassVar[frozenset[Trait]] = frozenset({"sum", "concatenate"})
 
     trains: bool
     subtracts: bool

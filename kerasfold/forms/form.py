@@ -18,7 +18,7 @@ from kerasfold.algebra.geometry import Geometry
 from kerasfold.algebra.operator import Operator
 from kerasfold.cost import Cost
 from kerasfold.layers.spelling import written
-from kerasfold.lift.program import Node
+from kerasfold.lift.program import Node, Trait
 
 if TYPE_CHECKING:
     from typing import Self
@@ -68,6 +68,8 @@ class Form(ABC, Generic[C]):
     """
 
     name: ClassVar[str]
+    needs: ClassVar[frozenset[Trait]] = frozenset()  # of steps: one of these, if any are here
+    bars: ClassVar[frozenset[Trait]] = frozenset()  # of steps: none of these
     is_whole: ClassVar[bool] = False  # one operator: why there is none is the planner's answer
     is_last_resort: ClassVar[bool] = False  # tried only where a row before it said so
 
@@ -77,6 +79,11 @@ class Form(ABC, Generic[C]):
     cost: Cost
     refusal: str = ""
     constants: int = 0
+
+    @classmethod
+    def may_be_of(cls, traits: frozenset[Trait]) -> bool:
+        """Whether steps of such traits may be computed so: what is not asked at any length then."""
+        return not cls.bars & traits and (not cls.needs or bool(cls.needs & traits))
 
     @classmethod
     @abstractmethod

@@ -17,7 +17,7 @@ from kerasfold.forms.form import Composed
 from kerasfold.forms.known import Known, plain_image
 from kerasfold.layers.limits import check_emittable
 from kerasfold.layers.words import described
-from kerasfold.lift.program import Node
+from kerasfold.lift.program import Node, Trait
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value
@@ -42,6 +42,7 @@ class Framed(Bordered[Framing]):
     """The interior in one step, the border in as few exact steps as there are."""
 
     name: ClassVar[str] = "framed"
+    bars: ClassVar[frozenset[Trait]] = frozenset({"sum", "concatenate", "rearranged"})
     is_last_resort: ClassVar[bool] = True
 
     @classmethod

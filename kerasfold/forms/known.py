@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -23,6 +24,7 @@ from kerasfold.forms.evaluate import (
     whole,
 )
 from kerasfold.layers.limits import check_emittable, depthwise_kind
+from kerasfold.lift.program import Trait
 from kerasfold.lift.regions import Regions
 from kerasfold.read.weights import count_params
 from kerasfold.rooflines import Kind
@@ -63,6 +65,9 @@ class Known:
         self.prices = prices or Prices()
         self.careful = careful
         self.nodes = regions.program.nodes
+        first = regions.graph.layout == "channels_first"
+        self._shares = max(regions.uses.values(), default=1) > 1
+        self._misplaces = first and backend.name() == "tensorflow"
         self.owner = regions.owner
         self.readers = Counter(o for node in self.nodes for o in node.operands)
         self.reading: dict[int, list[int]] = defaultdict(list)
@@ -76,6 +81,7 @@ class Known:
         self._numbers: dict[Geometry, int] = {}
         self._kinds: dict[int, int] = {}
         self._path: tuple[Sequence[int], bool] = ((), False)
+        self._traits_of = functools.cache(self._traits)
         self._found: dict[Hashable, Any] = {}
         self._answers: Answers = {}
 
@@ -202,6 +208,15 @@ class Known:
             self._path = visited, is_path(self.nodes, visited)
         return self._path[1]
 
+    def traits(self, visited: Sequence[int]) -> frozenset[Trait]:
+        """Those of any of the nodes."""
+        return frozenset().union(*map(self._traits_of, visited))
+
+    def _traits(self, index: int) -> frozenset[Trait]:
+        """Those of a node, with 'inner' where it is not the last of its call."""
+        found = self.nodes[index].traits
+        return found if index in self.regions.lifted else found | {"inner"}
+
     def is_pool(self, index: int) -> bool:
         """Whether a node is a pool or an upsampling: no weights, but a window."""
         node = self.nodes[index]
@@ -303,6 +318,8 @@ class Known:
 
     def shared(self, visited: Sequence[int]) -> int:
         """Calls that can share the weights of a form of these nodes."""
+        if not self._shares:
+            return 1
         calls = {self.owner[i].call.index: id(self.owner[i].call.operation) for i in visited}
         used = Counter(calls.values())
         return min(self.regions.uses[operation] // count for operation, count in used.items())
@@ -317,6 +334,8 @@ class Known:
             visited: the nodes.
             channels: of the convolution that theirs are some of; None for their own.
         """
+        if not self._misplaces:
+            return False
         nodes = [self.nodes[i] for i in visited]
         if not any(n.geometry and (n.geometry.biased or n.geometry.ones) for n in nodes):
             return False
@@ -330,9 +349,7 @@ class Known:
 
     def _looks_like_bias(self, sizes: Sequence[int | None], channels: int) -> bool:
         """Whether one number for each channel may be taken for one along the last axis."""
-        if self.regions.graph.layout != "channels_first" or backend.name() != "tensorflow":
-            return False
-        return bool(sizes) and sizes[-1] in (None, channels)
+        return self._misplaces and bool(sizes) and sizes[-1] in (None, channels)
 
 
 def plain_image(links: Sequence[Geometry]) -> Geometry | None:

@@ -16,7 +16,7 @@ from kerasfold.forms.known import Known
 from kerasfold.forms.scaled import Constants, gain_of, term_of_pixels
 from kerasfold.layers.limits import normalises
 from kerasfold.layers.normalise import normalised
-from kerasfold.lift.program import Node, Sizes
+from kerasfold.lift.program import Node, Sizes, Trait
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value
@@ -28,6 +28,7 @@ class Normalised(Form[Constants]):
     """One BatchNormalization."""
 
     name: ClassVar[str] = "normalised"
+    bars: ClassVar[frozenset[Trait]] = frozenset({"window", "mixes"})
 
     @classmethod
     def propose(cls, known: Known, index: int, visited: Sequence[int]) -> Normalised | None:

@@ -24,7 +24,7 @@ from kerasfold.forms.weightless import Weightless
 from kerasfold.layers.limits import normalises
 from kerasfold.layers.normalise import normalised
 from kerasfold.layers.words import described
-from kerasfold.lift.program import Node
+from kerasfold.lift.program import Node, Trait
 
 if TYPE_CHECKING:
     from typing import Self
@@ -59,6 +59,8 @@ class Pooled(Form[Single]):
     """
 
     name: ClassVar[str] = "pooled"
+    needs: ClassVar[frozenset[Trait]] = frozenset({"mean"})
+    bars: ClassVar[frozenset[Trait]] = frozenset({"sum", "concatenate", "rearranged"})
     pool_first: ClassVar[bool]
 
     pool: int

@@ -22,7 +22,7 @@ from kerasfold.forms.evaluate import Part, evaluate, whole
 from kerasfold.forms.form import Composed, Form
 from kerasfold.forms.known import Known, is_matrix_alone
 from kerasfold.lift.activations import acts_on_samples
-from kerasfold.lift.program import Node
+from kerasfold.lift.program import Node, Trait
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value
@@ -53,6 +53,7 @@ class Reordered(Form[Samples]):
     """
 
     name: ClassVar[str] = "rearranged"
+    needs: ClassVar[frozenset[Trait]] = frozenset({"rearranged"})
     is_whole: ClassVar[bool] = True
 
     rearrangement: Rearrangement

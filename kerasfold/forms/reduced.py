@@ -20,7 +20,7 @@ from kerasfold.cost import moved_bytes
 from kerasfold.forms.form import Form, Nothing, activated
 from kerasfold.forms.known import Known
 from kerasfold.layers.reduce import reduced
-from kerasfold.lift.program import Node
+from kerasfold.lift.program import Node, Trait
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value
@@ -39,6 +39,7 @@ class Reduced(Form[Nothing]):
     """
 
     name: ClassVar[str] = "reduced"
+    bars: ClassVar[frozenset[Trait]] = frozenset({"sum", "concatenate", "multiplies"})
 
     axes: tuple[int, ...]
     keepdims: bool

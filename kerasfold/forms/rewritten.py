@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kerasfold.algebra.axis import Refused
 from kerasfold.forms.convolved import Convolved
@@ -25,7 +25,7 @@ from kerasfold.forms.sliced import Sliced
 from kerasfold.forms.weightless import Weightless
 from kerasfold.layers.limits import depthwise_kind
 from kerasfold.layers.spelling import strides_idly
-from kerasfold.lift.program import Node
+from kerasfold.lift.program import Node, Trait
 from kerasfold.read.model import is_layer, is_restrained
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class Rewritten(Kept):
         written: the same call as any other form.
         kind: class of the layer, where it is another than the call's, or "".
     """
+
+    needs: ClassVar[frozenset[Trait]] = frozenset({"multiplies"})
 
     written: AnyForm
     kind: str
@@ -98,6 +100,9 @@ class Rewritten(Kept):
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Thinned(Rewritten):
     """A slice with strides, as a reshape and a slice of neighbours, or as a pool."""
+
+    needs: ClassVar[frozenset[Trait]] = frozenset()
+    bars: ClassVar[frozenset[Trait]] = frozenset({"multiplies", "weighs", "rearranged"})
 
     @classmethod
     def propose(cls, known: Known, index: int, visited: Sequence[int]) -> Thinned | None:

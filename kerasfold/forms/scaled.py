@@ -18,7 +18,7 @@ from kerasfold.forms.evaluate import operator_of
 from kerasfold.forms.form import Composed, Form
 from kerasfold.forms.known import Known
 from kerasfold.layers.rewrite import constants
-from kerasfold.lift.program import Node
+from kerasfold.lift.program import Node, Trait
 from kerasfold.read.weights import count_params
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class Scaled(Form[Constants]):
     """
 
     name: ClassVar[str] = "scaled"
+    bars: ClassVar[frozenset[Trait]] = frozenset({"multiplies", "window"})
 
     selected: range
 
@@ -70,8 +71,6 @@ class Scaled(Form[Constants]):
     def propose(cls, known: Known, index: int, visited: Sequence[int]) -> Scaled | None:
         """Steps by constants alone, of one tensor: a weight that trains is not made one."""
         if known.regions.graph.layout == "channels_first":
-            return None
-        if any(known.nodes[i].multiplies for i in visited):
             return None
         term = term_of_pixels(known, visited)
         if term is None or any(count_params(known.owner[i].call.operation) for i in visited):

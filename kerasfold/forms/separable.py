@@ -14,7 +14,7 @@ from kerasfold.forms.known import Known
 from kerasfold.layers.limits import check_emittable, is_separable
 from kerasfold.layers.spelling import without_idle_strides
 from kerasfold.layers.words import window
-from kerasfold.lift.program import Node
+from kerasfold.lift.program import Node, Trait
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value
@@ -43,6 +43,7 @@ class Separable(Form[TwoSteps]):
     """
 
     name: ClassVar[str] = "separable"
+    needs: ClassVar[frozenset[Trait]] = frozenset({"inner"})
 
     middle: int
 

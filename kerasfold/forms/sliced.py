@@ -18,7 +18,7 @@ from kerasfold.cost import moved_bytes
 from kerasfold.forms.form import Form, Nothing, activated
 from kerasfold.forms.known import Known
 from kerasfold.layers.select import Place, in_blocks
-from kerasfold.lift.program import Node
+from kerasfold.lift.program import Node, Trait
 from kerasfold.rooflines import Kind
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Sliced(Form[Nothing]):
     """
 
     name: ClassVar[str] = "sliced"
+    bars: ClassVar[frozenset[Trait]] = frozenset({"sum", "concatenate", "multiplies", "weighs"})
 
     place: Place
     blocks: Rearrangement | None

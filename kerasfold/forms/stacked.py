@@ -16,7 +16,7 @@ from kerasfold.forms.convolved import sum_cost, sum_words, sum_work, summed
 from kerasfold.forms.evaluate import Parts, evaluate
 from kerasfold.forms.form import Composed, Form
 from kerasfold.forms.known import Known, is_matrix_alone
-from kerasfold.lift.program import Node
+from kerasfold.lift.program import Node, Trait
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value
@@ -44,6 +44,7 @@ class Stacked(Form[Stack]):
     """
 
     name: ClassVar[str] = "stacked"
+    needs: ClassVar[frozenset[Trait]] = frozenset({"concatenate"})
 
     parts: Parts
 

@@ -30,7 +30,7 @@ from kerasfold.forms.form import Composed
 from kerasfold.forms.known import Known
 from kerasfold.layers.limits import check_emittable, is_depthwise_layer
 from kerasfold.layers.words import described
-from kerasfold.lift.program import Node
+from kerasfold.lift.program import Node, Trait
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value
@@ -60,6 +60,7 @@ class Tiled(Bordered[Tiles]):
     """
 
     name: ClassVar[str] = "tiled"
+    bars: ClassVar[frozenset[Trait]] = frozenset({"sum", "concatenate", "rearranged"})
     is_last_resort: ClassVar[bool] = True
 
     tiling: Tiling

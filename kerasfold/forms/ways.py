@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 from kerasfold.algebra.axis import Refused
 from kerasfold.forms.concatenated import Concatenated
@@ -24,7 +26,10 @@ from kerasfold.forms.sliced import Sliced
 from kerasfold.forms.stacked import Stacked
 from kerasfold.forms.tiled import Tiled
 from kerasfold.forms.weightless import Weightless
+from kerasfold.lift.program import Trait
 from kerasfold.lift.scales import CANCELS
+
+F = TypeVar("F", bound=AnyForm)
 
 FORMS: tuple[type[AnyForm], ...] = (
     Scaled,
@@ -60,7 +65,7 @@ def ways(known: Known, index: int, visited: Sequence[int]) -> Iterator[AnyForm |
         index: the node.
         visited: the nodes to compose for it, in order, itself the last.
     """
-    visited = tuple(visited)
+    visited, traits = tuple(visited), known.traits(visited)
     kept = Kept.propose(known, index, visited)
     if kept is not None:
         yield as_it_is(known, kept)
@@ -72,11 +77,11 @@ def ways(known: Known, index: int, visited: Sequence[int]) -> Iterator[AnyForm |
             "along the width on TensorFlow"
         )
         return
-    if cancels(known, visited):
+    if "weighs" in traits and cancels(known, visited):
         yield Refused(CANCELS)
         return
     is_refused = False
-    for form in FORMS:
+    for form in _of(traits, FORMS):
         if form.is_last_resort and not is_refused:
             continue
         try:
@@ -90,12 +95,23 @@ def ways(known: Known, index: int, visited: Sequence[int]) -> Iterator[AnyForm |
             yield proposed
 
 
+@functools.lru_cache
+def _of(traits: frozenset[Trait], forms: tuple[type[F], ...]) -> tuple[type[F], ...]:
+    """The forms that steps of such traits may have."""
+    return tuple(form for form in forms if form.may_be_of(traits))
+
+
 def as_it_is(known: Known, kept: Kept) -> Kept:
     """A call that is kept; in a better layer where there is one, unless it must be as it is."""
     if kept.node in known.pinned:
         return kept
-    for form in BETTER:
+    return known.once((as_it_is, kept.node), lambda: _better(known, kept) or kept)
+
+
+def _better(known: Known, kept: Kept) -> Kept | None:
+    """The better layer."""
+    for form in _of(known.traits(kept.visited), BETTER):
         better = form.propose(known, kept.node, kept.visited)
         if better is not None and not known.prices.slower(kept.cost, better.cost):
             return better
-    return kept
+    return None

@@ -23,7 +23,7 @@ from kerasfold.forms.known import Known
 from kerasfold.layers.rewrite import keras_pairs
 from kerasfold.layers.spelling import keras_padding, nearest_axis, without_idle_strides
 from kerasfold.layers.words import window
-from kerasfold.lift.program import Node
+from kerasfold.lift.program import Node, Trait
 from kerasfold.rooflines import Kind
 
 if TYPE_CHECKING:
@@ -47,6 +47,9 @@ class Weightless(Form[Nothing]):
     """
 
     name: ClassVar[str] = "weightless"
+    bars: ClassVar[frozenset[Trait]] = frozenset(
+        {"sum", "concatenate", "rearranged", "multiplies", "weighs"}
+    )
 
     family: Family
     whole: Geometry

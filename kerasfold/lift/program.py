@@ -22,6 +22,9 @@ from kerasfold.read.weights import as_array, as_stored, shape_of
 Sizes: TypeAlias = tuple[int | None, ...]
 Op: TypeAlias = Literal["root", "operator", "sum", "concatenate", "rearrange", "scale"]
 Work: TypeAlias = Literal["matrix", "product", "pool", "scale", "shift", "copy"]
+Trait: TypeAlias = Literal[
+    "sum", "concatenate", "rearranged", "multiplies", "weighs", "mean", "window", "mixes", "inner"
+]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -75,6 +78,22 @@ class Node:
         """Its operator with what `looked_at` gives, and no bias: for laws to refuse at a glance."""
         assert self.geometry is not None
         return Operator(self.geometry, self.looked_at(), np.zeros(self.geometry.channels[1]))
+
+    @property
+    def traits(self) -> frozenset[Trait]:
+        """What tells at a glance which forms it may have, but for whether it is inside a call."""
+        g = self.geometry
+        found: dict[Trait, bool] = {
+            "sum": self.op == "sum",
+            "concatenate": self.op == "concatenate",
+            "rearranged": self.rearrangement is not None,
+            "multiplies": self.multiplies,
+            "weighs": self.work in ("scale", "shift"),
+            "mean": self.mean,
+            "window": g is not None and not (g.is_pointwise and not (g.ones or g.vector)),
+            "mixes": g is not None and not g.keeps_channels,
+        }
+        return frozenset(trait for trait, is_so in found.items() if is_so)
 
     @property
     def multiplies(self) -> bool:
