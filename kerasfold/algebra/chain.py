@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 
 from .axis import Refused
 from .geometry import Geometry
-from .operator import Operator
+from .operator import Operator, compose
 
 LONGEST = 16  # links of a chain whose orders are all compared
 ENTRY = 256  # multiplications of a matrix product in the time that a number of its result takes
@@ -124,8 +124,9 @@ def _accepted(ways: Iterable[tuple[int, tuple[Order, Order]]]) -> Iterator[Order
 def _composed(operators: Sequence[Operator], order: Order) -> Operator:
     if isinstance(order.halves, int):
         return operators[order.halves]
-    a, b = (_composed(operators, half) for half in order.halves)
-    return b @ a
+    first, last = order.halves
+    a, b = _composed(operators, first), _composed(operators, last)
+    return compose(b, a, over=not isinstance(first.halves, int))
 
 
 def product_cost(b: Geometry, a: Geometry) -> int:

@@ -160,13 +160,18 @@ class Operator:
         return Operator(geometry, kernel, self.bias, ones)
 
 
-def compose(b: Operator, a: Operator) -> Operator:
-    """`B o A`, A applied first. Raises `Refused` where no exact composition exists."""
+def compose(b: Operator, a: Operator, over: bool = False) -> Operator:
+    """`B o A`, A applied first. Raises `Refused` where no exact composition exists.
+
+    The kernel may be written `over` that of A, if nobody else reads that: large kernels take less
+    time to scale than to find memory for.
+    """
     geometry, placements, indicator = composition(b.geometry, a.geometry)
     groups = (b.geometry.groups, a.geometry.groups)
     rank = len(placements)
     kernel_b = b.kernel.reshape((1,) * rank + b.kernel.shape) if a.geometry.vector else b.kernel
-    kernel = composed_kernel(kernel_b, a.kernel, groups, placements)
+    spare = a.kernel.base if over else None
+    kernel = composed_kernel(kernel_b, a.kernel, groups, placements, spare)
     phases = math.prod(axis.upsampling for axis in b.geometry.axes)
     bias = b.bias
     carried = a.ones

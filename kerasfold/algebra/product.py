@@ -42,7 +42,13 @@ def matrix_product(left: Array, right: Array, out: Array | None = None) -> Array
     return np.asarray(np.einsum("...rk,...kc->...rc", left, right, out=out))
 
 
-def composed_kernel(b: Array, a: Array, groups: Pair, placements: Sequence[Placement]) -> Array:
+def composed_kernel(
+    b: Array,
+    a: Array,
+    groups: Pair,
+    placements: Sequence[Placement],
+    spare: Array | None = None,
+) -> Array:
     """Kernel of the composition: the sum of `A[t] B[v]` over the taps, at `t step_a + v step_b`.
 
     A tap of either is (joined, fine_a, fine_b) dense matrices, nothing else: `joined` groups of
@@ -53,6 +59,7 @@ def composed_kernel(b: Array, a: Array, groups: Pair, placements: Sequence[Place
         a: (*taps of A, inputs per group of A, c1).
         groups: of B and of A; where neither divides the other, B is written with fewer.
         placements: where the taps land, axis by axis.
+        spare: the memory of A, if it may be written over; used where each number is scaled alone.
 
     Returns:
         (*taps, inputs / joined groups, c2).
@@ -71,8 +78,13 @@ def composed_kernel(b: Array, a: Array, groups: Pair, placements: Sequence[Place
     (ci, c1), c2 = a.shape[rank:], b.shape[-1]
     cm, co = c1 // (joined * fine_a * fine_b), c2 // groups_b
     taps = [p.full for p in placements]
-    fills = cm == 1 and math.prod(b.shape[:rank]) == 1 and taps == list(a.shape[:rank])
-    full = (np.empty if fills else np.zeros)((*taps, fine_a * ci, c2))
+    alone = _alone(a.shape[:rank], b.shape[:rank])
+    fills = cm == 1 and alone == taps
+    shape = (*taps, fine_a * ci, c2)
+    if fills and spare is not None and spare.shape == a.shape == shape:
+        full = spare
+    else:
+        full = (np.empty if fills else np.zeros)(shape)
     parts = (
         (full, (fine_a, ci, joined, fine_b, co), (-3, -5, -2)),
         (b, (fine_a, cm, joined, fine_b, co), (-3, -5, -2)),
@@ -103,14 +115,22 @@ def _places_of_channels(a: Array, rank: int) -> Array | None:
     return matrix.argmax(axis=1) if alone else None
 
 
+def _alone(taps_a: Sequence[int], taps_b: Sequence[int]) -> list[int] | None:
+    """The taps of a composition, where one number lands at each: along any axis, A or B has one."""
+    pairs = list(zip(taps_a, taps_b, strict=True))
+    return list(map(max, pairs)) if all(1 in pair for pair in pairs) else None
+
+
 # Kernels in blocks: (joined, fine_a, fine_b, *taps, rows, columns). The composition has the rows
 # of A, `ci`, and the columns of B, `co`; what it sums over has `cm`.
 
 
 def _add_scaled(full: Array, b: Array, a: Array, steps: Sequence[Pair]) -> None:
     """Add a composition where `cm` is 1: A scaled by each tap of B, without any product."""
-    if math.prod(b.shape[3:-2]) == 1:  # one number lands at each place
-        np.multiply(a, b, out=full[_landing(a.shape[3:-2], (0,) * (b.ndim - 5), steps)])
+    alone = _alone(a.shape[3:-2], b.shape[3:-2])
+    if alone is not None:
+        step = [(max(pair), 1) for pair in steps]  # that of the one of more taps than one
+        np.multiply(a, b, out=full[_landing(alone, (0,) * len(alone), step)])
         return
     for part in runs(a.shape[3], ENTRIES * a.shape[3] // (a.size * b.shape[-1])):
         some, place = a[:, :, :, part], full[:, :, :, part.start * steps[0][0] :]

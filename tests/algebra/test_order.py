@@ -135,3 +135,19 @@ def test_a_chain_waits_for_what_undoes_a_refused_step() -> None:
     total = conv.chain(operators)
     assert total.geometry.taps == (6,)
     assert_same_map(total, operators, image(operators[0], 0))
+
+
+def test_a_chain_is_written_over_none_of_its_links() -> None:
+    """Scales take the memory of what was composed before them, and of nothing else."""
+    links = [
+        random_weights(Axis(9), channels=(4, 4), groups=4, seed=1, biased=True),
+        random_weights(Axis(9, 3), channels=(4, 6), seed=2, biased=True),
+        *(random_weights(Axis(7), channels=(6, 6), groups=6, seed=s, biased=True) for s in (3, 4)),
+    ]
+    before = [link.kernel.copy() for link in links]
+    total = conv.chain(links)
+    assert all((link.kernel == kernel).all() for link, kernel in zip(links, before, strict=True))
+    one_by_one = links[3] @ (links[2] @ (links[1] @ links[0]))
+    assert_close(total.kernel, one_by_one.kernel)
+    assert_close(total.bias, one_by_one.bias)
+    assert_same_map(total, links, image(links[0], 0))
