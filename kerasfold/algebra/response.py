@@ -18,7 +18,7 @@ FIRST = 64  # input channels that are looked at first: of most kernels, they say
 
 
 def response(operator: Operator, image: Array) -> Array:
-    """The operator, applied to a known image, without its bias.
+    """The operator, its kernel of any float, applied to a known image, without its bias.
 
     Raises:
         Refused: a constant before zero padding, at an unknown size.
@@ -72,11 +72,11 @@ def _summed(kernel: Array, image: Array, places: list[Array], groups: int) -> Ar
     for tap in np.ndindex(*taps):
         if groups == 1:
             pixels = image.reshape(-1, image.shape[-1])[:, rows]
-            made = matrix_product(pixels, kernel[tap][rows])
+            made = matrix_product(pixels, kernel[tap][rows].astype("float64"))
             made = made.reshape(*image.shape[:-1], outputs)
         else:
             parts = image.reshape(*image.shape[:-1], groups, width)
-            blocks = kernel[tap].reshape(width, groups, outputs // groups)
+            blocks = kernel[tap].reshape(width, groups, outputs // groups).astype("float64")
             made = np.einsum("...gw,wgm->...gm", parts, blocks)
             made = made.reshape(*image.shape[:-1], outputs)
         for axis, (place, t) in enumerate(zip(places, tap, strict=True)):

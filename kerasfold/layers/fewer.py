@@ -28,11 +28,16 @@ class Fewer(NamedTuple):
     weights: Mapping[str, np.ndarray]
 
 
+def _of(kernel: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Some rows and columns of the matrix of each tap."""
+    return kernel.take(rows, axis=-2).take(columns, axis=-1)
+
+
 def _convolution(layer: Any, reads: Channels, gives: Channels) -> Fewer:
     kernel, groups = as_stored(layer.kernel), layer.groups
     width, outputs = kernel.shape[-2], kernel.shape[-1] // groups
     blocks = [
-        kernel[..., reads[reads // width == g] % width, :][..., gives[gives // outputs == g]]
+        _of(kernel, reads[reads // width == g] % width, gives[gives // outputs == g])
         for g in dict.fromkeys(gives // outputs)
     ]
     config = {"filters": len(gives), "groups": len(blocks)}
@@ -40,7 +45,9 @@ def _convolution(layer: Any, reads: Channels, gives: Channels) -> Fewer:
 
 
 def _depthwise(layer: Any, reads: Channels, gives: Channels) -> Fewer:
-    return Fewer({}, {"kernel": as_stored(layer.kernel)[..., reads, :], **_bias(layer, gives)})
+    return Fewer(
+        {}, {"kernel": as_stored(layer.kernel).take(reads, axis=-2), **_bias(layer, gives)}
+    )
 
 
 def _separable(layer: Any, reads: Channels, gives: Channels) -> Fewer:
@@ -48,19 +55,19 @@ def _separable(layer: Any, reads: Channels, gives: Channels) -> Fewer:
     count = depthwise.shape[-1]
     rows = (reads[:, None] * count + np.arange(count)).ravel()
     weights = {
-        "depthwise_kernel": depthwise[..., reads, :],
-        "pointwise_kernel": pointwise[..., rows, :][..., gives],
+        "depthwise_kernel": depthwise.take(reads, axis=-2),
+        "pointwise_kernel": _of(pointwise, rows, gives),
     }
     return Fewer({"filters": len(gives)}, {**weights, **_bias(layer, gives)})
 
 
 def _transposed(layer: Any, reads: Channels, gives: Channels) -> Fewer:
-    kernel = as_stored(layer.kernel)[..., gives, :][..., reads]
+    kernel = _of(as_stored(layer.kernel), gives, reads)
     return Fewer({"filters": len(gives)}, {"kernel": kernel, **_bias(layer, gives)})
 
 
 def _dense(layer: Any, reads: Channels, gives: Channels) -> Fewer:
-    kernel = as_stored(layer.kernel)[reads][:, gives]
+    kernel = _of(as_stored(layer.kernel), reads, gives)
     return Fewer({"units": len(gives)}, {"kernel": kernel, **_bias(layer, gives)})
 
 

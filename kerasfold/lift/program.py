@@ -75,7 +75,7 @@ class Node:
         return self.load().kernel
 
     def as_stored(self) -> Operator:
-        """Its operator with what `looked_at` gives, and no bias: for laws to refuse at a glance."""
+        """Its operator with what `looked_at` gives, and no bias: of that, not all is read."""
         assert self.geometry is not None
         return Operator(self.geometry, self.looked_at(), np.zeros(self.geometry.channels[1]))
 

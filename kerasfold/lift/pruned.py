@@ -415,8 +415,7 @@ def _is_even(image: Array | None) -> bool:
 def _applied(node: Node, images: Sequence[Array]) -> Array:
     """What a node makes of known images, without its bias. Raises `Refused`."""
     if node.op == "operator":
-        assert node.load is not None
-        return response(node.load(), images[0])
+        return response(node.as_stored(), images[0])
     if node.op == "sum":
         return np.asarray(sum(x * f for x, f in zip(images, node.factors, strict=True)))
     if node.op == "concatenate":

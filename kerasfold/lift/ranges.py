@@ -87,10 +87,9 @@ def _after_operator(node: Node, x: Range) -> Range:
     fixed = ~some(kernel, groups, ~x.fixed, _any)
     if not fixed.any():
         return found
-    operator = node.load()
-    bias = operator.bias
+    bias = node.load().bias if node.bias is None else node.bias
     try:
-        return found.having(fixed, response(operator, x.image) + bias)
+        return found.having(fixed, response(node.as_stored(), x.image) + bias)
     except Refused:
         axes = tuple(range(x.rank))
         fixed = ~some(kernel, groups, ~x.fixed | x.image.any(axis=axes), _any)
