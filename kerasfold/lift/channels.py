@@ -80,7 +80,11 @@ class Known:
         for index in record.added:
             node = self.regions.program.nodes[index]
             if self.reads_all and node.op == "operator" and node.geometry is not None:
-                self.reads_all = reads_all(node.looked_at(), node.geometry.groups)
+                self.reads_all = (
+                    len({*node.selected}) == node.geometry.channels[0]
+                    if node.selected
+                    else reads_all(node.looked_at(), node.geometry.groups)
+                )
             self._nodes[index] = after(node, [self._of(o) for o in node.operands])
         found = self._of(record.node)
         if record.activation is not None:

@@ -167,6 +167,18 @@ class Weights:
     shape: tuple[int, ...]
     stored: Callable[[], np.ndarray]
 
+    @classmethod
+    def selecting(cls, rank: int, channels: int, chosen: Sequence[int]) -> Weights:
+        """The kernel of one pixel that gives some channels, in an order."""
+        shape = (*(1,) * rank, channels, len(chosen))
+
+        def matrix() -> np.ndarray:
+            values = np.zeros(shape)
+            values[..., chosen, np.arange(len(chosen))] = 1.0
+            return values
+
+        return cls(shape, matrix)
+
     def read(self) -> np.ndarray:
         """The values in float64."""
         return as_array(self.stored())

@@ -61,6 +61,12 @@ class Range:
         """The numbers of channels that are the same all over the image, and zeros."""
         return self.image[(0,) * self.rank]
 
+    def of_channels(self, channels: Sequence[int]) -> Range:
+        """Of some channels, in an order."""
+        chosen = list(channels)
+        parts = (self.low[chosen], self.high[chosen], self.fixed[chosen])
+        return Range(*parts, even(self.image[..., chosen]))
+
     def having(self, fixed: Array, image: Array) -> Range:
         """The same, with channels that are constant."""
         if not fixed.any():
@@ -73,6 +79,8 @@ class Range:
 
 def after(node: Node, xs: Sequence[Range]) -> Range:
     """What is known of a node of a program, given what is of its operands."""
+    if node.selected:
+        return xs[0].of_channels(node.selected)
     if node.op == "operator":
         return _after_operator(node, *xs)
     found = _AFTER[node.op](node, xs) if node.op in _AFTER else None

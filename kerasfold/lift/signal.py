@@ -370,8 +370,7 @@ class Signal:
             raise Refused("a selection without channels")
         if chosen == list(range(self.channels)):
             return self
-        shape = (*(1,) * self.rank, self.channels, len(chosen))
-        kernel = Weights(shape, lambda: np.eye(self.channels)[:, chosen].reshape(shape))
+        kernel = Weights.selecting(self.rank, self.channels, chosen)
         return self._correlate(kernel, work="copy", selected=tuple(chosen))
 
     def subsample(self, strides: Sequence[int]) -> Signal:

@@ -13,9 +13,11 @@ from keras import layers, ops
 
 import kerasfold
 from kerasfold.layers.fewer import with_fewer
+from kerasfold.lift import ranges
 from kerasfold.lift.channels import Aligned, Known, flows
 from kerasfold.lift.need import needed
 from kerasfold.lift.pruned import pruned
+from kerasfold.lift.ranges import Range
 from kerasfold.lift.regions import lifted
 from kerasfold.read.copies import called_copy
 from kerasfold.read.model import made_by
@@ -519,3 +521,20 @@ def test_a_layer_of_fewer_channels_makes_those_of_the_other(kind: str, linear: b
     wanted = keras.ops.convert_to_numpy(expected(x))[..., gives]
     copied, _ = called_copy(fewer, "copy", None, (keras.Input((6, 7, len(reads))),), {})
     np.testing.assert_allclose(copied(x[..., reads]), wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("chosen", [[0, 2], [3, 0, 0, 1], [2]])
+def test_of_channels_that_are_selected_is_known_what_was(chosen: list[int]) -> None:
+    """The same as of the matrix that selects them, but for what that is rounded by."""
+    model = built(lambda x: layers.Conv2D(2, 3)(ops.take(x, chosen, axis=-1)), (6, 5, 4))
+    (node,) = (x for x in lifted(model).program.nodes if x.selected)
+    rng, fixed = np.random.default_rng(0), np.array([True, False, True, False])
+    image = np.where(fixed, rng.normal(size=(6, 5, 4)), 0.0)
+    low = np.array([0.0, -np.inf, 0.0, -2.0])
+    known = Range.between(low, np.array([0.0, 3.0, 0.0, 1.0]), 2).having(fixed, image)
+    got, want = ranges.after(node, [known]), ranges._after_operator(node, known)
+    np.testing.assert_array_equal(got.fixed, want.fixed)
+    np.testing.assert_array_equal(got.image, want.image)
+    np.testing.assert_allclose(got.low, want.low, rtol=1e-13)
+    np.testing.assert_allclose(got.high, want.high, rtol=1e-13)
+    np.testing.assert_array_equal(got.fixed, fixed[chosen])
