@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from functools import partial
+from typing import Any, NamedTuple, Self, TypeAlias
 
 from kerasfold.algebra.axis import Refused
 from kerasfold.algebra.chain import collapsed
@@ -16,6 +17,7 @@ from kerasfold.cost import Cost, Prices
 from kerasfold.forms.evaluate import operator_of
 from kerasfold.forms.form import C, Form
 from kerasfold.forms.known import Known
+from kerasfold.forms.worth import is_slower, replaced
 from kerasfold.lift.program import Node
 
 MOST_STAGES = 4  # steps a border may take
@@ -68,29 +70,30 @@ class Bordered(Form[C]):
         return [operator_of(nodes, stage) for stage in self.stages]
 
 
-def frame_found(
-    known: Known,
-    kind: type,
-    visited: Sequence[int],
-    find: Callable[[Sequence[Geometry], int, Prices], Frame | None],
-) -> Frame | None:
+# Gives the frame of geometries, of so many calls that share their weights, at such prices. It may
+# stop, with what it has by then, where that is too slow already.
+Find: TypeAlias = Callable[[Sequence[Geometry], int, Prices, Callable[[Cost], bool]], Frame | None]
+
+
+def frame_found(known: Known, kind: type, visited: Sequence[int], find: Find) -> Frame | None:
     """The frame of a path. Nets repeat their blocks, and the same sizes have the same frame.
 
     Args:
         known: the program.
         kind: the form, which has frames of its own.
         visited: the path.
-        find: gives the frame of geometries, of the calls that share their weights, at such prices.
+        find: see `Find`.
     """
-    shared = known.shared(visited)
+    shared, too_slow = known.shared(visited), partial(is_slower, known, visited)
 
     def found() -> Frame | None:
         try:
-            return find([known.geometry(i) for i in visited], shared, known.prices)
+            return find([known.geometry(i) for i in visited], shared, known.prices, too_slow)
         except Refused:
             return None
 
-    return known.once((kind, shared, tuple(map(known.kind, visited))), found)
+    had = replaced(known, visited) if known.careful else None
+    return known.once((kind, shared, had, tuple(map(known.kind, visited))), found)
 
 
 def cut_in_stages(links: Sequence[Geometry]) -> tuple[tuple[int, ...], list[Geometry]]:

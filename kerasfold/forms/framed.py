@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -171,7 +171,9 @@ def framed_geometries(
     )
 
 
-def _frame(links: Sequence[Geometry], shared: int, prices: Prices) -> Frame | None:
+def _frame(
+    links: Sequence[Geometry], shared: int, prices: Prices, too_slow: Callable[[Cost], bool]
+) -> Frame | None:
     """A chain as one convolution for the interior, and stages on strips for the border."""
     cuts, steps = cut_in_stages(links)
     if not steps:
@@ -184,6 +186,8 @@ def _frame(links: Sequence[Geometry], shared: int, prices: Prices) -> Frame | No
     if whole is None:
         return None
     cost = prices.operator(whole, shared)
+    if too_slow(cost):
+        return Frame(whole, cost, cuts)
     for position, step in enumerate(steps):
         if not step.normalised:
             cost += Cost(params=step.params / shared)

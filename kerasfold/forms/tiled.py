@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -135,12 +135,15 @@ def _tilings(links: Sequence[Geometry]) -> list[Tiling]:
     return [mirrored_tiling(sizes, frame), tiling_of(sizes, frame)]
 
 
-def _tiles(links: Sequence[Geometry], shared: int, prices: Prices) -> Frame | None:
+def _tiles(
+    links: Sequence[Geometry], shared: int, prices: Prices, too_slow: Callable[[Cost], bool]
+) -> Frame | None:
     """A chain as one convolution for each tile of its output."""
     cuts, steps = cut_in_stages(links)
     if not steps:
         return None
-    frames = (_frame(steps, tiling, cuts, shared, prices) for tiling in _tilings(steps))
+    tilings = _tilings(steps)
+    frames = (_frame(steps, tiling, cuts, shared, prices, too_slow) for tiling in tilings)
     return next((frame for frame in frames if frame), None)
 
 
@@ -150,6 +153,7 @@ def _frame(
     cuts: tuple[int, ...],
     shared: int,
     prices: Prices,
+    too_slow: Callable[[Cost], bool],
 ) -> Frame | None:
     """The tiles of one tiling, those of one group of each axis by one convolution."""
     if math.prod(map(len, tiling)) > MOST_TILES:
@@ -168,6 +172,8 @@ def _frame(
                 cost += Cost(params=extra / shared, layers=1)
                 cost += prices.step("elementwise", 2 * moved_bytes(one.sizes, one.channels[1]))
             pictures.append(one)
+            if too_slow(cost):
+                break
     except Refused:
         return None
     whole = max(pictures, key=lambda one: math.prod(n or 0 for n in one.sizes))
