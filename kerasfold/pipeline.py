@@ -184,11 +184,11 @@ def fold(
     ):
         refuse_other_batch(model, batch_size)
         if not isinstance(model, keras.Model) or not own_predictions(model):
-            return _fold(model, options, Told(), data, input_shape)
+            return _fold(model, options, data, input_shape)
         try:
             return _of_its_class(model, options, data, input_shape)
         except Refused as refusal:
-            folded = _fold(model, options, Told(), data, input_shape)
+            folded = _fold(model, options, data, input_shape)
             note = plain_model(model, refusal.reason)
     folded.fold_report = replace(folded.fold_report, note=note)
     warnings.warn(note, stacklevel=2)
@@ -209,7 +209,7 @@ class _Options:
 
 
 def _fold(
-    model: keras.Model, options: _Options, told: Told, data: Any = None, input_shape: Any = None
+    model: keras.Model, options: _Options, data: Any, input_shape: Any, told: Told | None = None
 ) -> keras.Model:
     """A plain functional model that computes the same."""
     at("reading the layers")
@@ -268,7 +268,7 @@ def _of_its_class(
 ) -> keras.Model:
     """A model of the same class, of folded parts. Raises `Refused` where there is none."""
     told, parts = Told(), parts_of(model)
-    folds = {argument: _fold(part, options, told) for argument, part in parts.items()}
+    folds = {name: _fold(part, options, None, None, told) for name, part in parts.items()}
     folded = made_of(model, folds)
     regions = _lifted(model, options.open_layers, told)
     unfolded = original_plan(regions, options.target.prices)

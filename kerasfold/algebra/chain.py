@@ -126,6 +126,7 @@ def _composed(operators: Sequence[Operator], order: Order) -> Operator:
         return operators[order.halves]
     first, last = order.halves
     a, b = _composed(operators, first), _composed(operators, last)
+    # What was composed just now, nobody else reads; a link is the caller's.
     return compose(b, a, over=not isinstance(first.halves, int))
 
 

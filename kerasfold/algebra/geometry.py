@@ -73,6 +73,11 @@ class Geometry:
         return self.groups == self.channels[0]
 
     @property
+    def is_of_pixels(self) -> bool:
+        """Whether each pixel is one of those that are read, and no other is."""
+        return self.is_pointwise and not (self.ones or self.vector)
+
+    @property
     def keeps_channels(self) -> bool:
         """Whether every output channel reads the input channel at its place, and no other."""
         return self.groups == self.channels[0] == self.channels[1]

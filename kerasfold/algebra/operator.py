@@ -31,7 +31,8 @@ class Operator:
 
     Attributes:
         geometry: the sizes.
-        kernel: (*taps, input channels / groups, output channels), float64.
+        kernel: (*taps, input channels / groups, output channels), float64; of one that is only
+            looked at, of any float.
         bias: (output channels,), float64.
         ones: (*taps, output channels), float64, or None.
 

@@ -78,7 +78,7 @@ def composed_kernel(
     (ci, c1), c2 = a.shape[rank:], b.shape[-1]
     cm, co = c1 // (joined * fine_a * fine_b), c2 // groups_b
     taps = [p.full for p in placements]
-    alone = _alone(a.shape[:rank], b.shape[:rank])
+    alone = _taps_unsummed(a.shape[:rank], b.shape[:rank])
     fills = cm == 1 and alone == taps
     shape = (*taps, fine_a * ci, c2)
     if fills and spare is not None and spare.shape == a.shape == shape:
@@ -115,7 +115,7 @@ def _places_of_channels(a: Array, rank: int) -> Array | None:
     return matrix.argmax(axis=1) if alone else None
 
 
-def _alone(taps_a: Sequence[int], taps_b: Sequence[int]) -> list[int] | None:
+def _taps_unsummed(taps_a: Sequence[int], taps_b: Sequence[int]) -> list[int] | None:
     """The taps of a composition, where one number lands at each: along any axis, A or B has one."""
     pairs = list(zip(taps_a, taps_b, strict=True))
     return list(map(max, pairs)) if all(1 in pair for pair in pairs) else None
@@ -127,7 +127,7 @@ def _alone(taps_a: Sequence[int], taps_b: Sequence[int]) -> list[int] | None:
 
 def _add_scaled(full: Array, b: Array, a: Array, steps: Sequence[Pair]) -> None:
     """Add a composition where `cm` is 1: A scaled by each tap of B, without any product."""
-    alone = _alone(a.shape[3:-2], b.shape[3:-2])
+    alone = _taps_unsummed(a.shape[3:-2], b.shape[3:-2])
     if alone is not None:
         step = [(max(pair), 1) for pair in steps]  # that of the one of more taps than one
         np.multiply(a, b, out=full[_landing(alone, (0,) * len(alone), step)])

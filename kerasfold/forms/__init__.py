@@ -25,8 +25,9 @@ several sources is no one convolution.
 A form is a way to compute a materialised tensor: one convolution per input
 (`forms/convolved.py`), a separable pair (`forms/separable.py`, a good one to read first), a pool
 and a convolution, a framed interior. Write a class of `forms.form.Form` in a file of its own:
-`propose` says, from sizes, when it applies and what it costs, or raises `Refused`; `compose`
-gives its weights, in a record of its own; `emit` makes its layers out of what
+`propose` says, from sizes, when it applies and what it costs, or raises `Refused`; `needs` and
+`bars` say at a glance where it never does, by traits of steps (`lift.program.Trait`);
+`compose` gives its weights, in a record of its own; `emit` makes its layers out of what
 `layers.build.Builder` offers; `words` is for the report. Then add a row to `forms.ways.FORMS`:
 among forms that cost the same, the first is taken. A form that depends on numbers and not on
 sizes alone asks for them with `known.weights`.

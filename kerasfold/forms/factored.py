@@ -18,7 +18,6 @@ from kerasfold.cost import Cost, Prices, moved_bytes, pixels
 from kerasfold.forms.evaluate import evaluate
 from kerasfold.forms.form import Composed, Form, activated
 from kerasfold.forms.known import Known
-from kerasfold.forms.scaled import is_of_pixels
 from kerasfold.layers.limits import check_emittable
 from kerasfold.lift.program import Node, Trait
 from kerasfold.read.weights import count_params
@@ -123,7 +122,7 @@ class Factored(Form[Factor]):
 def _is_scale(term: object) -> bool:
     """Whether a term has one weight for each channel; None is the identity."""
     return term is None or (
-        isinstance(term, Geometry) and is_of_pixels(term) and term.keeps_channels
+        isinstance(term, Geometry) and term.is_of_pixels and term.keeps_channels
     )
 
 

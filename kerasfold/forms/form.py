@@ -82,7 +82,10 @@ class Form(ABC, Generic[C]):
 
     @classmethod
     def may_be_of(cls, traits: frozenset[Trait]) -> bool:
-        """Whether steps of such traits may be computed so: what is not asked at any length then."""
+        """Whether steps of such traits may be computed so.
+
+        If not, `propose` gives nothing, and is not asked, as it is of thousands of sets of steps.
+        """
         return not cls.bars & traits and (not cls.needs or bool(cls.needs & traits))
 
     @classmethod

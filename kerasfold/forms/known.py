@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -81,7 +80,7 @@ class Known:
         self._numbers: dict[Geometry, int] = {}
         self._kinds: dict[int, int] = {}
         self._path: tuple[Sequence[int], bool] = ((), False)
-        self._traits_of = functools.cache(self._traits)
+        self._traits: dict[int, frozenset[Trait]] = {}
         self._found: dict[Hashable, Any] = {}
         self._answers: Answers = {}
 
@@ -210,12 +209,11 @@ class Known:
 
     def traits(self, visited: Sequence[int]) -> frozenset[Trait]:
         """Those of any of the nodes."""
-        return frozenset().union(*map(self._traits_of, visited))
-
-    def _traits(self, index: int) -> frozenset[Trait]:
-        """Those of a node, with 'inner' where it is not the last of its call."""
-        found = self.nodes[index].traits
-        return found if index in self.regions.lifted else found | {"inner"}
+        for index in visited:
+            if index not in self._traits:
+                inner: set[Trait] = set() if index in self.regions.lifted else {"inner"}
+                self._traits[index] = self.nodes[index].traits | inner
+        return frozenset().union(*map(self._traits.__getitem__, visited))
 
     def is_pool(self, index: int) -> bool:
         """Whether a node is a pool or an upsampling: no weights, but a window."""

@@ -28,7 +28,8 @@ class Normalised(Form[Constants]):
     """One BatchNormalization."""
 
     name: ClassVar[str] = "normalised"
-    bars: ClassVar[frozenset[Trait]] = frozenset({"window", "mixes"})
+    needs: ClassVar[frozenset[Trait]] = frozenset({"scales"})
+    bars: ClassVar[frozenset[Trait]] = frozenset({"window"})
 
     @classmethod
     def propose(cls, known: Known, index: int, visited: Sequence[int]) -> Normalised | None:

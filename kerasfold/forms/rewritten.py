@@ -101,8 +101,8 @@ class Rewritten(Kept):
 class Thinned(Rewritten):
     """A slice with strides, as a reshape and a slice of neighbours, or as a pool."""
 
-    needs: ClassVar[frozenset[Trait]] = frozenset()
-    bars: ClassVar[frozenset[Trait]] = frozenset({"multiplies", "weighs", "rearranged"})
+    needs: ClassVar[frozenset[Trait]] = frozenset()  # a slice has no weights
+    bars: ClassVar[frozenset[Trait]] = frozenset({"multiplies", "scales", "rearranged"})
 
     @classmethod
     def propose(cls, known: Known, index: int, visited: Sequence[int]) -> Thinned | None:

@@ -72,6 +72,8 @@ class Scaled(Form[Constants]):
         """Steps by constants alone, of one tensor: a weight that trains is not made one."""
         if known.regions.graph.layout == "channels_first":
             return None
+        if any(known.nodes[i].multiplies for i in visited):
+            return None
         term = term_of_pixels(known, visited)
         if term is None or any(count_params(known.owner[i].call.operation) for i in visited):
             return None
@@ -132,18 +134,13 @@ class Scaled(Form[Constants]):
         return "elementwise"
 
 
-def is_of_pixels(geometry: Geometry) -> bool:
-    """Whether each pixel is one of those that are read, and no other is."""
-    return geometry.is_pointwise and not (geometry.ones or geometry.vector)
-
-
 def term_of_pixels(known: Known, visited: Sequence[int]) -> tuple[int, Geometry] | None:
     """The one tensor that steps read, pixel by pixel, and how; None where they do otherwise."""
     steps = (known.nodes[i].geometry for i in visited)
-    if not all(step is None or is_of_pixels(step) for step in steps):
+    if not all(step is None or step.is_of_pixels for step in steps):
         return None
     ((read, term), *others) = known.terms(visited).items()
-    if others or not isinstance(term, Geometry) or not is_of_pixels(term):
+    if others or not isinstance(term, Geometry) or not term.is_of_pixels:
         return None
     return read, term
 

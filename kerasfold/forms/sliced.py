@@ -37,7 +37,7 @@ class Sliced(Form[Nothing]):
     """
 
     name: ClassVar[str] = "sliced"
-    bars: ClassVar[frozenset[Trait]] = frozenset({"sum", "concatenate", "multiplies", "weighs"})
+    bars: ClassVar[frozenset[Trait]] = frozenset({"sum", "concatenate", "multiplies", "scales"})
 
     place: Place
     blocks: Rearrangement | None

@@ -77,11 +77,11 @@ def ways(known: Known, index: int, visited: Sequence[int]) -> Iterator[AnyForm |
             "along the width on TensorFlow"
         )
         return
-    if "weighs" in traits and cancels(known, visited):
+    if "scales" in traits and cancels(known, visited):
         yield Refused(CANCELS)
         return
     is_refused = False
-    for form in _of(traits, FORMS):
+    for form in _possible(traits, FORMS):
         if form.is_last_resort and not is_refused:
             continue
         try:
@@ -96,7 +96,7 @@ def ways(known: Known, index: int, visited: Sequence[int]) -> Iterator[AnyForm |
 
 
 @functools.lru_cache
-def _of(traits: frozenset[Trait], forms: tuple[type[F], ...]) -> tuple[type[F], ...]:
+def _possible(traits: frozenset[Trait], forms: tuple[type[F], ...]) -> tuple[type[F], ...]:
     """The forms that steps of such traits may have."""
     return tuple(form for form in forms if form.may_be_of(traits))
 
@@ -109,8 +109,8 @@ def as_it_is(known: Known, kept: Kept) -> Kept:
 
 
 def _better(known: Known, kept: Kept) -> Kept | None:
-    """The better layer."""
-    for form in _of(known.traits(kept.visited), BETTER):
+    """The first better layer that is no slower, or None."""
+    for form in _possible(known.traits(kept.visited), BETTER):
         better = form.propose(known, kept.node, kept.visited)
         if better is not None and not known.prices.slower(kept.cost, better.cost):
             return better

@@ -48,7 +48,7 @@ class Weightless(Form[Nothing]):
 
     name: ClassVar[str] = "weightless"
     bars: ClassVar[frozenset[Trait]] = frozenset(
-        {"sum", "concatenate", "rearranged", "multiplies", "weighs"}
+        {"sum", "concatenate", "rearranged", "multiplies", "scales"}
     )
 
     family: Family

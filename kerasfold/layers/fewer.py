@@ -28,7 +28,7 @@ class Fewer(NamedTuple):
     weights: Mapping[str, np.ndarray]
 
 
-def _of(kernel: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+def _rows_and_columns(kernel: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Some rows and columns of the matrix of each tap."""
     return kernel.take(rows, axis=-2).take(columns, axis=-1)
 
@@ -37,7 +37,7 @@ def _convolution(layer: Any, reads: Channels, gives: Channels) -> Fewer:
     kernel, groups = as_stored(layer.kernel), layer.groups
     width, outputs = kernel.shape[-2], kernel.shape[-1] // groups
     blocks = [
-        _of(kernel, reads[reads // width == g] % width, gives[gives // outputs == g])
+        _rows_and_columns(kernel, reads[reads // width == g] % width, gives[gives // outputs == g])
         for g in dict.fromkeys(gives // outputs)
     ]
     config = {"filters": len(gives), "groups": len(blocks)}
@@ -56,18 +56,18 @@ def _separable(layer: Any, reads: Channels, gives: Channels) -> Fewer:
     rows = (reads[:, None] * count + np.arange(count)).ravel()
     weights = {
         "depthwise_kernel": depthwise.take(reads, axis=-2),
-        "pointwise_kernel": _of(pointwise, rows, gives),
+        "pointwise_kernel": _rows_and_columns(pointwise, rows, gives),
     }
     return Fewer({"filters": len(gives)}, {**weights, **_bias(layer, gives)})
 
 
 def _transposed(layer: Any, reads: Channels, gives: Channels) -> Fewer:
-    kernel = _of(as_stored(layer.kernel), gives, reads)
+    kernel = _rows_and_columns(as_stored(layer.kernel), gives, reads)
     return Fewer({"filters": len(gives)}, {"kernel": kernel, **_bias(layer, gives)})
 
 
 def _dense(layer: Any, reads: Channels, gives: Channels) -> Fewer:
-    kernel = _of(as_stored(layer.kernel), reads, gives)
+    kernel = _rows_and_columns(as_stored(layer.kernel), reads, gives)
     return Fewer({"units": len(gives)}, {"kernel": kernel, **_bias(layer, gives)})
 
 

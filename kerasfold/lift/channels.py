@@ -199,7 +199,8 @@ class Aligned:
     Attributes:
         call: the call.
         adds: whether it adds its inputs up: one that is constant is none then.
-        parts: whether it makes one pixel of many: what nobody needs of that is left out behind it.
+        parts: whether it makes one pixel of many: what nobody needs of that may be left out behind
+            it.
     """
 
     call: Call

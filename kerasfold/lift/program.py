@@ -23,7 +23,14 @@ Sizes: TypeAlias = tuple[int | None, ...]
 Op: TypeAlias = Literal["root", "operator", "sum", "concatenate", "rearrange", "scale"]
 Work: TypeAlias = Literal["matrix", "product", "pool", "scale", "shift", "copy"]
 Trait: TypeAlias = Literal[
-    "sum", "concatenate", "rearranged", "multiplies", "weighs", "mean", "window", "mixes", "inner"
+    "sum",  # adds up
+    "concatenate",  # puts channels side by side
+    "rearranged",  # moves samples, or multiplies or shifts them along other axes than the channels
+    "multiplies",  # by weights, and adds up
+    "scales",  # multiplies or shifts each channel
+    "mean",  # of samples, each channel by itself
+    "window",  # reads other pixels than the one at its place
+    "inner",  # is not the last that its call does
 ]
 
 
@@ -68,14 +75,14 @@ class Node:
     mean: bool = False
 
     def looked_at(self) -> np.ndarray:
-        """The kernel of its operator, of whatever float: for what tells zeros and signs alone."""
+        """The kernel of its operator, of whatever float it is stored in."""
         if self.kernel is not None:
             return self.kernel.stored()
         assert self.load is not None
         return self.load().kernel
 
     def as_stored(self) -> Operator:
-        """Its operator with what `looked_at` gives, and no bias: of that, not all is read."""
+        """Its operator, the kernel as stored and no bias, for those who read but a part of it."""
         assert self.geometry is not None
         return Operator(self.geometry, self.looked_at(), np.zeros(self.geometry.channels[1]))
 
@@ -88,10 +95,9 @@ class Node:
             "concatenate": self.op == "concatenate",
             "rearranged": self.rearrangement is not None,
             "multiplies": self.multiplies,
-            "weighs": self.work in ("scale", "shift"),
+            "scales": self.work in ("scale", "shift"),
             "mean": self.mean,
-            "window": g is not None and not (g.is_pointwise and not (g.ones or g.vector)),
-            "mixes": g is not None and not g.keeps_channels,
+            "window": g is not None and not g.is_of_pixels,
         }
         return frozenset(trait for trait, is_so in found.items() if is_so)
 

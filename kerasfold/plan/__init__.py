@@ -12,7 +12,8 @@ zero: nothing is timed.
 Before it is planned, a model is rewritten where that makes a cheaper plan
 (`plan.cheapest.REWRITINGS`). Channels that nobody reads, or that are constant, are not computed:
 what reads them has their constant in its bias, or an image of it (`lift.need`, `lift.pruned`);
-but ONNX Runtime, where it is told, keeps a multiple of four of those that are one.
+but ONNX Runtime, where it is told, keeps a multiple of four of those that are one, and where
+seconds count, one pixel made of many has all of theirs unless an eighth of them goes.
 A call that works on every pixel by itself, such as an activation or a sum, computes those that are
 read: a stride, a crop or a slice behind it moves before it, and on into what it reads
 (`lift.narrowed`). What works on pixels runs before they are repeated by a nearest upsampling; a

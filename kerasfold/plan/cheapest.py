@@ -24,7 +24,6 @@ from kerasfold.read.graph import Call
 from kerasfold.read.weights import count_params
 
 STRIDED = 1.5  # pixels for each that is read: a stride leaves more, a border that is not read fewer
-
 SQUEEZED = 1 / 8  # of the channels of a pixel made of many: fewer are not worth a call, in seconds
 
 # What may be done to a model before it is planned; each is tried on the cheapest so far, and told

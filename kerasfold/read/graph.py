@@ -217,7 +217,7 @@ def read(
             "fold the functional models inside it"
         )
     refuse_quantised(model)
-    reader = _Reader(opens, told or Told())
+    reader = _Reader(opens, (told or Told()).read_anew())
     inputs = tree.map_structure(reader.tensor, functional._inputs_struct)
     for source in functional._inputs:
         reader.known[id(source)] = reader.tensor(source)
@@ -240,7 +240,6 @@ class _Reader:
 
     def __init__(self, opens: Callable[[keras.Operation], bool], told: Told) -> None:
         self.opens, self.told = opens, told
-        told.read_anew()
         self.known: dict[int, Tensor] = {}
         self.calls: list[Call] = []
         self.opened: list[str] = []

@@ -49,7 +49,8 @@ class Told:
         gives: shape and dtype of the one tensor that they give, by what they are given.
         tried: the same, of a call that may yet turn out to do more.
         written: what those say of which a copy can be made.
-        traced: what was traced in this reading, with its layer, by that and what it is called on.
+        traced: what was traced in this reading, by the layer and what it is called on; with the
+            layer, so that its identity is not given out again.
         before: the same of readings before, but for what this one has taken.
     """
 
@@ -75,10 +76,11 @@ class Told:
         """Nothing more came of what was tried."""
         self.gives.update(self.tried)
 
-    def read_anew(self) -> None:
-        """A reading begins; it may take what those before it have traced."""
+    def read_anew(self) -> Told:
+        """The same for another reading, which may take what those before it have traced."""
         self.before.update(self.traced)
         self.traced.clear()
+        return self
 
     def inside(
         self, layer: keras.Layer, args: Any, kwargs: Any, trace: Callable[[], Inside]
@@ -94,10 +96,14 @@ class Told:
 
 
 def _called(says: Hashable, given: Sequence[Any]) -> Hashable:
-    """What a call depends on, for the shape and the dtype of its result."""
-    return says, *(
-        (tuple(x.shape), x.dtype, x.sparse, x.ragged)
-        if isinstance(x, keras.KerasTensor)
-        else (type(x), repr(x))
-        for x in given
-    )
+    """What a call depends on; nothing equals that of arguments that are no tensors and not plain.
+
+    Of an array, no text says all.
+    """
+    return says, *map(_specified, given)
+
+
+def _specified(x: Any) -> Hashable:
+    if isinstance(x, keras.KerasTensor):
+        return tuple(x.shape), x.dtype, x.sparse, x.ragged
+    return (type(x), x) if type(x) in (bool, *_PLAIN) else object()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import strategies as st
 
@@ -147,6 +148,11 @@ def test_a_chain_is_written_over_none_of_its_links() -> None:
     before = [link.kernel.copy() for link in links]
     total = conv.chain(links)
     assert all((link.kernel == kernel).all() for link, kernel in zip(links, before, strict=True))
+    before_last = links[1] @ links[0]
+    assert np.shares_memory(
+        conv.compose(links[2], before_last, over=True).kernel, before_last.kernel
+    )
+    assert not np.shares_memory(conv.compose(links[2], before_last).kernel, before_last.kernel)
     one_by_one = links[3] @ (links[2] @ (links[1] @ links[0]))
     assert_close(total.kernel, one_by_one.kernel)
     assert_close(total.bias, one_by_one.bias)

@@ -12,6 +12,7 @@ import pytest
 from keras import layers, ops
 
 import kerasfold
+from kerasfold.algebra.response import response
 from kerasfold.layers.fewer import with_fewer
 from kerasfold.lift import ranges
 from kerasfold.lift.channels import Aligned, Known, flows
@@ -538,3 +539,38 @@ def test_of_channels_that_are_selected_is_known_what_was(chosen: list[int]) -> N
     np.testing.assert_allclose(got.low, want.low, rtol=1e-13)
     np.testing.assert_allclose(got.high, want.high, rtol=1e-13)
     np.testing.assert_array_equal(got.fixed, fixed[chosen])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("kind", ["Conv2D", "DepthwiseConv2D", "Conv2DTranspose"])
+def test_a_kernel_as_it_is_stored_makes_of_constants_what_it_makes_in_float64(
+    dtype: str, kind: str
+) -> None:
+    config = {} if kind == "DepthwiseConv2D" else {"filters": 4}
+    with policy(dtype):
+        x = keras.Input((6, 5, 4), dtype=dtype)
+        layer = getattr(layers, kind)(kernel_size=3, padding="same", **config)
+        model = keras.Model(x, layer(x))
+    (node,) = (n for n in lifted(model).program.nodes if n.multiplies)
+    image = np.random.default_rng(0).normal(size=(6, 5, 4))
+    np.testing.assert_array_equal(response(node.as_stored(), image), response(node.load(), image))
+
+
+@pytest.mark.parametrize(("objective", "read"), [("macs", 15), ("latency", 16)])
+def test_where_seconds_count_a_squeeze_is_not_selected_from_for_one_channel(
+    objective: str, read: int
+) -> None:
+    def body(x: Any) -> Any:
+        x = block(x, 16)
+        y = layers.GlobalAveragePooling2D(keepdims=True)(x)
+        y = layers.Conv2D(16, 1, activation="sigmoid")(layers.Conv2D(4, 1, activation="relu")(y))
+        return layers.Conv2D(4, 3)(layers.Multiply()([x, y]))
+
+    model = built(body)
+    normal = next(x for x in model.layers if isinstance(x, layers.BatchNormalization))
+    kill(normal, [3])
+    normal.beta.assign([*normal.beta[:3], 1.0, *normal.beta[4:]])
+    folded = kerasfold.fold(model, objective=objective, verify=False)
+    kernels = [layer.kernel.shape[-2] for layer in folded.layers if hasattr(layer, "kernel")]
+    assert kernels[1] == read
+    assert_same(model, folded, FLOAT64)

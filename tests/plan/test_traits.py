@@ -8,16 +8,18 @@ from typing import Any
 import keras
 import pytest
 from hypothesis import HealthCheck, given, settings
+from keras import layers
 
 from kerasfold.algebra.axis import Refused
 from kerasfold.cost import objective_of
 from kerasfold.forms import ways as table
-from kerasfold.forms.form import Form
+from kerasfold.forms.normalised import Normalised
 from kerasfold.forms.ways import ways
 from kerasfold.lift.regions import lifted
 from kerasfold.plan.search import Search
 from laws.random_graphs import build, recipes
 from zoo.graphs import GRAPHS, built
+from zoo.making import randomise
 
 MOST = 40  # sets of steps of a component
 
@@ -42,11 +44,8 @@ def proposed(model: keras.Model) -> list[Any]:
 def asked_at_length(model: keras.Model) -> list[Any]:
     """The same, where all forms are asked about all steps."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Form, "may_be_of", classmethod(lambda cls, traits: True))
-        table._of.cache_clear()
-        found = proposed(model)
-    table._of.cache_clear()
-    return found
+        patch.setattr(table, "_possible", lambda traits, forms: forms)
+        return proposed(model)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -66,6 +65,25 @@ def test_a_glance_that_hides_a_form_is_seen() -> None:
     model = built("residual")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(table.Convolved, "bars", frozenset({"window"}))
-        table._of.cache_clear()
+        patch.setattr(table, "_possible", table._possible.__wrapped__)
         assert proposed(model) != asked_at_length(model)
-    table._of.cache_clear()
+
+
+CHAINS: dict[str, tuple[int, list[Any]]] = {
+    "one channel by way of four": (1, [layers.Conv2D(4, 1), layers.Conv2D(1, 1)]),
+    "each channel by way of two": (
+        3,
+        [layers.DepthwiseConv2D(1, depth_multiplier=2), layers.Conv2D(3, 1, groups=3)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_a_glance_is_at_what_steps_are_together(name: str) -> None:
+    """Each mixes channels, and both together do not."""
+    channels, chain = CHAINS[name]
+    steps = [keras.layers.deserialize(keras.layers.serialize(layer)) for layer in chain]
+    model = keras.Sequential([keras.Input((8, 8, channels)), *steps, layers.BatchNormalization()])
+    kinds = [found[0] for found in proposed(randomise(model)) if isinstance(found, tuple)]
+    assert Normalised in kinds
+    assert proposed(model) == asked_at_length(model)

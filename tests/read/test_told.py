@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import keras
+import numpy as np
 import pytest
 from keras import layers
 
@@ -160,3 +161,33 @@ def test_what_another_size_is_traced_on_is_no_other_size():
         x = keras.Input((size, size, 4))
         shapes.append(lifted(keras.Model(x, block(x)), told=told).graph.calls[-1].outputs[0].shape)
     assert shapes == [(None, n, n, 4) for n in (6, 8, 6)]
+
+
+@keras.saving.register_keras_serializable("told")
+class Tabled(layers.Layer):
+    """Layers, and a table that it is called with."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.inner, self.act = layers.Dense(1600), layers.Activation("tanh")
+
+    def build(self, shape: Any) -> None:
+        self.inner.build(shape)
+        super().build(shape)
+
+    def call(self, x: Any, table: Any) -> Any:
+        return self.act(self.inner(x) + table)
+
+
+def test_a_table_is_no_other_that_is_written_alike():
+    """NumPy writes the ends of long arrays alone."""
+    layer, told = Tabled(), Told()
+    tables = [np.zeros(1600, "float32") for _ in range(3)]
+    tables[1][800] = 5.0
+    read = []
+    for table in tables:
+        x = keras.Input((4,))
+        calls = lifted(keras.Model(x, layer(x, table)), told=told).graph.calls
+        read += [np.asarray(c) for call in calls for c in call.constants if np.size(c) == 1600]
+    assert repr(tables[0]) == repr(tables[1])
+    assert [each.max() for each in read] == [0.0, 5.0, 0.0]
