@@ -60,8 +60,7 @@ def _is_as_read(known: Known, index: int, inside: Collection[int]) -> bool:
 def _subtracted(known: Known, index: int, inside: Collection[int]) -> np.ndarray:
     """The numbers that a shift adds, in the unit of what is left."""
     node = known.nodes[index]
-    assert node.load is not None
-    size = np.abs(node.load().bias)
+    size = np.abs(node.offset())
     while (readers := known.reading[node.index]) and len(readers) == 1:
         node = known.nodes[readers[0]]
         if node.index not in inside or node.work != "scale" or node.load is None:

@@ -86,6 +86,13 @@ class Node:
         assert self.geometry is not None
         return Operator(self.geometry, self.looked_at(), np.zeros(self.geometry.channels[1]))
 
+    def offset(self) -> np.ndarray:
+        """What its operator adds to each channel; no kernel is read where that is at hand."""
+        if self.bias is not None:
+            return self.bias
+        assert self.load is not None
+        return self.load().bias
+
     @property
     def traits(self) -> frozenset[Trait]:
         """What tells at a glance which forms it may have, but for whether it is inside a call."""

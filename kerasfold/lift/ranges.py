@@ -89,13 +89,12 @@ def after(node: Node, xs: Sequence[Range]) -> Range:
 
 def _after_operator(node: Node, x: Range) -> Range:
     assert node.geometry is not None
-    assert node.load is not None
     rank, kernel, groups = len(node.sizes), node.looked_at(), node.geometry.groups
     found = Range.between(*((x.low, x.high) if node.mean else _interval(node, kernel, x)), rank)
     fixed = ~some(kernel, groups, ~x.fixed, _any)
     if not fixed.any():
         return found
-    bias = node.load().bias if node.bias is None else node.bias
+    bias = node.offset()
     try:
         return found.having(fixed, response(node.as_stored(), x.image) + bias)
     except Refused:
@@ -107,14 +106,13 @@ def _after_operator(node: Node, x: Range) -> Range:
 def _interval(node: Node, stored: Array, x: Range) -> tuple[Array, Array]:
     """Between which numbers the outputs of an operator lie, of which the kernel is stored so."""
     assert node.geometry is not None
-    assert node.load is not None
     groups = node.geometry.groups
     top, bottom = np.isposinf(x.high), np.isneginf(x.low)
     rises = some(stored, groups, top, _more) | some(stored, groups, bottom, _less)
     falls = some(stored, groups, bottom, _more) | some(stored, groups, top, _less)
     if np.all(rises & falls):
         return np.full(node.channels, -math.inf), np.full(node.channels, math.inf)
-    bias = node.load().bias if node.bias is None else node.bias
+    bias = node.offset()
     low, high = np.where(bottom, 0.0, x.low), np.where(top, 0.0, x.high)
     most = np.maximum(np.abs(low), np.abs(high))
     middle, reach, sizes = _by_tap(stored, groups, (low + high) / 2, (high - low) / 2, most)
