@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 from kerasfold.algebra.axis import Refused
+from kerasfold.forms.averaged import AveragedBlock, AveragedTerms
 from kerasfold.forms.concatenated import Concatenated
 from kerasfold.forms.convolved import Convolved
 from kerasfold.forms.digits import cancels
@@ -46,6 +47,8 @@ FORMS: tuple[type[AnyForm], ...] = (
     PoolFirst,
     PoolThenScale,
     PoolThenNormalised,
+    AveragedTerms,
+    AveragedBlock,
     Stacked,
     Concatenated,
     Factored,

@@ -7,7 +7,7 @@ equally often, a mean of means is a mean, and what repeats repetitions repeats.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
@@ -103,8 +103,8 @@ class Weightless(Form[Nothing]):
         """A layer."""
         return activated(build, lambda name: self.emitted(build, xs[self.source], name))
 
-    def emitted(self, build: Builder, x: Value, name: str) -> Value:
-        """The layer on a tensor, under a name."""
+    def emitted(self, build: Builder, x: Value, name: str, role: Hashable = None) -> Value:
+        """The layer on a tensor, under a name; `role` tells it from others of one form."""
         axes, rank = self.whole.axes, len(self.whole.axes)
         crops, pads = [axis.crop for axis in axes], [axis.pad for axis in axes]
         config: dict[str, Any] = {"data_format": build.layout}
@@ -121,7 +121,8 @@ class Weightless(Form[Nothing]):
             return build.cropped(x, crops, name) if any(map(any, crops)) else build.same(x, name)
         if self.family != "UpSampling" and keras_padding(self.whole) != "valid":
             x = build.pad_and_crop(x, crops, [(0, 0)] * rank, name)
-        return build.layer(build.kind(self.family, rank), self.name, name=name, **config)(x)
+        kind = build.kind(self.family, rank)
+        return build.layer(kind, (self.name, role), name=name, **config)(x)
 
     def words(self, regions: Regions) -> str:
         """The layer; of a crop of what was padded by as much, nothing."""

@@ -1,0 +1,208 @@
+"""A pool of a sum of pointwise convolutions: what is read is pooled first, and then convolved.
+
+mean(A x + B y) = A mean(x) + B mean(y): of as few pixels as the pool leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from kerasfold.algebra.geometry import Geometry, require_plain
+from kerasfold.algebra.operator import Operator
+from kerasfold.cost import Cost, moved_bytes
+from kerasfold.forms.concatenated import Block
+from kerasfold.forms.convolved import Terms, sum_words, summed
+from kerasfold.forms.evaluate import Affine, Part, Parts, evaluate, evaluate_node, whole
+from kerasfold.forms.form import Composed, Form
+from kerasfold.forms.known import Known, is_matrix_alone
+from kerasfold.forms.weightless import Weightless
+from kerasfold.layers.limits import check_emittable
+from kerasfold.layers.words import described
+from kerasfold.lift.program import Node, Trait
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from kerasfold.layers.build import Builder, Value
+    from kerasfold.lift.regions import Regions
+
+C = TypeVar("C", bound=Composed)
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Averaged(Form[C]):
+    """A pool for each tensor that is read, and what convolves them all.
+
+    Attributes:
+        pools: the layer that each tensor is read by.
+        added: nodes that are added up, before the first that pools.
+        behind: nodes behind the last that pools.
+    """
+
+    needs: ClassVar[frozenset[Trait]] = frozenset({"mean"})
+    bars: ClassVar[frozenset[Trait]] = frozenset({"rearranged"})
+
+    pools: Mapping[int, Weightless]
+    added: tuple[int, ...]
+    behind: tuple[int, ...]
+
+    @classmethod
+    def may_be_of(cls, traits: frozenset[Trait]) -> bool:
+        """A sum that is pooled."""
+        return "sum" in traits and super(Averaged, cls).may_be_of(traits)
+
+    @classmethod
+    def propose(cls, known: Known, index: int, visited: Sequence[int]) -> Self | None:
+        """A sum of pointwise operators of several tensors, what pools it, and what reads that."""
+        first = next((k for k, i in enumerate(visited) if known.nodes[i].mean), 0)
+        added, path = tuple(visited[:first]), tuple(visited[first:])
+        if not added or known.nodes[path[0]].operands != added[-1:] or not known.is_path(path):
+            return None
+        count = next((k for k, i in enumerate(path) if not known.nodes[i].mean), len(path))
+        pool, behind = Weightless.of(known, path[:count]), path[count:]
+        if pool is None or not pool.whole.steady or any(a.crop[0] for a in pool.whole.axes):
+            return None
+        terms = known.terms(added)
+        if len(terms) == 1 or not all(map(_is_of_pixels, terms.values())):
+            return None
+        moved = _moved(known.nodes, terms, known.nodes[path[count - 1]], behind, Geometry)
+        for geometry in moved.values():
+            if geometry is not None:
+                require_plain(geometry)
+                check_emittable(geometry)
+        cost = cls._cost(known, visited, moved)
+        if cost is None:
+            return None
+        pools = {read: pool.on(known.nodes[read].channels, known.prices) for read in terms}
+        return cls(
+            node=index,
+            reads=moved,
+            visited=tuple(visited),
+            cost=Cost.sum([cost, *(x.cost for x in pools.values())]),
+            pools=pools,
+            added=added,
+            behind=behind,
+        )
+
+    @classmethod
+    def _cost(
+        cls, known: Known, visited: Sequence[int], terms: Mapping[int, Geometry | None]
+    ) -> Cost | None:
+        """What terms of pooled tensors cost, or None where they are no such form."""
+        raise NotImplementedError
+
+    def terms(self, nodes: Sequence[Node]) -> Mapping[int, Operator | None]:
+        """What is applied to each tensor that is pooled."""
+        pool = nodes[next(iter(self.pools.values())).node]
+        terms = whole(evaluate(nodes, self.added), nodes, Operator)
+        return _moved(nodes, terms, pool, self.behind, Operator)
+
+    def pooled(self, build: Builder, xs: Mapping[int, Value], name: str) -> Mapping[int, Value]:
+        """What is read, pooled."""
+        return {
+            read: pool.emitted(build, xs[read], build.names.reserve(f"{name}_pool_{k}"), role=k)
+            for k, (read, pool) in enumerate(self.pools.items())
+        }
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class AveragedTerms(Averaged[Terms]):
+    """A convolution of each pooled tensor, and their sum."""
+
+    name: ClassVar[str] = "averaged"
+
+    @classmethod
+    def _cost(
+        cls, known: Known, visited: Sequence[int], terms: Mapping[int, Geometry | None]
+    ) -> Cost:
+        node, shared = known.nodes[visited[-1]], known.shared(visited)
+        moved = (len(terms) + 1) * moved_bytes(node.sizes, node.channels)
+        added = known.prices.step("elementwise", moved) + Cost(layers=1)
+        each = (known.prices.operator(g, shared) for g in terms.values() if g is not None)
+        return Cost.sum([added, *each])
+
+    def compose(self, nodes: Sequence[Node]) -> Terms:
+        """Each term by itself."""
+        return Terms(self.terms(nodes))
+
+    def emit(self, build: Builder, composed: Terms, xs: Mapping[int, Value]) -> Value:
+        """The pools, a layer a term, and their sum."""
+        name, activation = build.result()
+        return summed(build, composed.by_node, self.pooled(build, xs, name), name, activation)
+
+    def words(self, regions: Regions) -> str:
+        """The terms, of pooled tensors."""
+        terms = sum_words(self.reads, is_matrix_alone(regions, self.visited))
+        return f"{len(self.pools)} x {_said(self)} + {terms}"
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class AveragedBlock(Averaged[Block]):
+    """One convolution of the pooled tensors side by side."""
+
+    name: ClassVar[str] = "averaged block"
+
+    @classmethod
+    def _cost(
+        cls, known: Known, visited: Sequence[int], terms: Mapping[int, Geometry | None]
+    ) -> Cost | None:
+        dense = [g for g in terms.values() if g is not None and g.groups == 1]
+        if len(dense) < len(terms):
+            return None
+        row = Geometry.row(dense)
+        check_emittable(row)
+        beside = known.prices.step("copy", 2 * moved_bytes(row.sizes, row.channels[0]))
+        return known.prices.operator(row, known.shared(visited)) + beside
+
+    def compose(self, nodes: Sequence[Node]) -> Block:
+        """A row of the terms."""
+        return Block(Operator.row([x for x in self.terms(nodes).values() if x is not None]))
+
+    def emit(self, build: Builder, composed: Block, xs: Mapping[int, Value]) -> Value:
+        """The pools, a Concatenate and a layer."""
+        name, activation = build.result()
+        label = build.names.reserve(f"{name}_inputs")
+        x = build.stacked([*self.pooled(build, xs, name).values()], label)
+        return build.convolution(x, composed.operator, name, activation, "operator")
+
+    def words(self, regions: Regions) -> str:
+        """The convolution, of pooled tensors."""
+        row = Geometry.row([g for g in self.reads.values() if g is not None])
+        layer = described(row, is_matrix_alone(regions, self.visited))
+        return f"{len(self.pools)} x {_said(self)} + Concatenate + {layer}"
+
+
+def _said(form: Averaged[Any]) -> str:
+    """The layer that pools."""
+    pool = next(iter(form.pools.values()))
+    return f"{pool.family}{len(pool.whole.axes)}D"
+
+
+def _is_of_pixels(term: Any) -> bool:
+    """Whether a term works on each pixel by itself; None is the identity."""
+    return term is None or (isinstance(term, Geometry) and term.is_of_pixels)
+
+
+def _moved(
+    nodes: Sequence[Node],
+    terms: Mapping[int, Any],
+    pool: Node,
+    behind: Sequence[int],
+    domain: type[Affine],
+) -> Mapping[int, Any]:
+    """What is applied to pooled tensors, in place of what is to the tensors. Raises `Refused`.
+
+    Args:
+        nodes: the program's.
+        terms: what is applied to each tensor, pixel by pixel, or None.
+        pool: the last node that pools.
+        behind: the nodes behind the pool, in order.
+        domain: `Geometry` or `Operator`.
+    """
+    at = {read: None if x is None else x.at_sizes(pool.sizes) for read, x in terms.items()}
+    parts: Parts = (Part(pool.channels, at),)
+    for index in behind:
+        parts = evaluate_node(nodes[index], [parts], nodes, domain)
+    return whole(parts, nodes, domain)
