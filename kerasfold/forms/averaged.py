@@ -1,20 +1,31 @@
 """A pool of a sum of pointwise convolutions: what is read is pooled first, and then convolved.
 
-mean(A x + B y) = A mean(x) + B mean(y): of as few pixels as the pool leaves.
+mean(A x + B y) = A mean(x) + B mean(y): of as few pixels as the pool leaves. A term that is no
+pointwise one is a convolution together with the pool.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from kerasfold.algebra.chain import collapsed
 from kerasfold.algebra.geometry import Geometry, require_plain
 from kerasfold.algebra.operator import Operator
 from kerasfold.cost import Cost, moved_bytes
 from kerasfold.forms.concatenated import Block
 from kerasfold.forms.convolved import Terms, sum_words, summed
-from kerasfold.forms.evaluate import Affine, Part, Parts, evaluate, evaluate_node, whole
+from kerasfold.forms.evaluate import (
+    Affine,
+    Part,
+    Parts,
+    evaluate,
+    evaluate_node,
+    is_any_rearranged,
+    own,
+    whole,
+)
 from kerasfold.forms.form import Composed, Form
 from kerasfold.forms.known import Known, is_matrix_alone
 from kerasfold.forms.weightless import Weightless
@@ -33,12 +44,13 @@ C = TypeVar("C", bound=Composed)
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Averaged(Form[C]):
-    """A pool for each tensor that is read, and what convolves them all.
+    """A pool for each tensor that is read pixel by pixel, and what convolves them all.
 
     Attributes:
-        pools: the layer that each tensor is read by.
+        pools: the layer that each of these is read by.
         added: nodes that are added up, before the first that pools.
-        behind: nodes behind the last that pools.
+        pooling: those that pool.
+        behind: those behind the last that pools.
     """
 
     needs: ClassVar[frozenset[Trait]] = frozenset({"mean"})
@@ -46,6 +58,7 @@ class Averaged(Form[C]):
 
     pools: Mapping[int, Weightless]
     added: tuple[int, ...]
+    pooling: tuple[int, ...]
     behind: tuple[int, ...]
 
     @classmethod
@@ -55,27 +68,28 @@ class Averaged(Form[C]):
 
     @classmethod
     def propose(cls, known: Known, index: int, visited: Sequence[int]) -> Self | None:
-        """A sum of pointwise operators of several tensors, what pools it, and what reads that."""
+        """A sum of several tensors, some of them pixel by pixel, what pools it, and reads that."""
         first = next((k for k, i in enumerate(visited) if known.nodes[i].mean), 0)
         added, path = tuple(visited[:first]), tuple(visited[first:])
         if not added or known.nodes[path[0]].operands != added[-1:] or not known.is_path(path):
             return None
         count = next((k for k, i in enumerate(path) if not known.nodes[i].mean), len(path))
-        pool, behind = Weightless.of(known, path[:count]), path[count:]
+        pool, pooling, behind = Weightless.of(known, path[:count]), path[:count], path[count:]
         if pool is None or not pool.whole.steady or any(a.crop[0] for a in pool.whole.axes):
             return None
         terms = known.terms(added)
-        if len(terms) == 1 or not all(map(_is_of_pixels, terms.values())):
+        pooled = [read for read, g in terms.items() if _is_of_pixels(g)]
+        if len(terms) == 1 or not pooled or is_any_rearranged(terms.values()):
             return None
-        moved = _moved(known.nodes, terms, known.nodes[path[count - 1]], behind, Geometry)
+        moved = _moved(known.nodes, terms, pooled, pooling, behind, Geometry)
         for geometry in moved.values():
             if geometry is not None:
                 require_plain(geometry)
                 check_emittable(geometry)
-        cost = cls._cost(known, visited, moved)
+        cost = cls._cost(known, visited, moved, len(pooled))
         if cost is None:
             return None
-        pools = {read: pool.on(known.nodes[read].channels, known.prices) for read in terms}
+        pools = {read: pool.on(known.nodes[read].channels, known.prices) for read in pooled}
         return cls(
             node=index,
             reads=moved,
@@ -83,25 +97,25 @@ class Averaged(Form[C]):
             cost=Cost.sum([cost, *(x.cost for x in pools.values())]),
             pools=pools,
             added=added,
+            pooling=pooling,
             behind=behind,
         )
 
     @classmethod
     def _cost(
-        cls, known: Known, visited: Sequence[int], terms: Mapping[int, Geometry | None]
+        cls, known: Known, visited: Sequence[int], terms: Mapping[int, Geometry | None], pools: int
     ) -> Cost | None:
-        """What terms of pooled tensors cost, or None where they are no such form."""
+        """What terms cost, so many of them of pooled tensors; None where they are no such form."""
         raise NotImplementedError
 
     def terms(self, nodes: Sequence[Node]) -> Mapping[int, Operator | None]:
-        """What is applied to each tensor that is pooled."""
-        pool = nodes[next(iter(self.pools.values())).node]
+        """What is applied to each tensor, pooled or not."""
         terms = whole(evaluate(nodes, self.added), nodes, Operator)
-        return _moved(nodes, terms, pool, self.behind, Operator)
+        return _moved(nodes, terms, self.pools, self.pooling, self.behind, Operator)
 
     def pooled(self, build: Builder, xs: Mapping[int, Value], name: str) -> Mapping[int, Value]:
-        """What is read, pooled."""
-        return {
+        """What is read, pooled where it is to be."""
+        return dict(xs) | {
             read: pool.emitted(build, xs[read], build.names.reserve(f"{name}_pool_{k}"), role=k)
             for k, (read, pool) in enumerate(self.pools.items())
         }
@@ -115,7 +129,7 @@ class AveragedTerms(Averaged[Terms]):
 
     @classmethod
     def _cost(
-        cls, known: Known, visited: Sequence[int], terms: Mapping[int, Geometry | None]
+        cls, known: Known, visited: Sequence[int], terms: Mapping[int, Geometry | None], pools: int
     ) -> Cost:
         node, shared = known.nodes[visited[-1]], known.shared(visited)
         moved = (len(terms) + 1) * moved_bytes(node.sizes, node.channels)
@@ -135,7 +149,7 @@ class AveragedTerms(Averaged[Terms]):
     def words(self, regions: Regions) -> str:
         """The terms, of pooled tensors."""
         terms = sum_words(self.reads, is_matrix_alone(regions, self.visited))
-        return f"{len(self.pools)} x {_said(self)} + {terms}"
+        return f"{_said(self)} + {terms}"
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -146,10 +160,10 @@ class AveragedBlock(Averaged[Block]):
 
     @classmethod
     def _cost(
-        cls, known: Known, visited: Sequence[int], terms: Mapping[int, Geometry | None]
+        cls, known: Known, visited: Sequence[int], terms: Mapping[int, Geometry | None], pools: int
     ) -> Cost | None:
         dense = [g for g in terms.values() if g is not None and g.groups == 1]
-        if len(dense) < len(terms):
+        if len(dense) < len(terms) or pools < len(terms):
             return None
         row = Geometry.row(dense)
         check_emittable(row)
@@ -164,20 +178,20 @@ class AveragedBlock(Averaged[Block]):
         """The pools, a Concatenate and a layer."""
         name, activation = build.result()
         label = build.names.reserve(f"{name}_inputs")
-        x = build.stacked([*self.pooled(build, xs, name).values()], label)
+        x = build.stacked([*map(self.pooled(build, xs, name).get, self.reads)], label)
         return build.convolution(x, composed.operator, name, activation, "operator")
 
     def words(self, regions: Regions) -> str:
         """The convolution, of pooled tensors."""
         row = Geometry.row([g for g in self.reads.values() if g is not None])
         layer = described(row, is_matrix_alone(regions, self.visited))
-        return f"{len(self.pools)} x {_said(self)} + Concatenate + {layer}"
+        return f"{_said(self)} + Concatenate + {layer}"
 
 
 def _said(form: Averaged[Any]) -> str:
-    """The layer that pools."""
-    pool = next(iter(form.pools.values()))
-    return f"{pool.family}{len(pool.whole.axes)}D"
+    """The layers that pool."""
+    pool, count = next(iter(form.pools.values())), len(form.pools)
+    return f"{count} x " * (count > 1) + f"{pool.family}{len(pool.whole.axes)}D"
 
 
 def _is_of_pixels(term: Any) -> bool:
@@ -188,21 +202,29 @@ def _is_of_pixels(term: Any) -> bool:
 def _moved(
     nodes: Sequence[Node],
     terms: Mapping[int, Any],
-    pool: Node,
+    pooled: Collection[int],
+    pooling: Sequence[int],
     behind: Sequence[int],
     domain: type[Affine],
 ) -> Mapping[int, Any]:
-    """What is applied to pooled tensors, in place of what is to the tensors. Raises `Refused`.
+    """What is applied in the place of terms that are added up, pooled and read. Raises `Refused`.
 
     Args:
         nodes: the program's.
-        terms: what is applied to each tensor, pixel by pixel, or None.
-        pool: the last node that pools.
-        behind: the nodes behind the pool, in order.
+        terms: what is applied to each tensor, or None.
+        pooled: the tensors that are pooled first; to them all is applied pixel by pixel.
+        pooling: the nodes that pool the sum.
+        behind: the nodes behind them, in order.
         domain: `Geometry` or `Operator`.
     """
-    at = {read: None if x is None else x.at_sizes(pool.sizes) for read, x in terms.items()}
-    parts: Parts = (Part(pool.channels, at),)
+    pool, last = collapsed(own(nodes[i], domain) for i in pooling), nodes[pooling[-1]]
+
+    def at(read: int, term: Any) -> Any:
+        if read not in pooled:
+            return pool @ term
+        return None if term is None else term.at_sizes(last.sizes)
+
+    parts: Parts = (Part(last.channels, {read: at(read, x) for read, x in terms.items()}),)
     for index in behind:
         parts = evaluate_node(nodes[index], [parts], nodes, domain)
     return whole(parts, nodes, domain)

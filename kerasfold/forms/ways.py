@@ -12,6 +12,7 @@ from kerasfold.forms.concatenated import Concatenated
 from kerasfold.forms.convolved import Convolved
 from kerasfold.forms.digits import cancels
 from kerasfold.forms.factored import Factored
+from kerasfold.forms.flattened import Flattened
 from kerasfold.forms.form import AnyForm
 from kerasfold.forms.framed import Framed
 from kerasfold.forms.kept import Kept
@@ -51,6 +52,7 @@ FORMS: tuple[type[AnyForm], ...] = (
     AveragedBlock,
     Stacked,
     Concatenated,
+    Flattened,
     Factored,
 )
 

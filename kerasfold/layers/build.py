@@ -172,6 +172,13 @@ class Builder:
         axis = 1 if self.layout == "channels_first" else -1
         return self.layer(keras.layers.Concatenate, "stack", name=name, axis=axis)(parts)
 
+    def flattened(self, x: Value, name: str, role: Hashable) -> Value:
+        """An image as a vector, the channels last."""
+        flatten = self.layer(
+            keras.layers.Flatten, (role, "flat"), name=name, data_format=self.layout
+        )
+        return flatten(x)
+
     def _place(self, axis: int) -> int:
         """A spatial axis in the Keras tensor."""
         return axis + (2 if self.layout == "channels_first" else 1)
@@ -265,12 +272,7 @@ class Builder:
         geometry, name = operator.geometry, common["name"]
         kernel = on_image(operator)
         if geometry.groups == 1 and kernel is not None:
-            x = self.layer(
-                keras.layers.Flatten,
-                (role, "flat"),
-                name=self.names.reserve(f"{name}_flat"),
-                data_format=self.layout,
-            )(x)
+            x = self.flattened(x, self.names.reserve(f"{name}_flat"), role)
             return self.weighted(
                 keras.layers.Dense,
                 role,
@@ -283,7 +285,7 @@ class Builder:
         x = self.convolution(x, image, self.names.reserve(f"{name}_image"), None, role)
         activation = common["activation"]
         flat = name if activation is None else self.names.reserve(f"{name}_flat")
-        x = self.layer(keras.layers.Flatten, (role, "flat"), name=flat, data_format=self.layout)(x)
+        x = self.flattened(x, flat, role)
         return x if activation is None else self.activated(x, activation, name, role)
 
     def activated(

@@ -170,6 +170,11 @@ def written(geometry: Geometry) -> Geometry:
     return replace(geometry, axes=tuple(replace(axis, taps=axis.span, dilation=1) for axis in axes))
 
 
+def sees_all(geometry: Geometry) -> bool:
+    """Whether a Dense layer takes all of the image."""
+    return geometry.groups == 1 and written(geometry).taps == tuple(a.size for a in geometry.axes)
+
+
 def strides_idly(geometry: Geometry, is_separable: bool = False) -> bool:
     """Whether an axis with a single window has a stride, which a layer need not have.
 

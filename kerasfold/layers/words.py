@@ -10,6 +10,7 @@ from kerasfold.layers.limits import is_depthwise_layer, is_pointwise_matrix
 from kerasfold.layers.rewrite import input_padding
 from kerasfold.layers.spelling import (
     keras_padding,
+    sees_all,
     transposed_padding,
     without_idle_strides,
     written,
@@ -32,7 +33,7 @@ def described(geometry: Geometry | None, is_matrix: bool = False, is_padded: boo
 def _layers(geometry: Geometry, is_matrix: bool, is_padded: bool) -> Iterator[str]:
     rank = len(geometry.axes)
     if geometry.vector:
-        if _sees_all(geometry):
+        if sees_all(geometry):
             yield from ("Flatten", "Dense")
             return
         image = replace(geometry, vector=False, ones=False)
@@ -53,11 +54,6 @@ def _layers(geometry: Geometry, is_matrix: bool, is_padded: bool) -> Iterator[st
         if any(any(axis.pad) for axis in geometry.axes) and not (geometry.ones and is_padded):
             yield f"ZeroPadding{rank}D"
     yield f"{'Depthwise' * is_depthwise_layer(geometry)}Conv{rank}D {window(geometry)}"
-
-
-def _sees_all(geometry: Geometry) -> bool:
-    """Whether a Dense layer takes all of the image."""
-    return geometry.groups == 1 and written(geometry).taps == tuple(a.size for a in geometry.axes)
 
 
 def _transposed(geometry: Geometry) -> Iterator[str]:

@@ -102,6 +102,15 @@ ENDS: dict[str, tuple[Callable[[Any, Any], Any], tuple[int | None, ...], int]] =
         (SIZE, SIZE, CHANNELS),
         2,
     ),
+    "windows, and a kernel of one": (
+        lambda x, y: layers.Conv2D(4, 1)(
+            layers.AveragePooling2D(2)(
+                layers.Add()([layers.Conv2D(12, 3, padding="same")(x), conv(12)(y)])
+            )
+        ),
+        (SIZE, SIZE, CHANNELS),
+        1,
+    ),
     "several pools": (
         lambda x, y: layers.Dense(4)(
             mean()(layers.AveragePooling2D(2)(layers.Add()([conv(12)(x), conv(12)(y)])))
@@ -149,7 +158,7 @@ ENDS: dict[str, tuple[Callable[[Any, Any], Any], tuple[int | None, ...], int]] =
             mean()(layers.Add()([conv(12)(x), layers.Conv2D(12, 3, padding="same")(y)]))
         ),
         (SIZE, SIZE, CHANNELS),
-        0,  # a matrix of the whole image
+        1,  # and a matrix of the whole image
     ),
     "windows that see fewer pixels": (
         lambda x, y: layers.AveragePooling2D(3, padding="same")(

@@ -147,6 +147,45 @@ def test_flattened_images_side_by_side() -> None:
     assert folded_exactly(model_of(make)) == ["Concatenate", "Flatten", "Dense"]
 
 
+def flattened(*parts: Any) -> list[Any]:
+    return [layers.Dense(3)(layers.Flatten()(x)) for x in parts]
+
+
+MATRICES: dict[str, tuple[Callable[[Any, Any], Any], tuple[tuple[int, ...], ...]]] = {
+    "images of other sizes": (
+        lambda a, b: layers.Add()(flattened(a, b)),
+        ((9, 8, 4), (4, 5, 2)),
+    ),
+    "an image and a vector": (
+        lambda a, b: layers.Subtract()([*flattened(a), layers.Dense(3)(b)]),
+        ((9, 8, 4), (7,)),
+    ),
+    "an image and a sequence, padded and not all read": (
+        lambda a, b: layers.Add()(
+            flattened(layers.Conv2D(2, 3, padding="same")(layers.Conv2D(4, 1)(a)), b[:, 1:])
+        ),
+        ((9, 8, 4), (12, 3)),
+    ),
+    "vectors behind them": (
+        lambda a, b: layers.Dense(2, activation="tanh")(
+            layers.Average()([*flattened(a, b), layers.Dense(3)(layers.Flatten()(ops.abs(b)))])
+        ),
+        ((4, 3, 2), (5, 3)),
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "shapes"), MATRICES.values(), ids=MATRICES)
+def test_a_sum_of_matrices_of_images_is_one(
+    make: Callable[[Any, Any], Any], shapes: tuple[tuple[int, ...], ...]
+) -> None:
+    model = model_of(make, shapes)
+    folded = kerasfold.fold(model, "layers")
+    assert_same(model, folded, FLOAT64)
+    (layer,) = (layer for layer in folded.layers if layer.weights)
+    assert isinstance(layer, layers.Dense), str(folded.fold_report)
+
+
 def test_groups_that_read_one_part_each() -> None:
     def make(a: Any, b: Any) -> Any:
         return same(8, 1, groups=4)(joined(same(4, 1)(a), same(4, 1)(b)))
