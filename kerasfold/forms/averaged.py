@@ -26,6 +26,7 @@ from kerasfold.forms.evaluate import (
     own,
     whole,
 )
+from kerasfold.forms.flattened import flat_geometry, flat_operator, is_matrix, side_by_side
 from kerasfold.forms.form import Composed, Form
 from kerasfold.forms.known import Known, is_matrix_alone
 from kerasfold.forms.weightless import Weightless
@@ -154,7 +155,7 @@ class AveragedTerms(Averaged[Terms]):
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class AveragedBlock(Averaged[Block]):
-    """One convolution of the pooled tensors side by side."""
+    """One convolution of the pooled tensors side by side, or one matrix of them and of images."""
 
     name: ClassVar[str] = "averaged block"
 
@@ -162,29 +163,35 @@ class AveragedBlock(Averaged[Block]):
     def _cost(
         cls, known: Known, visited: Sequence[int], terms: Mapping[int, Geometry | None], pools: int
     ) -> Cost | None:
-        dense = [g for g in terms.values() if g is not None and g.groups == 1]
-        if len(dense) < len(terms) or pools < len(terms):
+        if any(g is None or g.groups > 1 for g in terms.values()):
             return None
-        row = Geometry.row(dense)
+        if pools < len(terms) and not _is_flat(terms):
+            return None
+        row = _row(terms)
         check_emittable(row)
-        beside = known.prices.step("copy", 2 * moved_bytes(row.sizes, row.channels[0]))
+        calls = 1 + sum(bool(g and g.axes) for g in terms.values()) * _is_flat(terms)
+        beside = known.prices.step("copy", 2 * moved_bytes(row.sizes, row.channels[0]), calls)
         return known.prices.operator(row, known.shared(visited)) + beside
 
     def compose(self, nodes: Sequence[Node]) -> Block:
         """A row of the terms."""
-        return Block(Operator.row([x for x in self.terms(nodes).values() if x is not None]))
+        terms = [x for x in self.terms(nodes).values() if x is not None]
+        return Block(Operator.row([*map(flat_operator, terms)] if _is_flat(self.reads) else terms))
 
     def emit(self, build: Builder, composed: Block, xs: Mapping[int, Value]) -> Value:
         """The pools, a Concatenate and a layer."""
         name, activation = build.result()
-        label = build.names.reserve(f"{name}_inputs")
-        x = build.stacked([*map(self.pooled(build, xs, name).get, self.reads)], label)
+        values = self.pooled(build, xs, name)
+        if _is_flat(self.reads):
+            x = side_by_side(build, self.reads, values, name)
+        else:
+            label = build.names.reserve(f"{name}_inputs")
+            x = build.stacked([values[read] for read in self.reads], label)
         return build.convolution(x, composed.operator, name, activation, "operator")
 
     def words(self, regions: Regions) -> str:
         """The convolution, of pooled tensors."""
-        row = Geometry.row([g for g in self.reads.values() if g is not None])
-        layer = described(row, is_matrix_alone(regions, self.visited))
+        layer = described(_row(self.reads), is_matrix_alone(regions, self.visited))
         return f"{_said(self)} + Concatenate + {layer}"
 
 
@@ -192,6 +199,17 @@ def _said(form: Averaged[Any]) -> str:
     """The layers that pool."""
     pool, count = next(iter(form.pools.values())), len(form.pools)
     return f"{count} x " * (count > 1) + f"{pool.family}{len(pool.whole.axes)}D"
+
+
+def _is_flat(terms: Mapping[int, Geometry | None]) -> bool:
+    """Whether all terms are matrices, of vectors or of whole images."""
+    return all(map(is_matrix, terms.values()))
+
+
+def _row(terms: Mapping[int, Geometry | None]) -> Geometry:
+    """The terms side by side. Raises `Refused`."""
+    dense = [g for g in terms.values() if g is not None]
+    return Geometry.row([*map(flat_geometry, dense)] if _is_flat(terms) else dense)
 
 
 def _is_of_pixels(term: Any) -> bool:

@@ -183,6 +183,18 @@ def test_what_is_pooled_first(end: Any, shape: tuple[int | None, ...], pools: in
     assert count == pools, str(found.fold_report)
 
 
+def test_a_kernel_of_an_image_is_a_matrix_beside_what_is_pooled() -> None:
+    model = model_of(
+        lambda x, y: layers.Dense(3)(
+            mean()(layers.Add()([layers.Conv2D(12, 3, padding="same")(x), conv(12)(y)]))
+        )
+    )
+    found = folded(model)
+    matrix = {"GlobalAveragePooling2D": 1, "Flatten": 1, "Concatenate": 1, "Dense": 1}
+    assert kinds(found) == matrix | {"Conv2D": 1}, str(found.fold_report)
+    assert merged_into(found) == "GlobalAveragePooling2D + Concatenate + Dense"
+
+
 def test_a_bias_that_is_lost_is_seen() -> None:
     model = model_of(lambda x, y: mean()(layers.Add()([conv(12)(x), conv(12)(y)])))
     found = folded(model)
