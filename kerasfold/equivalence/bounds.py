@@ -65,7 +65,7 @@ def beyond_bound(tally: Tally, unit: float) -> float:
     """The largest difference of an output, as a multiple of its bound; 1.0 of what is within."""
     error, bound = np.broadcast_arrays(tally.error, difference_bound(tally, unit))
     within = error <= bound  # both may be infinite, or 0
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         return float(np.max(np.where(within, 1.0, error / bound), initial=1.0))
 
 

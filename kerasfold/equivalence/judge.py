@@ -212,7 +212,7 @@ def _unsure(tally: Tally, unit: float) -> bool:
 def _closest(error: Lines, bound: Lines) -> int:
     """The line that comes closest to its bound, or is farthest beyond."""
     error, bound = np.broadcast_arrays(error, bound)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         ratio = np.where(error > 0, error / bound, 0.0)
     return int(np.argmax(ratio))
 

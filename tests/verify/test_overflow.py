@@ -14,6 +14,7 @@ from keras import layers, ops
 
 import kerasfold
 from kerasfold.equivalence.bounds import accuracy_bound, beyond_bound, difference_bound, noise_share
+from kerasfold.equivalence.judge import _closest
 from kerasfold.equivalence.tally import Tally
 from zoo.making import chain
 
@@ -138,6 +139,15 @@ def test_no_bound_is_nan(size: float, noise: float) -> None:
         told = (*bounds, each.spread, each.whole_spread, noise_share(each), beyond_bound(each, 0.0))
         assert not any(np.any(np.isnan(x)) for x in told)
         assert np.all(np.isfinite(each.spread))
+
+
+def test_a_difference_beyond_any_bound_warns_of_nothing() -> None:
+    tally = Tally(name="y", shape=(None, 2), pixels=(), kinds=1)
+    small = np.array([[1e-5, -1e-5], [2e-5, 1e-5]])
+    tally.saw_copies(small, np.array([[1e-5, 1e305], [2e-5, 1e-5]]))
+    with np.errstate(all="raise"):
+        assert beyond_bound(tally, 2.0**-23) == math.inf
+        assert _closest(tally.error, difference_bound(tally, 2.0**-23)) == 1
 
 
 @pytest.mark.parametrize("field", ["bound", "accuracy_bound"])
