@@ -25,7 +25,8 @@ from kerasfold.lift.numbering import content_of, frozen
 from kerasfold.lift.pointwise import works_by_sample
 from kerasfold.lift.regions import Lifted, Regions, Rewritings, lift
 from kerasfold.lift.writing import Writer, in_order, rewritten
-from kerasfold.read.graph import Call, Graph, Tensor, Together, given_others, read_counts
+from kerasfold.read.anew import Together
+from kerasfold.read.graph import Call, Graph, Tensor, given_others, read_counts
 from kerasfold.read.weights import as_stored
 
 Group: TypeAlias = tuple["Acting", ...]  # in the order of their channels

@@ -32,7 +32,8 @@ from kerasfold.lift.activations import LINEAR, laws_of
 from kerasfold.lift.regions import Regions, Rewritings, lift
 from kerasfold.lift.scales import CANCELS, Scales, is_plain, loses_digits, may_be_apart
 from kerasfold.lift.writing import rewritten
-from kerasfold.read.graph import Call, Graph, Tensor, Together, given_others
+from kerasfold.read.anew import Together
+from kerasfold.read.graph import Call, Graph, Tensor, given_others
 from kerasfold.read.model import call_parameters
 
 _NOTHING = Steps(np.ones(1), np.zeros(1))

@@ -27,7 +27,8 @@ from kerasfold.lift.channels import Aligned, Flow, Joined, Known, Mixed, Need, T
 from kerasfold.lift.need import needed
 from kerasfold.lift.program import Node
 from kerasfold.lift.regions import Regions, Rewritings, lift
-from kerasfold.read.graph import Call, Graph, Left, Tensor, calls_read, given_others
+from kerasfold.read.anew import Left
+from kerasfold.read.graph import Call, Graph, Tensor, calls_read, given_others
 from kerasfold.read.model import made_by
 from kerasfold.read.weights import Constant
 

@@ -26,7 +26,8 @@ from kerasfold.lift.program import Sizes
 from kerasfold.lift.rules import RULES
 from kerasfold.lift.wrapper_rules import inline_activation
 from kerasfold.lift.writing import rewritten
-from kerasfold.read.graph import Call, Graph, Tensor, Together, given_others, read_counts
+from kerasfold.read.anew import Together
+from kerasfold.read.graph import Call, Graph, Tensor, given_others, read_counts
 from kerasfold.read.model import is_layer, is_of_keras
 
 

@@ -13,7 +13,8 @@ import keras
 import numpy as np
 from keras import tree
 
-from kerasfold.read.graph import Call, Graph, Tensor, Together, calls_read, given_others
+from kerasfold.read.anew import Together
+from kerasfold.read.graph import Call, Graph, Tensor, calls_read, given_others
 from kerasfold.read.model import made_by
 
 Step: TypeAlias = Callable[..., Any]  # a layer, or what an operation does to tensors

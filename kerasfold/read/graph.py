@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,6 +19,7 @@ from keras import tree
 from kerasfold.algebra.axis import Refused
 from kerasfold.errors import UnsupportedModelError
 from kerasfold.options import how_to_read
+from kerasfold.read.anew import Left, Together
 from kerasfold.read.batches import shape_given, shapes_anew
 from kerasfold.read.inside import Inside, Made, Told, follower, idle, inside_of
 from kerasfold.read.model import (
@@ -116,40 +117,6 @@ class Gain:
 
     values: np.ndarray
     of: tuple[Call, ...]
-
-
-class Together(NamedTuple):
-    """Calls that one call does the work of, which are none of the graph's any more.
-
-    Attributes:
-        name: of the one.
-        words: what it is.
-        names: of those, in order.
-    """
-
-    name: str
-    words: str
-    names: tuple[str, ...]
-
-
-class Left(NamedTuple):
-    """Channels of a call that are not computed, and some that still are.
-
-    Attributes:
-        layer: name of the call.
-        channels: how many it had.
-        unread: of these, those that nobody reads, and that are gone.
-        constant: others that are gone, and constant.
-        staying: those that are constant and stay.
-        why: those stay, or "".
-    """
-
-    layer: str
-    channels: int
-    unread: int
-    constant: int
-    staying: int = 0
-    why: str = ""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
