@@ -194,9 +194,9 @@ XLA = Roofline(
 # that they stand beside, and a layer in their place would need its input in another layout. ONNX
 # Runtime brings an image that is sliced with strides into another layout, before it is reshaped
 # for that once more; a pool takes it as it is. It computes convolutions in a layout of blocks of
-# channels, which it brings images into where these are a multiple of four; there it takes means of
-# images as fast as it pools. OpenVINO reshapes images
-# no faster: by slices ResNet50 ran at 0.87 of its speed there, by layers of single pixels at 1.01.
+# channels, which it brings images into where these are a multiple of four, and takes the mean of
+# what a convolution makes as fast as it pools. OpenVINO reshapes images no faster: by slices
+# ResNet50 ran at 0.87 of its speed there, by layers of single pixels at 1.01.
 _LIGHT: Mapping[Kind, Rate] = {
     "normalisation": Rate(3e-7, bytes=3e11),
     "elementwise": Rate(3e-7, bytes=3e11),

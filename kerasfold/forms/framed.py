@@ -130,7 +130,7 @@ class Framed(Bordered[Framing]):
         The layer runs on a cut of the image, with zeros at the cut edges so that its windows
         fall where they did, and its outputs that see a cut edge are dropped.
         """
-        runs = list(map(_Run.of, cut.axes, whole.axes))
+        runs = [_Run.of(*axes) for axes in zip(cut.axes, whole.axes, strict=True)]
         pads, drops = [run.pads for run in runs], [run.drops for run in runs]
         x = build.pad_and_crop(x, [a.crop for a in cut.axes], pads, name)
         (node,) = self.stages[position]
@@ -213,9 +213,8 @@ def _frame(
             cut = strip[position]
             once = prices.operator(cut, kind="pool" if step.normalised else None)
             if step.normalised:  # it gives more than is read
-                runs = map(_Run.of, cut.axes, step.axes)
-                given = (run.given / (run.given - sum(run.drops)) for run in runs)
-                once = once.times(math.prod(given))
+                pairs = zip(cut.axes, step.axes, strict=True)
+                once = once.times(math.prod(_Run.of(a, b).given / (a.out or 1) for a, b in pairs))
             cost += once._replace(params=0.0)
     # Cutting the strips out and joining them with the interior.
     sizes, (_, channels) = links[-1].sizes, links[-1].channels

@@ -90,6 +90,11 @@ class Weightless(Form[Nothing]):
             return None
         return replace(found, cost=Cost(seconds=found.cost.seconds))
 
+    @property
+    def averages(self) -> bool:
+        """Whether it is a pool."""
+        return self.family in ("AveragePooling", "GlobalAveragePooling")
+
     def on(self, channels: int, prices: Prices) -> Weightless:
         """The same on images of so many channels, at such prices."""
         whole = replace(self.whole, channels=(channels, channels), groups=channels)

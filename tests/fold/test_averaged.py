@@ -12,6 +12,10 @@ import pytest
 from keras import layers
 
 import kerasfold
+from kerasfold.algebra.axis import Axis
+from kerasfold.algebra.geometry import Geometry
+from kerasfold.cost import Prices
+from kerasfold.forms.beside import Beside
 from zoo.making import randomise
 from zoo.same import FLOAT64, assert_same
 
@@ -88,19 +92,19 @@ def sequences(rank: int) -> Callable[[Any, Any], Any]:
     return end
 
 
-# Ends of a model, the shape of its input, and how many pools there are then.
-ENDS: dict[str, tuple[Callable[[Any, Any], Any], tuple[int | None, ...], int]] = {
+# Ends of a model, the shape of its input, and what the last of what is merged is then.
+ENDS: dict[str, tuple[Callable[[Any, Any], Any], tuple[int | None, ...], str]] = {
     "windows": (
         lambda x, y: layers.AveragePooling2D(2)(layers.Add()([conv(12)(x), conv(12)(y)])),
         (SIZE, SIZE, CHANNELS),
-        2,
+        "2 x AveragePooling2D 2x2, stride 2 + Concatenate + Conv2D 1x1",
     ),
     "windows and a kernel": (
         lambda x, y: layers.Conv2D(4, 3, padding="same")(
             layers.AveragePooling2D(2)(layers.Add()([conv(12)(x), conv(12)(y)]))
         ),
         (SIZE, SIZE, CHANNELS),
-        2,
+        "2 x AveragePooling2D 2x2, stride 2 + Concatenate + a channel of ones + Conv2D 3x3",
     ),
     "windows, and a kernel of one": (
         lambda x, y: layers.Conv2D(4, 1)(
@@ -109,78 +113,80 @@ ENDS: dict[str, tuple[Callable[[Any, Any], Any], tuple[int | None, ...], int]] =
             )
         ),
         (SIZE, SIZE, CHANNELS),
-        1,
+        "AveragePooling2D 2x2, stride 2 + sum of Conv2D 4x4, stride 2, Conv2D 1x1",
     ),
     "several pools": (
         lambda x, y: layers.Dense(4)(
             mean()(layers.AveragePooling2D(2)(layers.Add()([conv(12)(x), conv(12)(y)])))
         ),
         (SIZE, SIZE, CHANNELS),
-        2,
+        "2 x GlobalAveragePooling2D + Concatenate + Dense",
     ),
     "an image of one pixel": (
         lambda x, y: layers.Conv2D(4, 1)(
             mean(keepdims=True)(layers.Add()([conv(12)(x), conv(12)(y)]))
         ),
         (SIZE, SIZE, CHANNELS),
-        2,
+        "2 x GlobalAveragePooling2D + Concatenate + Conv2D 1x1",
     ),
     "groups": (
         lambda x, y: layers.AveragePooling2D(4)(
             layers.Add()([conv(12, groups=2)(x), conv(12, groups=2)(y)])
         ),
         (SIZE, SIZE, CHANNELS),
-        2,
+        "2 x AveragePooling2D 4x4, stride 4 + sum of Conv2D 1x1, 2 groups, Conv2D 1x1, 2 groups",
     ),
     "a difference, normalised": (
         lambda x, y: mean()(
             layers.BatchNormalization()(layers.Subtract()([conv(12)(x), conv(12)(y)]))
         ),
         (SIZE, SIZE, CHANNELS),
-        2,
+        "2 x GlobalAveragePooling2D + Concatenate + Dense",
     ),
     "an average of three": (
         lambda x, y: layers.Dense(3, activation="softmax")(
             mean()(layers.Average()([conv(12)(x), conv(12)(y), layers.Dense(12)(keras.ops.abs(x))]))
         ),
         (SIZE, SIZE, CHANNELS),
-        3,
+        "3 x GlobalAveragePooling2D + Concatenate + Dense",
     ),
     "an unknown size": (
         lambda x, y: layers.Dense(3)(mean()(layers.Add()([conv(12)(x), conv(12)(y)]))),
         (None, None, CHANNELS),
-        1,
+        "Concatenate + Conv2D 1x1",
     ),
-    "one axis": (sequences(1), (40, CHANNELS), 2),
-    "three axes": (sequences(3), (4, 5, 3, CHANNELS), 2),
+    "one axis": (sequences(1), (40, CHANNELS), "2 x GlobalAveragePooling1D + Concatenate + Dense"),
+    "three axes": (
+        sequences(3),
+        (4, 5, 3, CHANNELS),
+        "2 x GlobalAveragePooling3D + Concatenate + Dense",
+    ),
     "a kernel that is no pixel": (
         lambda x, y: layers.Dense(3)(
             mean()(layers.Add()([conv(12)(x), layers.Conv2D(12, 3, padding="same")(y)]))
         ),
         (SIZE, SIZE, CHANNELS),
-        1,  # and a matrix of the whole image
+        "GlobalAveragePooling2D + Flatten + Concatenate + Dense",
     ),
     "windows that see fewer pixels": (
         lambda x, y: layers.AveragePooling2D(3, padding="same")(
             layers.Add()([conv(12)(x), conv(12)(y)])
         ),
         (SIZE, SIZE, CHANNELS),
-        1,
+        "Concatenate + Conv2D 1x1",
     ),
     "a sum that is read again": (
         lambda x, y: [z := layers.Add()([conv(12)(x), conv(12)(y)]), layers.Dense(3)(mean()(z))],
         (SIZE, SIZE, CHANNELS),
-        1,
+        "Concatenate + Conv2D 1x1",
     ),
 }
 
 
-@pytest.mark.parametrize(("end", "shape", "pools"), ENDS.values(), ids=ENDS)
-def test_what_is_pooled_first(end: Any, shape: tuple[int | None, ...], pools: int) -> None:
-    model = model_of(end, shape)
-    found = folded(model)
-    count = sum(n for kind, n in kinds(found).items() if "AveragePooling" in kind)
-    assert count == pools, str(found.fold_report)
+@pytest.mark.parametrize(("end", "shape", "words"), ENDS.values(), ids=ENDS)
+def test_what_is_pooled_first(end: Any, shape: tuple[int | None, ...], words: str) -> None:
+    found = folded(model_of(end, shape))
+    assert merged_into(found) == words, str(found.fold_report)
 
 
 def test_a_kernel_of_an_image_is_a_matrix_beside_what_is_pooled() -> None:
@@ -192,7 +198,18 @@ def test_a_kernel_of_an_image_is_a_matrix_beside_what_is_pooled() -> None:
     found = folded(model)
     matrix = {"GlobalAveragePooling2D": 1, "Flatten": 1, "Concatenate": 1, "Dense": 1}
     assert kinds(found) == matrix | {"Conv2D": 1}, str(found.fold_report)
-    assert merged_into(found) == "GlobalAveragePooling2D + Concatenate + Dense"
+    assert merged_into(found) == "GlobalAveragePooling2D + Flatten + Concatenate + Dense"
+
+
+def test_what_stands_side_by_side_is_priced_by_what_is_read() -> None:
+    prices = Prices()
+
+    def beside(axis: Axis) -> tuple[float, ...]:
+        both = Beside.of([Geometry((axis,), (3, 2))] * 2)
+        return (both.cost(prices, 1, is_matrix=False) - prices.operator(both.whole)).seconds
+
+    assert beside(Axis(8, stride=2)) == pytest.approx(beside(Axis(8)))
+    assert beside(Axis(8)) > beside(Axis(4))
 
 
 def test_a_bias_that_is_lost_is_seen() -> None:

@@ -151,36 +151,46 @@ def flattened(*parts: Any) -> list[Any]:
     return [layers.Dense(3)(layers.Flatten()(x)) for x in parts]
 
 
-MATRICES: dict[str, tuple[Callable[[Any, Any], Any], tuple[tuple[int, ...], ...]]] = {
+# What is made of two tensors of some shapes, and how that is done then.
+MATRICES: dict[str, tuple[Callable[[Any, Any], Any], tuple[tuple[int, ...], ...], str]] = {
     "images of other sizes": (
         lambda a, b: layers.Add()(flattened(a, b)),
         ((9, 8, 4), (4, 5, 2)),
+        "2 x Flatten + Concatenate + Dense",
     ),
     "an image and a vector": (
         lambda a, b: layers.Subtract()([*flattened(a), layers.Dense(3)(b)]),
         ((9, 8, 4), (7,)),
+        "Flatten + Concatenate + Dense",
     ),
     "an image and a sequence, padded and not all read": (
         lambda a, b: layers.Add()(
             flattened(layers.Conv2D(2, 3, padding="same")(layers.Conv2D(4, 1)(a)), b[:, 1:])
         ),
         ((9, 8, 4), (12, 3)),
+        "2 x Flatten + Concatenate + Dense",
     ),
     "vectors behind them": (
         lambda a, b: layers.Dense(2, activation="tanh")(
             layers.Average()([*flattened(a, b), layers.Dense(3)(layers.Flatten()(ops.abs(b)))])
         ),
         ((4, 3, 2), (5, 3)),
+        "3 x Flatten + Concatenate + Dense",
     ),
 }
 
 
-@pytest.mark.parametrize(("make", "shapes"), MATRICES.values(), ids=MATRICES)
+@pytest.mark.parametrize("objective", ["layers", "latency"])
+@pytest.mark.parametrize(("make", "shapes", "words"), MATRICES.values(), ids=MATRICES)
 def test_a_sum_of_matrices_of_images_is_one(
-    make: Callable[[Any, Any], Any], shapes: tuple[tuple[int, ...], ...]
+    make: Callable[[Any, Any], Any],
+    shapes: tuple[tuple[int, ...], ...],
+    words: str,
+    objective: Any,
 ) -> None:
     model = model_of(make, shapes)
-    folded = kerasfold.fold(model, "layers")
+    folded = kerasfold.fold(model, objective)
+    assert folded.fold_report.merged[-1].kind == words
     assert_same(model, folded, FLOAT64)
     (layer,) = (layer for layer in folded.layers if layer.weights)
     assert isinstance(layer, layers.Dense), str(folded.fold_report)
