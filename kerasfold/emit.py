@@ -234,7 +234,9 @@ class _Emitter:
     def _keep(self, call: Call) -> None:
         """The original call, on a copy of its layer; one copy for all calls of a layer."""
         operation = call.operation
-        dtype = self.dtype or (call.outputs[0].dtype if call.exact else None)
+        dtype = self.dtype
+        if call.exact and dtype is None:  # as `constants` are
+            dtype = keras.backend.result_type(call.outputs[0].dtype, "float32")
         args, kwargs = tree.map_structure(
             lambda x: self._argument(x, dtype), (call.args, call.kwargs)
         )
@@ -248,6 +250,7 @@ class _Emitter:
         if call.gain is not None:
             gain = constants(call.gain.values, result, self.graph.layout)
             result = self.names.give(result * gain, f"{call.name}_gain")
+        if call.gain is not None or call.exact:
             result = self._in_dtype(result, call.outputs[0], call.name)
         if call.cut is not None:
             result = self.names.give(result[call.cut], f"{call.name}_cut")
@@ -261,13 +264,13 @@ class _Emitter:
             (tuple(x.shape), x.dtype) == (tensor.shape, tensor.dtype) and not (x.sparse or x.ragged)
             for x, tensor in zip(inputs, call.inputs, strict=True)
         )
-        whole = call.cut is None and call.gain is None
+        whole = call.cut is None and call.gain is None and not call.exact
         if self.dtype is not None or not (whole and alike) or len(call.outputs) > 1:
             return None
         return keras.KerasTensor(call.outputs[0].shape, call.outputs[0].dtype)
 
     def _form(self, lifted: Lifted, form: AnyForm) -> None:
-        xs = {read: self._node(read) for read in form.reads}
+        xs = {read: self._read(read, lifted, form) for read in form.reads}
         value = form.emit(self._builder(lifted, form), self.compose(form), xs)
         value = self._in_dtype(value, lifted.tensor, lifted.call.name)
         if is_masked(value) and not lifted.tensor.masked:
@@ -276,6 +279,18 @@ class _Emitter:
             value = self._unfused(lifted, value)
         self.nodes[form.node] = value
         self.values[lifted.tensor.index] = value
+
+    def _read(self, index: int, lifted: Lifted, form: AnyForm) -> Value:
+        """A node as a form reads it: a pool, which may read a mask, is given none.
+
+        No call that is lifted reads one, but a pool may stand now where a layer dropped it.
+        """
+        value = self._node(index)
+        nodes = self.regions.program.nodes
+        pools = any(nodes[i].mean or nodes[i].work == "pool" for i in form.visited)
+        if pools and is_masked(value) and not isinstance(form, Kept):
+            value = self.names.give(keras.ops.copy(value), f"{lifted.call.name}_bare")
+        return value
 
     def _misread(self) -> set[int]:
         """Nodes that a kept activation reads with which graphs may fuse them, wrongly."""

@@ -66,6 +66,39 @@ MERGED: dict[str, tuple[Callable[[Any], Any], list[str]]] = {
 }
 
 
+def pooled(between: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """What drops a mask, and a mean that would read it."""
+    return lambda words: layers.Dense(3)(layers.GlobalAveragePooling1D()(between(embed(words))))
+
+
+def added(words: Any) -> Any:
+    x = embed(words)
+    y = layers.Activation("tanh")(x)
+    both = layers.Add()([layers.Conv1D(6, 1)(x), layers.Conv1D(6, 1)(y)])
+    return layers.Dense(3)(layers.GlobalAveragePooling1D()(both))
+
+
+# A pool may stand, once folded, before the layer that dropped the mask, or in its place.
+POOLED: dict[str, Callable[[Any], Any]] = {
+    "a_convolution": pooled(lambda x: layers.Conv1D(6, 1)(x)),
+    "a_convolution_and_batchnorm": pooled(lambda x: BN()(layers.Conv1D(6, 1)(x))),
+    "a_convolution_in_groups": pooled(lambda x: layers.DepthwiseConv1D(1)(x)),
+    "windows": pooled(lambda x: layers.AveragePooling1D(2)(x)),
+    "an_upsampling": pooled(lambda x: layers.UpSampling1D(2)(x)),
+    "a_crop": pooled(lambda x: layers.Cropping1D((0, 2))(x)),
+    "a_pad": pooled(lambda x: layers.ZeroPadding1D((0, 2))(x)),
+    "a_sum": added,
+}
+
+
+@pytest.mark.parametrize("objective", ["latency", "macs", "params", "layers"])
+@pytest.mark.parametrize("block", POOLED.values(), ids=POOLED)
+def test_a_pool_reads_no_mask_that_was_dropped(block: Callable[[Any], Any], objective: str) -> None:
+    model = model_of(block)
+    folded = kerasfold.fold(model, objective, verify=False)
+    assert_same(model, folded, FLOAT64, inputs=WORDS)
+
+
 @pytest.mark.parametrize(("block", "left"), MERGED.values(), ids=MERGED)
 def test_merged(block: Callable[[Any], Any], left: list[str]) -> None:
     model = model_of(block)
