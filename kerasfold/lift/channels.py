@@ -283,7 +283,7 @@ def _flow(known: Known, call: Call) -> Flow:
     if call.index in known.regions.barriers:
         return _barrier_flow(known, call)
     (record,) = known.records[call.index]
-    if not is_own(RULES[call.kind]):
+    if not is_own(RULES[call.rule]):
         return Opaque(call)
     flow = _affine_flow(known, call, [known.regions.program.nodes[i] for i in record.added])
     if acts_on_samples(record.activation):
@@ -300,15 +300,9 @@ def _barrier_flow(known: Known, call: Call) -> Flow:
         last and can_have_fewer(call.operation) and call.operation.alpha.shape[-1] in counts
     )
     by_channel = works_by_pixel(call, pixel_axes(known.graph, output)) and not (joins or slopes)
-    pools = call.kind in BY_CHANNEL and _is_of_layout(known, call)
-    if len(counts) == 1 and (by_channel or pools):
+    if len(counts) == 1 and (by_channel or call.kind in BY_CHANNEL):
         return Aligned(call, adds=False, parts=_is_parted(known, call))
     return Opaque(call)
-
-
-def _is_of_layout(known: Known, call: Call) -> bool:
-    """Whether a layer takes channels to be where the model has them."""
-    return getattr(call.operation, "data_format", known.graph.layout) == known.graph.layout
 
 
 def _affine_flow(known: Known, call: Call, nodes: Sequence[Node]) -> Flow:

@@ -191,7 +191,8 @@ class _Moves(Scales):
                 return True
             if gives_maxima_of_pixels(call, pixel_axes(self.graph, call.inputs[0])):
                 return bool(np.all(gain > 0))
-        return bool(np.all(laws_of(call.operation).passes(gain)))
+        passes = bool(np.all(laws_of(call.operation).passes(gain)))
+        return passes and (not call.foreign or _is_one(gain))
 
     def _factors(self, call: Call, gain: np.ndarray) -> Sequence[Tensor]:
         """What gains may go on to, of the tensors that a call multiplies with each other."""

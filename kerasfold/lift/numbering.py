@@ -37,7 +37,7 @@ def numbered(graph: Graph) -> Graph:
     for given in graph.calls:
         call = given_others(given, first)
         given_to = frozen((call.args, call.kwargs))
-        outside = call.kind, call.outputs[0].dtype, _shapes(call), given_to
+        outside = call.rule, call.outputs[0].dtype, _shapes(call), given_to
         rival, equal = alike.setdefault(outside, call), call
         if rival is not call:  # only then is it worth it to read weights
             for other in (rival, call):
@@ -78,7 +78,7 @@ def _computes_alone(call: Call) -> bool:
         return False
     if is_of_keras(call.operation):
         return is_pure(call.operation)
-    return call.kind in RULES and not has_own_activation(call.operation)
+    return call.rule in RULES and not has_own_activation(call.operation)
 
 
 def content_of(operation: keras.Operation) -> Hashable:

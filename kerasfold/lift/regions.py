@@ -236,7 +236,7 @@ class _Lifter:
         return keras.backend.is_float_dtype(tensor.dtype) and tensor.index not in self.whole
 
     def _lift(self, call: Call) -> None:
-        rule = RULES.get(call.kind)
+        rule = RULES.get(call.rule)
         if rule is None:
             raise Refused(_no_rule(call))
         if call.training:
@@ -358,7 +358,7 @@ def _told_by_sizes(regions: Regions) -> dict[int, _Steps]:
         call, own = record.call, [nodes[i] for i in record.added]
         read = {o for node in own for o in node.operands} - set(record.added)
         alone = len(call.outputs) == len(call.inputs) == len(read) == 1
-        plain = alone and call.kwargs.keys() <= _FLAGS and is_own(RULES[call.kind])
+        plain = alone and call.kwargs.keys() <= _FLAGS and is_own(RULES[call.rule])
         once = plain and regions.uses[id(call.operation)] == 1
         if once and all(node.op in ("operator", "rearrange", "scale") for node in own):
             found[id(call.operation)] = _Steps(call, own, nodes[read.pop()])

@@ -89,7 +89,7 @@ def _once(call: Call, inner: Call) -> Call | None:
         return None
     if is_layer(inner.operation) and call.kind is keras.layers.Activation:
         same = getattr(inner.operation, "activation", None) is activation
-        acts = inner.kind is keras.layers.Activation or inner.kind in RULES
+        acts = inner.kind is keras.layers.Activation or inner.rule in RULES
         return inner if same and acts else None
     return inner if compute_alike(call, inner) else None
 
@@ -231,6 +231,6 @@ def clamp_of(call: Call) -> Clamp | None:
 def _limits_of(call: Call) -> Clamp | None:
     """What the activation within a layer leaves of its result, if it is a clamp."""
     operation = call.operation
-    if call.kind not in RULES or not (is_layer(operation) and is_of_keras(operation)):
+    if call.rule not in RULES or not (is_layer(operation) and is_of_keras(operation)):
         return None
     return CLAMPS.get(inline_activation(operation))

@@ -32,6 +32,7 @@ from kerasfold.read.model import (
     passes_masks,
     public_op,
     refuse_quantised,
+    takes_other_layout,
     takes_training,
     trains_unasked,
 )
@@ -67,6 +68,7 @@ class Call:
         gain: what the channels of its output are multiplied by, before an inline activation, and
             before it is cut; None for nothing.
         exact: whether its constants are in float64, to be rounded to the dtype of its output.
+        foreign: whether it takes channels to be elsewhere than the model has them.
         inputs: the tensors it reads, in order of appearance.
         constants: what else it is given.
     """
@@ -82,6 +84,7 @@ class Call:
     cut: tuple[slice, ...] | None = None
     gain: Gain | None = None
     exact: bool = False
+    foreign: bool = False
     inputs: tuple[Tensor, ...] = field(init=False)
     constants: tuple[Any, ...] = field(init=False)
 
@@ -99,6 +102,11 @@ class Call:
 
     @property
     def kind(self) -> Any:
+        """What is known of it goes by this: see `rule`; but of a call that is foreign, none is."""
+        return None if self.foreign else self.rule
+
+    @property
+    def rule(self) -> Any:
         """The key of the lift rules: the exact class of a layer, or the `keras.ops` function."""
         operation = self.operation
         if isinstance(operation, keras.Layer):
@@ -190,6 +198,11 @@ def read(
         reader.known[id(source)] = reader.tensor(source)
     outputs = reader.walk(inside_of(functional), prefix="", training=None)
     calls = calls_read(reader.calls, outputs)
+    layout = layout_of(call.operation for call in calls)
+    calls = tuple(
+        replace(call, foreign=True) if takes_other_layout(call.operation, layout) else call
+        for call in calls
+    )
     return Graph(
         name=model.name,
         inputs=inputs,
@@ -197,7 +210,7 @@ def read(
         outputs=tree.pack_sequence_as(functional._outputs_struct, outputs),
         output_names=tuple(output_names(model)),
         calls=calls,
-        layout=layout_of(call.operation for call in calls),
+        layout=layout,
         opened=tuple(dict.fromkeys(reader.opened)),
     )
 

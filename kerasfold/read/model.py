@@ -320,3 +320,14 @@ def layout_of(operations: Iterable[keras.Operation]) -> str:
     """'channels_last' or 'channels_first', as most of the operations that have one."""
     formats = [getattr(operation, "data_format", None) for operation in operations]
     return max(("channels_last", "channels_first"), key=formats.count)
+
+
+def takes_other_layout(operation: keras.Operation, layout: str) -> bool:
+    """Whether an operation takes channels to be elsewhere than a model of a layout has them.
+
+    One that has no `data_format` takes them to be last, if it is of images.
+    """
+    last = (keras.layers.UpSampling1D, keras.layers.Cropping1D)
+    usual = "channels_last" if isinstance(operation, last) else layout
+    own = getattr(operation, "data_format", usual)
+    return (keras.config.image_data_format() if own is None else own) != layout
