@@ -29,6 +29,7 @@ from kerasfold.layers.rewrite import constants
 from kerasfold.layers.unfused import as_difference, fused_summand, is_miscomputed
 from kerasfold.lift.regions import Lifted, Regions, as_read
 from kerasfold.quiet import unsaid
+from kerasfold.read.calling import called
 from kerasfold.read.copies import called_copy, copy_operation
 from kerasfold.read.graph import Call, Tensor
 from kerasfold.read.model import is_masked, made_by
@@ -241,7 +242,7 @@ class _Emitter:
             lambda x: self._argument(x, dtype), (call.args, call.kwargs)
         )
         if id(operation) in self.copies:
-            result = self.copies[id(operation)](*args, **kwargs)
+            result = called(self.copies[id(operation)], *args, **kwargs)
         else:
             self.copies[id(operation)], result = called_copy(
                 *(operation, self._call_name(call), self.dtype, args, kwargs),

@@ -127,7 +127,7 @@ class Weightless(Form[Nothing]):
         if self.family != "UpSampling" and keras_padding(self.whole) != "valid":
             x = build.pad_and_crop(x, crops, [(0, 0)] * rank, name)
         kind = build.kind(self.family, rank)
-        return build.layer(kind, (self.name, role), name=name, **config)(x)
+        return build.applied(kind, (self.name, role), x, name=name, **config)
 
     def words(self, regions: Regions) -> str:
         """The layer; of a crop of what was padded by as much, nothing."""

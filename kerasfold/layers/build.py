@@ -29,6 +29,7 @@ from kerasfold.layers.rewrite import (
     written_kernel,
 )
 from kerasfold.layers.spelling import keras_padding, transposed_padding, without_idle_strides
+from kerasfold.read.calling import called
 from kerasfold.read.copies import called_copy
 from kerasfold.read.graph import Call
 from kerasfold.read.weights import largest, starting_as
@@ -95,14 +96,14 @@ class Builder:
         """The layer that a node is, on another tensor, with other `settings`."""
         key = (self.key, ("copy", self.visited.index(node)))
         if key in self.made:
-            return self.made[key](x)
+            return called(self.made[key], x)
         operation = self.call(node).operation
         self.made[key], value = called_copy(operation, name, self.dtype, (x,), {}, settings)
         return value
 
     def sum(self, parts: Sequence[Value], name: str) -> Value:
         """The sum of tensors of one shape."""
-        return self.layer(keras.layers.Add, "sum", name=name)(parts)
+        return self.applied(keras.layers.Add, "sum", parts, name=name)
 
     def as_computed(self, x: Value, name: str) -> Value:
         """A tensor in the dtype that the form computes in."""
@@ -139,7 +140,7 @@ class Builder:
         for number, step in enumerate(taken, 1):
             label = name if step is taken[-1] else self.names.reserve(f"{name}_{number}")
             kind, config = step.layer
-            x = self.layer(kind, ("rearranged", role, number), name=label, **config)(x)
+            x = self.applied(kind, ("rearranged", role, number), x, name=label, **config)
         return x
 
     def channels(self, x: Value, first: int, last: int, name: str) -> Value:
@@ -165,19 +166,18 @@ class Builder:
         """Parts of an image put together along a spatial axis; under its name if that is all."""
         label = name if last else self.names.reserve(f"{name}_join_{axis}")
         role = ("join", axis, key)
-        return self.layer(keras.layers.Concatenate, role, name=label, axis=self._place(axis))(parts)
+        place = self._place(axis)
+        return self.applied(keras.layers.Concatenate, role, parts, name=label, axis=place)
 
     def stacked(self, parts: Sequence[Value], name: str) -> Value:
         """Tensors side by side along the channels."""
         axis = 1 if self.layout == "channels_first" else -1
-        return self.layer(keras.layers.Concatenate, "stack", name=name, axis=axis)(parts)
+        return self.applied(keras.layers.Concatenate, "stack", parts, name=name, axis=axis)
 
     def flattened(self, x: Value, name: str, role: Hashable) -> Value:
         """An image as a vector, the channels last."""
-        flatten = self.layer(
-            keras.layers.Flatten, (role, "flat"), name=name, data_format=self.layout
-        )
-        return flatten(x)
+        kind, config = keras.layers.Flatten, {"name": name, "data_format": self.layout}
+        return self.applied(kind, (role, "flat"), x, **config)
 
     def _place(self, axis: int) -> int:
         """A spatial axis in the Keras tensor."""
@@ -189,6 +189,10 @@ class Builder:
         if key not in self.made:
             self.made[key] = kind(dtype=self.policy, trainable=self.trainable, **config)
         return self.made[key]
+
+    def applied(self, kind: Any, role: Hashable, x: Any, **config: Any) -> Value:
+        """What a layer of this form gives of a tensor, or of several."""
+        return called(self.layer(kind, role, **config), x)
 
     def _key(self, kind: Any, role: Hashable, config: Mapping[str, Any]) -> Hashable:
         """What a layer of this form is, but for its name and its weights."""
@@ -292,9 +296,8 @@ class Builder:
         self, x: Value, activation: Activation, name: str, role: Hashable = None
     ) -> Value:
         """An activation in a layer of its own, which takes the name of the call."""
-        return self.layer(
-            keras.layers.Activation, (role, "activation"), name=name, activation=activation
-        )(x)
+        kind, config = keras.layers.Activation, {"name": name, "activation": activation}
+        return self.applied(kind, (role, "activation"), x, **config)
 
     def _transposed(
         self, x: Value, operator: Operator, common: dict[str, Any], role: Hashable
@@ -378,10 +381,10 @@ class Builder:
             role = (role, *digests)
         known = self.made.get(self._key(kind, role, config))
         if known is not None:
-            return known(x)
+            return called(known, x)
         layer: Any = self.layer(kind, role, **config)
         with starting_as(layer, weights):
-            return layer(x)
+            return called(layer, x)
 
     def padded(self, x: Value, geometry: Geometry, name: str) -> tuple[Value, str]:
         """`x` with the padding that no `padding=` says, and the one to give the layer."""

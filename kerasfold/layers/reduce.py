@@ -28,7 +28,7 @@ def reduced(
     if not adds_up and rank in (1, 2, 3) and list(axes) == list(range(rank)):
         kind = build.kind("GlobalAveragePooling", rank)
         config = {"keepdims": keepdims, "data_format": build.layout}
-        return build.layer(kind, "reduced", name=name, **config)(x)
+        return build.applied(kind, "reduced", x, name=name, **config)
     reduce = keras.ops.sum if adds_up else keras.ops.mean
     x = build.as_computed(x, name)
     found = reduce(x, axis=[axis + 1 for axis in axes], keepdims=keepdims)

@@ -14,6 +14,7 @@ import keras
 from kerasfold.backend import by_default, unfilled
 from kerasfold.errors import UnsupportedModelError, words_of
 from kerasfold.quiet import unsaid
+from kerasfold.read.calling import called
 from kerasfold.read.model import is_layer, is_of_keras, sublayers, variables_of
 from kerasfold.read.states import copy_state, started
 from kerasfold.read.told import said_by
@@ -93,7 +94,7 @@ def called_copy(
             run, or has other weights.
     """
 
-    def called(make: _Make) -> tuple[keras.Operation, Any]:
+    def made(make: _Make) -> tuple[keras.Operation, Any]:
         fresh = make(operation, name, dtype)
         for attribute, value in settings.items():
             setattr(fresh, attribute, value)
@@ -103,7 +104,7 @@ def called_copy(
             unfilled(),
             unsaid(),  # the original gave its own warnings
         ):
-            result = fresh(*args, **kwargs)
+            result = called(fresh, *args, **kwargs)
             if not (is_of_keras(operation) or _is_built(operation)):
                 _refuse_one_that_never_ran(operation, make(operation, name, dtype), args, kwargs)
             if not _is_built(fresh):
@@ -114,7 +115,7 @@ def called_copy(
         copy_state(operation, fresh, {id(getattr(fresh, name)) for name in asked})
         return fresh, result
 
-    return _first(operation, dtype, called)
+    return _first(operation, dtype, made)
 
 
 def _is_built(operation: keras.Operation) -> bool:
