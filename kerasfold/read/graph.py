@@ -67,7 +67,8 @@ class Call:
         cut: what is kept of its output, as a key for each axis; None for all of it.
         gain: what the channels of its output are multiplied by, before an inline activation, and
             before it is cut; None for nothing.
-        exact: whether its constants are in float64, to be rounded to the dtype of its output.
+        exact: whether its constants are in float64, to be rounded to the dtype of its output, but
+            to no half one.
         foreign: whether it takes channels to be elsewhere than the model has them.
         inputs: the tensors it reads, in order of appearance.
         constants: what else it is given.
@@ -102,7 +103,7 @@ class Call:
 
     @property
     def kind(self) -> Any:
-        """What is known of it goes by this: see `rule`; but of a call that is foreign, none is."""
+        """What goes by kind is known of it: its `rule`; of a call that is foreign, nothing is."""
         return None if self.foreign else self.rule
 
     @property

@@ -325,7 +325,7 @@ def layout_of(operations: Iterable[keras.Operation]) -> str:
 def takes_other_layout(operation: keras.Operation, layout: str) -> bool:
     """Whether an operation takes channels to be elsewhere than a model of a layout has them.
 
-    One that has no `data_format` takes them to be last, if it is of images.
+    Of those that have no `data_format`, two layers of sequences take them to be last.
     """
     last = (keras.layers.UpSampling1D, keras.layers.Cropping1D)
     usual = "channels_last" if isinstance(operation, last) else layout
