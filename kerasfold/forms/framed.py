@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar
 
-from kerasfold.algebra.axis import Axis, Pair, Refused
+from kerasfold.algebra.axis import Axis, Refused
 from kerasfold.algebra.border import frame_boxes, frame_of, restricted
 from kerasfold.algebra.chain import chain
 from kerasfold.algebra.geometry import Geometry
@@ -130,8 +129,19 @@ class Framed(Bordered[Framing]):
         The layer runs on a cut of the image, with zeros at the cut edges so that its windows
         fall where they did, and its outputs that see a cut edge are dropped.
         """
-        runs = [_Run.of(*axes) for axes in zip(cut.axes, whole.axes, strict=True)]
-        pads, drops = [run.pads for run in runs], [run.drops for run in runs]
+        pads, drops = [], []
+        for axis, full in zip(cut.axes, whole.axes, strict=True):
+            assert axis.size is not None
+            assert axis.out is not None
+            assert full.size is not None
+            seen, step = axis.size - sum(axis.crop), axis.stride
+            # A 'same' layer pads by the remainder of the size.
+            low = (axis.pad[0] - full.pad[0]) % step
+            high = (full.size - low - seen) % step
+            given = -(-(low + seen + high) * axis.upsampling // step)
+            first = (low * axis.upsampling - axis.pad[0] + full.pad[0]) // step
+            pads.append((low, high))
+            drops.append((first, given - first - axis.out))
         x = build.pad_and_crop(x, [a.crop for a in cut.axes], pads, name)
         (node,) = self.stages[position]
         x = build.copied(node, x, build.names.reserve(f"{name}_pool"))
@@ -141,34 +151,6 @@ class Framed(Bordered[Framing]):
         """The interior, and the number of stages."""
         (geometry,) = self.reads.values()
         return f"{described(geometry)}, and the border in {len(self.stages)} steps"
-
-
-class _Run(NamedTuple):
-    """How a normalised layer runs on a cut of the image, along an axis.
-
-    Attributes:
-        pads: zeros to add before it.
-        given: outputs that it gives.
-        drops: of those, how many at both ends are none that it gave of the whole.
-    """
-
-    pads: Pair
-    given: int
-    drops: Pair
-
-    @classmethod
-    def of(cls, cut: Axis, whole: Axis) -> _Run:
-        """The run that gives the outputs of a cut of the whole."""
-        assert cut.size is not None
-        assert cut.out is not None
-        assert whole.size is not None
-        seen, step = cut.size - sum(cut.crop), cut.stride
-        # A 'same' layer pads by the remainder of the size.
-        low = (cut.pad[0] - whole.pad[0]) % step
-        high = (whole.size - low - seen) % step
-        given = -(-(low + seen + high) * cut.upsampling // step)
-        first = (low * cut.upsampling - cut.pad[0] + whole.pad[0]) // step
-        return cls((low, high), given, (first, given - first - cut.out))
 
 
 def framed_geometries(
@@ -210,11 +192,7 @@ def _frame(
         if not step.normalised:
             cost += Cost(params=step.params / shared)
         for _, _, strip in strips:
-            cut = strip[position]
-            once = prices.operator(cut, kind="pool" if step.normalised else None)
-            if step.normalised:  # it gives more than is read
-                pairs = zip(cut.axes, step.axes, strict=True)
-                once = once.times(math.prod(_Run.of(a, b).given / (a.out or 1) for a, b in pairs))
+            once = prices.operator(strip[position], kind="pool" if step.normalised else None)
             cost += once._replace(params=0.0)
     # Cutting the strips out and joining them with the interior.
     sizes, (_, channels) = links[-1].sizes, links[-1].channels
