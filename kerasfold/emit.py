@@ -287,9 +287,10 @@ class _Emitter:
         No call that is lifted reads one, but a pool may stand now where a layer dropped it.
         """
         value = self._node(index)
-        nodes = self.regions.program.nodes
-        pools = any(nodes[i].mean or nodes[i].work == "pool" for i in form.visited)
-        if pools and is_masked(value) and not isinstance(form, Kept):
+        if not is_masked(value) or isinstance(form, Kept):
+            return value
+        nodes = (self.regions.program.nodes[i] for i in form.visited)
+        if any(node.mean or node.work == "pool" for node in nodes):
             value = self.names.give(keras.ops.copy(value), f"{lifted.call.name}_bare")
         return value
 

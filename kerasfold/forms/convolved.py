@@ -12,17 +12,17 @@ from kerasfold.algebra.geometry import Geometry, require_plain
 from kerasfold.algebra.operator import Operator
 from kerasfold.algebra.rearranged import Rearranged
 from kerasfold.cost import Cost, moved_bytes
+from kerasfold.forms.beside import matrix_kind
 from kerasfold.forms.evaluate import Part, alike, evaluate, is_any_rearranged, whole
 from kerasfold.forms.form import Composed, Form, work_of_operator
 from kerasfold.forms.known import Known, is_matrix_alone
 from kerasfold.forms.worth import is_slower
-from kerasfold.layers.limits import check_emittable, is_pointwise_matrix
+from kerasfold.layers.limits import check_emittable
 from kerasfold.layers.rewrite import already_padded, pad_value
 from kerasfold.layers.unfused import as_difference, fused_summand, is_miscomputed
 from kerasfold.layers.words import described
 from kerasfold.lift.program import Node, Sizes
 from kerasfold.read.weights import largest
-from kerasfold.rooflines import Kind
 
 if TYPE_CHECKING:
     from kerasfold.layers.build import Builder, Value
@@ -174,8 +174,7 @@ def term_cost(
     def cost() -> Cost:
         require_plain(geometry)
         check_emittable(geometry)
-        is_dense = is_matrix and is_pointwise_matrix(geometry)
-        kind: Kind = "matrix" if is_dense else known.kind_reading(read, geometry)
+        kind = matrix_kind(geometry, is_matrix) or known.kind_reading(read, geometry)
         return known.prices.operator(geometry, shared, kind, known.seen(read, geometry))
 
     padded = read if known.pads(read) else None  # all that of what is read matters
