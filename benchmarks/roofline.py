@@ -60,7 +60,10 @@ def cases() -> Iterator[tuple[str, Kind, Sizes, int, Factory]]:
                     up = _upsampled("2D", k, stride)
                     yield f"transposed{k}x{k}/{stride}", "transposed", image, channels, up
             yield "padded1x1", "padded", image, channels, _behind_zeros
-            yield "grouped3x3", "grouped", image, channels, _conv(3, groups=2)
+            for k, groups in ((3, 2), (1, 2), (1, channels // 2)):
+                grouped = _conv(k, groups=groups)
+                if 1 < groups < channels:
+                    yield f"grouped{k}x{k} {groups}", "grouped", image, channels, grouped
         if size * size * channels <= 2e6:
             yield "depthwise3x3", "depthwise", image, channels, _depthwise(3)
             yield "depthwise1x9", "row", image, channels, _depthwise((1, 9))

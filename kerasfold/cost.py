@@ -151,6 +151,7 @@ def objective_of(name: Any) -> Objective:
 
 
 LANES, ROWS = 16, 48  # output channels and pixels that are computed at a time
+FEWEST = 4  # pieces of a group that take as long as the product of what one of its pixels reads
 WEIGHTLESS: tuple[Kind, ...] = ("pool", "reduction", "copy")
 DEPTHWISE: tuple[Kind, ...] = ("depthwise", "row", "grouped depthwise", "scale")
 RESHAPED = 3  # a depthwise layer's sequence, kernel and result: it computes images
@@ -195,13 +196,17 @@ def seen_of(geometry: Geometry) -> float:
 
 
 def im2col(geometry: Geometry) -> tuple[int, int]:
-    """Inputs gathered for a matrix product, and the pieces they are in: none where it is one."""
-    taps = math.prod(geometry.taps)
-    if geometry.vector or geometry.is_pointwise:
+    """Inputs gathered for a matrix product, and the pieces they are in: none where it is one.
+
+    In groups it is many products, but where each channel is multiplied by a number of its own.
+    """
+    taps, groups = math.prod(geometry.taps), geometry.groups
+    if geometry.vector or (geometry.is_pointwise and (groups == 1 or geometry.keeps_channels)):
         return 0, 0
-    windows = taps * pixels(computed_sizes(geometry))
+    windows = pixels(computed_sizes(geometry))
     phases = math.prod(axis.upsampling for axis in geometry.axes)
-    return windows * geometry.channels[0] // phases, windows * geometry.groups // phases
+    pieces = taps if groups == 1 else max(taps, FEWEST)
+    return taps * windows * geometry.channels[0] // phases, pieces * windows * groups // phases
 
 
 def moved_bytes(sizes: Iterable[int | None], channels: int) -> int:
@@ -248,9 +253,9 @@ def kind_of(geometry: Geometry) -> Kind:
     if any(axis.upsampling > 1 for axis in geometry.axes):
         return "transposed volume" if is_volume else "transposed"
     if is_depthwise_layer(geometry):
-        if geometry.is_pointwise:
+        if geometry.is_pointwise and geometry.keeps_channels:
             return "scale"
-        is_row = len(geometry.axes) == 2 and geometry.taps[0] == 1
+        is_row = len(geometry.axes) == 2 and geometry.taps[0] == 1 < geometry.taps[1]
         return "row" if is_row else "depthwise"
     if is_volume:
         return "grouped volume" if geometry.groups > 1 else "volume"

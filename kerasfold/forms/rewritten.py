@@ -53,8 +53,8 @@ class Rewritten(Kept):
         layer = known.owner[index].call.operation
         steps = [known.nodes[i] for i in visited]
         geometries = [step.geometry for step in steps if step.geometry is not None]
-        kind = depthwise_kind(layer, *geometries)
-        if not is_layer(layer) or not (kind or any(map(strides_idly, geometries))):
+        kind, is_idle = depthwise_kind(layer, *geometries), any(map(strides_idly, geometries))
+        if not is_layer(layer) or not (kind or is_idle):
             return None  # what an operation is called with, no layer is to train
         if (
             tuple(visited) != tuple(known.owner[index].added)
@@ -75,6 +75,8 @@ class Rewritten(Kept):
         if written is None:
             return None
         kept = Kept.of(known, index)
+        if not (is_idle or known.prices.slower(written.cost, kept.cost)):
+            return None  # XLA computes as one what is one
         return cls(
             node=index,
             reads=kept.reads,

@@ -167,3 +167,22 @@ def test_numbers_around_an_image_are_no_zeros() -> None:
         x = layer(x)
     model = randomise(keras.Model(inputs, x))
     assert not [m for m in kerasfold.explain(model).merged if "padding of its own" in m.kind]
+
+
+@pytest.mark.parametrize("runtime", ["tensorflow", "xla"])
+def test_a_product_for_each_pixel_and_group_is_many(runtime: str) -> None:
+    """Of 56 x 56 x 64, in 16 groups 2.0 and 1.8 ms, in one 0.4 and 0.2; apart, 0.2 and 0.1."""
+    operator = Prices.of(runtime).operator
+    one, groups, apart = (
+        operator(Geometry((Axis(56), Axis(56)), (64, 64), groups)).total_seconds
+        for groups in (1, 16, 64)
+    )
+    assert groups > 5 * one
+    assert groups > 4 * apart
+
+
+def test_channels_that_give_two_each_are_no_multiplication_of_an_image() -> None:
+    """XLA multiplies where each channel gives one: 28 x 28 x 16 took 1 us, and two each 300."""
+    operator = Prices.of("xla").operator
+    one, two = (operator(Geometry((Axis(28), Axis(28)), (16, 16 * n), 16)) for n in (1, 2))
+    assert two.total_seconds > 5 * one.total_seconds
