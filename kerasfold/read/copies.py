@@ -269,18 +269,25 @@ def _of_config(
         if "name" in config:
             config = {**config, "name": name}
         if dtype is None and is_layer(operation) and is_of_keras(operation):
-            config = _with_policy(config, operation.dtype_policy)
+            config = _with_policy(config, operation)
         fresh = type(operation).from_config(config)
         _refuse_shared(operation, fresh)
     fresh.name = name
     return fresh
 
 
-def _with_policy(config: dict[str, Any], policy: Any) -> dict[str, Any]:
-    """A layer's config with its dtype policy, if that is what is written there: at no parsing."""
-    written = config.get("dtype")
+def _with_policy(config: dict[str, Any], layer: keras.Layer) -> dict[str, Any]:
+    """A layer's config with its dtype policy, if that is what is written there: at no parsing.
+
+    A class without a `get_config` of its own, as ELU, has for its config what it was made with,
+    which must be plain values then.
+    """
+    policy, written = layer.dtype_policy, config.get("dtype")
     same = isinstance(written, dict) and written.get("config") == {"name": policy.name}
-    return {**config, "dtype": policy} if same and type(policy) is keras.DTypePolicy else config
+    says_own = type(layer).get_config is not keras.Layer.get_config
+    if not (same and says_own and type(policy) is keras.DTypePolicy):
+        return config
+    return {**config, "dtype": policy}
 
 
 def _refuse_shared(source: keras.Operation, target: keras.Operation) -> None:

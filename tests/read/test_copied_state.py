@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -217,3 +218,32 @@ def test_an_activation_is_what_its_config_says_if_that_serves(layer: Any) -> Non
     folded = kerasfold.fold(model, verify=False)
     np.testing.assert_allclose(folded(FAR), model(FAR), atol=1e-6)
     assert kerasfold.fold(model).fold_report.equivalence.verdict == "equivalent"
+
+
+# Keras writes for these what they were made with, where that is plain values.
+WITHOUT_CONFIG = [
+    kind
+    for kind in vars(layers).values()
+    if inspect.isclass(kind)
+    and issubclass(kind, layers.Layer)
+    and kind is not layers.Layer
+    and kind.get_config is layers.Layer.get_config
+]
+
+
+@pytest.mark.parametrize("kind", WITHOUT_CONFIG)
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_a_copy_of_a_class_without_a_config_is_saved(
+    kind: type, policy: str, tmp_path: Path
+) -> None:
+    inputs = keras.Input((4,))
+    x = layers.BatchNormalization()(layers.Dense(5, dtype=policy)(inputs))
+    model = keras.Model(inputs, [layers.ELU(0.5, dtype=policy)(x), kind(dtype=policy)(x)])
+    folded = model.fold()
+    folded.save(tmp_path / "folded.keras")
+    again = keras.models.load_model(tmp_path / "folded.keras")
+    for a, b in zip(folded(FAR), again(FAR), strict=True):
+        assert np.array_equal(a, b)
+    assert {type(x) for x in folded.layers} >= {layers.ELU}
+    assert keras.models.clone_model(folded).count_params() == folded.count_params()
+    assert folded.fold().count_params() == folded.count_params()
