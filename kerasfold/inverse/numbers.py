@@ -1,8 +1,9 @@
 """What the numbers of a kernel show and its sizes do not, exactly: the same function for less.
 
 Zeros around the taps, between them, and between blocks of channels; equal numbers, and channels
-that are handed on as they are. Each law takes an operator and gives the steps that it equals bit
-for bit, or refuses. The first number that speaks against a law ends it, mostly one of the first.
+that are handed on as they are; and taps that meet no pixel. Each law takes an operator and gives
+the steps that it equals bit for bit, or refuses. The first number that speaks against a law ends
+it, mostly one of the first.
 """
 
 from __future__ import annotations
@@ -96,11 +97,26 @@ class Turned:
 
 Step: TypeAlias = Operator | Mean | Selection | Turned
 Steps: TypeAlias = tuple[Step, ...]
+Law: TypeAlias = Callable[[Operator], Steps]
 
 
 def operator_of(steps: Steps) -> Operator:
     """Steps as one convolution. Raises `Refused`."""
     return chain([step if isinstance(step, Operator) else step.operator for step in steps])
+
+
+def within(operator: Operator) -> Steps:
+    """Without taps that read no pixel. Raises `Refused` where there are none.
+
+    As all but the middle tap of a 3x3 kernel, padding 'same', on an image of one pixel. It is for
+    kernels that images of one size alone are convolved with.
+    """
+    if operator.geometry.normalised:
+        raise Refused("means of what falls inside, which all taps have a share in")
+    inner = operator.trimmed()
+    if inner.geometry.axes == operator.geometry.axes:
+        raise Refused("taps that all read pixels")
+    return (inner,)
 
 
 def trimmed(operator: Operator) -> Steps:
@@ -202,7 +218,7 @@ def averaged(operator: Operator) -> Steps:
 
 
 # In the order in which they are tried; what one gives, the others may make less of.
-EXACT: tuple[Callable[[Operator], Steps], ...] = (trimmed, dilated, blocked, selected, averaged)
+EXACT: tuple[Law, ...] = (trimmed, dilated, blocked, selected, averaged)
 
 
 def _used(operator: Operator) -> list[np.ndarray]:

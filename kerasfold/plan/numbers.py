@@ -7,6 +7,7 @@ Sizes choose a plan; its weights are looked at once, when it is found, by the la
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeAlias, TypeVar
@@ -21,7 +22,7 @@ from kerasfold.forms.kept import Kept
 from kerasfold.forms.known import Known
 from kerasfold.forms.sharing import shared_layers
 from kerasfold.forms.simplified import Simplified, Stage, stored_as
-from kerasfold.inverse.numbers import EXACT, Steps
+from kerasfold.inverse.numbers import EXACT, Law, Steps, within
 from kerasfold.inverse.products import STORED, difference, distance, merged
 from kerasfold.lift.regions import Regions
 from kerasfold.plan.choose import Plan
@@ -65,7 +66,8 @@ def by_numbers(
 
 def _simplified(known: Known, aim: Objective, form: AnyForm, exactly: bool) -> AnyForm | None:
     """The form in cheaper steps, or None."""
-    if not _may_be_simplified(known, form, exactly):
+    ways = _ways(known, form, exactly)
+    if not _may_be_simplified(known, form, ways[0]):
         return None
     try:
         given = Simplified.standing_for(known, form)
@@ -75,11 +77,21 @@ def _simplified(known: Known, aim: Objective, form: AnyForm, exactly: bool) -> A
         return None
     best = given
     for place in range(len(given.stages)):
-        best = _shown(known, aim, best, place, exactly)
+        best = _shown(known, aim, best, place, ways)
     return best if best is not given and _is_better(known, aim, form, best) else None
 
 
-def _may_be_simplified(known: Known, form: AnyForm, exactly: bool) -> bool:
+def _ways(known: Known, form: AnyForm, exactly: bool) -> Sequence[Ways]:
+    """The ways to take the kernels of a form apart, the last of them exact.
+
+    One that others are calls of, maybe on images of other sizes, is not cut to the size of its own.
+    """
+    laws = EXACT if shared_layers(known.regions, form) else (within, *EXACT)
+    exact = functools.partial(_exact, laws=laws)
+    return (exact,) if exactly else (functools.partial(_any, laws=laws), exact)
+
+
+def _may_be_simplified(known: Known, form: AnyForm, ways: Ways) -> bool:
     """Whether not all laws refuse the kernels of a form as they are stored.
 
     Of most they do at a glance, and then nothing is read in float64.
@@ -90,7 +102,7 @@ def _may_be_simplified(known: Known, form: AnyForm, exactly: bool) -> bool:
         return False
     if len(kernels) > 1 if type(form) is Convolved else kernels != nodes:
         return True  # what is composed is stored nowhere
-    ways, dtype = _exact if exactly else _any, stored_as(known, form)
+    dtype = stored_as(known, form)
     return any(
         node.geometry.ones or next(ways(node.as_stored(), dtype), None) is not None
         for node in kernels
@@ -99,19 +111,19 @@ def _may_be_simplified(known: Known, form: AnyForm, exactly: bool) -> bool:
 
 
 def _shown(
-    known: Known, aim: Objective, given: Simplified, place: int, exactly: bool
+    known: Known, aim: Objective, given: Simplified, place: int, each: Sequence[Ways]
 ) -> Simplified:
     """The form with one of its stages in the cheapest steps that are found.
 
     As stored there is one kernel alone: what several are together is stored nowhere.
     """
     composed = len(given.stages[place].core) > 1
-    for ways in (_exact,) if exactly or composed else (_any, _exact):
+    for ways in each[-1:] if composed else each:
         found = _descended(known, aim, given, place, ways)
         if found is given:
             break
         with contextlib.suppress(Refused):
-            stage = _whole(known, found, place, is_exact=ways is _exact)
+            stage = _whole(known, found, place, is_exact=ways is each[-1])
             return given.taking(known, _with(given.stages, place, [stage]))
     return given
 
@@ -155,16 +167,16 @@ def _descended(
         best = min(better, key=lambda form: aim.key(form.cost))
 
 
-def _exact(operator: Operator, dtype: str) -> Iterator[Steps]:
+def _exact(operator: Operator, dtype: str, laws: Sequence[Law]) -> Iterator[Steps]:
     """What an operator equals bit for bit."""
-    for law in EXACT:
+    for law in laws:
         with contextlib.suppress(Refused):
             yield law(operator)
 
 
-def _any(operator: Operator, dtype: str) -> Iterator[Steps]:
+def _any(operator: Operator, dtype: str, laws: Sequence[Law]) -> Iterator[Steps]:
     """What it equals bit for bit, or as stored."""
-    yield from _exact(operator, dtype)
+    yield from _exact(operator, dtype, laws)
     for law in STORED:
         with contextlib.suppress(Refused):
             yield from law(operator, dtype)

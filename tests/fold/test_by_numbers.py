@@ -473,3 +473,35 @@ def test_kernels_that_show_nothing_are_not_read_in_float64(monkeypatch: pytest.M
     plan = make_plan(regions)
     monkeypatch.setattr(Weights, "read", None)
     assert by_numbers(regions, plan, "latency") is plan
+
+
+FEW_PIXELS = {
+    "one pixel": (L.Conv2D(4, 3, padding="same"), (3, 3, 3, 4), (1, 1), (1, 1)),
+    "two": (L.Conv2D(4, 11, padding="same"), (11, 11, 3, 4), (2, 2), (3, 3)),
+    "a row": (L.Conv2D(4, 7, padding="same"), (7, 7, 3, 4), (1, 20), (1, 7)),
+    "apart": (L.DepthwiseConv2D(7, padding="same"), (7, 7, 3, 1), (3, 3), (5, 5)),
+    "with strides": (L.Conv2D(4, 3, 2, padding="same"), (3, 3, 3, 4), (1, 1), (1, 1)),
+    "dilated": (L.Conv2D(4, 3, padding="same", dilation_rate=4), (3, 3, 3, 4), (4, 5), (1, 3)),
+    "as many as taps": (L.Conv2D(4, 3, padding="same"), (3, 3, 3, 4), (2, 3), (3, 3)),
+}
+
+
+@pytest.mark.parametrize("objective", ["latency", "macs", "params"])
+@pytest.mark.parametrize("name", FEW_PIXELS)
+def test_taps_that_read_no_pixel_go(name: str, objective: str) -> None:
+    layer, shape, size, taps = FEW_PIXELS[name]
+    layer = type(layer).from_config(layer.get_config())
+    outputs = shape[-1] * (3 if isinstance(layer, L.DepthwiseConv2D) else 1)
+    model = holding(layer, normal(*shape), normal(outputs), size=size)
+    folded = kerasfold.fold(model, objective)
+    assert folded.count_params() == np.prod([*taps, *shape[2:]]) + outputs
+    assert folded.layers[-2].kernel_size == taps
+    assert error(model, folded) < 1e-14
+
+
+def test_a_layer_that_is_called_on_images_of_two_sizes_keeps_its_taps() -> None:
+    layer = L.Conv2D(4, 5, padding="same")
+    inputs = [keras.Input((n, n, 3)) for n in (1, 2)]
+    model = randomise(keras.Model(inputs, [L.ReLU()(layer(x)) for x in inputs]))
+    folded = kerasfold.fold(model, "params")
+    assert folded.count_params() == model.count_params()

@@ -20,6 +20,7 @@ from kerasfold.inverse.numbers import (
     operator_of,
     selected,
     trimmed,
+    within,
 )
 from laws.oracle import apply_windows, assert_close
 
@@ -77,6 +78,53 @@ def test_one_number_keeps_an_outer_tap(seed: int) -> None:
 
     with pytest.raises(Refused, match="outer taps that are not zeros"):
         trimmed(drawn(seed, nearly))
+
+
+def of_few_pixels(seed: int) -> Operator:
+    """A convolution of images that are mostly smaller than its kernel."""
+    rng = np.random.default_rng(seed)
+    axes = tuple(
+        Axis(
+            int(rng.integers(1, 4)),
+            taps=(taps := int(rng.integers(2, 7))),
+            stride=int(rng.integers(1, 3)),
+            dilation=(dilation := int(rng.integers(1, 3))),
+            upsampling=int(rng.integers(1, 3)),
+            pad=tuple(int(n) for n in dilation * (taps - 1) // 2 + rng.integers(0, 3, 2)),
+        ).tight()
+        for _ in range(int(rng.integers(1, 4)))
+    )
+    geometry = Geometry(axes, (4, 8), 2, True)
+    return Operator(geometry, rng.normal(size=geometry.kernel_shape), rng.normal(size=8))
+
+
+def has_idle_taps(operator: Operator) -> bool:
+    try:
+        return any(axis.trimmed()[0] != axis for axis in operator.geometry.axes)
+    except Refused:
+        return False  # it reads nothing at all
+
+
+@pytest.mark.parametrize("seed", [n for n in range(60) if has_idle_taps(of_few_pixels(n))])
+def test_taps_that_read_no_pixel_go(seed: int) -> None:
+    operator = of_few_pixels(seed)
+    (found,) = within(operator)
+    assert isinstance(found, Operator)
+    assert found.kernel.size < operator.kernel.size
+    assert_same((found,), operator, seed)
+
+
+@pytest.mark.parametrize(("size", "taps"), [(1, 1), (2, 3), (3, None), (None, None)])
+def test_of_five_taps_those_stay_that_read_a_pixel(size: int | None, taps: int | None) -> None:
+    axis = Axis(size, 5, pad=(2, 2))
+    operator = Operator(Geometry((axis,), (2, 3)), np.ones((5, 2, 3)), np.zeros(3))
+    if taps is None:
+        with pytest.raises(Refused):
+            within(operator)
+    else:
+        (found,) = within(operator)
+        assert isinstance(found, Operator)
+        assert found.geometry.taps == (taps,)
 
 
 @SEEDS
