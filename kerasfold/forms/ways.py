@@ -28,6 +28,7 @@ from kerasfold.forms.sliced import Sliced
 from kerasfold.forms.stacked import Stacked
 from kerasfold.forms.tiled import Tiled
 from kerasfold.forms.weightless import Weightless
+from kerasfold.forms.worth import refuse_immense
 from kerasfold.lift.program import Trait
 from kerasfold.lift.scales import CANCELS
 
@@ -91,6 +92,8 @@ def ways(known: Known, index: int, visited: Sequence[int]) -> Iterator[AnyForm |
             continue
         try:
             proposed = form.propose(known, index, visited)
+            if proposed is not None:
+                refuse_immense(known, proposed)
         except Refused as refusal:
             if form.is_whole:
                 is_refused = True

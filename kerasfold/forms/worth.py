@@ -2,6 +2,7 @@
 
 Rooflines err. So under an objective that is `careful`, a form must not take longer on any runtime
 than the calls it stands for, and must not multiply their weights or multiplications for little.
+Under others weights may be multiplied, but not without end.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from kerasfold.algebra.axis import Refused
 from kerasfold.cost import Cost
 from kerasfold.forms.form import AnyForm
 from kerasfold.forms.kept import Kept
@@ -20,6 +22,8 @@ from kerasfold.forms.sharing import shared_layers, sharing_key
 
 GROWTH = 1.5  # times the weights or multiplications that a form may not have
 GAIN = 1.3  # times the speed from which on it may have more
+IMMENSE = 2**25  # weights of one form, 256 MiB in float64, that may not be many times what was
+MANIFOLD = 4  # times as many, from which on they may not
 
 
 def is_slower(known: Known, visited: Sequence[int], cost: Cost) -> bool:
@@ -65,6 +69,22 @@ def drawback(known: Known, form: AnyForm) -> str:
         return f"merging it would be slower {slower}, as predicted"
     grown = growth(had, form.cost)
     return f"merging it would take {grown}" if grown and gain(had, form.cost) < GAIN else ""
+
+
+def refuse_immense(known: Known, form: AnyForm) -> None:
+    """Refuse weights that no machine has the memory for, of a net that it has.
+
+    Raises:
+        Refused: so many in place of few.
+    """
+    if form.cost.params <= IMMENSE:
+        return
+    had = replaced(known, form.visited).params
+    if form.cost.params > MANIFOLD * had:
+        raise Refused(
+            f"{form.cost.params:,.0f} weights in place of {had:,.0f}, which does not pay for any "
+            "objective"
+        )
 
 
 def gain(had: Cost, now: Cost) -> float:

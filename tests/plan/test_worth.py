@@ -15,6 +15,7 @@ import kerasfold
 from kerasfold.algebra.axis import Axis
 from kerasfold.algebra.geometry import Geometry
 from kerasfold.cost import Cost, Prices
+from kerasfold.forms import worth
 from kerasfold.forms.worth import GAIN, gain, growth
 from kerasfold.rooflines import ROOFLINES, Load
 from zoo.making import randomise
@@ -267,3 +268,24 @@ def test_a_depthwise_layer_of_sequences_costs_its_reshapes() -> None:
     of_images = Geometry((axis, replace(axis, taps=1, size=1)), channels=(8, 8), groups=8)
     of_sequences = replace(of_images, axes=(axis,))
     assert Prices().operator(of_sequences).seconds > Prices().operator(of_images).seconds
+
+
+def test_no_kernel_is_immense_and_many_times_what_it_is_made_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As one of 11 x 11 x 768 x 3072, for which there was no memory."""
+    narrow = layers.DepthwiseConv2D(7, name="narrow")
+    model = between((12, 13, 4), narrow, layers.Conv2D(16, 1))
+    assert kinds(model.fold("layers")) == ["ReLU", "Conv2D", "ReLU"]
+    monkeypatch.setattr(worth, "IMMENSE", 3000)
+    folded = model.fold("layers")
+    assert kinds(folded) == ["ReLU", "DepthwiseConv2D", "Conv2D", "ReLU"]
+    (kept,) = (row for row in folded.fold_report.kept if row.layer == "narrow")
+    assert kept.code == "KF401"
+    assert kept.reason.startswith("3,152 weights in place of 280")
+
+
+def test_an_immense_kernel_of_much_still_merges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worth, "IMMENSE", 3000)
+    model = between((12, 13, 4), layers.Conv2D(40, 3), layers.Conv2D(4, 1), layers.Conv2D(40, 3))
+    assert kinds(model.fold("layers")) == ["ReLU", "Conv2D", "ReLU"]
