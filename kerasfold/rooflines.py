@@ -188,8 +188,9 @@ XLA = Roofline(
 )
 # The runtimes that are brought a model as a file make one call of a layer, its scale and shift and
 # its activation. ONNX Runtime gets no convolution in groups from its converter, nor LiteRT one of
-# volumes: those are priced as one without. OpenVINO takes zeros before a layer into it; of what a
-# layer reads that pads by itself, it may change the layout first.
+# volumes: those are priced as one without, but what a depthwise layer says as twice that layer.
+# OpenVINO takes zeros before a layer into it; of what a layer reads that pads by itself, it may
+# change the layout first.
 # Light steps count as a fifth or so of what they take in a chain: some are computed with the layer
 # that they stand beside, and a layer in their place would need its input in another layout. ONNX
 # Runtime brings an image that is sliced with strides into another layout, before it is reshaped
@@ -239,7 +240,7 @@ ONNXRUNTIME = Roofline(
         "row": Rate(6.6e-6, 1e11, 7e10),
         "scale": Rate(1.2e-5, bytes=2.5e10),
         "grouped": Rate(2.4e-6, 1e11, 5e10),
-        "grouped depthwise": Rate(2.4e-6, 1e11, 5e10),
+        "grouped depthwise": Rate(1.3e-5, 1e11, 7e10),
         "volume": Rate(2.9e-5, 5.8e10),
         "grouped volume": Rate(2.9e-5, 5.8e10),
         "transposed volume": Rate(7.3e-6, 6.3e9),

@@ -9,6 +9,7 @@ import pytest
 from keras import layers
 
 import kerasfold
+from kerasfold.rooflines import ROOFLINES
 from zoo.making import chain, randomise
 from zoo.same import FLOAT32, FLOAT64, assert_same, kinds
 
@@ -82,3 +83,14 @@ def test_what_a_runtime_computes_as_the_same_stays(settings: dict[str, Any]) -> 
     model = chain((112, 96, 32), layers.ReLU(), layer)
     ends = {r: kinds(model.fold(runtime=r, verify=False))[-1] for r in ("xla", "tensorflow")}
     assert ends == {"xla": "Conv2D", "tensorflow": "DepthwiseConv2D"}
+
+
+@pytest.mark.parametrize("runtime", ROOFLINES)
+@pytest.mark.parametrize(
+    "settings", [{}, {"filters": 12}, {"filters": 8, "kernel_size": 1}], ids=str
+)
+def test_a_normalisation_behind_it_merges_into_it(settings: dict[str, Any], runtime: str) -> None:
+    norm = layers.BatchNormalization()
+    model = chain((10, 12, 4), layers.ReLU(), grouped(**settings), norm, layers.ReLU())
+    folded = model.fold(runtime=runtime)
+    assert kinds(folded) == ["ReLU", "DepthwiseConv2D", "ReLU"]
