@@ -27,6 +27,7 @@ from kerasfold.inverse.products import STORED, difference, distance, merged
 from kerasfold.lift.regions import Regions
 from kerasfold.plan.choose import Plan
 from kerasfold.plan.search import total
+from kerasfold.read.model import is_restrained
 
 T = TypeVar("T")
 Ways: TypeAlias = Callable[[Operator, str], Iterator[Steps]]  # of an operator stored in a dtype
@@ -94,11 +95,14 @@ def _ways(known: Known, form: AnyForm, exactly: bool) -> Sequence[Ways]:
 def _may_be_simplified(known: Known, form: AnyForm, ways: Ways) -> bool:
     """Whether not all laws refuse the kernels of a form as they are stored.
 
-    Of most they do at a glance, and then nothing is read in float64.
+    Of most they do at a glance, and then nothing is read in float64. A layer that is kept, with
+    more to it than weights, is kept as it is.
     """
     nodes = [known.nodes[i] for i in form.visited]
     kernels = [node for node in nodes if node.multiplies]
     if not (type(form) is Convolved or isinstance(form, Kept)) or not kernels:
+        return False
+    if isinstance(form, Kept) and is_restrained(known.owner[form.node].call.operation):
         return False
     if len(kernels) > 1 if type(form) is Convolved else kernels != nodes:
         return True  # what is composed is stored nowhere

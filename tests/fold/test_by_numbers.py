@@ -505,3 +505,11 @@ def test_a_layer_that_is_called_on_images_of_two_sizes_keeps_its_taps() -> None:
     model = randomise(keras.Model(inputs, [L.ReLU()(layer(x)) for x in inputs]))
     folded = kerasfold.fold(model, "params")
     assert folded.count_params() == model.count_params()
+
+
+@pytest.mark.parametrize("size", [(20, 22), (1, 1)], ids=["zeros", "one pixel"])
+def test_a_layer_with_more_to_it_than_weights_is_kept_as_it_is(size: tuple[int, int]) -> None:
+    layer = L.Conv2D(4, 5, padding="same", kernel_regularizer="l2")
+    kernel = zeros_but((5, 5, 3, 4), slice(1, 4), slice(2, 5))
+    folded = kerasfold.fold(holding(layer, kernel, normal(4), size=size))
+    assert folded.layers[1].kernel_regularizer is not None

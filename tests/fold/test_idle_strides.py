@@ -93,7 +93,7 @@ def test_a_stride_that_is_needed_stays() -> None:
 
 
 def test_such_a_call_is_reported_as_kept() -> None:
-    model = chain((6, 2, 1), layers.Conv2D(2, (1, 3), strides=(1, 2), padding="same", name="odd"))
+    model = chain((6, 3, 1), layers.Conv2D(2, (1, 3), strides=(1, 3), padding="same", name="odd"))
     folded = kerasfold.fold(model)
     assert [row.layer for row in folded.fold_report.kept] == ["odd"]
     assert folded.fold_report.merged == ()
