@@ -261,9 +261,9 @@ def kind_of(geometry: Geometry) -> Kind:
         return "grouped volume" if geometry.groups > 1 else "volume"
     if geometry.groups > 1:
         return "grouped"
-    of_pixels = all(axis.taps == axis.stride == 1 for axis in geometry.axes)
-    is_padded = any(any(axis.pad) for axis in geometry.axes)
-    return "padded" if of_pixels and is_padded else "convolution"
+    of_pixels = all(axis.taps == 1 for axis in geometry.axes)
+    is_matrix = all(axis.stride == 1 and not any(axis.pad) for axis in geometry.axes)
+    return "padded" if of_pixels and not is_matrix else "convolution"
 
 
 @dataclass(frozen=True, slots=True)

@@ -310,7 +310,7 @@ REASONS = (
         "It can be merged exactly, and would cost no less under the objective that was asked "
         "for: one large kernel may take more multiplications than two small ones.",
         "Conv2D(64, 3) -> Conv2D(64, 3): one 5x5 takes 25 multiplications where two 3x3 take 18",
-        "another objective: 'layers' merges all that is exact, but into more than 33 million "
+        "another objective: 'layers' merges all that is exact, but into more than 134 million "
         "weights in place of less than a quarter of them; 'measured' times it.",
         (r"does not pay",),
     ),

@@ -23,6 +23,7 @@ from kerasfold.forms.known import Known
 from kerasfold.forms.separable import Separable
 from kerasfold.forms.sliced import Sliced
 from kerasfold.forms.weightless import Weightless
+from kerasfold.forms.worth import GAIN
 from kerasfold.layers.limits import depthwise_kind
 from kerasfold.layers.spelling import strides_idly
 from kerasfold.lift.program import Node, Trait
@@ -75,8 +76,9 @@ class Rewritten(Kept):
         if written is None:
             return None
         kept = Kept.of(known, index)
-        if not (is_idle or known.prices.slower(written.cost, kept.cost)):
-            return None  # XLA computes as one what is one
+        gains = (had > GAIN * now for had, now in kept.cost.beside(written.cost))
+        if not (is_idle or any(gains)):
+            return None  # as under XLA, which computes as one what is one
         return cls(
             node=index,
             reads=kept.reads,

@@ -22,7 +22,7 @@ from kerasfold.forms.sharing import shared_layers, sharing_key
 
 GROWTH = 1.5  # times the weights or multiplications that a form may not have
 GAIN = 1.3  # times the speed from which on it may have more
-IMMENSE = 2**25  # weights of one form, 256 MiB in float64, that may not be many times what was
+IMMENSE = 2**27  # weights of one form, 1 GiB in float64, that may not be many times what was
 MANIFOLD = 4  # times as many, from which on they may not
 
 
