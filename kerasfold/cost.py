@@ -262,7 +262,9 @@ def kind_of(geometry: Geometry) -> Kind:
     if geometry.groups > 1:
         return "grouped"
     of_pixels = all(axis.taps == 1 for axis in geometry.axes)
-    is_matrix = all(axis.stride == 1 and not any(axis.pad) for axis in geometry.axes)
+    is_matrix = all(
+        (axis.stride == 1 or axis.out == 1) and not any(axis.pad) for axis in geometry.axes
+    )
     return "padded" if of_pixels and not is_matrix else "convolution"
 
 
