@@ -41,7 +41,7 @@ def headline(report: Record) -> str:
     said = [*map(_pace, [report.measured] if report.measured else [])]
     said += [] if said else [_predicted(report)]
     uncounted = len(report.uncounted)
-    left_out = f" (without {_counted(uncounted, 'layer')} of unknown insides)" if uncounted else ""
+    left_out = f" (without {_counted(uncounted, 'layer')} kept whole)" if uncounted else ""
     more = report.objective == "latency" and report.macs_after > report.macs_before
     bench = " (more, where that is predicted faster: kerasfold bench times it)" if more else ""
     said.append(f"MACs {_change(report.macs_before, report.macs_after)}{left_out}{bench}")

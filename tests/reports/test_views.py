@@ -174,13 +174,13 @@ def test_layers_are_counted_in_both_ways(report) -> None:
     assert (found.layers_before, found.layers_after) == (5, 3)
 
 
-def test_layers_of_unknown_insides_are_named() -> None:
+def test_layers_kept_whole_are_named() -> None:
     x = sequence = keras.Input((6, 8))
     x = layers.MultiHeadAttention(2, 4, name="mha")(x, x)
     model = keras.Model(sequence, layers.Dense(3)(layers.Dense(2)(x)))
     report = kerasfold.explain(model)
     assert report.uncounted == ("mha",)
-    assert "(without 1 layer of unknown insides)" in report.headline
+    assert "(without 1 layer kept whole)" in report.headline
 
 
 # Pages.
