@@ -243,6 +243,9 @@ class _Lifter:
             raise Refused("it is called with training=True")
         if any(0 in x.shape for x in call.inputs):
             raise Refused("it reads a tensor of no numbers")
+        batches = {x.shape[0] for x in call.inputs if x.shape}
+        if len(batches) > 1:
+            raise Refused(f"it broadcasts along the batch: {sorted(map(str, batches))}")
         dtype = getattr(call.operation, "compute_dtype", call.outputs[0].dtype)
         for output in call.outputs:
             if output.dtype != dtype or not keras.backend.is_float_dtype(dtype):

@@ -319,3 +319,29 @@ def test_what_does_nothing_is_removed(layer: keras.Layer) -> None:
     folded = kerasfold.fold(keras.Model(x, layers.ReLU()(y)), verify=False)
     assert kinds(folded) == ["ReLU"]
     assert folded.fold_report.removed == (layer.name,)
+
+
+BATCHES: dict[str, Callable[[Any, Any], Any]] = {
+    "sum": lambda x, z: conv(4)(same(3)(x) + same(3)(z)),
+    "difference": lambda x, z: layers.Dense(4)(x - z),
+    "layer": lambda x, z: layers.BatchNormalization()(layers.Add()([same(4)(x), z])),
+    "mean of all": lambda x, _: layers.Dense(4)(x - ops.mean(x, axis=0, keepdims=True)),
+    "concatenation": lambda x, z: conv(4, 1)(joined(x, z)),
+}
+
+
+@pytest.mark.parametrize("objective", ["latency", "macs", "layers"])
+@pytest.mark.parametrize("name", BATCHES)
+def test_one_image_for_all_of_a_batch_stays_one(name: str, objective: str) -> None:
+    """A sum broadcasts along the batch, where a concatenation of what it adds does not."""
+    with policy("float64"):
+        x, z = keras.Input(SHAPE), keras.Input((*SHAPE,), batch_size=1)
+        model = randomise(keras.Model([x, z], BATCHES[name](x, z)))
+    folded = kerasfold.fold(model, objective, verify=False)
+    rng = np.random.default_rng(0)
+    for count in (1,) if name == "concatenation" else (1, 3):
+        given = [rng.normal(size=(count, *SHAPE)), rng.normal(size=(1, *SHAPE))]
+        expected = np.asarray(model(given, training=False))
+        np.testing.assert_allclose(np.asarray(folded(given, training=False)), expected, atol=1e-12)
+    barred = [row.reason for row in kerasfold.explain(model, objective).kept]
+    assert any("along the batch" in reason for reason in barred), barred
