@@ -1,6 +1,6 @@
 """A graph in which calls stand where they cost less, before others that they stood behind.
 
-Eight laws, of a call `f` and of calls `g` behind it that nothing else reads in between:
+Nine laws, of a call `f` and of calls `g` behind it that nothing else reads in between:
 
 - `g(max(x)) = max(g(x))` where `g` multiplies channels by positive numbers, and shifts them: it
   merges into the affine steps that the pool reads.
@@ -15,6 +15,8 @@ Eight laws, of a call `f` and of calls `g` behind it that nothing else reads in 
   each other, and `g` is affine, and the same for each pixel: it merges into what makes `x`.
 - `mean(f(x)) = f(mean(x))` where `f` is affine on each pixel by itself: it merges into what reads
   the means.
+- `max(g(x)) = g(max(x))` where `g` multiplies channels by positive numbers, and shifts them: it
+  merges into what reads the maxima, or works on fewer.
 - `g(f(x)) = f(g(x))` where one reshapes images, the batch among their axes, and leaves the channels
   alone, as where steps are images, and the other is a BatchNormalization of the channels: it merges
   into what makes `x`, or reads them.
@@ -77,6 +79,7 @@ class _Steps:
     def __init__(self, regions: Regions) -> None:
         self.regions = regions
         self.records: dict[int, Lifted] = {x.call.index: x for x in regions.lifted.values()}
+        self.idle = {x.call.index for x in regions.identities}
         self.reading: dict[int, list[Node]] = defaultdict(list)  # by node
         for node in regions.program.nodes:
             for operand in node.operands:
@@ -199,8 +202,7 @@ class _Steps:
 
     def normalises(self, call: Call) -> bool:
         """Whether it is the one call of a BatchNormalization of the last axis."""
-        own = call.kind is layers.BatchNormalization and call.operation.axis == -1
-        once = own and self.regions.uses[id(call.operation)] == 1
+        once = _normalises_last(call) and self.regions.uses[id(call.operation)] == 1
         return once and bool(self.nodes(call)) and self.maps_pixels(call)
 
     def works_by_sample(self, call: Call) -> bool:
@@ -239,6 +241,7 @@ _LAWS = (
     _Law(_Steps.rises, _Steps.takes_maxima, shrinks=True),
     _Law(_Steps.places_pixels, _Steps.maps_pixels, channels=True, joins=True),
     _Law(_Steps.mixes, _Steps.takes_means, channels=True, shrinks=True, singly=True),
+    _Law(_Steps.grows, _Steps.is_maximum, shrinks=True, singly=True),
     _Law(_Steps.reshapes_weighed, _Steps.normalises, singly=True),
     _Law(_Steps.normalises, _Steps.reshapes, shrinks=True, singly=True),
 )
@@ -273,7 +276,9 @@ def _moves(regions: Regions) -> list[_Move]:
             last[output.index] = [move]
             continue
         ahead = {move.law: move.ahead for move in moves if not move.behind}
-        led = (x for x in _LAWS if (x.joins or not others) and x.leads(steps, call))
+        led = [x for x in _LAWS if (x.joins or not others) and x.leads(steps, call)]
+        if call.index in steps.idle:  # goes along
+            led += [law for law in ahead if law not in led]
         last[output.index] = [_Move(law, [*ahead.get(law, ()), call]) for law in led]
         found += last[output.index]
     return [move for move in found if move.behind]
@@ -287,7 +292,13 @@ def _may_stand(call: Call, move: _Move) -> bool:
     given = {x.dtype for ahead in move.ahead for x in ahead.inputs}
     casts = bool(move.behind) or getattr(call.operation, "autocast", False)  # what it is given
     same = read.dtype == output.dtype and (casts or given == {read.dtype})
+    if len(output.shape) < len(read.shape) and not all(map(_normalises_last, move.ahead)):
+        return False  # a constant of more axes would stretch it
     return same and (from_last or len(read.shape) == len(first.shape))
+
+
+def _normalises_last(call: Call) -> bool:
+    return call.kind is layers.BatchNormalization and call.operation.axis == -1
 
 
 def _moved(graph: Graph, moves: Sequence[_Move]) -> Graph:

@@ -434,3 +434,69 @@ def test_a_slice_of_channels_is_no_shuffle_of_them(first: int) -> None:
         y = layers.Conv2D(4, 3)(layers.ReLU()(x[..., first : first + 5]))
         model = randomise(keras.Model(inputs, [y, ops.tanh(x)]))
     assert not list(commuted(lifted(model, True)))
+
+
+# Before a maximum, and behind what no gain and shift passes whole.
+READING: dict[str, Callable[[Any], Any]] = {
+    "a convolution": lambda x: layers.Conv2D(2, 2)(layers.MaxPooling2D()(x)),
+    "past dropouts": lambda x: layers.Conv2D(2, 2)(
+        layers.Dropout(0.5)(layers.MaxPooling2D()(layers.Dropout(0.5)(x)))
+    ),
+    "windows at the border": lambda x: layers.Conv2D(2, 2)(
+        layers.MaxPooling2D(3, 2, padding="same")(x)
+    ),
+    "a matrix": lambda x: layers.Dense(2)(layers.GlobalMaxPooling2D()(x)),
+    "by hand": lambda x: layers.Dense(2)(ops.max(x, axis=(1, 2))),
+}
+
+
+def activated(reading: Callable[[Any], Any], sign: float = 1.0) -> keras.Model:
+    """A BatchNormalization behind an activation that no shift passes, before a maximum."""
+    with policy("float64"):
+        inputs = keras.Input((9, 9, 3))
+        x = layers.Conv2D(4, 3, padding="same", activation="elu")(inputs)
+        norm = layers.BatchNormalization()
+        model = randomise(keras.Model(inputs, ops.tanh(reading(norm(x)))))
+    norm.gamma.assign(sign * np.abs(np.asarray(norm.gamma)))
+    return model
+
+
+@pytest.mark.parametrize("objective", ["latency", "layers"])
+@pytest.mark.parametrize("name", READING)
+def test_what_grows_goes_behind_a_maximum_into_what_reads_it(name: str, objective: str) -> None:
+    model = activated(READING[name])
+    folded = kerasfold.fold(model, objective, verify=False)
+    assert_same(model, folded, FLOAT64)
+    assert not {"BatchNormalization", "Add", "Multiply"} & set(kinds(folded)), kinds(folded)
+    shrinking = activated(READING[name], sign=-1.0)
+    kept = kerasfold.fold(shrinking, objective, verify=False)
+    assert_same(shrinking, kept, FLOAT64)
+    assert "BatchNormalization" in kinds(kept)
+
+
+def test_a_shift_before_padding_is_added_to_fewer_pixels() -> None:
+    model = activated(lambda x: layers.Conv2D(2, 3, padding="same")(layers.MaxPooling2D()(x)))
+    folded = kerasfold.fold(model, verify=False)
+    assert_same(model, folded, FLOAT64)
+    assert kinds(folded)[:3] == ["Conv2D", "MaxPooling2D", "BatchNormalization"]
+
+
+def test_what_grows_goes_behind_a_maximum_into_a_recurrent_layer() -> None:
+    with policy("float64"):
+        norm = layers.BatchNormalization()
+        x = norm(layers.Conv1D(4, 3, activation="elu")(inputs := keras.Input((16, 3))))
+        model = randomise(keras.Model(inputs, layers.LSTM(2)(layers.MaxPooling1D()(x))))
+    norm.gamma.assign(np.abs(np.asarray(norm.gamma)))
+    folded = kerasfold.fold(model, verify=False)
+    assert_same(model, folded, FLOAT64)
+    assert kinds(folded) == ["Conv1D", "MaxPooling1D", "LSTM"]
+
+
+def test_what_counts_axes_from_the_first_stays_before_a_vector() -> None:
+    for behind in (layers.BatchNormalization(axis=3), lambda x: x + np.ones((1, 1, 4))):
+        with policy("float64"):
+            inputs = keras.Input((9, 9, 3))
+            x = behind(layers.Conv2D(4, 3, activation="elu")(inputs))
+            y = layers.Dense(2)(layers.GlobalMaxPooling2D()(x))
+            model = randomise(keras.Model(inputs, ops.tanh(y)))
+        assert_same(model, kerasfold.fold(model, verify=False), FLOAT64)
