@@ -156,6 +156,16 @@ class Axis:
         return axis.tight(), slice(low + phase.start, kept[-1] + 1, phase.step)
 
     @property
+    def has_unread(self) -> bool:
+        """Whether there is something for `trimmed` to take."""
+        extent, out = self.extent, self.out
+        if extent is None or out is None:
+            return False
+        first, last = -self.pad[0], self.span - 1 - self.pad[0]  # reads of the first output
+        beyond = first + self.stride * (out - 1) < 0 or last >= extent
+        return beyond or (out == 1 < self.upsampling)
+
+    @property
     def overhang(self) -> Pair:
         """Outputs at either end whose window reaches a sample beyond the image."""
         assert not self.same
@@ -218,6 +228,11 @@ class Placement:
     step: Pair  # spacing of A's taps and of B's, in taps of the full kernel
     full: int  # taps of the full kernel
     keep: slice  # those left once stride and upsampling are divided by their common factor
+
+    def cut(self, axis: Axis, taps: slice) -> Placement:
+        """With some of the taps that are left, as `Axis.trimmed` says them."""
+        kept = range(self.full)[self.keep][taps]
+        return replace(self, axis=axis, keep=slice(kept.start, kept.stop, kept.step))
 
 
 @functools.lru_cache(maxsize=4096)  # rows are as columns, and blocks are as those before

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from .axis import Axis, Pair, Placement, Refused, aligned_axes, composed_axis
+from .means import sees_alike
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,14 +179,29 @@ def require_plain(*geometries: Geometry) -> None:
         )
 
 
+def as_sums(geometry: Geometry, after: Sequence[Axis]) -> Geometry:
+    """Means, as sums over their windows where what comes after reads each once, and can divide.
+
+    That is where it has one output along every axis along which their windows differ.
+    """
+    if not geometry.normalised or geometry.biased or geometry.ones:
+        return geometry
+    once = (
+        sees_alike(a) or (b.out == 1 and sees_alike(b))
+        for a, b in zip(geometry.axes, after, strict=True)
+    )
+    return replace(geometry, normalised=False, steady=False) if all(once) else geometry
+
+
 def composition(
     b: Geometry, a: Geometry
 ) -> tuple[Geometry, list[Placement], tuple[int, ...] | None]:
     """`B o A`, where each tap lands, and the taps of A that carry its bias, if any must."""
-    require_plain(b, a)
     vector = a.vector if not b.axes else b.vector
     if a.vector:
         b = replace(b, axes=(Axis(1),) * len(a.axes))
+    a = as_sums(a, b.axes)
+    require_plain(b, a)
     if a.channels[1] != b.channels[0] or len(a.axes) != len(b.axes):
         raise ValueError(
             f"operators do not fit: {a.channels[1]} channels over {len(a.axes)} axes, "
@@ -196,19 +213,22 @@ def composition(
     indicator = None
     if b.ones or (a.biased and not b.steady):
         indicator = _indicator(b, a)
-    return (
-        Geometry(
-            tuple(p.axis for p in placements),
-            (a.channels[0], b.channels[1]),
-            math.gcd(a.groups, b.groups),
-            b.biased or (a.biased and indicator is None),
-            a.ones or b.ones or indicator is not None,
-            a.steady and b.steady,
-            vector,
-        ),
-        placements,
-        indicator,
+    geometry = Geometry(
+        tuple(p.axis for p in placements),
+        (a.channels[0], b.channels[1]),
+        math.gcd(a.groups, b.groups),
+        b.biased or (a.biased and indicator is None),
+        a.ones or b.ones or indicator is not None,
+        a.steady and b.steady,
+        vector,
     )
+    if any(axis.has_unread for axis in geometry.axes):
+        with suppress(Refused):  # no tap is left: it is a constant
+            fewer, cuts = trimmed_geometry(geometry)
+            if fewer.steady or not geometry.steady:
+                placements = list(map(Placement.cut, placements, fewer.axes, cuts))
+                geometry = fewer
+    return geometry, placements, indicator
 
 
 def _indicator(b: Geometry, a: Geometry) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .axis import Pair, aligned_axes
+from .axis import Axis, Pair, aligned_axes
 from .geometry import (
     Geometry,
     add_geometry,
@@ -16,6 +16,7 @@ from .geometry import (
     concatenate_geometry,
     trimmed_geometry,
 )
+from .means import corrected
 from .product import Array, composed_kernel, regroup
 
 
@@ -171,6 +172,9 @@ def compose(b: Operator, a: Operator, over: bool = False) -> Operator:
     groups = (b.geometry.groups, a.geometry.groups)
     rank = len(placements)
     kernel_b = b.kernel.reshape((1,) * rank + b.kernel.shape) if a.geometry.vector else b.kernel
+    if a.geometry.normalised:
+        axes_b = (Axis(1),) * rank if a.geometry.vector else b.geometry.axes
+        kernel_b = corrected(kernel_b, groups[0], axes_b, a.geometry.axes, a.kernel)
     spare = a.kernel.base if over else None
     kernel = composed_kernel(kernel_b, a.kernel, groups, placements, spare)
     phases = math.prod(axis.upsampling for axis in b.geometry.axes)

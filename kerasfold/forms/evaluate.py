@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -238,10 +239,54 @@ def evaluate(
         (root,) = nodes[visited[0]].operands
         return (Part(last.channels, {root: chain([own(nodes[i], Operator) for i in visited])}),)
     values: dict[int, Parts] = {}
-    for index in visited:
-        operands = [values.get(o) or read(nodes[o]) for o in nodes[index].operands]
-        values[index] = evaluate_node(nodes[index], operands, nodes, Operator)
+    try:
+        for index in visited:
+            operands = [values.get(o) or read(nodes[o]) for o in nodes[index].operands]
+            values[index] = evaluate_node(nodes[index], operands, nodes, Operator)
+    except Refused:
+        rest = functools.partial(evaluate, nodes)
+        found = from_behind(nodes, visited, Operator, chain, rest) if read is identity else None
+        if found is None:
+            raise
+        return found
     return values[last.index]
+
+
+def from_behind(
+    nodes: Sequence[Node],
+    visited: Sequence[int],
+    domain: type[Affine],
+    composed: Callable[[Sequence[Affine]], Affine],
+    parts: Callable[[Sequence[int]], Parts],
+) -> Parts | None:
+    """What a path of operators to a rearrangement and all after that are, the last composed first.
+
+    That may compose what its first nodes do not: a matrix behind a flatten sees all of an image,
+    and no border but that of the image itself.
+
+    Args:
+        nodes: the program's.
+        visited: the nodes to compose, in order.
+        domain: `Geometry`, to compose sizes alone, or `Operator`.
+        composed: a chain of such, as one.
+        parts: what the nodes from the rearrangement on are.
+
+    Returns:
+        None where they are no such path, or do not compose.
+    """
+    count = next((k for k, i in enumerate(visited) if nodes[i].op != "operator"), 0)
+    path, rest = visited[:count], visited[count:]
+    if not path or nodes[rest[0]].rearrangement is None or not is_path(nodes, path):
+        return None
+    try:
+        value = whole(parts(rest), nodes, domain)
+        if set(value) != {path[-1]} or not isinstance(value[path[-1]], domain):
+            return None
+        links: list[Any] = [own(nodes[i], domain) for i in path]
+        total = composed([*links, value[path[-1]]])
+    except Refused:
+        return None
+    return (Part(nodes[visited[-1]].channels, {nodes[path[0]].operands[0]: total}),)
 
 
 def is_path(nodes: Sequence[Node], visited: Sequence[int]) -> bool:

@@ -17,6 +17,7 @@ from kerasfold.forms.evaluate import (
     Part,
     Parts,
     evaluate_node,
+    from_behind,
     identity,
     is_path,
     operator_of,
@@ -168,7 +169,8 @@ class Known:
             try:
                 found: Parts | Refused = self._composed(visited)
             except Refused as refusal:
-                found = refusal.anew()
+                behind = from_behind(self.nodes, visited, Geometry, collapsed, self.parts)
+                found = refusal.anew() if behind is None else behind
             self._branch = visited, found
         found = self._branch[1]
         if isinstance(found, Refused):

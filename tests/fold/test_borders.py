@@ -18,8 +18,8 @@ import kerasfold
 from kerasfold.forms.evaluate import alike, evaluate
 from kerasfold.lift.regions import lifted
 from zoo.blocks import conv, same
-from zoo.making import chain, randomise
-from zoo.same import FLOAT64, assert_same, kinds
+from zoo.making import chain, policy, randomise
+from zoo.same import FLOAT64, ONLY_FLOAT32, assert_same, kinds
 
 OBJECTIVES = ("latency", "macs", "params", "layers")
 
@@ -270,6 +270,33 @@ def test_collapsed_valid_stack_keeps_no_frame() -> None:
     folded = kerasfold.fold(model, objective="layers", verify=False)
     assert_same(model, folded, FLOAT64)
     assert folded.fold_report.layers_after == 1
+
+
+def means(size: int, stride: int | None = None) -> keras.Layer:
+    return layers.AveragePooling2D(size, stride, padding="same")
+
+
+TO_A_MATRIX: dict[str, Callable[[], list[keras.Layer]]] = {
+    "paddings": lambda: [same(4), same(3), same(2)],
+    "means": lambda: [same(4), means(2)],
+    "means of means": lambda: [means(3, 1), means(3, 2)],
+    "interpolation": lambda: [same(4), layers.UpSampling2D(2, interpolation="bilinear")],
+    "biases before padding": lambda: [conv(4, 1), layers.BatchNormalization(), same(3), same(2)],
+}
+
+
+@pytest.mark.parametrize("end", ["flattened", "averaged"])
+@pytest.mark.parametrize("name", TO_A_MATRIX)
+def test_what_a_matrix_sees_all_of_is_one_matrix(name: str, end: str) -> None:
+    """Borders within a chain that compose with nothing else, as no border is left."""
+    with policy("float64"):
+        last = (layers.Flatten if end == "flattened" else layers.GlobalAveragePooling2D)()
+        model = on_float32((7, 5, 3), *TO_A_MATRIX[name](), last, layers.Dense(2))
+    folded = kerasfold.fold(model, objective="layers", verify=False)
+    # TensorFlow interpolates in float32.
+    assert_same(model, folded, ONLY_FLOAT32 if name == "interpolation" else FLOAT64)
+    assert folded.fold_report.layers_after == 1, str(folded.fold_report)
+    assert folded.fold_report.macs_after == 7 * 5 * 3 * 2
 
 
 def test_of_channels_that_are_alike_kernels_are_sums_over_them() -> None:
