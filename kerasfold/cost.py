@@ -19,7 +19,12 @@ from kerasfold.errors import FoldError
 from kerasfold.layers.limits import is_depthwise_layer
 from kerasfold.layers.reorder import in_tensors, steps
 from kerasfold.layers.rewrite import input_padding
-from kerasfold.layers.spelling import computed_sizes, is_one_layer, written
+from kerasfold.layers.spelling import (
+    computed_sizes,
+    is_one_layer,
+    without_idle_strides,
+    written,
+)
 from kerasfold.options import require_choice, whole_number
 from kerasfold.rooflines import ROOFLINES, UNTOLD, Kind, Load, Roofline
 
@@ -247,6 +252,7 @@ def load_of(geometry: Geometry, batch: int = 1, seen: float | None = None) -> Lo
 
 def kind_of(geometry: Geometry) -> Kind:
     """The kind of layer that an operator is written as."""
+    geometry = written(without_idle_strides(geometry))
     if not geometry.axes or (geometry.vector and all(a.taps == a.size for a in geometry.axes)):
         return "matrix"
     is_volume = len(geometry.axes) == 3 and not geometry.is_pointwise
@@ -262,9 +268,7 @@ def kind_of(geometry: Geometry) -> Kind:
     if geometry.groups > 1:
         return "grouped"
     of_pixels = all(axis.taps == 1 for axis in geometry.axes)
-    is_matrix = all(
-        (axis.stride == 1 or axis.out == 1) and not any(axis.pad) for axis in geometry.axes
-    )
+    is_matrix = all(axis.stride == 1 and not any(axis.pad) for axis in geometry.axes)
     return "padded" if of_pixels and not is_matrix else "convolution"
 
 
