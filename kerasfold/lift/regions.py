@@ -219,16 +219,18 @@ class _Lifter:
         """Whether the result may be of integers, or of complex numbers.
 
         Keras declares what its layers make to be of their dtype, but casts no integers: a
-        padding of an image of bytes makes bytes. A weight would promote them. It knows where it
-        has traced the call, on what is of the dtype that it declared.
+        padding of an image of bytes makes bytes. A weight would promote them, as floats beside
+        them do a mask. It knows where it has traced the call, on what is of the dtype that it
+        declared.
         """
         layer = call.operation
+        numbers = [x for x in call.inputs if x.dtype != "bool"]
         casts = (keras.layers.Rescaling, keras.layers.Normalization)
         return (
             isinstance(layer, keras.Layer)
             and not isinstance(layer, casts)
             and not layer.weights
-            and not all(self._is_float(x) for x in call.inputs)
+            and not (numbers and all(map(self._is_float, numbers)))
             and (not _is_traced(type(layer)) or any(x.index in self.whole for x in call.inputs))
         )
 

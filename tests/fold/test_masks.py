@@ -202,3 +202,21 @@ def test_what_keras_makes_of_masks_are_no_layers_of_the_users() -> None:
         with pytest.raises(kerasfold.NonlinearLayerError) as refused:
             kerasfold.require_linear(model)
         assert ("NotEqual" in str(refused.value)) == (model is own)
+
+
+@pytest.mark.parametrize("masking", ["embedding", "layer"])
+def test_a_mean_that_reads_a_mask_gives_floats(masking: str) -> None:
+    """Its mask is of booleans, which numbers beside it promote."""
+    if masking == "embedding":
+        inputs = keras.Input((6,), dtype="int32")
+        x = layers.Embedding(20, 5, mask_zero=True)(inputs)
+    else:
+        inputs = keras.Input((6, 5))
+        x = layers.Masking()(inputs)
+    x = layers.GlobalAveragePooling1D()(x)
+    x = layers.BatchNormalization()(layers.Dense(8)(x))
+    model = randomise(keras.Model(inputs, layers.ReLU()(x)))
+    folded = kerasfold.fold(model)
+    assert folded.fold_report.equivalence.equivalent
+    assert "BatchNormalization" not in kinds(folded)
+    assert not [row for row in folded.fold_report.kept if "integers" in row.reason]
