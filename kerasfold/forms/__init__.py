@@ -3,7 +3,8 @@
 Zero padding *between* two layers makes a naively collapsed kernel wrong along the edges. Where a
 layer pads what an earlier one made, kerasfold takes the first of these that is exact:
 
-1. the padding sits before both anyway ('same' then 'valid'), or reads nothing but zeros;
+1. the padding sits before both anyway ('same' then 'valid'), or reads nothing but zeros, or
+   nothing reads it: a matrix of all of the image is one with what it is of;
 2. a shift before the padding (BatchNorm, Rescaling, a 1x1 with bias) becomes another padding
    value, or one more input channel of ones, through which the bias travels and vanishes in the
    padding by itself;

@@ -13,14 +13,14 @@ Conv1D/2D/3DTranspose
 
 UpSampling1D/2D/3D
     exact: nearest; bilinear moves past pointwise layers, and merges with others in the interior
-      of the image (3. below)
+      of the image (`kerasfold.forms`, 3.), or whole with what sees all of it
     refused: other interpolations; merging it with a stride before it that shares a divisor with
       its factor
 
 AveragePooling1D/2D/3D
     exact: any; pools, nearest upsamplings, paddings and croppings one after another are one of
       them where they count all samples equally often; a 'same' pool that reaches beyond the image
-      moves past pointwise layers, and merges with others in the interior (3. below)
+      moves past pointwise layers, and merges with others as a bilinear upsampling does
 
 MaxPooling1D/2D/3D, GlobalMaxPooling1D/2D/3D
     exact: of one sample each: a stride, or nothing

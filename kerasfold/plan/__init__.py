@@ -17,14 +17,14 @@ seconds count, one pixel made of many has all of theirs unless an eighth of them
 A call that works on every pixel by itself, such as an activation or a sum, computes those that are
 read: a stride, a crop or a slice behind it moves before it, and on into what it reads
 (`lift.narrowed`). What works on pixels runs before they are repeated by a nearest upsampling; a
-shuffle of channels passes an activation; a positive scale, and a shift, pass a maximum, of windows
-or of several tensors; a monotone activation of a sum works on the maxima (`lift.commuted`).
-Positive gains pass what is positively homogeneous, such as ReLU, and merge into the convolution
-before it or into those behind; a shift stays, in float32 and float64 (`lift.gains`). Layers that
-are not lifted, and start or end with a linear map of the channels, such as an LSTM, take gains and
-shifts into the weights of that map (`lift.absorbed`). Which laws an activation has is told by one
-table (`lift.activations`), and what it costs counts. `"measured"` times the model as it is, but
-for channels that are not computed.
+shuffle of channels passes an activation; a positive scale, and a shift, pass a maximum of windows
+either way, and go before one of several tensors; a monotone activation of a sum works on the maxima
+(`lift.commuted`). Positive gains pass what is positively homogeneous, such as ReLU, and merge into
+the convolution before it or into those behind; a shift stays, in float32 and float64
+(`lift.gains`). Layers that are not lifted, and start or end with a linear map of the channels, such
+as an LSTM, take gains and shifts into the weights of that map (`lift.absorbed`). Which laws an
+activation has is told by one table (`lift.activations`), and what it costs counts. `"measured"`
+times the model as it is, but for channels that are not computed.
 
 An objective is a row of `cost.OBJECTIVES`: what costs are compared by. A search method is a
 function of a `Search` and a component that returns a form for each node that it materialises, and
