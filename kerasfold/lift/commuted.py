@@ -73,6 +73,17 @@ def is_extreme(regions: Regions, call: Call) -> bool:
     )
 
 
+def is_maximum(regions: Regions, call: Call) -> bool:
+    """Whether a call gives maxima of pixels, that affine steps make, each channel by itself."""
+    first = regions.graph.layout == "channels_first"  # where vectors count axes otherwise
+    if call.inputs[0].index not in regions.tensors:
+        return False
+    if call.kind in _IMAGES or first:
+        return call.kind in _IMAGES
+    axes = pixel_axes(regions.graph, call.inputs[0])
+    return call.kind in _VECTORS or gives_maxima_of_pixels(call, axes)
+
+
 class _Steps:
     """What calls of one tensor do."""
 
@@ -95,13 +106,7 @@ class _Steps:
 
     def is_maximum(self, call: Call) -> bool:
         """Whether it gives maxima, of affine steps."""
-        first = self.regions.graph.layout == "channels_first"  # where vectors count axes otherwise
-        if call.inputs[0].index not in self.regions.tensors:
-            return False
-        if call.kind in _IMAGES or first:
-            return call.kind in _IMAGES
-        axes = pixel_axes(self.regions.graph, call.inputs[0])
-        return call.kind in _VECTORS or gives_maxima_of_pixels(call, axes)
+        return is_maximum(self.regions, call)
 
     def is_extreme(self, call: Call) -> bool:
         """Whether it gives the greatest, or the least, of tensors that affine steps make."""

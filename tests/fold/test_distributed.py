@@ -144,3 +144,72 @@ def test_gains_of_half_precision_are_stored_as_weights_are(half: str) -> None:
     assert "Multiply" in [type(operation).__name__ for operation in folded.operations]
     assert folded.output.dtype == model.output.dtype
     assert kerasfold.verify(model, folded).equivalent
+
+
+def conv_of(x: Any, filters: int = 4) -> Any:
+    return layers.Conv2D(filters, 3, padding="same")(x)
+
+
+# Concatenated with what weights make: what gains, and shifts, go before. Whether any do.
+PIECES: dict[str, tuple[Callable[[Any, Any], tuple[Any, Any]], bool]] = {
+    "repeated": (lambda a, b: (layers.UpSampling2D(2)(conv_of(b)), conv_of(a)), True),
+    "interpolated": (
+        lambda a, b: (conv_of(a), layers.UpSampling2D(2, interpolation="bilinear")(conv_of(b, 3))),
+        True,
+    ),
+    "means": (
+        lambda a, b: (conv_of(b), layers.AveragePooling2D(3, 2, padding="same")(conv_of(a, 3))),
+        True,
+    ),
+    "maxima": (lambda a, b: (layers.MaxPooling2D()(conv_of(a, 3)), conv_of(b)), False),
+    "vectors": (
+        lambda a, b: (
+            layers.GlobalMaxPooling2D()(conv_of(a)),
+            layers.GlobalAveragePooling2D()(conv_of(b, 3)),
+        ),
+        False,
+    ),
+}
+
+
+def of_pieces(name: str, sign: float, norms: int = 1) -> keras.Model:
+    """A concatenation, and normalisations behind it whose gains have one sign."""
+    with policy("float64"):
+        inputs = [keras.Input((8, 6, 4), dtype="float64"), keras.Input((4, 3, 4), dtype="float64")]
+        x = layers.Concatenate()(PIECES[name][0](*map(ops.sin, inputs)))
+        for _ in range(norms):
+            x = layers.BatchNormalization()(x)
+        model = randomise(keras.Model(inputs, ops.sin(x)))
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.gamma.assign(sign * np.abs(np.asarray(layer.gamma)))
+    return model
+
+
+@pytest.mark.parametrize("objective", ["latency", "layers"])
+@pytest.mark.parametrize("norms", [1, 2])
+@pytest.mark.parametrize("name", PIECES)
+def test_gains_go_into_what_is_concatenated(name: str, norms: int, objective: str) -> None:
+    model = of_pieces(name, 1.0, norms)
+    folded = kerasfold.fold(model, objective, verify=False)
+    tolerance = 1e-6 if name == "interpolated" else FLOAT64  # TensorFlow interpolates in float32
+    assert_same(model, folded, tolerance)
+    assert not {"BatchNormalization", "Multiply", "Add"} & set(kinds(folded)), kinds(folded)
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_negative_gains_pass_means_and_no_maxima(name: str) -> None:
+    model = of_pieces(name, -1.0)
+    folded = kerasfold.fold(model, verify=False)
+    assert_same(model, folded, 1e-6 if name == "interpolated" else FLOAT64)
+    assert ("BatchNormalization" not in kinds(folded)) == PIECES[name][1]
+
+
+def test_a_concatenation_of_what_no_weights_make_is_normalised_as_it_is() -> None:
+    with policy("float64"):
+        inputs = keras.Input((8, 6, 4), dtype="float64")
+        x = layers.Concatenate()([conv_of(inputs), layers.MaxPooling2D(2, 1, "same")(inputs)])
+        model = randomise(keras.Model(inputs, ops.sin(layers.BatchNormalization()(x))))
+    folded = kerasfold.fold(model, verify=False)
+    assert_same(model, folded, FLOAT64)
+    assert "BatchNormalization" in kinds(folded)
