@@ -6,7 +6,8 @@ For an activation `f` that is positively homogeneous, gains `g > 0` and shifts `
 - `f(g x + b) = g f(x + b / g)`: it merges into the convolutions that read the activation.
 
 And for a product, of matrices or of samples, `g (x y) = (g x) y`, where `g` is one number, or one
-for each channel of both `x` and the product: it merges into what makes `x`.
+for each channel of both `x` and the product, of either sign: it merges into what makes `x`. Of
+matrices those are the channels of the second, `(x y) g = x (y g)`.
 """
 
 from __future__ import annotations
@@ -109,14 +110,14 @@ class _Moves(Scales):
         """Find the moves, those of later calls first: what they leave elsewhere moves on."""
         for run in reversed(self.runs.values()):
             steps, (output,) = self.left_of(run), run.last.outputs
-            if steps is None or not np.all(steps.gain > 0):
-                continue
-            if not may_be_apart(steps, output.dtype):
+            if steps is None or not may_be_apart(steps, output.dtype):
                 continue
             found = self.before(run, steps.gain)
             if found is not None:
                 self._give(found.into, found.gain, run)
                 self._leave(run, steps.shift)
+                continue
+            if not np.all(steps.gain > 0):
                 continue
             last = self._after(run, steps.gain) if _divides(steps, output.dtype) else None
             if last is not None:
@@ -206,6 +207,10 @@ class _Moves(Scales):
             return ()
         if _is_one(gain):
             return call.inputs
+        if call.kind is ops.matmul:
+            _, second = call.inputs
+            of_second = self.graph.layout != "channels_first" and len(second.shape) > 1
+            return (second,) if of_second and self._channels(second) == gain.size else ()
         rank = len(call.outputs[0].shape)
         alike = [x for x in call.inputs if (len(x.shape), self._channels(x)) == (rank, gain.size)]
         return alike if call.kind in _BY_SAMPLE else ()

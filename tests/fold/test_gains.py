@@ -339,3 +339,33 @@ def test_others_stay(body: Any) -> None:
     folded = kerasfold.fold(model, verify=False)
     assert_same(model, folded, FLOAT64)
     assert len(folded.operations) == len(model.operations)
+
+
+@pytest.mark.parametrize("gamma", [1.0, -1.0, [1, -2, 1, 0, -1]])
+@pytest.mark.parametrize("name", ["samples", "layer", "matrices"])
+def test_gains_of_any_sign_pass_a_product(name: str, gamma: Any) -> None:
+    """Into the factor that has their channels."""
+    with policy("float64"):
+        x, y = keras.Input((5, 3), dtype="float64"), keras.Input((5, 5), dtype="float64")
+        made, weights = layers.Dense(5)(x), ops.softmax(y)
+        product = {
+            "samples": lambda: made * weights,
+            "layer": lambda: layers.Multiply()([weights, made]),
+            "matrices": lambda: ops.matmul(weights, made),
+        }[name]()
+        gains = np.arange(1.0, 6.0) * gamma
+        model = randomise(keras.Model([x, y], ops.tanh(product * gains)))
+    folded = kerasfold.fold(model, verify=False)
+    assert_same(model, folded, FLOAT64)
+    left = [type(x).__name__ for x in folded.operations]
+    assert len(left) == 6, left  # two inputs, the matrix, the product, and what is not linear
+
+
+def test_gains_pass_no_first_factor_of_matrices() -> None:
+    with policy("float64"):
+        x, y = keras.Input((5, 3), dtype="float64"), keras.Input((5, 5), dtype="float64")
+        product = ops.matmul(layers.Dense(5)(x), ops.softmax(y))
+        model = randomise(keras.Model([x, y], ops.tanh(product * np.arange(1.0, 6.0))))
+    folded = kerasfold.fold(model, verify=False)
+    assert_same(model, folded, FLOAT64)
+    assert "Multiply" in [type(x).__name__ for x in folded.operations]
