@@ -137,7 +137,7 @@ def passage(b: Geometry, r: Rearrangement) -> Passage:
     """How an operator passes a rearrangement. Raises `Refused`."""
     rank, last = len(r.source) - 1, len(r.target) - 1
     if b.ones:
-        raise Refused("a bias before zero padding beside what is rearranged")
+        raise Refused("a bias that zero padding must not see, before a rearrangement")
     try:
         parts = r.parts()
     except Refused:

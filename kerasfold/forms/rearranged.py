@@ -68,7 +68,9 @@ class Reordered(Form[Samples]):
         if not any(isinstance(value, Rearranged) for _, value in values):
             return None
         if moving == [index] and known.is_layer(index):
-            raise Refused("a step of its own on what is computed before it")
+            raise Refused(
+                "it does not work along what is computed before it, and is a step of its own"
+            )
         terms, kinds, scales = {}, set(), []
         for read, value in values:
             if not isinstance(value, Rearranged):
