@@ -33,6 +33,7 @@ from keras import layers, ops
 
 from kerasfold.lift.activations import acts_on_samples, laws_of
 from kerasfold.lift.demand import pixel_axes
+from kerasfold.lift.layer_rules import IDLE
 from kerasfold.lift.pointwise import (
     PERMUTING,
     gives_maxima_of_pixels,
@@ -90,7 +91,7 @@ class _Steps:
     def __init__(self, regions: Regions) -> None:
         self.regions = regions
         self.records: dict[int, Lifted] = {x.call.index: x for x in regions.lifted.values()}
-        self.idle = {x.call.index for x in regions.identities}
+        self.idle = {x.call.index for x in regions.identities if x.call.kind in IDLE}
         self.reading: dict[int, list[Node]] = defaultdict(list)  # by node
         for node in regions.program.nodes:
             for operand in node.operands:

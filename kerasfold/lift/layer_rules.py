@@ -242,16 +242,22 @@ _AUGMENTATIONS = (
 )
 
 
-@lifts(
+# Of tensors of any shape.
+IDLE = (
     keras.layers.Identity,
     keras.layers.Dropout,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
     keras.layers.AlphaDropout,
     keras.layers.GaussianDropout,
     keras.layers.GaussianNoise,
     keras.layers.ActivityRegularization,
+)
+
+
+@lifts(
+    *IDLE,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
     StochasticDepth,
     *(getattr(keras.layers, name) for name in _AUGMENTATIONS if hasattr(keras.layers, name)),
 )

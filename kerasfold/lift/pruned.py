@@ -148,6 +148,13 @@ class _Pruning:
     def _affine(self, call: Call, flow: Flow) -> None:
         (output,) = call.outputs
         (record,) = self.known.records[call.index]
+        had = self.had[call.inputs[0].index]
+        idle = not (record.added or record.activation) and np.array_equal(
+            had.there, self.need[output.index]
+        )
+        if idle and not had.there.all():  # and may say how many there were
+            self.had[output.index] = had
+            return
         offsets = {x.index: self.had[x.index].offset for x in call.inputs}
         given: Callable[[Tensor], Tensor] = self._there
         reads = self.had[call.inputs[0].index].there

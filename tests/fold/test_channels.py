@@ -288,6 +288,27 @@ def test_what_bounds_prove_is_constant(clamp: str) -> None:
     assert (found.constant, found.unread, found.staying) == (2, 0, 0)
 
 
+@pytest.mark.parametrize(
+    "idle",
+    [
+        lambda: layers.Reshape((5, 6)),
+        lambda: layers.Reshape((-1, 6)),
+        lambda: lambda x: ops.reshape(x, (-1, 5, 6)),
+        lambda: layers.Dropout(0.1),
+    ],
+)
+def test_channels_go_through_what_changes_nothing_and_says_how_many_there_were(idle: Any) -> None:
+    with policy("float64"):
+        inputs, norm = keras.Input((5, 3)), layers.BatchNormalization()
+        x = layers.ReLU()(norm(layers.Conv1D(6, 1)(inputs)))
+        model = randomise(keras.Model(inputs, layers.Conv1D(2, 1)(idle()(x))))
+    norm.gamma.assign([0, 1, 1, 1, 1, 1])
+    norm.beta.assign([-1, 1, 1, 1, 1, 1])
+    folded = kerasfold.fold(model, verify=False)
+    assert_same(model, folded, FLOAT64)
+    assert folded.fold_report.channels
+
+
 def test_keep_channels_keeps_them() -> None:
     model = some_dead(built(NETS["same"]))
     folded = kerasfold.fold(model, keep_channels=True)

@@ -500,3 +500,27 @@ def test_what_counts_axes_from_the_first_stays_before_a_vector() -> None:
             y = layers.Dense(2)(layers.GlobalMaxPooling2D()(x))
             model = randomise(keras.Model(inputs, ops.tanh(y)))
         assert_same(model, kerasfold.fold(model, verify=False), FLOAT64)
+
+
+IDLE: dict[str, Callable[[], Any]] = {
+    "Reshape": lambda: layers.Reshape((9, 9, 4)),
+    "CenterCrop": lambda: layers.CenterCrop(9, 9),
+    "Resizing": lambda: layers.Resizing(9, 9),
+    "reshape": lambda: lambda x: ops.reshape(x, (-1, 9, 9, 4)),
+}
+
+
+@pytest.mark.parametrize("name", IDLE)
+def test_what_changes_nothing_at_one_size_goes_along_to_no_other(name: str) -> None:
+    model = activated(lambda x: layers.Conv2D(2, 2)(layers.MaxPooling2D()(IDLE[name]()(x))))
+    tolerance = 1e-6 if name == "Resizing" else FLOAT64  # TensorFlow resizes in float32
+    assert_same(model, kerasfold.fold(model, verify=False), tolerance)
+
+
+def test_what_repeats_pixels_goes_behind_no_shape_that_is_told() -> None:
+    with policy("float64"):
+        inputs = keras.Input((4, 4, 3))
+        x = layers.UpSampling2D()(layers.Conv2D(2, 1, activation="elu")(inputs))
+        x = layers.Conv2D(5, 1, activation="tanh")(layers.Reshape((8, 8, 2))(x))
+        model = randomise(keras.Model(inputs, x))
+    assert_same(model, kerasfold.fold(model, verify=False), FLOAT64)
