@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .axis import Axis
+from .places import samples_read
 from .product import Array
 
 
@@ -43,8 +44,5 @@ def corrected(
 
 def _within(b: Axis, a: Axis) -> Array:
     """Of each tap of B, which taps of A have a sample in the output that it reads."""
-    assert a.extent is not None
     outputs = b.crop[0] + np.arange(b.taps) * b.dilation
-    at = outputs[:, None] * a.stride - a.pad[0] + np.arange(a.taps) * a.dilation
-    real: Array = (at >= 0) & (at < a.extent) & (at % a.upsampling == 0)
-    return real.astype("float64")
+    return (samples_read(a, outputs) >= 0).astype("float64")

@@ -12,6 +12,16 @@ from .axis import Axis
 Places: TypeAlias = np.ndarray | None  # a boolean for each sample; None where all are read
 
 
+def samples_read(axis: Axis, outputs: np.ndarray) -> np.ndarray:
+    """The input sample that each tap of some outputs reads, (outputs, taps); -1 for a zero."""
+    assert axis.size is not None
+    low, high = axis.crop
+    at = outputs[:, None] * axis.stride - axis.pad[0] + np.arange(axis.taps) * axis.dilation
+    samples = at // axis.upsampling + low
+    real = (at % axis.upsampling == 0) & (samples >= low) & (samples < axis.size - high)
+    return np.where(real, samples, -1)
+
+
 def places_read(axis: Axis, wanted: Places) -> Places:
     """The input samples that outputs of an axis read.
 
@@ -24,12 +34,9 @@ def places_read(axis: Axis, wanted: Places) -> Places:
     if wanted is None and _reads_all(axis):
         return None
     outputs = np.arange(axis.out) if wanted is None else np.flatnonzero(wanted)
-    taps = np.arange(axis.taps) * axis.dilation - axis.pad[0]
-    at = (outputs[:, None] * axis.stride + taps).ravel()
-    at = at[at % axis.upsampling == 0] // axis.upsampling + axis.crop[0]
-    low, high = axis.crop
+    samples = samples_read(axis, outputs)
     read = np.zeros(axis.size, bool)
-    read[at[(at >= low) & (at < axis.size - high)]] = True
+    read[samples[samples >= 0]] = True
     return None if read.all() else read
 
 

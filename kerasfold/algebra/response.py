@@ -12,6 +12,7 @@ import numpy as np
 
 from .axis import Axis, Refused
 from .operator import Operator
+from .places import samples_read
 from .product import Array, matrix_product
 
 FIRST = 64  # input channels that are looked at first: of most kernels, they say it all
@@ -53,14 +54,8 @@ def _places(axis: Axis, steady: bool, samples: int) -> Array:
             return np.minimum(-np.arange(axis.taps), 0).clip(-1)[None]
         if axis.size is None:
             raise Refused("a constant before zero padding, at an unknown image size")
-    assert axis.size is not None
     assert axis.out is not None
-    low, high = axis.crop
-    at = np.arange(axis.out)[:, None] * axis.stride - axis.pad[0]
-    at = at + np.arange(axis.taps) * axis.dilation
-    sample = at // axis.upsampling + low
-    real = (at % axis.upsampling == 0) & (sample >= low) & (sample < axis.size - high)
-    return np.where(real, np.minimum(sample, samples - 1), -1)
+    return np.minimum(samples_read(axis, np.arange(axis.out)), samples - 1)
 
 
 def _summed(kernel: Array, image: Array, places: list[Array], groups: int) -> Array:

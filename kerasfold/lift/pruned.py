@@ -157,7 +157,7 @@ class _Pruning:
             return
         offsets = {x.index: self.had[x.index].offset for x in call.inputs}
         given: Callable[[Tensor], Tensor] = self._there
-        reads = self.had[call.inputs[0].index].there
+        reads = had.there
         if isinstance(flow, Aligned) and flow.adds:
             terms = {x.index for x in flow.terms(self.known.ranges)}
             offsets |= {
