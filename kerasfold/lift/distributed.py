@@ -5,7 +5,7 @@
 
 `a` is made by weights, which take in gain and shift. Where `b` is, too, it takes in its own: the
 two may not merge, as of other strides. If not, its pixels are multiplied, before they are repeated
-if they are; of concatenated ones, before a maximum, too, which positive gains pass.
+if they are. Between the weights and the sum may be means, and maxima, which positive gains pass.
 """
 
 from __future__ import annotations

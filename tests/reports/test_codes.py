@@ -70,6 +70,9 @@ SAID = {
     "the mask that it hands on is read by 'lstm'": "KF105",
     "it is called with training=True": "KF104",
     "3 of its 8 gains are not positive, and only positive ones pass 'pad'": "KF110",
+    "it broadcasts along the batch: ['1', 'None']": "KF108",
+    "it does not work along what is computed before it, and is a step of its own": "KF302",
+    "a bias that zero padding must not see, before a rearrangement": "KF202",
     "because it is Tuesday": OWN,
 }
 
